@@ -1,0 +1,1 @@
+"""Schedules, masks, pruners, regularizers, gates, tables and checkpoints."""
