@@ -1,0 +1,90 @@
+"""Time: where training stands (`Step`), and when a policy acts (`Window`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands. Epochs and minibatches count from 0; epochs are absolute, also after a resume."""
+
+    epoch: int
+    minibatch: int = 0
+    minibatches_per_epoch: int = 1
+
+    @property
+    def index(self) -> int:
+        """Minibatches since the start of training."""
+        return self.epoch * self.minibatches_per_epoch + self.minibatch
+
+    @property
+    def last_of_epoch(self) -> bool:
+        """Whether this is the epoch's last minibatch."""
+        return self.minibatch + 1 >= self.minibatches_per_epoch
+
+
+@dataclass(frozen=True)
+class Window:
+    """When a policy acts: at `times`, counted in epochs or in minibatches since the start of training.
+
+    `start` and `end` bound the whole of it (end exclusive), `frequency` is the distance of two times (1 for a list).
+    """
+
+    times: Sequence[int]
+    unit: Literal["epoch", "minibatch"] = "epoch"
+    end: int = 0
+    frequency: int = 1
+
+    @classmethod
+    def between(cls, start: int, end: int, frequency: int = 1, unit: Literal["epoch", "minibatch"] = "epoch") -> Window:
+        """Times `start, start + frequency, ...` below `end`.
+
+        Raises:
+            ValueError: the window is empty, or the frequency does not fit into it.
+        """
+        if not 0 <= start < end:
+            raise ValueError(f"a window needs 0 <= start < end, not {start} to {end}")
+        if not 0 < frequency <= end - start:
+            raise ValueError(f"a frequency of {frequency} does not fit into {start} to {end}: 1 to {end - start}")
+        return cls(range(start, end, frequency), unit, end, frequency)
+
+    @classmethod
+    def at(cls, times: Sequence[int], unit: Literal["epoch", "minibatch"] = "epoch") -> Window:
+        """Exactly the given times.
+
+        Raises:
+            ValueError: there are none, one is negative, or they do not rise.
+        """
+        if not times or times[0] < 0 or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError(f"a list of times must be rising and not empty, not {list(times)}")
+        return cls(tuple(times), unit, times[-1] + 1)
+
+    @property
+    def start(self) -> int:
+        """The first time."""
+        return self.times[0]
+
+    @property
+    def last(self) -> int:
+        """The last time."""
+        return self.times[-1]
+
+    def position(self, step: Step) -> int:
+        """The step on this window's clock."""
+        return step.epoch if self.unit == "epoch" else step.index
+
+    def covers(self, step: Step) -> bool:
+        """Whether the policy is active at the step: on each minibatch of an active epoch, at each active minibatch."""
+        return self.position(step) in self.times
+
+    def ends(self, step: Step) -> bool:
+        """Whether the step is the last at which the policy is active."""
+        return self.position(step) == self.last and (self.unit == "minibatch" or step.last_of_epoch)
+
+    def progress(self, step: Step) -> float:
+        """How far the window is: 0 at its first time, 1 at its last (1 where there is only one)."""
+        span = self.last - self.start
+        return (self.position(step) - self.start) / span if span else 1.0
