@@ -9,6 +9,9 @@ HERE = Path(__file__).parent
 FOLDERS = {
     "potstill.command": "command",
     "potstill.compression": "compression",
+    "potstill.compression.policies": "compression/policies",
+    "potstill.compression.pruners": "compression/pruners",
+    "potstill.compression.regularizers": "compression/regularizers",
     "potstill.models": "models",
     "potstill.models.datasets": "models/datasets",
     "potstill.schedules": "schedules",

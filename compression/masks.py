@@ -1,0 +1,252 @@
+"""Masks with owners: who zeroes which elements of which parameter.
+
+Each policy owns its mask of a parameter; the parameter obeys all of them (logical AND). The masks act on the values
+of plain parameters, outside autograd: modules, state-dict keys and optimizers stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Mode = Literal["hard", "forward", "copy"]
+"""How a mask treats what it hides.
+
+`hard`: gone for good, its gradient is stopped and it is zeroed again after each optimizer step.
+`forward`: zero in the forward pass; its gradient flows and one optimizer step moves it off zero, so it can come back.
+`copy`: like `forward`, but the optimizer updates a dense copy that keeps the hidden values.
+"""
+
+
+@dataclass
+class OwnedMask:
+    """One owner's mask of one parameter: a tensor of its shape and dtype, 0 where it hides and 1 elsewhere."""
+
+    mask: Tensor
+    mode: Mode = "hard"
+    stops_gradient: bool = True
+
+
+@dataclass
+class ParameterMask:
+    """All masks of one parameter. `dense` holds the unmasked values while a `forward` or `copy` mask hides some."""
+
+    name: str
+    owners: dict[str, OwnedMask] = field(default_factory=dict)
+    dense: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The masks of all owners combined, or None where there is none."""
+        return _product([owned.mask for owned in self.owners.values()])
+
+    @property
+    def hard(self) -> Tensor | None:
+        """The permanent part of the mask."""
+        return _product([owned.mask for owned in self.owners.values() if owned.mode == "hard"])
+
+    @property
+    def gradient_mask(self) -> Tensor | None:
+        """The part of the mask that stops gradients."""
+        return _product([owned.mask for owned in self.owners.values() if owned.stops_gradient])
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether hidden values may come back."""
+        return any(owned.mode != "hard" for owned in self.owners.values())
+
+    @property
+    def keeps_copy(self) -> bool:
+        """Whether the optimizer updates the dense copy."""
+        return any(owned.mode == "copy" for owned in self.owners.values())
+
+
+class Masks(Mapping[str, ParameterMask]):
+    """The `zeros_mask_dict`: a `ParameterMask` for every named parameter of a model.
+
+    The parameters hold masked values at all times, but between `restore_dense` and `apply`, when the optimizer acts.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Start without masks."""
+        self._parameters = dict(model.named_parameters())
+        self._masks = {name: ParameterMask(name) for name in self._parameters}
+        self._forget_plans()
+
+    def __getitem__(self, name: str) -> ParameterMask:
+        """The masks of a parameter."""
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the parameters."""
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        """The number of parameters."""
+        return len(self._masks)
+
+    def set(self, owner: str, name: str, mask: Tensor, mode: Mode = "hard", stops_gradient: bool = True) -> None:
+        """Give the owner's mask of a parameter a new value and apply it.
+
+        Args:
+            owner: who sets it; other owners' masks stay.
+            name: the parameter.
+            mask: 0 (hide) or 1 (keep) per element, any dtype, the parameter's shape.
+            mode: see `Mode`.
+            stops_gradient: whether gradients of hidden elements are zeroed before the optimizer's step.
+
+        Raises:
+            ValueError: the shape is another one, or a value is not finite.
+        """
+        parameter = self._parameters[name]
+        if mask.shape != parameter.shape:
+            raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameter.shape)}")
+        mask = mask.detach().to(parameter)
+        if not torch.isfinite(mask).all():
+            raise ValueError(f"mask of {name} by {owner} has values that are not finite")
+        self._masks[name].owners[owner] = OwnedMask(mask.contiguous(), mode, stops_gradient)
+        self._forget_plans()
+        self._remask(name)
+
+    def drop(self, owner: str) -> None:
+        """Forget all masks of an owner; where a dense copy is kept, the hidden values come back."""
+        for name, entry in self._masks.items():
+            if entry.owners.pop(owner, None) is not None:
+                self._remask(name)
+                if not entry.is_soft:
+                    entry.dense = None
+        self._forget_plans()
+
+    def harden(self, owner: str) -> None:
+        """Make the owner's masks permanent."""
+        for name, entry in self._masks.items():
+            if owner in entry.owners:
+                entry.owners[owner] = OwnedMask(entry.owners[owner].mask)
+                self._remask(name)
+                if not entry.is_soft:
+                    entry.dense = None
+        self._forget_plans()
+
+    def of(self, owner: str) -> dict[str, Tensor]:
+        """The owner's masks by parameter."""
+        return {name: entry.owners[owner].mask for name, entry in self._masks.items() if owner in entry.owners}
+
+    def values(self) -> Any:
+        """The `ParameterMask` of each parameter."""
+        return self._masks.values()
+
+    def dense(self, name: str) -> Tensor:
+        """The values a pruner ranks: the dense copy where one is kept, else the parameter's own."""
+        kept = self._masks[name].dense
+        return self._parameters[name].detach() if kept is None else kept
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
+        parameters, masks, soft = self._apply_plan()
+        if parameters:
+            torch._foreach_mul_(parameters, masks)
+        for name in soft:
+            entry, parameter = self._masks[name], self._parameters[name]
+            entry.dense = parameter.detach().clone()
+            parameter.mul_(entry.mask)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Zero the gradients of what is hidden for good: before an optimizer step."""
+        if self._gradient_plan is None:
+            pairs = [(self._parameters[name], entry.gradient_mask) for name, entry in self._masks.items()]
+            self._gradient_plan = [(p, m) for p, m in pairs if m is not None]
+        live = [(p.grad, m) for p, m in self._gradient_plan if p.grad is not None]
+        if live:
+            torch._foreach_mul_([g for g, _ in live], [m for _, m in live])
+
+    @torch.no_grad()
+    def restore_dense(self) -> None:
+        """Put the dense copies back: before an optimizer step."""
+        for name in self._apply_plan()[2]:
+            entry = self._masks[name]
+            if entry.keeps_copy and entry.dense is not None:
+                self._parameters[name].copy_(entry.dense)
+
+    @torch.no_grad()
+    def _remask(self, name: str) -> None:
+        entry, parameter = self._masks[name], self._parameters[name]
+        if entry.is_soft and entry.dense is None:
+            entry.dense = parameter.detach().clone()
+        if entry.dense is not None:
+            if entry.hard is not None:
+                entry.dense.mul_(entry.hard)
+            parameter.copy_(entry.dense)
+        if entry.mask is not None:
+            parameter.mul_(entry.mask)
+
+    def _apply_plan(self) -> tuple[list[Tensor], list[Tensor], list[str]]:
+        if self._plan is None:
+            hard = [(self._parameters[name], entry.hard) for name, entry in self._masks.items()]
+            pairs = [(p, m) for p, m in hard if m is not None]
+            soft = [name for name, entry in self._masks.items() if entry.is_soft]
+            self._plan = [p for p, _ in pairs], [m for _, m in pairs], soft
+        return self._plan
+
+    def _forget_plans(self) -> None:
+        self._plan: tuple[list[Tensor], list[Tensor], list[str]] | None = None
+        self._gradient_plan: list[tuple[Tensor, Tensor]] | None = None
+
+    def reshape(self, select: Mapping[str, Any]) -> None:
+        """After thinning, keep of each mask and dense copy what was kept of its parameter.
+
+        Args:
+            select: parameter name -> function that takes a tensor of the old shape to one of the new.
+        """
+        for name, shrink in select.items():
+            entry = self._masks[name]
+            for owned in entry.owners.values():
+                owned.mask = shrink(owned.mask).contiguous()
+            entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
+        self._forget_plans()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All masks with their owners and modes, and the dense copies: tensors and plain data."""
+        masks = {
+            name: {owner: _packed(owned) for owner, owned in entry.owners.items()}
+            for name, entry in self._masks.items()
+            if entry.owners
+        }
+        return {"masks": masks, "dense": {n: e.dense for n, e in self._masks.items() if e.dense is not None}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take masks and dense copies from `state_dict()`; those of before are forgotten.
+
+        Raises:
+            ValueError: a mask is of a parameter that the model does not have, or of another shape.
+        """
+        unknown = (state["masks"].keys() | state["dense"].keys()) - self._masks.keys()
+        if unknown:
+            raise ValueError(f"masks of parameters that the model does not have: {', '.join(sorted(unknown))}")
+        self._masks = {name: ParameterMask(name) for name in self._parameters}
+        for name, tensor in state["dense"].items():
+            self._masks[name].dense = tensor.to(self._parameters[name], copy=True)
+        for name, owners in state["masks"].items():
+            for owner, packed in owners.items():
+                self.set(owner, name, packed["mask"], packed["mode"], packed["stops_gradient"])
+
+
+def _product(masks: list[Tensor]) -> Tensor | None:
+    if not masks:
+        return None
+    result = masks[0]
+    for mask in masks[1:]:
+        result = result * mask
+    return result
+
+
+def _packed(owned: OwnedMask) -> dict[str, Any]:
+    """One byte an element where the mask is 0 or 1, as nearly all are."""
+    binary = bool(((owned.mask == 0) | (owned.mask == 1)).all())
+    mask = owned.mask.bool() if binary else owned.mask
+    return {"mask": mask, "mode": owned.mode, "stops_gradient": owned.stops_gradient}

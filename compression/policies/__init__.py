@@ -1,0 +1,20 @@
+"""Policies: what a scheduler runs at its hooks, one kind a file."""
+
+from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .learning_rate import LRPolicy
+from .pruning import PrunerArgs, PruningPolicy
+from .regularization import RegularizationPolicy, RegularizerArgs
+from .thinning import Thinner
+
+__all__ = [
+    "LRPolicy",
+    "LossComponent",
+    "Moment",
+    "PolicyLoss",
+    "PrunerArgs",
+    "PruningPolicy",
+    "RegularizationPolicy",
+    "RegularizerArgs",
+    "ScheduledTrainingPolicy",
+    "Thinner",
+]

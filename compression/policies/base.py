@@ -1,0 +1,85 @@
+"""What a policy is: something with hooks that the scheduler calls while the policy's window covers the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..steps import Step, Window
+
+if TYPE_CHECKING:
+    from ..scheduler import CompressionScheduler
+
+
+class LossComponent(NamedTuple):
+    """A named part that a policy added to the loss."""
+
+    name: str
+    value: Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """The whole loss and the parts that policies added to it."""
+
+    overall_loss: Tensor
+    loss_components: list[LossComponent]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a hook is told: the step, and the optimizer where the training loop gave one."""
+
+    step: Step
+    optimizer: Optimizer | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class ScheduledTrainingPolicy:
+    """Base class of policies; every hook does nothing unless a subclass overrides it.
+
+    Attributes:
+        scheduler: the scheduler that the policy was added to.
+        window: when it acts.
+        name: its name in that scheduler, also the owner of its masks.
+    """
+
+    scheduler: CompressionScheduler
+    window: Window
+    name: str
+
+    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+        """Called once, when the policy is added to a scheduler."""
+        self.scheduler, self.window, self.name = scheduler, window, name
+
+    def on_epoch_begin(self, moment: Moment) -> None:
+        """Before an epoch's first minibatch."""
+
+    def on_minibatch_begin(self, moment: Moment) -> None:
+        """Before the forward pass."""
+
+    def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss | None:
+        """With the loss; returns the loss to go on with, or None to leave it."""
+        return None
+
+    def before_parameter_optimization(self, moment: Moment) -> None:
+        """After the backward pass, before the optimizer's step."""
+
+    def on_minibatch_end(self, moment: Moment) -> None:
+        """After the optimizer's step; masks have been applied."""
+
+    def on_epoch_end(self, moment: Moment) -> None:
+        """After training and validation of an epoch, before its checkpoint."""
+
+    def after_thinning(self) -> None:
+        """Channels were removed: shapes of parameters are others now."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume: tensors and plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""

@@ -1,0 +1,100 @@
+"""Runs a learning-rate scheduler of torch on absolute time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from ..steps import Window
+from .base import Moment, ScheduledTrainingPolicy
+
+if TYPE_CHECKING:
+    from ..scheduler import CompressionScheduler
+
+
+class LRPolicy(ScheduledTrainingPolicy):
+    """Sets the optimizer's learning rate to what a scheduler gives after as many steps as epochs (or minibatches) ran.
+
+    Time is absolute, as it was in Distiller: a window that starts at epoch 8 begins to follow at epoch 9 the curve that
+    began at epoch 0. After the window the rate stays. The scheduler runs on a shadow of the optimizer's hyperparameters,
+    so several policies do not compound, and a resumed run gives the same rates.
+    """
+
+    def __init__(self, factory: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> None:
+        """Take what makes the scheduler for an optimizer, and the optimizer whose rates it starts from."""
+        self.factory = factory
+        self._defaults = dict(optimizer.defaults)
+        self._base = [
+            {k: v for k, v in group.items() if k != "params"} | {"lr": group.get("initial_lr", group["lr"])}
+            for group in optimizer.param_groups
+        ]
+
+    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+        """Join a scheduler."""
+        super().bind(scheduler, window, name)
+        self._start()
+
+    def on_minibatch_end(self, moment: Moment) -> None:
+        """Set the rate for the next minibatch, where the window counts minibatches."""
+        if self.window.unit == "minibatch":
+            self._advance(moment, moment.step.index + 1)
+
+    def on_epoch_end(self, moment: Moment) -> None:
+        """Set the rate for the next epoch, where the window counts epochs.
+
+        Raises:
+            ValueError: `ReduceLROnPlateau` needs `metrics={"min": loss, "max": accuracy}` in `on_epoch_end`.
+        """
+        if self.window.unit == "epoch":
+            self._advance(moment, moment.step.epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rates that the curve starts from, and the scheduler's state."""
+        state = {k: v for k, v in self._scheduler.state_dict().items() if _is_plain(v)}
+        return {"base": self._base, "scheduler": state, "groups": _hyperparameters(self._shadow)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._base = [dict(group) for group in state["base"]]
+        self._start()
+        self._scheduler.load_state_dict(dict(state["scheduler"]))
+        for group, values in zip(self._shadow.param_groups, state["groups"], strict=True):
+            group.update(values)
+
+    def _start(self) -> None:
+        self._shadow = torch.optim.SGD([{"params": [torch.zeros(())], **group} for group in self._base], lr=0.0)
+        self._shadow.defaults = dict(self._defaults)
+        self._scheduler = self.factory(self._shadow)
+
+    def _advance(self, moment: Moment, steps: int) -> None:
+        if moment.optimizer is None:
+            raise ValueError(f"{self.name}: hooks need the optimizer to set its learning rate")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the shadow optimizer never steps, and torch remarks on it
+            if isinstance(self._scheduler, ReduceLROnPlateau):
+                self._scheduler.step(self._metric(moment))
+            else:
+                while self._scheduler.last_epoch < steps:
+                    self._scheduler.step()
+        for group, values in zip(moment.optimizer.param_groups, _hyperparameters(self._shadow), strict=True):
+            group.update(values)
+
+    def _metric(self, moment: Moment) -> float:
+        mode = self._scheduler.mode  # type: ignore[attr-defined]  # only plateau schedulers come here
+        if mode not in moment.metrics:
+            raise ValueError(f"{self.name}: ReduceLROnPlateau needs on_epoch_end(..., metrics={{'{mode}': value}})")
+        return moment.metrics[mode]
+
+
+def _hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What schedulers change in each group: the learning rate, and momentum where they cycle it."""
+    return [{k: g[k] for k in ("lr", "momentum", "betas") if k in g} for g in optimizer.param_groups]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (int, float, str, bool, list, tuple, dict, type(None)))

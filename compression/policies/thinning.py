@@ -1,0 +1,36 @@
+"""Removes dead channels from the model in the middle of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..registry import register
+from .base import Moment, ScheduledTrainingPolicy
+
+
+@register("extensions", "Thinner", "StructureRemover", "FilterRemover", "ChannelRemover")
+class Thinner(ScheduledTrainingPolicy):
+    """Thins model, masks and optimizer at the first minibatch of each of its times.
+
+    What can be removed exactly is removed, whatever the class is called: `FilterRemover`, `ChannelRemover` and
+    `StructureRemover`, with their arguments, are Distiller's names for it. List it after the pruners of its epoch.
+    """
+
+    def __init__(
+        self,
+        thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model",
+        arch: str | None = None,
+        dataset: str | None = None,
+        allow_inexact: bool = False,
+    ) -> None:
+        """Take Distiller's three arguments, which change nothing, and whether inexact removal is wanted."""
+        self.allow_inexact = allow_inexact
+
+    def on_minibatch_begin(self, moment: Moment) -> None:
+        """Thin, once per time of the window.
+
+        Raises:
+            ThinningError: the thinned model would compute another function.
+        """
+        if self.window.unit == "minibatch" or moment.step.minibatch == 0:
+            self.scheduler.thin(moment.optimizer, allow_inexact=self.allow_inexact)

@@ -1,0 +1,64 @@
+"""What a pruner is: a function from what it is shown of the model at a step to masks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from potstill.thinning import ChannelGraph
+
+from ..steps import Step, Window
+
+
+@dataclass(frozen=True)
+class View:
+    """What a pruner is shown.
+
+    Attributes:
+        step: where training stands.
+        window: when the policy acts; `window.progress(step)` runs from 0 to 1.
+        weights: parameter name -> its dense values (those to rank; never to be changed).
+        masks: the owner's own masks so far, by parameter name.
+        model: the network, for what is not a parameter (gradients, modules).
+        graph: gives the channel graph, or None where the model could not be traced.
+        levels: sparsities by name, where the policy's `args` give them.
+    """
+
+    step: Step
+    window: Window
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    model: nn.Module
+    graph: Callable[[], ChannelGraph | None]
+    levels: Mapping[str, float] | None = None
+
+    def alive(self, name: str) -> Tensor | None:
+        """Where the owner's mask lets the parameter live (bool), or None where it has no mask yet."""
+        mask = self.masks.get(name)
+        return None if mask is None else mask != 0
+
+
+class Pruner(ABC):
+    """Decides which weights stay.
+
+    A pruner keeps no time and changes nothing: `masks` follows from its arguments, from what it is shown, and from
+    the state that it hands out in `state_dict`.
+    """
+
+    def bind(self, model: nn.Module) -> None:  # noqa: B027  (most pruners only resolve names here)
+        """Resolve names against the model and attach what gathers statistics. Called once, before the first step."""
+
+    @abstractmethod
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks at this step, by parameter: 0 hides, 1 keeps. Parameters left out keep the mask that they had."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume beside masks and weights: tensors and plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most have no state)
+        """Take back what `state_dict` gave."""

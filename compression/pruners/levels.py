@@ -1,0 +1,75 @@
+"""Element-wise pruners that reach a sparsity: the smallest absolute values go, by exact count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import rates
+from ..arguments import Fraction, Levels, Names
+from ..names import resolve, resolve_mapping
+from ..registry import register
+from ..selection import count, keep_highest
+from .base import Pruner, View
+
+
+def prune_elements(name: str, level: float, view: View) -> Tensor:
+    """Mask that hides floor(level x n) of the n elements of a parameter, those of smallest absolute value."""
+    weight = view.weights[name]
+    return keep_highest(weight.abs(), count(level, weight.numel()), view.alive(name))
+
+
+@register("pruners")
+class SparsityLevelParameterPruner(Pruner):
+    """Prunes each listed parameter to its own constant sparsity.
+
+    A policy's `args: {levels: ...}` replaces the levels for that policy, so that several share one pruner.
+    """
+
+    def __init__(self, levels: Levels) -> None:
+        """Take `levels`: parameter name or pattern -> sparsity in 0..1; `*` is for all others."""
+        self.levels = levels
+        self._model: nn.Module | None = None
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `levels`."""
+        self._model = model
+        self._resolved = resolve_mapping(self.levels, model)
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter; a level of 0 makes none."""
+        levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model)
+        return {name: prune_elements(name, level, view) for name, level in levels.items() if level > 0}
+
+
+@register("pruners")
+class AutomatedGradualPruner(Pruner):
+    """Prunes each listed parameter along the cubic schedule of Zhu and Gupta 2017 (see `rates.agp`)."""
+
+    def __init__(self, initial_sparsity: Fraction, final_sparsity: Fraction, weights: Names) -> None:
+        """Take the sparsity at the window's first time, the one at its last, and the parameters."""
+        self.rate = rates.agp(initial_sparsity, final_sparsity)
+        self.weights = weights
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a schedule's arguments get wrong together."""
+        return falling(args)
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`."""
+        self._names = resolve(self.weights, model)
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter at this step's sparsity."""
+        level = self.rate(view.window.progress(view.step))
+        return {name: prune_elements(name, level, view) for name in self._names}
+
+
+def falling(args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """The problem of a gradual pruner whose final sparsity is not above its initial one."""
+    initial, final = args["initial_sparsity"], args["final_sparsity"]
+    if final <= initial:
+        yield "final_sparsity", f"{final:g} must be above initial_sparsity {initial:g}"

@@ -1,0 +1,217 @@
+"""The scheduler: calls the policies' hooks at their times, and keeps zero what is masked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from potstill.thinning import ChannelGraph, Recipe, thin, trace
+
+from .masks import Masks
+from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .steps import Step, Window
+
+logger = logging.getLogger(__name__)
+
+
+class CompressionScheduler:
+    """Runs policies inside any training loop.
+
+    The loop calls six hooks, or `attach(optimizer)` calls the per-minibatch ones from the optimizer's own steps::
+
+        scheduler.on_epoch_begin(epoch, optimizer)
+        for i, (x, y) in enumerate(batches):
+            scheduler.on_minibatch_begin(epoch, i, len(batches), optimizer)
+            loss = scheduler.before_backward_pass(epoch, i, len(batches), criterion(model(x), y), optimizer)
+            optimizer.zero_grad(); loss.backward()
+            scheduler.before_parameter_optimization(epoch, i, len(batches), optimizer)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, i, len(batches), optimizer)
+        scheduler.on_epoch_end(epoch, optimizer, metrics={"min": validation_loss, "max": top1})
+
+    Attributes:
+        model: the network; it stays a plain one.
+        masks: the masks of all parameters by name, also as `zeros_mask_dict`.
+        recipes: what thinning removed so far.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+        """Start without policies.
+
+        Args:
+            model: the network to compress.
+            example_inputs: what `model` is called with, to find which channels belong together and to thin. Without
+                it, pruned filters leave their biases and norms alone, and thinning is refused.
+        """
+        self.model = model
+        self.example_inputs = example_inputs
+        self.masks = Masks(model)
+        self.policies: list[ScheduledTrainingPolicy] = []
+        self.recipes: list[Recipe] = []
+        self._graph: ChannelGraph | None = None
+
+    @property
+    def zeros_mask_dict(self) -> Masks:
+        """The masks by parameter name."""
+        return self.masks
+
+    def add_policy(
+        self,
+        policy: ScheduledTrainingPolicy,
+        window: Window | None = None,
+        *,
+        epochs: Sequence[int] | None = None,
+        starting_epoch: int | None = None,
+        ending_epoch: int | None = None,
+        frequency: int = 1,
+        name: str | None = None,
+    ) -> None:
+        """Add a policy and say when it acts: by a window, by a list of epochs, or by a range (end exclusive).
+
+        Raises:
+            ValueError: the times are given in more than one way or not at all, the name is taken, the policy was added
+                before (make a new one: it has one window), or the policy names a parameter that does not exist.
+        """
+        if any(known is policy for known in self.policies):
+            raise ValueError("this policy was added before: make a new one for another window")
+        given = [window is not None, epochs is not None, starting_epoch is not None or ending_epoch is not None]
+        if sum(given) != 1:
+            raise ValueError("say when by exactly one of: window, epochs, starting_epoch and ending_epoch")
+        if window is None:
+            if epochs is not None:
+                window = Window.at(epochs)
+            elif ending_epoch is None:
+                raise ValueError("ending_epoch is missing (it is the first epoch after the window)")
+            else:
+                window = Window.between(starting_epoch or 0, ending_epoch, frequency)
+        name = name or f"{len(self.policies)}_{type(policy).__name__}"
+        if any(known.name == name for known in self.policies):
+            raise ValueError(f"a policy called {name} exists already")
+        policy.bind(self, window, name)
+        self.policies.append(policy)
+
+    def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
+        """Before an epoch's first minibatch: pruners compute masks."""
+        moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
+        for policy in self._active(moment.step, by_epoch=True):
+            policy.on_epoch_begin(moment)
+
+    def on_minibatch_begin(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
+    ) -> None:
+        """Before the forward pass: masks by minibatch, thinning."""
+        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        for policy in self._active(moment.step):
+            policy.on_minibatch_begin(moment)
+
+    def before_backward_pass(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        optimizer: Optimizer | None = None,
+        return_loss_components: bool = False,
+    ) -> Any:
+        """With the loss: policies add their terms.
+
+        Returns:
+            The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
+        """
+        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        components: list[LossComponent] = []
+        for policy in self._active(moment.step):
+            result = policy.before_backward_pass(moment, loss)
+            if result is not None:
+                loss, parts = result
+                components.extend(parts)
+        return PolicyLoss(loss, components) if return_loss_components else loss
+
+    def before_parameter_optimization(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
+    ) -> None:
+        """After the backward pass: gradients of pruned weights stop here, dense copies come back for the optimizer."""
+        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        self.masks.mask_gradients()
+        self.masks.restore_dense()
+        for policy in self._active(moment.step):
+            policy.before_parameter_optimization(moment)
+
+    def on_minibatch_end(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
+    ) -> None:
+        """After the optimizer's step: masks are applied, whether a policy is active or not."""
+        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        self.masks.apply()
+        for policy in self._active(moment.step):
+            policy.on_minibatch_end(moment)
+
+    def on_epoch_end(
+        self,
+        epoch: int,
+        optimizer: Optimizer | None = None,
+        metrics: Mapping[str, float] | None = None,
+        minibatches_per_epoch: int = 1,
+    ) -> None:
+        """After training and validation: learning rates of the next epoch."""
+        step = Step(epoch, minibatches_per_epoch - 1, minibatches_per_epoch)
+        moment = Moment(step, optimizer, metrics or {})
+        for policy in self._active(step, by_epoch=True):
+            policy.on_epoch_end(moment)
+
+    def graph(self) -> ChannelGraph | None:
+        """Which slices of which parameters are the same channel; None (with a warning) without `example_inputs`."""
+        if self._graph is None:
+            if self.example_inputs is None:
+                logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
+                return None
+            self._graph = trace(self.model, self.example_inputs)
+        return self._graph
+
+    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False) -> Recipe:
+        """Remove dead channels from model, masks and optimizer, and check that the function is the same.
+
+        Raises:
+            ValueError: the scheduler has no `example_inputs`.
+            ThinningError: the thinned model computes another function; nothing was changed.
+        """
+        if self.example_inputs is None:
+            raise ValueError("thinning runs the model: give CompressionScheduler(model, example_inputs=...)")
+        recipe = thin(self.model, self.example_inputs, self.masks, optimizer, allow_inexact=allow_inexact)
+        self._graph = None
+        self.recipes.append(recipe)
+        for policy in self.policies:
+            policy.after_thinning()
+        return recipe
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, the policies' states and the recipes: tensors and plain data, loadable with `weights_only=True`."""
+        return {
+            "masks": self.masks.state_dict(),
+            "policies": {policy.name: policy.state_dict() for policy in self.policies},
+            "recipes": [recipe.to_json() for recipe in self.recipes],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave; the model must have the shapes of then.
+
+        Raises:
+            ValueError: the masks do not fit the model.
+        """
+        self.masks.load_state_dict(state["masks"])
+        self.recipes = [Recipe.from_json(text) for text in state["recipes"]]
+        for policy in self.policies:
+            if policy.name in state["policies"]:
+                policy.load_state_dict(state["policies"][policy.name])
+
+    def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
+        """The policies whose window covers the step; at epoch hooks only those that count epochs."""
+        return [
+            policy
+            for policy in self.policies
+            if policy.window.covers(step) and not (by_epoch and policy.window.unit == "minibatch")
+        ]
