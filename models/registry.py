@@ -1,0 +1,94 @@
+"""The names of networks: who builds each, and for which input.
+
+One function with a decorator adds a network::
+
+    @register_model("lenet", input_shape=(1, 28, 28), num_classes=10)
+    def lenet(num_classes: int, in_channels: int) -> nn.Module:
+        \"\"\"LeNet-5 (LeCun et al. 1998).\"\"\"
+        ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import nn
+
+from .torchvision_models import is_torchvision_name, torchvision_names
+
+Factory = Callable[[int, int], nn.Module]
+
+
+class ModelError(ValueError):
+    """A network cannot be built as asked; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a network expects when nothing else is said.
+
+    `input_shape` is (channels, height, width); `source` is "potstill" or "torchvision".
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    description: str
+    source: str = "potstill"
+
+
+_infos: dict[str, ModelInfo] = {}
+_factories: dict[str, Factory] = {}
+
+
+def register_model(
+    name: str, *, input_shape: tuple[int, int, int], num_classes: int, description: str = ""
+) -> Callable[[Factory], Factory]:
+    """Make a factory `(num_classes, in_channels) -> nn.Module` known by name.
+
+    Without a description the first line of the factory's docstring serves. A name of torchvision's may not be taken.
+
+    Raises:
+        ModelError: the name is taken by another factory.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        taken = _factories.get(name)
+        if is_torchvision_name(name) or (taken is not None and taken is not factory):
+            owner = "torchvision" if taken is None else f"{taken.__module__}.{taken.__name__}"
+            raise ModelError(f"model name {name!r} is already taken by {owner}; choose another")
+        line = description or (inspect.getdoc(factory) or "").partition("\n")[0]
+        _infos[name] = ModelInfo(name, input_shape, num_classes, line)
+        _factories[name] = factory
+        return factory
+
+    return enter
+
+
+def model_names() -> list[str]:
+    """All names that `create_model` takes, sorted."""
+    return sorted({*_factories, *torchvision_names()})
+
+
+def model_info(name: str) -> ModelInfo:
+    """The usual input shape, number of classes and a line of description of a network.
+
+    Raises:
+        ModelError: no network has this name; the message suggests near ones.
+    """
+    if name in _infos:
+        return _infos[name]
+    if is_torchvision_name(name):
+        side = 299 if name == "inception_v3" else 224
+        return ModelInfo(name, (3, side, side), 1000, "torchvision's own", "torchvision")
+    near = get_close_matches(name.lower(), model_names(), n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {len(model_names())}, see model_names()"
+    raise ModelError(f"no model is called {name!r}; {hint}")
+
+
+def model_factory(name: str) -> Factory:
+    """The registered factory of one of the project's own networks (KeyError for any other name)."""
+    return _factories[name]
