@@ -1,0 +1,194 @@
+"""What tracing finds: which slices of which parameters are the same channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .errors import ThinningError
+
+Role = Literal["out", "in", "scale", "shift", "vector"]
+Slices = dict[str, list[tuple[int, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One dimension of one parameter or buffer whose indices are channels.
+
+    `channels` (int64, length = size of `dim`) holds the channel of each index, 0 where it can never be removed.
+    `role`: "out" makes the channel (filters and their bias), "in" reads it, "scale" and "shift" are the weight and bias
+    of a normalisation (or a parameter that is multiplied or added), "vector" passes along (running statistics, PReLU).
+    `labels` are the same integers with the frozen ones named as well.
+    """
+
+    name: str
+    dim: int
+    channels: Tensor = field(repr=False)
+    role: Role
+    module: str
+    labels: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a convolution or linear layer.
+
+    `positions` is the number of multiply-adds per weight element for one sample. `normalized` says that a
+    normalisation follows directly; `chain` lists the (parameter, dim) of the normalisations and depthwise filters that
+    see this layer's output before anything else is added to it.
+    """
+
+    weight: str
+    bias: str | None
+    in_dim: int
+    out_dim: int
+    groups: int
+    positions: float
+    in_channels: Tensor = field(repr=False)
+    out_channels: Tensor = field(repr=False)
+    depthwise: bool = False
+    normalized: bool = False
+    chain: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Element `index` of dimension `dim` of parameter `name` is multiplied by the gate of `channel`."""
+
+    name: str
+    dim: int
+    index: int
+    channel: int
+
+
+@dataclass(frozen=True)
+class ChannelClass:
+    """Channels with the same uses. `status`: "removable", "inexact" or "frozen"; `reason` says which operation, where."""
+
+    status: Literal["removable", "inexact", "frozen"]
+    reason: str
+    channels: Tensor = field(repr=False)
+    uses: tuple[tuple[str, int, Role], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of channels (each may be several indices of a parameter)."""
+        return len(self.channels)
+
+
+@dataclass(frozen=True)
+class AttributeUse:
+    """The integer attribute `module.name` (or its element `index`) counts the kept ones among `labels`."""
+
+    module: str
+    name: str
+    index: int | None
+    labels: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """Which slices of which parameters are the same channel; made by `trace`.
+
+    `frozen[label]` and `inexact[label]` are indices into `reasons`, -1 for none; label 0 is no channel.
+    """
+
+    uses: tuple[Use, ...]
+    layers: tuple[Layer, ...]
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    frozen: Tensor = field(repr=False)
+    inexact: Tensor = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+    attributes: tuple[AttributeUse, ...] = ()
+    other_macs: float = 0.0
+
+    @cached_property
+    def _uses_of(self) -> dict[str, list[Use]]:
+        table: dict[str, list[Use]] = {}
+        for use in self.uses:
+            table.setdefault(use.name, []).append(use)
+        return table
+
+    @cached_property
+    def count(self) -> int:
+        """The number of labels; channel ids run from 1 to `count`, so `torch.ones(graph.count + 1)` is "all alive"."""
+        return len(self.frozen) - 1
+
+    def use(self, name: str, dim: int = 0) -> Use | None:
+        """The use of dimension `dim` of parameter `name`; None where its indices are no channels."""
+        if name not in self.shapes:
+            raise ThinningError(f"'{name}' is no parameter or buffer of the traced model")
+        if not -len(self.shapes[name]) <= dim < max(1, len(self.shapes[name])):
+            raise ThinningError(f"'{name}' has shape {list(self.shapes[name])}, so no dimension {dim}")
+        dim %= max(1, len(self.shapes[name]))
+        return next((use for use in self._uses_of.get(name, ()) if use.dim == dim), None)
+
+    def channels_of(self, name: str, dim: int = 0) -> Tensor:
+        """The channel ids (int64) of the indices of dimension `dim` of parameter `name`, 0 for a frozen one."""
+        use = self.use(name, dim)
+        return use.channels if use else torch.zeros(self.shapes[name][dim], dtype=torch.int64)
+
+    def classes(self) -> list[ChannelClass]:
+        """All channels, those with the same uses and the same status together."""
+        from .classes import classes_of  # noqa: PLC0415
+
+        return classes_of(self)
+
+    def coverage(self, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False) -> Slices:
+        """Every slice that has to be zero so that the channels of `name[indices]` are dead.
+
+        Parameter -> [(dim, indices)]: the filters themselves, their bias, the weight and bias of the normalisations
+        and the depthwise filters that follow. A channel that several layers produce (a residual sum) is covered only
+        along this layer's own chain, unless `whole_class`.
+        """
+        from .coverage import coverage_of  # noqa: PLC0415
+
+        return coverage_of(self, name, indices, dim, whole_class)
+
+    def scales(self, channels: Iterable[int] | Tensor) -> list[Scale]:
+        """The slices that gates on `channels` multiply, so that a gate of 0 makes each of its channel's values 0.
+
+        Weight and bias of every normalisation over the channel; weight and bias of a layer only where no
+        normalisation follows it directly.
+        """
+        from .coverage import scales_of  # noqa: PLC0415
+
+        return scales_of(self, channels)
+
+    def _size(self, name: str, alive: Tensor) -> Tensor:
+        size = torch.ones((), dtype=alive.dtype, device=alive.device)
+        for dim, length in enumerate(self.shapes[name]):
+            use = next((use for use in self._uses_of.get(name, ()) if use.dim == dim), None)
+            size = size * (length if use is None else _live(alive, use.channels))
+        return size
+
+    def parameter_count(self, alive: Callable[[Tensor], Tensor] | Tensor, names: Iterable[str] | None = None) -> Tensor:
+        """Elements of the parameters `names` (all that were traced, buffers too, by default), given who lives.
+
+        `alive` is indexed by channel id (booleans, or probabilities: then the expectation for independent channels,
+        differentiable), or a function of the ids that returns such values.
+        """
+        weights = self._alive(alive)
+        return sum((self._size(name, weights) for name in (names or self.shapes)), weights.new_zeros(()))
+
+    def macs(self, alive: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
+        """Multiply-adds of one sample in convolutions and linear layers, given who lives (see `parameter_count`)."""
+        weights = self._alive(alive)
+        start = weights.new_full((), self.other_macs)
+        return sum((layer.positions * self._size(layer.weight, weights) for layer in self.layers), start)
+
+    def _alive(self, alive: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
+        values = alive if isinstance(alive, Tensor) else alive(torch.arange(self.count + 1))
+        if values.shape != (self.count + 1,):
+            raise ThinningError(f"alive has shape {list(values.shape)}; one value per channel id is [{self.count + 1}]")
+        return values if values.is_floating_point() else values.double()
+
+
+def _live(alive: Tensor, channels: Tensor) -> Tensor:
+    channels = channels.to(alive.device)
+    return torch.where(channels > 0, alive[channels], 1).sum()
