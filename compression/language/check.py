@@ -1,0 +1,90 @@
+"""Checks a whole schedule, from text or data, and makes the plan of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from torch import nn
+
+from ..names import did_you_mean
+from ..registry import SECTIONS
+from .errors import Path, Report, one_line, show
+from .instances import Checker
+from .plan import Schedule
+from .policies import PolicyChecker
+from .reader import MAX_BYTES, MAX_DEPTH, Document, decode, read
+
+TOP = (*SECTIONS, "policies", "version")
+
+
+def check_file(path: FilePath, model: nn.Module | None, name: str | None = None) -> Schedule:
+    """The schedule in a file; see `schedule.load_schedule`."""
+    report = Report(name or str(path))
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        report.error((), f"cannot be read: {error.strerror or error}")
+        report.raise_problems()
+    text = decode(raw, report) or ""
+    document = Document() if report.problems else read(text, report)
+    report.raise_problems()
+    report.lines = document.lines
+    _judge_duplicates(document, report)
+    return _check(document.data, model, report, text, path)
+
+
+def check_dict(data: Mapping[str, Any], model: nn.Module | None, name: str | None = None) -> Schedule:
+    """The schedule in a mapping, which is not changed; see `schedule.load_schedule`."""
+    report = Report(name)
+    copied = _plain(data, (), report)
+    report.raise_problems()
+    return _check(copied, model, report, "", None)
+
+
+def _check(data: Any, model: nn.Module | None, report: Report, text: str, path: FilePath | None) -> Schedule:
+    if not isinstance(data, Mapping):
+        report.error((), f"must be a mapping with `policies` and the sections that they need, not {show(data)}")
+        report.raise_problems()
+    _check_top(data, report)
+    checker = Checker(report, model)
+    instances = checker.sections(data)
+    policies = PolicyChecker(data, checker)
+    plans = policies.policies()
+    report.raise_problems()
+    for key in instances.keys() - policies.used:
+        report.warn(key, "is never used by a policy")
+    return Schedule(instances, plans, text, path, report.warnings)
+
+
+def _check_top(data: Mapping[str, Any], report: Report) -> None:
+    for key in data:
+        if key not in TOP:
+            hint = did_you_mean(key, TOP) or f"; there are {', '.join(TOP)}"
+            report.error((key,), f"there is no such section{hint}")
+    if isinstance(data.get("version"), (Mapping, list)):
+        report.error(("version",), f"must be a number, not {show(data['version'])}")
+
+
+def _judge_duplicates(document: Document, report: Report) -> None:
+    """A parameter named twice with the same value is harmless; any other key that stands twice is not."""
+    for twice in document.duplicates:
+        lines = f"stands twice, in lines {twice.first} and {twice.second}"
+        if twice.equal and len(twice.path) > 3 and twice.path[0] in SECTIONS:
+            report.warn(twice.path, f"{lines}, with the same value", twice.second)
+        else:
+            report.error(twice.path, f"{lines}: remove one", twice.second)
+
+
+def _plain(value: Any, path: Path, report: Report) -> Any:
+    """A copy of a value from Python in lists and mappings with texts as keys."""
+    if len(path) > MAX_DEPTH:
+        report.error(path[:3], f"is nested more than {MAX_DEPTH} levels deep")
+        return None
+    if isinstance(value, Mapping):
+        return {one_line(str(key)): _plain(entry, (*path, str(key)), report) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry, (*path, i), report) for i, entry in enumerate(value)]
+    return value

@@ -1,0 +1,112 @@
+"""What a schedule can name: classes by section, and the arguments that their constructors take."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..arguments import Count, NonNegative, Positive, Range
+from ..names import did_you_mean
+from ..registry import SECTIONS, registered
+from .annotations import kind_of
+from .kinds import Kind
+
+KINDS = {
+    "pruner": "pruners",
+    "regularizer": "regularizers",
+    "quantizer": "quantizers",
+    "lr_scheduler": "lr_schedulers",
+    "extension": "extensions",
+}
+INJECTED = {"self", "model", "optimizer", "name", "last_epoch"}
+DROPPED = {"verbose"}
+TORCH_RANGES: dict[str, Any] = {
+    "step_size": Count,
+    "total_iters": Count,
+    "T_max": Count,
+    "T_0": Count,
+    "T_mult": Count,
+    "gamma": Positive,
+    "factor": Positive,
+    "start_factor": Positive,
+    "eta_min": NonNegative,
+    "patience": Annotated[int, Range(0)],
+    "cooldown": Annotated[int, Range(0)],
+    "milestones": list[Count],
+}
+NEEDS_PYTHON = {
+    "LambdaLR": "a Python function (lr_lambda)",
+    "MultiplicativeLR": "a Python function (lr_lambda)",
+    "ChainedScheduler": "other scheduler objects",
+    "SequentialLR": "other scheduler objects",
+}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a constructor: what it takes, and its default unless it is required."""
+
+    kind: Kind
+    required: bool
+    default: Any = None
+
+
+def torch_lr_schedulers() -> Mapping[str, type]:
+    """The public schedulers of `torch.optim.lr_scheduler` that need nothing but plain values."""
+    return {
+        name: cls
+        for name, cls in vars(lr_scheduler).items()
+        if inspect.isclass(cls)
+        and issubclass(cls, LRScheduler)
+        and not name.startswith("_")
+        and name not in {"LRScheduler", *NEEDS_PYTHON}
+    }
+
+
+def classes(section: str) -> Mapping[str, type]:
+    """The classes of a section by name; registered ones hide torch's."""
+    extra = torch_lr_schedulers() if section == "lr_schedulers" else {}
+    return {**extra, **registered(section)}
+
+
+def why_unknown(section: str, name: str) -> str:
+    """What to say of a name that is no class of the section."""
+    if section == "lr_schedulers" and name in NEEDS_PYTHON:
+        return f"{name} takes {NEEDS_PYTHON[name]}, which a schedule cannot give: register a class of your own instead"
+    for other in SECTIONS:
+        if name in classes(other):
+            return f"{name} belongs in {other}, not in {section}"
+    every = [known for other in SECTIONS for known in classes(other)]
+    return f"there is no class {name}{did_you_mean(name, classes(section)) or did_you_mean(name, every)}"
+
+
+@cache
+def arguments(make: type) -> Mapping[str, Argument]:
+    """The arguments of a class that a schedule gives, by name: all but those that the loader itself passes."""
+    try:
+        hints = typing.get_type_hints(make if is_dataclass(make) else make.__init__, include_extras=True)  # type: ignore[misc]
+    except (NameError, TypeError, AttributeError):  # annotations of other people that do not evaluate
+        hints = {}
+    ranges = TORCH_RANGES if make.__module__ == lr_scheduler.__name__ else {}
+    return {
+        name: Argument(
+            kind_of(ranges.get(name, hints.get(name, Any))),
+            parameter.default is inspect.Parameter.empty,
+            parameter.default,
+        )
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        and name not in INJECTED | DROPPED
+    }
+
+
+def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the offers (`model`, `optimizer`, `name`) that the constructor takes."""
+    return {name: offers[name] for name in inspect.signature(cls).parameters if name in offers}

@@ -1,0 +1,154 @@
+"""Kinds of lists, mappings and alternatives; lists and mappings of names of parameters know the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..arguments import ParameterNames
+from ..names import ParameterIndex
+from .errors import Path
+from .kinds import Faults, Kind, Null, Schema, Unsayable
+
+
+@dataclass(frozen=True)
+class Items(Kind):
+    """A list of any length; `names`: of names and patterns of parameters, where a single text is a list of one."""
+
+    item: Kind
+    names: bool = False
+    make: Callable[[list[Any]], Any] = list
+
+    def read(self, value: Any, path: Path, faults: Faults) -> Any:
+        """Take a list."""
+        if self.names and isinstance(value, str):
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            return self.refuse(value, path, faults)
+        if self.names and not value:
+            faults.add(path, "names no parameter: give at least one name or pattern")
+        items = [self.item.read(item, (*path, i), faults) for i, item in enumerate(value)]
+        if self.names and faults.index is not None:
+            for i, name in enumerate(items):
+                if isinstance(name, str) and not faults.index.matches(name):
+                    faults.add((*path, i), faults.index.complaint(name))
+        return self.make(items)
+
+    def words(self) -> str:
+        """What this kind takes."""
+        return "a name or a list of names of parameters" if self.names else f"a list (each {self.item.words()})"
+
+    def schema(self) -> Schema:
+        """The JSON schema."""
+        many = {"type": "array", "items": self.item.schema()}
+        return {"anyOf": [{"type": "string"}, many | {"minItems": 1}]} if self.names else many
+
+    def resolve(self, value: Any, index: ParameterIndex) -> Any:
+        """The names of the parameters."""
+        return index.resolve(value) if self.names else value
+
+
+@dataclass(frozen=True)
+class Fixed(Kind):
+    """A list with a kind for each place."""
+
+    items: tuple[Kind, ...]
+
+    def read(self, value: Any, path: Path, faults: Faults) -> Any:
+        """Take a list of the right length; it becomes a tuple."""
+        if not isinstance(value, (list, tuple)) or len(value) != len(self.items):
+            return self.refuse(value, path, faults)
+        pairs = enumerate(zip(self.items, value, strict=True))
+        return tuple(kind.read(item, (*path, i), faults) for i, (kind, item) in pairs)
+
+    def words(self) -> str:
+        """What this kind takes."""
+        return f"a list of {len(self.items)}: {'; '.join(kind.words() for kind in self.items)}"
+
+    def schema(self) -> Schema:
+        """The JSON schema."""
+        places = [kind.schema() for kind in self.items]
+        return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
+
+
+@dataclass(frozen=True)
+class Entries(Kind):
+    """A mapping from texts; `names`: from names and patterns of parameters."""
+
+    value: Kind
+    names: ParameterNames | None = None
+
+    def read(self, value: Any, path: Path, faults: Faults) -> Any:
+        """Take a mapping."""
+        if not isinstance(value, Mapping):
+            return self.refuse(value, path, faults)
+        if self.names and not value:
+            faults.add(path, "names no parameter: give at least one name or pattern")
+        entries = {key: self.value.read(entry, (*path, key), faults) for key, entry in value.items()}
+        if self.names and faults.index is not None:
+            self._check_names(entries, path, faults, faults.index)
+        return entries
+
+    def _check_names(self, entries: Mapping[str, Any], path: Path, faults: Faults, index: ParameterIndex) -> None:
+        star = self.names is not None and self.names.star
+        for key in entries:
+            if not (star and key == "*") and not index.matches(key):
+                faults.add((*path, key), index.complaint(key))
+        for key, message in index.clashes(entries, star).items():
+            faults.add((*path, key), message)
+
+    def words(self) -> str:
+        """What this kind takes."""
+        return f"a mapping of {'names of parameters' if self.names else 'texts'} (each to {self.value.words()})"
+
+    def schema(self) -> Schema:
+        """The JSON schema."""
+        return {"type": "object", "additionalProperties": self.value.schema()}
+
+    def resolve(self, value: Any, index: ParameterIndex) -> Any:
+        """The values by the names of parameters."""
+        return index.resolve_mapping(value, self.names.star) if self.names else value
+
+
+@dataclass(frozen=True)
+class Either(Kind):
+    """One of several kinds."""
+
+    options: tuple[Kind, ...]
+
+    def read(self, value: Any, path: Path, faults: Faults) -> Any:
+        """Take what the first fitting kind takes; where none fits, complain like the one that came closest."""
+        tries = []
+        for kind in self.options:
+            trial = Faults(faults.index)
+            taken = kind.read(value, path, trial)
+            if not trial.found:
+                return taken
+            tries.append(trial.found)
+        inner = [found for found in tries if all(where != path for where, _ in found)]
+        sayable = [kind for kind in self.options if not isinstance(kind, (Null, Unsayable))]
+        if inner:
+            faults.found += inner[0]
+        elif len(sayable) == 1:
+            faults.found += tries[self.options.index(sayable[0])]
+        else:
+            self.refuse(value, path, faults)
+        return None
+
+    def words(self) -> str:
+        """What this kind takes."""
+        return " or ".join(kind.words() for kind in self.options if not isinstance(kind, Unsayable))
+
+    def schema(self) -> Schema:
+        """The JSON schema."""
+        return {"anyOf": [kind.schema() for kind in self.options if not isinstance(kind, Unsayable)]}
+
+    def resolve(self, value: Any, index: ParameterIndex) -> Any:
+        """As the kind does that takes the value."""
+        for kind in self.options:
+            trial = Faults(index)
+            kind.read(value, (), trial)
+            if not trial.found:
+                return kind.resolve(value, index)
+        return value

@@ -1,0 +1,181 @@
+"""Checks the entries of `policies`: one kind with the instance that it names, its `args`, and when it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from ..arguments import Count, Range
+from ..names import did_you_mean
+from ..policies import PrunerArgs, RegularizerArgs
+from ..steps import Window
+from .annotations import kind_of
+from .classes import KINDS, arguments
+from .errors import Path, show
+from .instances import Checker
+from .kinds import Faults, Kind
+from .plan import PolicyPlan
+
+ARGS: dict[str, type] = {"pruner": PrunerArgs, "regularizer": RegularizerArgs}
+TIME = kind_of(Annotated[int, Range(0)])
+TIMES = kind_of(list[Annotated[int, Range(0)]])
+RANGES = {
+    "epoch": ("starting_epoch", "ending_epoch", "frequency"),
+    "minibatch": ("starting_minibatch", "ending_minibatch", "minibatch_frequency"),
+}
+LISTS = {"epoch": "epochs", "minibatch": "minibatches"}
+WHEN: dict[str, Kind] = {
+    **{key: TIME for keys in RANGES.values() for key in keys[:2]},
+    **{keys[2]: kind_of(Count) for keys in RANGES.values()},
+    **dict.fromkeys(LISTS.values(), TIMES),
+}
+FORMS = [(unit, [LISTS[unit]]) for unit in LISTS] + [(unit, list(keys)) for unit, keys in RANGES.items()]
+
+
+class PolicyChecker:
+    """Checks the entries against what the sections define."""
+
+    def __init__(self, data: Mapping[str, Any], checker: Checker) -> None:
+        """Take the whole schedule, and what checks its instances."""
+        self.data, self.checker, self.report = data, checker, checker.report
+        self.used: set[tuple[str, str]] = set()
+
+    def policies(self) -> list[PolicyPlan]:
+        """The entries that are right, in the order of the file."""
+        if "policies" not in self.data:
+            self.report.error((), "`policies` is missing: nothing would ever act")
+            return []
+        entries = self.data["policies"]
+        if not isinstance(entries, list) or not entries:
+            self.report.error(("policies",), f"must be a list of policies, not {show(entries)}")
+            return []
+        plans = [self.policy(entry, ("policies", i)) for i, entry in enumerate(entries)]
+        return [plan for plan in plans if plan]
+
+    def policy(self, entry: Any, path: Path) -> PolicyPlan | None:
+        """The plan of one entry, or None if it is wrong."""
+        before = len(self.report.problems)
+        if not isinstance(entry, Mapping):
+            self.report.error(path, f"must be a mapping with a kind ({', '.join(KINDS)}) and times, not {show(entry)}")
+            return None
+        kinds = [key for key in entry if key in KINDS]
+        self.unknown_keys(entry, path)
+        if len(kinds) != 1:
+            what = f"has {len(kinds)} kinds ({', '.join(kinds)})" if kinds else "has no kind"
+            self.report.error(path, f"{what}: give exactly one of {', '.join(KINDS)}")
+        instance, args = self.acting(kinds[0], entry[kinds[0]], (*path, kinds[0])) if len(kinds) == 1 else ("", None)
+        window = self.window(_with_nested_times(entry), path)
+        if window is None or len(self.report.problems) > before or kinds == ["quantizer"]:
+            return None
+        return PolicyPlan(kinds[0], instance, window, args, self.report.line(path))
+
+    def unknown_keys(self, entry: Mapping[str, Any], path: Path) -> None:
+        """Report the keys that no entry has."""
+        for key in entry:
+            if key in ("args", "instance_name"):
+                self.report.error((*path, key), f"belongs inside the kind, below `{_kind(entry)}:`")
+            elif key not in KINDS and key not in WHEN:
+                self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*KINDS, *WHEN])}")
+
+    def acting(self, kind: str, content: Any, path: Path) -> tuple[str, Any]:
+        """The instance's name and the policy's arguments."""
+        if not isinstance(content, Mapping):
+            self.report.error(path, f"must be a mapping with `instance_name`, not {show(content)}")
+            return "", None
+        for key in content:
+            if key not in ("instance_name", "args"):
+                self.report.error((*path, key), self.misplaced(kind, key))
+        name = content.get("instance_name")
+        if "instance_name" not in content:
+            self.report.error(path, f"`instance_name` is missing{did_you_mean('instance_name', content)}")
+        elif not isinstance(name, str):
+            self.report.error((*path, "instance_name"), f"must be the name of an instance, not {show(name)}")
+        else:
+            self.find(kind, name, (*path, "instance_name"))
+        return str(name), self.args(kind, content.get("args"), (*path, "args"))
+
+    def misplaced(self, kind: str, key: str) -> str:
+        """Where a key belongs that does not belong into a kind's mapping."""
+        if key in WHEN:
+            return f"belongs beside `{kind}:`, one level further out"
+        if kind in ARGS and key in arguments(ARGS[kind]):
+            return "belongs into `args`, one level further in"
+        return f"there is no such key{did_you_mean(key, ['instance_name', 'args', *WHEN])}"
+
+    def find(self, kind: str, name: str, path: Path) -> None:
+        """Look the instance up; note that it is used."""
+        section = KINDS[kind]
+        known = self.data.get(section)
+        known = known if isinstance(known, Mapping) else {}
+        if name in known:
+            self.used.add((section, name))
+            return
+        for other, other_section in KINDS.items():
+            elsewhere = self.data.get(other_section)
+            if isinstance(elsewhere, Mapping) and name in elsewhere:
+                self.report.error(path, f"{name!r} is defined in {other_section}: make this a `{other}:`")
+                return
+        self.report.error(path, f"{section} defines no {name!r}{did_you_mean(name, known)}")
+
+    def args(self, kind: str, given: Any, path: Path) -> Any:
+        """The policy's arguments as the kind's dataclass, or None."""
+        if not given:
+            return None
+        if not isinstance(given, Mapping):
+            self.report.error(path, f"must be a mapping, not {show(given)}")
+            return None
+        if kind not in ARGS:
+            if kind != "quantizer":
+                self.report.error(path, f"a policy of kind `{kind}` takes no args")
+            return None
+        before = len(self.report.problems)
+        values = self.checker.read(arguments(ARGS[kind]), given, path)
+        if len(self.report.problems) > before:
+            return None
+        try:
+            return ARGS[kind](**values)
+        except ValueError as error:
+            self.report.error(path, str(error))
+            return None
+
+    def window(self, entry: Mapping[str, Any], path: Path) -> Window | None:
+        """When the entry acts, or None with the reason reported."""
+        given = [key for key in entry if key in WHEN]
+        forms = [(unit, keys) for unit, keys in FORMS if set(given) & set(keys)]
+        if len(forms) != 1:
+            problem = f"mixes {' and '.join(sorted(given))}" if forms else "does not say when it acts"
+            ways = "starting_epoch and ending_epoch, epochs, starting_minibatch and ending_minibatch, or minibatches"
+            self.report.error(path, f"{problem}: give either {ways}")
+            return None
+        unit, keys = forms[0]
+        missing = [key for key in keys[:2] if key not in entry]
+        if missing:
+            self.report.error(path, f"{' and '.join(f'`{key}`' for key in missing)} is missing")
+        faults = Faults()
+        values = {key: WHEN[key].read(entry[key], (*path, key), faults) for key in keys if key in entry}
+        for where, message in faults.found:
+            self.report.error(where, message)
+        if missing or faults.found:
+            return None
+        return self.checked_window(unit, [values[key] for key in keys if key in values], (*path, keys[0]))
+
+    def checked_window(self, unit: Any, values: list[Any], path: Path) -> Window | None:
+        """The window of well-typed values, or None with the reason reported."""
+        try:
+            if isinstance(values[0], list):
+                return Window.at(values[0], unit)
+            frequency = values[2] if len(values) > 2 else 1
+            return Window.between(values[0], values[1], frequency, unit)
+        except ValueError as error:
+            self.report.error(path, str(error))
+            return None
+
+
+def _with_nested_times(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry with times that stand one level too deep, so that they are not reported as missing too."""
+    inner = [content for key, content in entry.items() if key in KINDS and isinstance(content, Mapping)]
+    return {key: value for content in inner for key, value in content.items() if key in WHEN} | dict(entry)
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    return next((key for key in entry if key in KINDS), "pruner")

@@ -1,0 +1,169 @@
+"""Names and patterns of parameters, as schedules and constructors give them, resolved against a model.
+
+A name is a parameter's full name; a pattern has `*` (any text, also across dots) or `?` (one character) in it. The
+components `module` and `_orig_mod`, which `nn.DataParallel` and `torch.compile` put into names, are dropped on both
+sides, so that a schedule written for a wrapped model fits a bare one and the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import translate
+from itertools import islice
+from typing import TypeVar
+
+from torch import nn
+
+V = TypeVar("V")
+WRAPPERS = {"module", "_orig_mod"}
+LISTED = 3
+
+
+class UnknownName(ValueError):  # noqa: N818 -- says what it is in the words that users read
+    """A name or pattern fits no parameter, or fits one that another pattern gives another value."""
+
+
+def normalise(name: str) -> str:
+    """The name without what wrappers put into it: `module.features.module.0.weight` is `features.0.weight`."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether the name stands for any number of parameters."""
+    return "*" in name or "?" in name
+
+
+def near(word: str, options: Iterable[str], count: int = 1) -> list[str]:
+    """The options most like a mistyped word, best first, upper and lower case being alike."""
+    spellings: dict[str, str] = {}
+    for option in options:
+        spellings.setdefault(option.lower(), option)
+    return [spellings[found] for found in get_close_matches(word.lower(), spellings, count, 0.6)]
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """` (did you mean …?)` with the option most like the word, or nothing."""
+    found = near(word, options)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+class ParameterIndex:
+    """The names of a model's parameters, ready for look-ups.
+
+    Tied parameters have several names; each leads to the first.
+    """
+
+    def __init__(self, names: Iterable[str] | Mapping[str, str]) -> None:
+        """Index plain names, or a mapping of each name to the one that it leads to."""
+        self.first: dict[str, str] = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+        self.normal: dict[str, list[str]] = {}
+        for name in self.first:
+            self.normal.setdefault(normalise(name), []).append(name)
+
+    @classmethod
+    def of(cls, source: nn.Module | Iterable[str] | ParameterIndex) -> ParameterIndex:
+        """The index of a model, of names, or itself."""
+        if isinstance(source, ParameterIndex):
+            return source
+        if not isinstance(source, nn.Module):
+            return cls(list(source))
+        firsts: dict[int, str] = {}
+        pairs = source.named_parameters(remove_duplicate=False)
+        return cls({name: firsts.setdefault(id(parameter), name) for name, parameter in pairs})
+
+    def matches(self, name: str) -> list[str]:
+        """The parameters that a name or pattern fits, in the model's order; none if it fits nothing."""
+        if name in self.first:
+            return [self.first[name]]
+        wanted = normalise(name)
+        if not is_pattern(wanted):
+            found = self.normal.get(wanted, [])
+        else:
+            fits = re.compile(translate(wanted.replace("[", "[[]"))).match
+            found = [full for normal, names in self.normal.items() if fits(normal) for full in names]
+        return list(dict.fromkeys(self.first[full] for full in found))
+
+    def complaint(self, name: str) -> str:
+        """What to say of a name or pattern that fits no parameter."""
+        what = "pattern" if is_pattern(name) else "name"
+        return f"the {what} {name!r} fits no parameter{self._hint(name)}"
+
+    def _hint(self, name: str) -> str:
+        if not self.first:
+            return ": the model has none"
+        wanted = normalise(name)
+        kin = (normal for normal in self.normal if normal.startswith(f"{wanted}.") or normal.endswith(f".{wanted}"))
+        found = list(islice(kin, LISTED)) or near(wanted, self.normal, LISTED)
+        if found:
+            return f" (did you mean {' or '.join(found)}?)"
+        return f"; the model's begin with {', '.join(list(self.normal)[:LISTED])}"
+
+    def resolve(self, names: str | Sequence[str]) -> list[str]:
+        """The parameters that names and patterns fit: in the order given, within a pattern in the model's, each once.
+
+        Raises:
+            UnknownName: some of them fit nothing.
+        """
+        found: dict[str, None] = {}
+        unknown = []
+        for name in [names] if isinstance(names, str) else names:
+            fitting = self.matches(name)
+            if not fitting:
+                unknown.append(name)
+            found.update(dict.fromkeys(fitting))
+        if unknown:
+            raise UnknownName("; ".join(self.complaint(name) for name in unknown))
+        return list(found)
+
+    def resolve_mapping(self, values: Mapping[str, V], star: bool = False) -> dict[str, V]:
+        """The value of each parameter that a mapping with names and patterns as keys fits.
+
+        A full name wins over a pattern. With `star` the key `*` is for all parameters that no other key fits.
+
+        Raises:
+            UnknownName: a key fits nothing, or two equally specific keys give one parameter different values.
+        """
+        unknown = [key for key in values if not (star and key == "*") and not self.matches(key)]
+        if unknown:
+            raise UnknownName("; ".join(self.complaint(key) for key in unknown))
+        clashes = self.clashes(values, star)
+        if clashes:
+            raise UnknownName("; ".join(clashes.values()))
+        owners = self._owners(values, star)
+        return {name: values[keys[0]] for name, keys in owners.items()}
+
+    def clashes(self, values: Mapping[str, V], star: bool = False) -> dict[str, str]:
+        """Keys whose value contradicts an equally specific key's for one parameter, with the complaint."""
+        found: dict[str, str] = {}
+        for name, (first, *others) in self._owners(values, star).items():
+            for other in others:
+                if values[other] != values[first]:
+                    found.setdefault(other, f"{first!r} and {other!r} both fit {name} and give it different values")
+        return found
+
+    def _owners(self, values: Mapping[str, V], star: bool) -> dict[str, list[str]]:
+        """The most specific keys that fit each parameter, in the order of the keys."""
+        full: dict[str, list[str]] = {}
+        wide: dict[str, list[str]] = {}
+        for key in values:
+            if not (star and key == "*"):
+                for name in self.matches(key):
+                    (wide if is_pattern(key) else full).setdefault(name, []).append(key)
+        owners = wide | full
+        if star and "*" in values:
+            owners |= {name: ["*"] for name in self.first.values() if name not in owners}
+        return owners
+
+
+def resolve(names: str | Sequence[str], source: nn.Module | Iterable[str] | ParameterIndex) -> list[str]:
+    """The parameters of a model, or of a list of names, that names and patterns fit; see `ParameterIndex.resolve`."""
+    return ParameterIndex.of(source).resolve(names)
+
+
+def resolve_mapping(
+    values: Mapping[str, V], source: nn.Module | Iterable[str] | ParameterIndex, star: bool = False
+) -> dict[str, V]:
+    """The value of each parameter under a mapping of names and patterns; see `ParameterIndex.resolve_mapping`."""
+    return ParameterIndex.of(source).resolve_mapping(values, star)

@@ -1,0 +1,171 @@
+"""Schedules: load one, checked whole, and build a scheduler from it.
+
+`load_schedule` makes a plan of a file or a mapping and reports every mistake at once; `build` turns the plan into a
+`CompressionScheduler`. `file_config` and `dict_config` do both, under Distiller's names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from .language.check import check_dict, check_file
+from .language.classes import KINDS, injected
+from .language.errors import Problem, ScheduleError, ScheduleWarning
+from .language.locate import PluginError, find_schedule, load_plugin
+from .language.plan import InstancePlan, PolicyPlan, Schedule
+from .language.schema import json_schema
+from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy
+from .scheduler import CompressionScheduler
+
+__all__ = [
+    "InstancePlan",
+    "PluginError",
+    "PolicyPlan",
+    "Problem",
+    "Schedule",
+    "ScheduleError",
+    "ScheduleWarning",
+    "build",
+    "dict_config",
+    "file_config",
+    "find_schedule",
+    "json_schema",
+    "load_plugin",
+    "load_schedule",
+]
+
+SHARED: dict[str, Callable[..., ScheduledTrainingPolicy]] = {
+    "pruner": PruningPolicy,
+    "regularizer": RegularizationPolicy,
+}
+
+
+def load_schedule(
+    source: str | Path | Mapping[str, Any], model: nn.Module | None, *, name: str | None = None
+) -> Schedule:
+    """Load a schedule and check all of it.
+
+    Args:
+        source: a path, the name of a shipped schedule, or the schedule as a mapping.
+        model: the network that it is for; None leaves names of parameters and shapes of tensors unchecked.
+        name: what messages call the schedule (default: its path).
+
+    Raises:
+        ScheduleError: it has mistakes; all of them are listed.
+    """
+    if isinstance(source, Mapping):
+        return check_dict(source, model, name)
+    return check_file(find_schedule(source), model, name)
+
+
+def build(
+    schedule: Schedule,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    scheduler: CompressionScheduler | None = None,
+    example_inputs: Any = None,
+) -> CompressionScheduler:
+    """Make the classes that a schedule names and add its policies: in its order, those of learning rates last.
+
+    Args:
+        schedule: what `load_schedule` gave.
+        model: the network.
+        optimizer: needed where the schedule has learning-rate schedulers.
+        scheduler: one to add the policies to, instead of a new one.
+        example_inputs: what `model` is called with, for a new scheduler.
+
+    Raises:
+        ScheduleError: a class refuses its arguments, or there is no optimizer where one is needed.
+    """
+    scheduler = scheduler or CompressionScheduler(model, example_inputs)
+    taken = {policy.name for policy in scheduler.policies}
+    made: dict[tuple[str, str], Any] = {}
+    for plan in sorted(schedule.policies, key=lambda plan: plan.kind == "lr_scheduler"):
+        instance = schedule.instances[KINDS[plan.kind], plan.instance]
+        try:
+            policy = _policy(plan, instance, made, {"model": model, "optimizer": optimizer, "name": plan.instance})
+            scheduler.add_policy(policy, plan.window, name=_unused(plan.instance, taken))
+        except (ValueError, TypeError) as error:
+            where = f"{instance.section}.{instance.name}"
+            file = str(schedule.path) if schedule.path else None
+            raise ScheduleError([Problem(file, instance.line, where, str(error))]) from error
+    return scheduler
+
+
+def file_config(
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    filename: str | Path,
+    scheduler: CompressionScheduler | None = None,
+    resumed_epoch: int | None = None,
+    *,
+    example_inputs: Any = None,
+) -> CompressionScheduler:
+    """The scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
+
+    `resumed_epoch` changes nothing: learning rates follow absolute epochs, and their state comes with the scheduler's.
+
+    Raises:
+        ScheduleError: the schedule has mistakes; all of them are listed.
+    """
+    schedule = load_schedule(filename, model)
+    _tell(schedule)
+    return build(schedule, model, optimizer, scheduler=scheduler, example_inputs=example_inputs)
+
+
+def dict_config(
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    sched_dict: Mapping[str, Any],
+    scheduler: CompressionScheduler | None = None,
+    resumed_epoch: int | None = None,
+    *,
+    example_inputs: Any = None,
+) -> CompressionScheduler:
+    """The scheduler of a schedule given as a mapping, which stays as it is; otherwise like `file_config`.
+
+    Raises:
+        ScheduleError: the schedule has mistakes; all of them are listed.
+    """
+    schedule = load_schedule(sched_dict, model)
+    _tell(schedule)
+    return build(schedule, model, optimizer, scheduler=scheduler, example_inputs=example_inputs)
+
+
+def _policy(
+    plan: PolicyPlan, instance: InstancePlan, made: dict[tuple[str, str], Any], offers: Mapping[str, Any]
+) -> ScheduledTrainingPolicy:
+    """The policy of a plan; pruners and regularizers are shared by the policies that name them."""
+    if plan.kind == "lr_scheduler":
+        if offers["optimizer"] is None:
+            raise ValueError("needs an optimizer, and none was given")
+        return LRPolicy(partial(instance.cls, **instance.args), offers["optimizer"])
+    key = instance.section, instance.name
+    if plan.kind not in SHARED:
+        return instance.cls(**injected(instance.cls, offers), **instance.args)
+    if key not in made:
+        made[key] = instance.cls(**injected(instance.cls, offers), **instance.args)
+    return SHARED[plan.kind](made[key], plan.args)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """A name that no policy has yet: the instance's, or that with a number."""
+    number, unused = 1, name
+    while unused in taken:
+        number += 1
+        unused = f"{name}.{number}"
+    taken.add(unused)
+    return unused
+
+
+def _tell(schedule: Schedule) -> None:
+    for warning in schedule.warnings:
+        warnings.warn(warning, ScheduleWarning, stacklevel=3)
