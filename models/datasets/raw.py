@@ -1,0 +1,97 @@
+"""What a reader of a data set gives, and the names of the readers.
+
+A data set is one function with a decorator::
+
+    @register_dataset("my_set")
+    def read(folder: Path | None, settings: Settings) -> RawData:
+        ...
+
+It says where the images and labels are. Splitting, decoding, resizing, normalising, shuffling and augmenting are done
+for all data sets alike by `load_dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import DatasetError
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class RawPart:
+    """Images, a uint8 tensor (N, channels, height, width) or N files, and their int64 labels (N,)."""
+
+    images: Tensor | Sequence[Path]
+    labels: Tensor
+
+    def subset(self, indices: Sequence[int]) -> RawPart:
+        """The images at these positions, with their labels."""
+        chosen = torch.tensor(indices, dtype=torch.int64)
+        images = self.images[chosen] if isinstance(self.images, Tensor) else [self.images[i] for i in indices]
+        return RawPart(images, self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A data set before it is split and prepared.
+
+    `mean` and `std` are per channel, of values in [0, 1]. `input_shape` is the size to use when no model asks for
+    another. `validation` is set where the data set brings its own validation images. With `holdout` False the training
+    images are never split, and validation runs on the test images.
+    """
+
+    classes: list[str]
+    train: RawPart
+    test: RawPart
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: str
+    validation: RawPart | None = None
+    holdout: bool = True
+
+
+Reader = Callable[[Path | None, Settings], RawData]
+_readers: dict[str, Reader] = {}
+
+
+def register_dataset(name: str) -> Callable[[Reader], Reader]:
+    """Make a reader known by name.
+
+    Raises:
+        DatasetError: the name is taken by another reader.
+    """
+
+    def enter(reader: Reader) -> Reader:
+        taken = _readers.get(name)
+        if taken is not None and taken is not reader:
+            raise DatasetError(f"data set name {name!r} is already taken by {taken.__module__}; choose another")
+        _readers[name] = reader
+        return reader
+
+    return enter
+
+
+def dataset_names() -> list[str]:
+    """All names that `load_dataset` takes, sorted."""
+    return sorted(_readers)
+
+
+def find_reader(name: str) -> Reader:
+    """The reader of a data set.
+
+    Raises:
+        DatasetError: no data set has this name.
+    """
+    if name not in _readers:
+        near = get_close_matches(name.lower(), _readers, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(dataset_names())}"
+        raise DatasetError(f"no data set is called {name!r}; {hint}")
+    return _readers[name]

@@ -1,0 +1,102 @@
+"""Which images go where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import DatasetError
+from .raw import RawData, RawPart
+from .seeding import Use, generator
+from .settings import Settings
+
+
+def stratified_sample(labels: Tensor, fraction: float, seed: int, use: Use) -> list[int]:
+    """Sorted indices of about `fraction` of the images of each class; at least one of each class is left out.
+
+    Raises:
+        DatasetError: the fraction is so small that it selects none.
+    """
+    chosen: list[int] = []
+    rng = generator(use, seed)
+    for label in labels.unique().tolist():
+        members = torch.nonzero(labels == label).flatten()
+        count = min(round(fraction * len(members)), len(members) - 1)
+        chosen += members[torch.randperm(len(members), generator=rng)[:count]].tolist()
+    if not chosen:
+        raise DatasetError(f"a validation split of {fraction:g} of {len(labels)} training images is none: raise it")
+    return sorted(chosen)
+
+
+def checked_indices(indices: Sequence[int], count: int) -> list[int]:
+    """The given validation indices, sorted.
+
+    Raises:
+        DatasetError: one of them is not the position of a training image, stands twice, or none is left to train on.
+    """
+    chosen = sorted(indices)
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
+        wrong = chosen[0] if chosen[0] < 0 else chosen[-1]
+        raise DatasetError(
+            f"validation image {wrong} of the stored split does not exist, there are {count} training images: "
+            "the data are not those that the split was made from"
+        )
+    if len(set(chosen)) != len(chosen) or len(chosen) >= count:
+        raise DatasetError(f"{len(chosen)} validation indices for {count} training images: some stand twice, or all do")
+    return chosen
+
+
+def limited(part: RawPart, limit: int | None, seed: int) -> RawPart:
+    """A random sample of `limit` images in their old order, fixed by the seed; the part itself without a limit."""
+    count = len(part.labels)
+    if limit is None or limit >= count:
+        return part
+    chosen = torch.randperm(count, generator=generator(Use.LIMIT, seed))[:limit]
+    return part.subset(sorted(chosen.tolist()))
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which images each split has; `held_out` are the validation images' positions in the training set."""
+
+    train: RawPart
+    validation: RawPart
+    test: RawPart
+    held_out: list[int]
+    validation_is_test: bool
+
+
+def divide(raw: RawData, settings: Settings) -> Division:
+    """Set validation images aside as the settings say, then limit each part.
+
+    Raises:
+        DatasetError: see `stratified_sample` and `checked_indices`.
+    """
+    held_out = _held_out(raw, settings)
+    train, validation = raw.train, raw.validation or raw.test
+    if held_out:
+        validation = raw.train.subset(held_out)
+        train = raw.train.subset(_complement(held_out, len(raw.train.labels)))
+    return Division(
+        limited(train, settings.limit_train, settings.seed),
+        limited(validation, settings.limit_validation, settings.seed),
+        limited(raw.test, settings.limit_test, settings.seed),
+        held_out,
+        validation_is_test=validation is raw.test,
+    )
+
+
+def _held_out(raw: RawData, settings: Settings) -> list[int]:
+    if settings.indices is not None:
+        return checked_indices(settings.indices, len(raw.train.labels))
+    if raw.validation is not None or not raw.holdout or settings.validation_split == 0:
+        return []
+    return stratified_sample(raw.train.labels, settings.validation_split, settings.seed, Use.SPLIT)
+
+
+def _complement(indices: Sequence[int], count: int) -> list[int]:
+    taken = set(indices)
+    return [i for i in range(count) if i not in taken]

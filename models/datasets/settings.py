@@ -1,0 +1,55 @@
+"""What a caller can choose about a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .augment import augmentation_names
+from .errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keywords of `load_dataset`.
+
+    Args:
+        validation_split: part of the training images set aside for validation, in [0, 1); 0 validates on the test
+            images.
+        seed: fixes the validation split, the order of the training images and their augmentation.
+        input_shape: (channels, height, width) that the model reads; by default the data set's own.
+        workers: DataLoader processes, used for sets that are not held in memory.
+        limit_train, limit_validation, limit_test: use only so many images, a random sample fixed by the seed.
+        indices: validation images by their position in the training set, as `DataBundle.split_indices` of an earlier
+            run gave them; `validation_split` then has no say.
+        augmentation: one of `augmentation_names()`; by default the data set's own.
+        num_classes: classes of the model, where one exists already: a difference is an error.
+        download: let torchvision fetch the data (mnist and cifar10) if the folder lacks them.
+        memory_limit: bytes up to which a split's decoded images are kept in memory.
+    """
+
+    validation_split: float = 0.1
+    seed: int = 0
+    input_shape: tuple[int, int, int] | None = None
+    workers: int = 0
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    limit_test: int | None = None
+    indices: Sequence[int] | None = None
+    augmentation: str | None = None
+    num_classes: int | None = None
+    download: bool = False
+    memory_limit: int = 512 * 2**20
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_split < 1:
+            raise DatasetError(f"validation_split must be at least 0 and below 1, not {self.validation_split:g}")
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise DatasetError(f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("limit_train", "limit_validation", "limit_test"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise DatasetError(f"{name} must be at least 1, not {limit}")
+        if self.augmentation is not None and self.augmentation not in augmentation_names():
+            raise DatasetError(f"no augmentation {self.augmentation!r}; one of {', '.join(augmentation_names())}")
