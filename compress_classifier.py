@@ -1,0 +1,139 @@
+"""Train an image classifier under a compression schedule, thin it, and prove that it stayed the same.
+
+The training loop is here to be read and copied: `train_epoch` is all that a loop of your own needs. What it leans on
+(options, run folder, reports) is in `command/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from potstill.command.epochs import after_epoch, before_epoch
+from potstill.command.errors import TrainingError, one_line
+from potstill.command.evaluation import Meter, classification_loss, evaluate
+from potstill.command.finish import finish
+from potstill.command.folder import set_up_console
+from potstill.command.modes import run_mode
+from potstill.command.options import parse
+from potstill.command.prepare import prepare
+from potstill.command.session import Session
+
+logger = logging.getLogger("potstill")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for what the user can mend, with one line that says what)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(arguments)
+    set_up_console(options.debug)
+    with one_line(options.debug):
+        if run_mode(options):
+            return 0
+        session = prepare(options)
+        session.folder.record_environment(arguments)
+        try:
+            return train(session)
+        finally:
+            session.folder.close()
+
+
+def train(run: Session) -> int:
+    """Train from where the run stands to its last epoch, validate after each, then thin and report."""
+    with stop_on_interrupt(run):
+        while run.epoch < run.epochs:
+            train_epoch(run, run.epoch)
+            if run.stop:
+                return interrupted(run)
+            scores = evaluate(run.model, run.data.validation, run.options.batch_size, run.device)
+            run.rate = run.optimizer.param_groups[0]["lr"]
+            metrics = {"min": scores.mean_loss(), "max": scores.accuracy()}
+            run.scheduler.on_epoch_end(run.epoch, run.optimizer, metrics, run.minibatches)
+            after_epoch(run, scores)
+    finish(run)
+    return 0
+
+
+def train_epoch(run: Session, epoch: int) -> None:
+    """One epoch, or the rest of one that was interrupted."""
+    steps, optimizer, scheduler = run.minibatches, run.optimizer, run.scheduler
+    if run.minibatch == 0:
+        before_epoch(run)
+        run.meter = Meter()
+        scheduler.on_epoch_begin(epoch, optimizer, steps)
+    run.model.train()
+    batches = run.data.train.batches(run.options.batch_size, epoch, run.minibatch)
+    for images, labels in progress(batches, run):
+        step = run.minibatch
+        images, labels = images.to(run.device, memory_format=torch.channels_last), labels.to(run.device)
+
+        scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.amp):
+            loss, logits = classification_loss(run.model(images), labels)
+        total, parts = scheduler.before_backward_pass(epoch, step, steps, loss, optimizer, return_loss_components=True)
+        check_finite(total, epoch, step)
+        optimizer.zero_grad()
+        total.backward()
+        scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
+        optimizer.step()
+        scheduler.on_minibatch_end(epoch, step, steps, optimizer)
+
+        run.meter.add(loss.item(), logits, labels, {name: value.item() for name, value in parts})
+        run.minibatch += 1
+        if run.stop:
+            return
+        if run.options.checkpoint_every and run.minibatch % run.options.checkpoint_every == 0 and step + 1 < steps:
+            run.save()
+
+
+def check_finite(loss: torch.Tensor, epoch: int, step: int) -> None:
+    """Stop before bad numbers reach the weights."""
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss.item()} at epoch {epoch}, minibatch {step}: stopped before the optimizer's step "
+            "(a lower --lr may help; the last checkpoint is sound)"
+        )
+
+
+def progress(batches: Iterator[Any], run: Session) -> Iterator[Any]:
+    """A progress bar with loss and accuracy; silent where the output is not a terminal."""
+    bar = tqdm(batches, f"epoch {run.epoch}", run.minibatches, initial=run.minibatch, leave=False, disable=None)
+    for batch in bar:
+        yield batch
+        if not bar.disable and run.minibatch % run.options.print_freq == 0:
+            bar.set_postfix(loss=f"{run.meter.mean_loss():.3f}", top1=f"{run.meter.accuracy():.2f}", refresh=False)
+
+
+@contextmanager
+def stop_on_interrupt(run: Session) -> Iterator[None]:
+    """Let Ctrl-C end the run after the current minibatch; a second one ends it at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if run.stop:
+            raise KeyboardInterrupt
+        run.stop = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interrupted(run: Session) -> int:
+    """Leave a checkpoint of the very minibatch, and say how to go on."""
+    run.save()
+    logger.info("stopped at epoch %d after minibatch %d of %d", run.epoch, run.minibatch, run.minibatches)
+    logger.info("go on with: compress-classifier --resume-from %s", run.folder.path)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,59 @@
-"""Schedules, masks, pruners, regularizers, gates, tables and checkpoints."""
+"""Compression by schedule: masks, pruners, regularizers, gates, policies and the scheduler that runs them.
+
+Python 3.14 has a package of this name in its standard library, which `gzip` and others import. When Python runs from
+the root of a checkout, that import finds this folder instead, under the name `compression` (ours is
+`potstill.compression`); it then stands aside.
+"""
+
+from __future__ import annotations
+
+if __name__ == "compression":
+    import sysconfig
+    from pathlib import Path
+
+    __path__ = [str(Path(sysconfig.get_path("stdlib"), "compression"))]
+else:
+    from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+    from .masks import Masks
+    from .policies import (
+        LRPolicy,
+        PolicyLoss,
+        PrunerArgs,
+        PruningPolicy,
+        RegularizationPolicy,
+        RegularizerArgs,
+        ScheduledTrainingPolicy,
+        Thinner,
+    )
+    from .pruners import Pruner, View
+    from .registry import register, registered
+    from .regularizers import Regularizer
+    from .scheduler import CompressionScheduler
+    from .steps import Step, Window
+    from .tables import format_table, sparsity, sparsity_table
+
+    __all__ = [
+        "CheckpointError",
+        "CompressionScheduler",
+        "LRPolicy",
+        "Masks",
+        "PolicyLoss",
+        "Pruner",
+        "PrunerArgs",
+        "PruningPolicy",
+        "RegularizationPolicy",
+        "Regularizer",
+        "RegularizerArgs",
+        "ScheduledTrainingPolicy",
+        "Step",
+        "Thinner",
+        "View",
+        "Window",
+        "format_table",
+        "load_checkpoint",
+        "register",
+        "registered",
+        "save_checkpoint",
+        "sparsity",
+        "sparsity_table",
+    ]

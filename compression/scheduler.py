@@ -39,16 +39,18 @@ class CompressionScheduler:
         recipes: what thinning removed so far.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Any = None, validation_batch: Any = None) -> None:
         """Start without policies.
 
         Args:
             model: the network to compress.
             example_inputs: what `model` is called with, to find which channels belong together and to thin. Without
                 it, pruned filters leave their biases and norms alone, and thinning is refused.
+            validation_batch: real inputs on which thinning checks equality too.
         """
         self.model = model
         self.example_inputs = example_inputs
+        self.validation_batch = validation_batch
         self.masks = Masks(model)
         self.policies: list[ScheduledTrainingPolicy] = []
         self.recipes: list[Recipe] = []
@@ -181,12 +183,28 @@ class CompressionScheduler:
         """
         if self.example_inputs is None:
             raise ValueError("thinning runs the model: give CompressionScheduler(model, example_inputs=...)")
-        recipe = thin(self.model, self.example_inputs, self.masks, optimizer, allow_inexact=allow_inexact)
+        recipe = thin(
+            self.model,
+            self.example_inputs,
+            None,
+            optimizer,
+            allow_inexact=allow_inexact,
+            validation_batch=self.validation_batch,
+        )
         self._graph = None
         self.recipes.append(recipe)
         for policy in self.policies:
             policy.after_thinning()
         return recipe
+
+    def finish(self) -> None:
+        """Training is over: gates still open are folded, whatever is provisional becomes final."""
+        for policy in self.policies:
+            policy.finish()
+
+    def metrics(self) -> dict[str, float]:
+        """What policies want to see in the metrics of an epoch, by name."""
+        return {name: value for policy in self.policies for name, value in policy.metrics().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Masks, the policies' states and the recipes: tensors and plain data, loadable with `weights_only=True`."""

@@ -74,6 +74,13 @@ class ScheduledTrainingPolicy:
     def on_epoch_end(self, moment: Moment) -> None:
         """After training and validation of an epoch, before its checkpoint."""
 
+    def finish(self) -> None:
+        """Training is over: whatever is provisional becomes final, though the window may not have ended."""
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers worth a column in the metrics of an epoch."""
+        return {}
+
     def after_thinning(self) -> None:
         """Channels were removed: shapes of parameters are others now."""
 

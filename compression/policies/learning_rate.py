@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class LRPolicy(ScheduledTrainingPolicy):
     """Sets the optimizer's learning rate to what a scheduler gives after as many steps as epochs (or minibatches) ran.
 
-    Time is absolute, as it was in Distiller: a window that starts at epoch 8 begins to follow at epoch 9 the curve that
-    began at epoch 0. After the window the rate stays. The scheduler runs on a shadow of the optimizer's hyperparameters,
-    so several policies do not compound, and a resumed run gives the same rates.
+    Time is absolute, as it was in Distiller: a window that starts at epoch 8 begins to follow at epoch 9 the curve
+    that began at epoch 0. After the window the rate stays. The scheduler runs on a shadow of the optimizer's
+    hyperparameters, so several policies do not compound, and a resumed run gives the same rates.
     """
 
     def __init__(self, factory: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> None:
@@ -33,6 +33,11 @@ class LRPolicy(ScheduledTrainingPolicy):
             {k: v for k, v in group.items() if k != "params"} | {"lr": group.get("initial_lr", group["lr"])}
             for group in optimizer.param_groups
         ]
+
+    @property
+    def needs_metrics(self) -> bool:
+        """Whether the rate follows the validation results and not time alone."""
+        return isinstance(self._scheduler, ReduceLROnPlateau)
 
     def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
         """Join a scheduler."""

@@ -1,0 +1,55 @@
+"""Which epochs were the best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one epoch reached on the validation images."""
+
+    epoch: int
+    top1: float
+    top5: float
+    sparsity: float
+    nonzero: int
+
+    def __str__(self) -> str:
+        """The line that Distiller printed, for those who search for it."""
+        return (
+            f"==> Best [Top1: {self.top1:.3f}   Top5: {self.top5:.3f}   Sparsity: {100 * self.sparsity:.2f}   "
+            f"NNZ-Params: {self.nonzero} on epoch: {self.epoch}]"
+        )
+
+
+@dataclass
+class BestEpochs:
+    """The scores of all epochs. `by` is `sparsity` (fewest non-zero parameters first, then top1) or `top1`."""
+
+    by: str = "sparsity"
+    scores: list[Score] = field(default_factory=list)
+
+    def add(self, score: Score) -> bool:
+        """Take an epoch's score; whether it is the best now."""
+        self.scores.append(score)
+        return self.top(1)[0] is score
+
+    def top(self, count: int) -> list[Score]:
+        """The best ones, best first; of equal ones the later."""
+
+        def merit(score: Score) -> tuple[float, ...]:
+            accuracy = (score.top1, score.top5, score.epoch)
+            return accuracy if self.by == "top1" else (-score.nonzero, *accuracy)
+
+        return sorted(self.scores, key=merit, reverse=True)[:count]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Plain data for a checkpoint."""
+        return [asdict(score) for score in self.scores]
+
+    def restore(self, state: list[Mapping[str, Any]]) -> None:
+        """Take back what `state` gave."""
+        self.scores = [Score(**values) for values in state]

@@ -1,0 +1,36 @@
+"""What the user can mend: one line and exit status 2, without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from potstill.compression import CheckpointError
+from potstill.compression.schedule import ScheduleError
+from potstill.models import ModelError
+from potstill.models.datasets import DatasetError
+from potstill.thinning import ThinningError
+
+
+class UsageError(ValueError):
+    """Options that do not fit together, or do not fit the files that they name."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+USER_ERRORS = (CheckpointError, DatasetError, ModelError, ScheduleError, ThinningError, TrainingError, UsageError)
+
+
+@contextmanager
+def one_line(debug: bool) -> Iterator[None]:
+    """Turn the user's errors into a message and exit status 2; with `debug` let them through."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        print(f"compress-classifier: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,82 @@
+"""Loss and accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from potstill.models.datasets import Split
+
+
+@dataclass
+class Meter:
+    """Running sums over minibatches: of the loss, of its parts, and of correct answers."""
+
+    loss: float = 0.0
+    top1: int = 0
+    top5: int = 0
+    images: int = 0
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor, parts: dict[str, float] | None = None) -> None:
+        """Count a minibatch; `logits` has shape (images, classes)."""
+        k = min(5, logits.shape[1])
+        hits = logits.detach().topk(k, 1).indices == labels[:, None]
+        self.loss += loss * len(labels)
+        self.top1 += int(hits[:, 0].sum())
+        self.top5 += int(hits.sum())
+        self.images += len(labels)
+        for name, value in (parts or {}).items():
+            self.parts[name] = self.parts.get(name, 0.0) + value * len(labels)
+
+    def mean_loss(self) -> float:
+        """Mean loss per image."""
+        return self.loss / max(self.images, 1)
+
+    def accuracy(self, k: int = 1) -> float:
+        """Percentage of images whose label is the answer (k = 1), or among the five likeliest (k = 5)."""
+        return 100 * (self.top1 if k == 1 else self.top5) / max(self.images, 1)
+
+    def mean_parts(self) -> dict[str, float]:
+        """Mean of each part of the loss."""
+        return {name: value / max(self.images, 1) for name, value in self.parts.items()}
+
+
+AUXILIARY_WEIGHTS = {"aux": 0.4, "aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
+"""Weights of the extra outputs that Inception v3 and GoogLeNet have in training (Szegedy et al. 2015, section 5)."""
+
+
+def classification_loss(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy, with the weighted losses of auxiliary outputs where there are some.
+
+    Returns:
+        The loss and the logits of the main output.
+    """
+    if isinstance(outputs, Tensor):
+        return F.cross_entropy(outputs, labels), outputs
+    loss = F.cross_entropy(outputs.logits, labels)
+    for name, weight in AUXILIARY_WEIGHTS.items():
+        extra = getattr(outputs, name, None)
+        if extra is not None:
+            loss = loss + weight * F.cross_entropy(extra, labels)
+    return loss, outputs.logits
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Meter:
+    """Loss and accuracy of a network in eval mode over a split; the mode of before is restored."""
+    was_training = model.training
+    model.eval()
+    meter = Meter()
+    try:
+        for images, labels in split.batches(batch_size):
+            targets = labels.to(device)
+            loss, logits = classification_loss(model(images.to(device)), targets)
+            meter.add(loss.item(), logits, targets)
+    finally:
+        model.train(was_training)
+    return meter

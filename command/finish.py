@@ -1,0 +1,68 @@
+"""The end of a run: test, thin, prove that nothing changed, and report what became smaller."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+from torch import nn
+
+from potstill.compression import format_table, sparsity_table
+from potstill.models import create_model
+from potstill.thinning import save as save_thinned
+
+from .epochs import test
+from .prepare import place
+from .report import facts, latencies, summary_table
+from .session import Session
+
+logger = logging.getLogger("potstill")
+
+
+def finish(run: Session) -> dict[str, Any]:
+    """Test the network as it was trained, thin it, and write and print the summary.
+
+    Raises:
+        ThinningError: the thinned network computes another function; the checkpoints stay as they were.
+    """
+    run.scheduler.finish()
+    scores = test(run, run.data.test)
+    logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
+    logger.info(
+        "test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", scores.accuracy(), scores.accuracy(5), scores.mean_loss()
+    )
+    masked, nonzero = copy.deepcopy(run.model), _nonzero(run.model)
+    recipe = run.scheduler.thin(run.optimizer, allow_inexact=run.options.allow_inexact)
+    logger.info("%s", recipe)
+    dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
+    models = {"dense": dense, "masked": masked, "thinned": run.model}
+    accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
+    summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
+    for name, latency in latencies(models, run.example).items():
+        summary[name]["latency_ms"] = latency
+    summary["max_relative_difference"] = recipe.max_relative_difference
+    summary["sparsity"] = 1 - nonzero / summary["dense"]["parameters"]
+    run.folder.write_json("summary.json", summary)
+    run.folder.write_text("recipe.json", recipe.to_json())
+    save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors")
+    run.save(run.folder.path / "thinned.pt")
+    _tell(run, summary)
+    return summary
+
+
+def _tell(run: Session, summary: dict[str, Any]) -> None:
+    logger.info("%s", summary_table(summary))
+    logger.info(
+        "thinned equals masked: largest difference / largest output = %.1e on random and validation images",
+        summary["max_relative_difference"],
+    )
+    logger.info(
+        "sparsity %.2f %% of the dense network's parameters; checkpoints, metrics and summary are in %s",
+        100 * summary["sparsity"],
+        run.folder.path,
+    )
+
+
+def _nonzero(model: nn.Module) -> int:
+    return sum(int(p.count_nonzero()) for p in model.parameters())

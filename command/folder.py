@@ -1,0 +1,139 @@
+"""The run folder: log, metrics, schedule, checkpoints and summary of one run, with a link to the newest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from potstill.compression.checkpoints import CheckpointError, write_atomically
+
+logger = logging.getLogger("potstill")
+
+METRICS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "sparsity")
+
+
+class RunFolder:
+    """A folder for one run, or that of a run which goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Use a folder; it is made if it does not exist.
+
+        Raises:
+            CheckpointError: it cannot be made or written to.
+        """
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path / "run.log")
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler = handler
+        logging.getLogger().addHandler(handler)
+
+    @classmethod
+    def new(cls, out_dir: Path, name: str | None) -> RunFolder:
+        """Make `out_dir/<name>_<date>-<time>`; `out_dir/latest` leads there."""
+        stamp = datetime.now().strftime("%Y.%m.%d-%H%M%S")
+        base = f"{name}_{stamp}" if name else stamp
+        path, again = out_dir / base, 1
+        while path.exists():
+            again += 1
+            path = out_dir / f"{base}_{again}"
+        folder = cls(path)
+        folder._link(out_dir / "latest")
+        return folder
+
+    def close(self) -> None:
+        """Stop writing the log."""
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.path / "best.pt"
+
+    @property
+    def schedule(self) -> Path:
+        """The schedule as it was given."""
+        return self.path / "schedule.yaml"
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a small file whole or not at all."""
+        write_atomically(self.path / name, lambda file: file.write(text.encode()) and None)
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a value as JSON."""
+        return self.write_text(name, json.dumps(value, indent=1) + "\n")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.csv`: a row an epoch, the columns of `METRICS` and one for each part of the loss."""
+        columns = list(dict.fromkeys([*METRICS, *(key for row in rows for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text("metrics.csv", text.getvalue())
+
+    def record_environment(self, arguments: Sequence[str]) -> None:
+        """Write what is needed to run the same again: command, versions, hardware."""
+        import torchvision
+
+        cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        self.write_json(
+            "environment.json",
+            {
+                "command": ["compress_classifier.py", *arguments],
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "platform": platform.platform(),
+                "processors": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "cuda": cuda,
+            },
+        )
+
+    def _link(self, link: Path) -> None:
+        try:
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(self.path.name, target_is_directory=True)
+        except OSError as error:  # a file system without links, or a real file of that name
+            logger.warning("%s does not lead to this run: %s", link, error.strerror)
+
+
+def set_up_console(debug: bool) -> None:
+    """Let messages of the library reach the terminal: this is the command line, which may decide that."""
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(_Plain())
+    root = logging.getLogger()
+    root.handlers = [console]
+    root.setLevel(logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Plain(logging.Formatter):
+    """Messages as they are; warnings and errors say what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -1,0 +1,66 @@
+"""What the command line does instead of training: list, dry-run, summarise, evaluate, thin."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+
+from potstill.compression import format_table, sparsity_table
+from potstill.models import model_info, model_names
+
+from .dry_run import dry_run
+from .epochs import test
+from .finish import finish
+from .prepare import build_model, example_inputs, prepare, start_checkpoint
+from .summaries import SUMMARY_PRINTERS
+
+logger = logging.getLogger("potstill")
+
+
+def run_mode(options: argparse.Namespace) -> bool:
+    """Do what was asked for instead of training; False if training was."""
+    modes: list[tuple[bool, Callable[[argparse.Namespace], None]]] = [
+        (options.arch == "list", _list),
+        (options.dry_run, dry_run),
+        (bool(options.summary), _summarise),
+        (options.evaluate, _evaluate),
+        (options.thinnify, _thinnify),
+    ]
+    for asked, mode in modes:
+        if asked:
+            mode(options)
+            return True
+    return False
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name in model_names():
+        logger.info("%-32s %s", name, model_info(name).description)
+
+
+def _summarise(options: argparse.Namespace) -> None:
+    """Print summaries of a network, fresh or from a checkpoint: they need no data."""
+    checkpoint = start_checkpoint(options)
+    info = model_info(options.arch)
+    shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
+    classes = checkpoint["num_classes"] if checkpoint else info.num_classes
+    model = build_model(options, classes, shape[0], checkpoint)
+    for kind in options.summary:
+        logger.info("%s", SUMMARY_PRINTERS[kind](model, example_inputs(shape), options.table))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    session = prepare(options)
+    scores = test(session, session.data.test)
+    logger.info("%s", format_table(sparsity_table(session.model), options.table))
+    logger.info(
+        "test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", scores.accuracy(), scores.accuracy(5), scores.mean_loss()
+    )
+    session.folder.close()
+
+
+def _thinnify(options: argparse.Namespace) -> None:
+    session = prepare(options)
+    finish(session)
+    session.folder.close()

@@ -1,0 +1,235 @@
+"""The options of the command line, spelled as Distiller did where it had them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from potstill.models import model_names
+from potstill.models.datasets import augmentation_names, dataset_names
+
+from .optimizers import OPTIMIZERS
+
+SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
+FORMS = ("text", "csv", "markdown", "json")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; abbreviations of long options are allowed, as they always were."""
+    top = argparse.ArgumentParser(
+        prog="compress-classifier",
+        description="Train an image classifier under a compression schedule, thin it, prove it stayed the same.",
+    )
+    _data_and_model(top.add_argument_group("network and data"))
+    _training(top.add_argument_group("training"))
+    _compression(top.add_argument_group("compression"))
+    _checkpoints(top.add_argument_group("checkpoints and results"))
+    _modes(top.add_argument_group("instead of training"))
+    return top
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check what argparse alone cannot: exits with status 2 and one line."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.resume_from and options.exp_load_weights_from:
+        top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
+    if options.thinnify and not (options.resume_from or options.exp_load_weights_from):
+        top.error("--thinnify needs the checkpoint to thin: --resume-from FILE")
+    if options.dry_run and not options.compress:
+        top.error("--dry-run shows a schedule: --compress FILE")
+    return options
+
+
+def _data_and_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--arch",
+        "-a",
+        default="resnet20_cifar",
+        metavar="NAME",
+        type=_architecture,
+        help="network (default: %(default)s); --arch list names all",
+    )
+    group.add_argument(
+        "--dataset",
+        metavar="NAME",
+        type=_dataset,
+        default="digits",
+        help=f"one of {', '.join(dataset_names())} (default: %(default)s)",
+    )
+    group.add_argument("--data", metavar="DIR", type=Path, help="folder of the data set")
+    group.add_argument("--pretrained", action="store_true", help="torchvision's trained weights")
+    group.add_argument("--workers", "-j", type=_count0, default=0, metavar="N", help="loader processes for large sets")
+    group.add_argument(
+        "--validation-split",
+        "--valid-size",
+        "--vs",
+        type=_split,
+        default=0.1,
+        metavar="PART",
+        help="part of the training images to validate on (default: %(default)s); 0 validates on the test images",
+    )
+    group.add_argument(
+        "--augmentation", choices=augmentation_names(), help="of training images (default: the data set's)"
+    )
+    for part in ("train", "validation", "test"):
+        group.add_argument(f"--limit-{part}", type=_count, metavar="N", help=f"use only N {part} images")
+
+
+def _training(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--epochs",
+        type=_count0,
+        metavar="N",
+        help="train up to this epoch (default: to the end of the schedule, or 90 without one)",
+    )
+    group.add_argument("--batch-size", "-b", type=_count, default=64, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--optimizer", choices=sorted(OPTIMIZERS), default="sgd", help="(default: %(default)s)")
+    group.add_argument(
+        "--learning-rate",
+        "--lr",
+        dest="lr",
+        type=_positive,
+        metavar="X",
+        help="(default: 0.1 for sgd, 0.001 for the others)",
+    )
+    group.add_argument("--momentum", type=_number, default=0.9, metavar="X", help="of sgd (default: %(default)s)")
+    group.add_argument("--weight-decay", "--wd", type=_number, default=1e-4, metavar="X", help="(default: %(default)s)")
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)"
+    )
+    group.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
+    group.add_argument("--amp", action="store_true", help="bfloat16 where it is safe (torch.autocast)")
+    group.add_argument("--seed", type=_count0, default=0, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--deterministic", "--det", action="store_true", help="only deterministic kernels")
+    group.add_argument(
+        "--print-freq",
+        "-p",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="minibatches between two updates of the progress bar (default: %(default)s)",
+    )
+
+
+def _compression(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--compress", metavar="FILE", help="schedule: a YAML file, or the name of a shipped one")
+    group.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.py",
+        help="Python file that registers pruners, regularizers or policies (repeatable)",
+    )
+    group.add_argument("--masks-sparsity", action="store_true", help="print the sparsity table after each epoch")
+    group.add_argument("--table", choices=FORMS, default="text", help="form of sparsity tables (default: %(default)s)")
+    group.add_argument(
+        "--allow-inexact",
+        action="store_true",
+        help="thin also what changes the function a little, such as channels under a LayerNorm",
+    )
+
+
+def _checkpoints(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--resume-from", metavar="PATH", type=Path, help="go on with a checkpoint or a run folder")
+    group.add_argument(
+        "--reset-optimizer",
+        action="store_true",
+        help="with --resume-from: keep weights and masks, start at epoch 0 with a new optimizer",
+    )
+    group.add_argument(
+        "--exp-load-weights-from", metavar="PATH", type=Path, help="start from a checkpoint's weights only"
+    )
+    group.add_argument("--name", "-n", metavar="NAME", help="name of the run, first part of its folder")
+    group.add_argument(
+        "--out-dir",
+        "-o",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs"),
+        help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest",
+    )
+    group.add_argument(
+        "--checkpoint-every", type=_count, metavar="N", help="also write a checkpoint every N minibatches"
+    )
+    group.add_argument("--num-best-scores", type=_count, default=1, metavar="N", help="best epochs to print")
+    group.add_argument(
+        "--best-by",
+        choices=("sparsity", "top1"),
+        default="sparsity",
+        help="best.pt holds the most accurate of the sparsest epochs, or of all (default: %(default)s)",
+    )
+    group.add_argument("--debug", action="store_true", help="show where in the code an error arose")
+
+
+def _modes(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--evaluate", "-e", action="store_true", help="test the network and stop")
+    group.add_argument("--thinnify", action="store_true", help="thin a checkpoint and stop")
+    group.add_argument(
+        "--summary",
+        action="append",
+        choices=SUMMARIES,
+        metavar="KIND",
+        help=f"print and stop (repeatable): {', '.join(SUMMARIES)}",
+    )
+    group.add_argument("--dry-run", action="store_true", help="check the schedule, show what it would do, and stop")
+
+
+def _architecture(text: str) -> str:
+    if text == "list" or text in model_names() or text.lower() in model_names():
+        return text if text in model_names() else text.lower()
+    raise argparse.ArgumentTypeError(_unknown("network", text, model_names()) + "; --arch list names all")
+
+
+def _dataset(text: str) -> str:
+    if text in dataset_names():
+        return text
+    raise argparse.ArgumentTypeError(_unknown("data set", text, dataset_names()))
+
+
+def _unknown(kind: str, text: str, names: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(text, names, 3, 0.5)
+    return f"no {kind} {text!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
+
+
+def _number(text: str) -> float:
+    value = _float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
+    return value
+
+
+def _positive(text: str) -> float:
+    if _number(text) == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return float(text)
+
+
+def _split(text: str) -> float:
+    value = _number(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..1 (1 excluded)")
+    return value
+
+
+def _count0(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _count0(text) == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None

@@ -1,0 +1,214 @@
+"""From options to a session: data, network, optimizer, schedule, and on a resume the state of then."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.compression import CompressionScheduler, load_checkpoint
+from potstill.compression.schedule import Schedule, build, load_plugin, load_schedule
+from potstill.models import create_model, model_info
+from potstill.models.datasets import DataBundle, load_dataset
+from potstill.thinning import resize_to
+
+from .errors import UsageError
+from .evaluation import Meter
+from .folder import RunFolder
+from .optimizers import make_optimizer
+from .randomness import restore_random_state, seed_everything
+from .session import Session
+
+logger = logging.getLogger("potstill")
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The checkpoint that a path means: a file, or the newest one of a run folder."""
+    return path / "checkpoint.pt" if path.is_dir() else path
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; `auto` is the first CUDA device, or else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def start_checkpoint(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The checkpoint to start from, or None.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not one of ours.
+        UsageError: it is of another network.
+    """
+    path = options.resume_from or options.exp_load_weights_from
+    if path is None:
+        return None
+    checkpoint = load_checkpoint(checkpoint_path(path))
+    if checkpoint["arch"] != options.arch:
+        raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.arch} (--arch)")
+    return checkpoint
+
+
+def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> DataBundle:
+    """The data set; a run that goes on validates on the images it validated on before."""
+    return load_dataset(
+        options.dataset,
+        options.data,
+        validation_split=options.validation_split,
+        seed=options.seed,
+        workers=options.workers,
+        input_shape=_input_shape(options),
+        augmentation=options.augmentation,
+        indices=checkpoint["split"] if checkpoint and options.resume_from else None,
+        limit_train=options.limit_train,
+        limit_validation=options.limit_validation,
+        limit_test=options.limit_test,
+    )
+
+
+def build_model(
+    options: argparse.Namespace, classes: int, channels: int, checkpoint: Mapping[str, Any] | None
+) -> nn.Module:
+    """The network with its starting weights, thinned where the checkpoint's is.
+
+    Raises:
+        UsageError: the checkpoint does not fit.
+    """
+    model = create_model(options.arch, classes, channels, pretrained=options.pretrained)
+    if checkpoint is not None:
+        try:
+            resize_to(model, checkpoint["state_dict"])
+            model.load_state_dict(checkpoint["state_dict"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()
+            source = options.resume_from or options.exp_load_weights_from
+            raise UsageError(f"{source} does not fit {options.arch}: {' '.join(reason[:3])}") from error
+    return model
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move to the device; convolutional networks in channels-last layout, which halves their step time on CPUs."""
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def prepare(options: argparse.Namespace) -> Session:
+    """Put a run together.
+
+    Raises:
+        One of `errors.USER_ERRORS`, each with one line that says what to do.
+    """
+    device = find_device(options.device)
+    seed_everything(options.seed, options.deterministic)
+    checkpoint = start_checkpoint(options)
+    data = load_data(options, checkpoint)
+    shape = data.input_shape
+    model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
+    for note in data.notes:
+        logger.info("%s: %s", data.name, note)
+    optimizer = make_optimizer(
+        options.optimizer, model.parameters(), options.lr, options.momentum, options.weight_decay
+    )
+    example = example_inputs(shape).to(device, memory_format=torch.channels_last)
+    images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
+    scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
+    schedule = read_schedule(options, model)
+    if schedule is not None:
+        build(schedule, model, optimizer, scheduler=scheduler)
+    session = Session(
+        options=options,
+        folder=_folder(options),
+        device=device,
+        data=data,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        epochs=last_epoch(options, schedule, data),
+    )
+    session.best.by = options.best_by
+    if schedule is not None:
+        session.folder.write_text("schedule.yaml", schedule.text)
+    if checkpoint is not None and options.resume_from:
+        restore(session, checkpoint)
+    if session.epoch >= session.epochs and options.epochs is not None and session.epochs > 0:
+        raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
+    return session
+
+
+def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
+    """Two random images, the same in each run, drawn without touching the global generator."""
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | None:
+    """The schedule of `--compress`, checked against the network; plugins are loaded first.
+
+    Raises:
+        ScheduleError: all that is wrong with it.
+    """
+    for plugin in options.plugin:
+        load_plugin(plugin)
+    if not options.compress:
+        return None
+    schedule = load_schedule(options.compress, model)
+    for warning in schedule.warnings:
+        logger.warning("%s", warning)
+    return schedule
+
+
+def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: DataBundle) -> int:
+    """Where training ends: `--epochs`, else the end of the schedule, else 90."""
+    if options.epochs is not None:
+        return options.epochs
+    if schedule is None or not schedule.policies:
+        return 90
+    steps = data.train.batch_count(options.batch_size)
+    return max(-(-p.window.end // (1 if p.window.unit == "epoch" else steps)) for p in schedule.policies)
+
+
+def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
+    """Masks always; epoch, optimizer, measurements and random state unless the optimizer is to be reset."""
+    state = checkpoint["scheduler"]
+    if session.options.reset_optimizer:
+        session.scheduler.load_state_dict({**state, "policies": {}})
+        return
+    session.scheduler.load_state_dict(state)
+    if checkpoint["optimizer_name"] == session.options.optimizer:
+        session.optimizer.load_state_dict(checkpoint["optimizer"])
+    else:
+        logger.warning(
+            "the checkpoint's optimizer is %s: %s starts afresh",
+            checkpoint["optimizer_name"],
+            session.options.optimizer,
+        )
+    session.epoch, session.minibatch = checkpoint["epoch"], checkpoint["minibatch"]
+    session.meter = Meter(**checkpoint["meter"])
+    session.rows = list(checkpoint["rows"])
+    session.best.restore(checkpoint["best"])
+    session.dense_top1 = checkpoint["dense_top1"]
+    restore_random_state(checkpoint["random"])
+
+
+def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:
+    """Height and width are the network's; networks take the data's channels, but those made for grey images."""
+    return model_info(options.arch).input_shape
+
+
+def _folder(options: argparse.Namespace) -> RunFolder:
+    if options.resume_from and options.resume_from.is_dir():
+        return RunFolder(options.resume_from)
+    return RunFolder.new(options.out_dir, options.name)

@@ -1,0 +1,94 @@
+"""One run: everything that training needs, put together from the options and, on a resume, from a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from potstill.compression import CompressionScheduler, save_checkpoint
+from potstill.compression.policies import LRPolicy
+from potstill.models.datasets import DataBundle
+
+from .best import BestEpochs
+from .evaluation import Meter
+from .folder import RunFolder
+from .randomness import random_state
+
+logger = logging.getLogger("potstill")
+
+
+@dataclass
+class Session:
+    """A run in progress. `epoch` and `minibatch` are what comes next, `rate` is the learning rate of this epoch."""
+
+    options: argparse.Namespace
+    folder: RunFolder
+    device: torch.device
+    data: DataBundle
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: CompressionScheduler
+    epochs: int
+    epoch: int = 0
+    minibatch: int = 0
+    meter: Meter = field(default_factory=Meter)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: BestEpochs = field(default_factory=BestEpochs)
+    dense_top1: float | None = None
+    rate: float = 0.0
+    stop: bool = False
+
+    @property
+    def example(self) -> Tensor:
+        """What the network is called with: the inputs that channels were traced with."""
+        return self.scheduler.example_inputs
+
+    @property
+    def minibatches(self) -> int:
+        """Minibatches of an epoch."""
+        return self.data.train.batch_count(self.options.batch_size)
+
+    def compresses_from(self, epoch: int) -> bool:
+        """Whether something other than a learning rate begins to act in this epoch, and nothing did before."""
+        acting = [policy for policy in self.scheduler.policies if not isinstance(policy, LRPolicy)]
+        starts = [p.window.start // (1 if p.window.unit == "epoch" else self.minibatches) for p in acting]
+        return bool(starts) and min(starts) == epoch
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint's contents: tensors and plain data."""
+        plain = {k: _plain(v) for k, v in vars(self.options).items()}
+        return {
+            "epoch": self.epoch,
+            "minibatch": self.minibatch,
+            "arch": self.options.arch,
+            "num_classes": len(self.data.classes),
+            "input_shape": list(self.data.input_shape),
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": self.options.optimizer,
+            "scheduler": self.scheduler.state_dict(),
+            "split": list(self.data.split_indices),
+            "meter": asdict(self.meter),
+            "rows": self.rows,
+            "best": self.best.state(),
+            "dense_top1": self.dense_top1,
+            "options": plain,
+            "random": random_state(),
+        }
+
+    def save(self, path: Path | None = None) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(path or self.folder.checkpoint, self.state())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

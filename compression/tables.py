@@ -1,0 +1,96 @@
+"""The sparsity table: how much of each parameter is zero, by element and by structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+COLUMNS = (
+    "Name",
+    "Shape",
+    "NNZ (dense)",
+    "NNZ (sparse)",
+    "Cols (%)",
+    "Rows (%)",
+    "Ch (%)",
+    "2D (%)",
+    "3D (%)",
+    "Fine (%)",
+    "Std",
+    "Mean",
+    "Abs-Mean",
+)
+TOTAL = "Total sparsity:"
+
+
+def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool = False) -> pd.DataFrame:
+    """One row a parameter and a last row for all parameters together.
+
+    Percentages are of structures that are zero throughout: Cols are outputs and Rows inputs of a Linear, Ch input
+    channels, 2D kernels and 3D filters of a convolution, Fine single elements. Std, mean and mean of absolute values
+    are over all elements.
+
+    Args:
+        model: a network, or its parameters by name.
+        all_parameters: give vectors (biases, norms) rows of their own too; the total always counts them.
+    """
+    parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else dict(model)
+    with torch.no_grad():
+        counts = {name: int(p.count_nonzero()) for name, p in parameters.items()}
+        rows = [_row(name, p, counts[name]) for name, p in parameters.items() if all_parameters or p.dim() > 1]
+    dense, nonzero = sum(p.numel() for p in parameters.values()), sum(counts.values())
+    total = dict.fromkeys(COLUMNS, 0.0) | {"Name": TOTAL, "Shape": "-", "NNZ (dense)": dense, "NNZ (sparse)": nonzero}
+    total["Fine (%)"] = _percent(dense - nonzero, dense)
+    return pd.DataFrame([*rows, total], columns=list(COLUMNS))
+
+
+def sparsity(model: nn.Module | Mapping[str, Tensor]) -> float:
+    """Share (0..1) of all parameters that are zero."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else list(model.values())
+    total = sum(p.numel() for p in parameters)
+    return 1 - sum(int(p.count_nonzero()) for p in parameters) / total if total else 0.0
+
+
+def format_table(table: pd.DataFrame, form: str = "text") -> str:
+    """The table as `text`, `csv`, `markdown` or `json` (a list of rows).
+
+    Raises:
+        ValueError: the form is none of these.
+    """
+    if form == "csv":
+        return table.to_csv(index=False)
+    if form == "json":
+        return table.to_json(orient="records", indent=1)
+    styles = {"text": "psql", "markdown": "github"}
+    if form not in styles:
+        raise ValueError(f"no form {form!r}: text, csv, markdown or json")
+    return tabulate(table, headers="keys", tablefmt=styles[form], showindex=False, floatfmt=".5g", intfmt=",")
+
+
+def _row(name: str, parameter: Tensor, nonzero: int) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(COLUMNS, 0.0)
+    row |= {"Name": name, "Shape": str(tuple(parameter.shape))}
+    row |= {"NNZ (dense)": parameter.numel(), "NNZ (sparse)": nonzero}
+    row["Fine (%)"] = _percent(parameter.numel() - nonzero, parameter.numel())
+    zero = parameter == 0 if nonzero < parameter.numel() else None
+    if zero is not None and parameter.dim() == 2:
+        row |= {"Cols (%)": _share(zero.all(1)), "Rows (%)": _share(zero.all(0))}
+    elif zero is not None and parameter.dim() > 2:
+        kernels = zero.flatten(2).all(2)
+        row |= {"Ch (%)": _share(kernels.all(0)), "2D (%)": _share(kernels), "3D (%)": _share(kernels.all(1))}
+    row["Mean"] = float(parameter.mean())
+    row["Std"] = float(parameter.std()) if parameter.numel() > 1 else 0.0
+    row["Abs-Mean"] = float(torch.linalg.vector_norm(parameter, 1)) / max(parameter.numel(), 1)
+    return row
+
+
+def _share(zero: Tensor) -> float:
+    return _percent(int(zero.count_nonzero()), zero.numel())
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
