@@ -23,7 +23,7 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def read(folder: Path | None, settings: Settings) -> RawData:
     """CIFAR-10, from torchvision's files or from class folders."""
     if folder is None:
-        raise DatasetError("cifar10 needs a folder that holds cifar-10-batches-py/, or train/<class>/* and test/<class>/*")
+        raise DatasetError("cifar10 needs a folder with cifar-10-batches-py/, or train/<class>/* and test/<class>/*")
     if (folder / "train").is_dir():
         raw = read_folder(folder)
         if raw.classes != CLASSES:

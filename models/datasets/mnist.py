@@ -23,7 +23,7 @@ MEAN, STD = (0.1307,), (0.3081,)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """MNIST from its four idx files."""
     if folder is None:
-        raise DatasetError("mnist needs a folder that holds MNIST/raw/train-images-idx3-ubyte and the three other files")
+        raise DatasetError("mnist needs a folder with MNIST/raw/train-images-idx3-ubyte and the three other files")
     if settings.download:
         _download(folder)
     return RawData(
