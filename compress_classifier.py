@@ -32,9 +32,9 @@ logger = logging.getLogger("potstill")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for what the user can mend, with one line that says what)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(arguments)
-    set_up_console(options.debug)
-    with one_line(options.debug):
+    with one_line("--debug" in arguments):
+        options = parse(arguments)
+        set_up_console(options.debug)
         if run_mode(options):
             return 0
         session = prepare(options)

@@ -6,17 +6,11 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 
+ROOTS = ("command", "compression", "models", "schedules", "thinning")
 FOLDERS = {
-    "potstill.command": "command",
-    "potstill.compression": "compression",
-    "potstill.compression.policies": "compression/policies",
-    "potstill.compression.pruners": "compression/pruners",
-    "potstill.compression.regularizers": "compression/regularizers",
-    "potstill.models": "models",
-    "potstill.models.datasets": "models/datasets",
-    "potstill.schedules": "schedules",
-    "potstill.thinning": "thinning",
-    "potstill.thinning.rules": "thinning/rules",
+    ".".join(("potstill", *path.parent.relative_to(HERE).parts)): str(path.parent.relative_to(HERE))
+    for root in ROOTS
+    for path in sorted((HERE / root).rglob("__init__.py"))
 }
 PLOT = ["matplotlib>=3.7"]
 TENSORBOARD = ["tensorboard>=2.13"]

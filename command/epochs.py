@@ -13,6 +13,10 @@ from .session import Session
 
 logger = logging.getLogger("potstill")
 
+EPOCH_LINE = (
+    "epoch %d: train Loss: %.4f Top1: %.2f | validation ==> Top1: %.3f    Top5: %.3f    Loss: %.3f | sparsity %.2f %%"
+)
+
 
 def before_epoch(run: Session) -> None:
     """Measure the dense network on the test images just before compression begins, if it was trained at all."""
@@ -31,30 +35,22 @@ def after_epoch(run: Session, validation: Meter) -> None:
     """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
     epoch = run.epoch
     zeros = sparsity(run.model)
-    run.rows.append(
-        {
-            "epoch": epoch,
-            "train_loss": run.meter.mean_loss(),
-            "train_top1": run.meter.accuracy(),
-            "val_loss": validation.mean_loss(),
-            "val_top1": validation.accuracy(),
-            "lr": run.rate,
-            "sparsity": zeros,
-            **run.meter.mean_parts(),
-            **run.scheduler.metrics(),
-        }
-    )
+    row = {
+        "epoch": epoch,
+        "train_loss": run.meter.mean_loss(),
+        "train_top1": run.meter.accuracy(),
+        "val_loss": validation.mean_loss(),
+        "val_top1": validation.accuracy(),
+        "lr": run.rate,
+        "sparsity": zeros,
+        **run.meter.mean_parts(),
+        **run.scheduler.metrics(),
+    }
+    run.rows.append(row)
     run.folder.write_metrics(run.rows)
-    logger.info(
-        "epoch %d: train Loss: %.4f Top1: %.2f | validation ==> Top1: %.3f    Top5: %.3f    Loss: %.3f | sparsity %.2f %%",
-        epoch,
-        run.meter.mean_loss(),
-        run.meter.accuracy(),
-        validation.accuracy(),
-        validation.accuracy(5),
-        validation.mean_loss(),
-        100 * zeros,
-    )
+    if run.events:
+        run.events.write(row, run.model)
+    logger.info(EPOCH_LINE, epoch, row["train_loss"], row["train_top1"], *validation.scores(), 100 * zeros)
     if run.options.masks_sparsity:
         logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
     total = sum(p.numel() for p in run.model.parameters())

@@ -41,6 +41,10 @@ class Meter:
         """Percentage of images whose label is the answer (k = 1), or among the five likeliest (k = 5)."""
         return 100 * (self.top1 if k == 1 else self.top5) / max(self.images, 1)
 
+    def scores(self) -> tuple[float, float, float]:
+        """Top1, top5 and mean loss."""
+        return self.accuracy(), self.accuracy(5), self.mean_loss()
+
     def mean_parts(self) -> dict[str, float]:
         """Mean of each part of the loss."""
         return {name: value / max(self.images, 1) for name, value in self.parts.items()}

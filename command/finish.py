@@ -13,6 +13,7 @@ from potstill.models import create_model
 from potstill.thinning import save as save_thinned
 
 from .epochs import test
+from .plots import plot_channels, plot_metrics
 from .prepare import place
 from .report import facts, latencies, summary_table
 from .session import Session
@@ -29,9 +30,7 @@ def finish(run: Session) -> dict[str, Any]:
     run.scheduler.finish()
     scores = test(run, run.data.test)
     logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
-    logger.info(
-        "test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", scores.accuracy(), scores.accuracy(5), scores.mean_loss()
-    )
+    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     masked, nonzero = copy.deepcopy(run.model), _nonzero(run.model)
     recipe = run.scheduler.thin(run.optimizer, allow_inexact=run.options.allow_inexact)
     logger.info("%s", recipe)
@@ -47,6 +46,9 @@ def finish(run: Session) -> dict[str, Any]:
     run.folder.write_text("recipe.json", recipe.to_json())
     save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors")
     run.save(run.folder.path / "thinned.pt")
+    if run.options.plot:
+        plot_metrics(run.rows, run.folder.path)
+        plot_channels(_kept(run.model, dense), run.folder.path)
     _tell(run, summary)
     return summary
 
@@ -62,6 +64,12 @@ def _tell(run: Session, summary: dict[str, Any]) -> None:
         100 * summary["sparsity"],
         run.folder.path,
     )
+
+
+def _kept(thinned: nn.Module, dense: nn.Module) -> dict[str, tuple[int, int]]:
+    """Output channels of each convolution and Linear, now and in the dense network."""
+    wide = dict(dense.named_parameters())
+    return {n.removesuffix(".weight"): (len(p), len(wide[n])) for n, p in thinned.named_parameters() if p.dim() > 1}
 
 
 def _nonzero(model: nn.Module) -> int:

@@ -6,11 +6,14 @@ import argparse
 import logging
 from collections.abc import Callable
 
+from torch import Tensor, nn
+
 from potstill.compression import format_table, sparsity_table
 from potstill.models import model_info, model_names
 
 from .dry_run import dry_run
 from .epochs import test
+from .export import export_onnx
 from .finish import finish
 from .prepare import build_model, example_inputs, prepare, start_checkpoint
 from .summaries import SUMMARY_PRINTERS
@@ -24,6 +27,7 @@ def run_mode(options: argparse.Namespace) -> bool:
         (options.arch == "list", _list),
         (options.dry_run, dry_run),
         (bool(options.summary), _summarise),
+        (options.export_onnx is not None, _export),
         (options.evaluate, _evaluate),
         (options.thinnify, _thinnify),
     ]
@@ -39,24 +43,30 @@ def _list(options: argparse.Namespace) -> None:
         logger.info("%-32s %s", name, model_info(name).description)
 
 
-def _summarise(options: argparse.Namespace) -> None:
-    """Print summaries of a network, fresh or from a checkpoint: they need no data."""
+def _network(options: argparse.Namespace) -> tuple[nn.Module, Tensor]:
+    """A network, fresh or from a checkpoint, and images for it: without data."""
     checkpoint = start_checkpoint(options)
     info = model_info(options.arch)
     shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
     classes = checkpoint["num_classes"] if checkpoint else info.num_classes
-    model = build_model(options, classes, shape[0], checkpoint)
+    return build_model(options, classes, shape[0], checkpoint), example_inputs(shape)
+
+
+def _export(options: argparse.Namespace) -> None:
+    export_onnx(*_network(options), options.export_onnx)
+
+
+def _summarise(options: argparse.Namespace) -> None:
+    model, example = _network(options)
     for kind in options.summary:
-        logger.info("%s", SUMMARY_PRINTERS[kind](model, example_inputs(shape), options.table))
+        logger.info("%s", SUMMARY_PRINTERS[kind](model, example, options.table))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     session = prepare(options)
     scores = test(session, session.data.test)
     logger.info("%s", format_table(sparsity_table(session.model), options.table))
-    logger.info(
-        "test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", scores.accuracy(), scores.accuracy(5), scores.mean_loss()
-    )
+    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     session.folder.close()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from potstill.compression import load_checkpoint
 from potstill.models import model_names
 from potstill.models.datasets import augmentation_names, dataset_names
 
 from .optimizers import OPTIMIZERS
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
+MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
 FORMS = ("text", "csv", "markdown", "json")
 
 
@@ -30,9 +33,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse and check what argparse alone cannot: exits with status 2 and one line."""
+    """Parse and check what argparse alone cannot: exits with status 2 and one line.
+
+    A run folder given to `--resume-from` brings its own options; those given now go first.
+
+    Raises:
+        CheckpointError: the run folder has no sound checkpoint.
+    """
     top = parser()
     options = top.parse_args(arguments)
+    if options.resume_from and options.resume_from.is_dir():
+        top.set_defaults(**_options_of_run(options.resume_from))
+        options = top.parse_args(arguments)
     if options.resume_from and options.exp_load_weights_from:
         top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
     if options.thinnify and not (options.resume_from or options.exp_load_weights_from):
@@ -40,6 +52,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.dry_run and not options.compress:
         top.error("--dry-run shows a schedule: --compress FILE")
     return options
+
+
+NOT_KEPT = ("resume_from", "reset_optimizer", "exp_load_weights_from", "pretrained", "debug", *MODES)
+"""Options that say what this call does, not how its run is."""
+
+
+def _options_of_run(folder: Path) -> dict[str, Any]:
+    """The options that a run folder's run was started with; its schedule is the copy that lies there."""
+    stored = load_checkpoint(folder / "checkpoint.pt").get("options", {})
+    kept = {name: value for name, value in stored.items() if name not in NOT_KEPT}
+    kept["plugin"] = [Path(plugin) for plugin in kept.get("plugin", [])]
+    if kept.get("compress"):
+        kept["compress"] = str(folder / "schedule.yaml")
+    return kept
 
 
 def _data_and_model(group: argparse._ArgumentGroup) -> None:
@@ -161,6 +187,8 @@ def _checkpoints(group: argparse._ArgumentGroup) -> None:
         default="sparsity",
         help="best.pt holds the most accurate of the sparsest epochs, or of all (default: %(default)s)",
     )
+    group.add_argument("--plot", action="store_true", help='draw the metrics and the kept channels (extra "plot")')
+    group.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard (extra)")
     group.add_argument("--debug", action="store_true", help="show where in the code an error arose")
 
 
@@ -173,6 +201,14 @@ def _modes(group: argparse._ArgumentGroup) -> None:
         choices=SUMMARIES,
         metavar="KIND",
         help=f"print and stop (repeatable): {', '.join(SUMMARIES)}",
+    )
+    group.add_argument(
+        "--export-onnx",
+        nargs="?",
+        type=Path,
+        const=Path("model.onnx"),
+        metavar="FILE",
+        help='write the network as ONNX and stop (default: model.onnx; extra "onnx")',
     )
     group.add_argument("--dry-run", action="store_true", help="check the schedule, show what it would do, and stop")
 

@@ -23,6 +23,7 @@ from .folder import RunFolder
 from .optimizers import make_optimizer
 from .randomness import restore_random_state, seed_everything
 from .session import Session
+from .tensorboard import EventWriter
 
 logger = logging.getLogger("potstill")
 
@@ -140,6 +141,7 @@ def prepare(options: argparse.Namespace) -> Session:
         epochs=last_epoch(options, schedule, data),
     )
     session.best.by = options.best_by
+    session.events = EventWriter(session.folder.path) if options.tensorboard else None
     if schedule is not None:
         session.folder.write_text("schedule.yaml", schedule.text)
     if checkpoint is not None and options.resume_from:

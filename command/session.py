@@ -20,6 +20,7 @@ from .best import BestEpochs
 from .evaluation import Meter
 from .folder import RunFolder
 from .randomness import random_state
+from .tensorboard import EventWriter
 
 logger = logging.getLogger("potstill")
 
@@ -44,6 +45,7 @@ class Session:
     dense_top1: float | None = None
     rate: float = 0.0
     stop: bool = False
+    events: EventWriter | None = None
 
     @property
     def example(self) -> Tensor:

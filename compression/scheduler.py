@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from potstill.thinning import ChannelGraph, Recipe, thin, trace
 
+from .attach import Attachment
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .steps import Step, Window
@@ -95,6 +96,10 @@ class CompressionScheduler:
             raise ValueError(f"a policy called {name} exists already")
         policy.bind(self, window, name)
         self.policies.append(policy)
+
+    def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
+        """Call all hooks from the optimizer's own steps, instead of from the training loop (see `Attachment`)."""
+        return Attachment(self, optimizer, minibatches_per_epoch, steps)
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""

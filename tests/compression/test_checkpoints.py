@@ -1,0 +1,89 @@
+"""Checkpoints: atomic, checked, and unable to run code."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
+
+CONTENTS = {"epoch": 3, "minibatch": 0, "arch": "mlp", "state_dict": {"w": torch.arange(6.0)}}
+
+
+def test_round_trip_keeps_the_one_before(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENTS)
+    save_checkpoint(path, {**CONTENTS, "epoch": 4})
+    assert load_checkpoint(path)["epoch"] == 4
+    assert load_checkpoint(path.with_name("checkpoint.pt.previous"))["epoch"] == 3
+    assert torch.equal(load_checkpoint(path)["state_dict"]["w"], torch.arange(6.0))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.previous"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_one_is_noticed_and_the_previous_used(tmp_path, damage, caplog):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENTS)
+    save_checkpoint(path, {**CONTENTS, "epoch": 4})
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        spot = data.index(torch.arange(6.0).numpy().tobytes())
+        data[spot + 2] ^= 1
+    path.write_bytes(bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]) if damage == "cut" else b"")
+    assert load_checkpoint(path)["epoch"] == 3
+    assert "using the one before it" in caplog.text
+    path.with_name("checkpoint.pt.previous").unlink()
+    with pytest.raises(CheckpointError, match="checkpoint.pt: "):
+        load_checkpoint(path)
+
+
+def test_a_pickle_that_would_run_code_does_not(tmp_path):
+    marker = tmp_path / "marker"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({**CONTENTS, "format": 1, "extra": Evil()}, path)
+    with pytest.raises(CheckpointError, match="not a checkpoint of tensors and plain data"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": "three"}, "field 'epoch' is missing or not of type int"),
+        ({"state_dict": {"w": 1}}, r"state_dict\['w'\] is not a tensor"),
+        ({"format": 99}, "format 99; this version reads format 1"),
+    ],
+)
+def test_fields_are_checked(tmp_path, change, message):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": 1, **CONTENTS, **change}, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENTS)
+
+    class Unsavable:
+        def __reduce__(self):
+            raise OSError("No space left on device")
+
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+        save_checkpoint(path, {**CONTENTS, "extra": Unsavable()})
+    assert load_checkpoint(path)["epoch"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_missing(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "nothing.pt")

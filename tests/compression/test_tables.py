@@ -1,0 +1,64 @@
+"""The sparsity table, against counts made by hand."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from potstill.compression import format_table, sparsity, sparsity_table
+from potstill.compression.tables import COLUMNS, TOTAL
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4, 5))
+    with torch.no_grad():
+        net[0].weight[1] = 0  # one of 4 filters: 3 kernels of 12
+        net[0].weight[:, 2] = 0  # one of 3 input channels: 3 kernels more
+        net[2].weight[:2] = 0  # two of 5 outputs
+        net[2].weight[:, 3] = 0  # one of 4 inputs
+        net[0].bias.zero_()
+    return net
+
+
+def test_percentages_of_structures(model):
+    table = sparsity_table(model).set_index("Name")
+    conv, linear = table.loc["0.weight"], table.loc["2.weight"]
+    assert conv[["Ch (%)", "2D (%)", "3D (%)"]].tolist() == pytest.approx([100 / 3, 50, 25])
+    assert conv["Fine (%)"] == pytest.approx(50)
+    assert linear[["Cols (%)", "Rows (%)"]].tolist() == pytest.approx([40, 25])
+    assert linear["NNZ (sparse)"] == 20 - 8 - 3
+    assert conv["Std"] == pytest.approx(float(model[0].weight.std()))
+    assert conv["Abs-Mean"] == pytest.approx(float(model[0].weight.abs().mean()))
+
+
+def test_total_counts_all_parameters(model):
+    table = sparsity_table(model)
+    total = table.iloc[-1]
+    dense = 48 + 4 + 20 + 5
+    zeros = 24 + 4 + 11
+    assert total["Name"] == TOTAL
+    assert (total["NNZ (dense)"], total["NNZ (sparse)"]) == (dense, dense - zeros)
+    assert total["Fine (%)"] == pytest.approx(100 * zeros / dense)
+    assert sparsity(model) == pytest.approx(zeros / dense)
+    assert len(sparsity_table(model, all_parameters=True)) == 5
+
+
+def test_forms(model):
+    table = sparsity_table(model)
+    assert pd.read_csv(io.StringIO(format_table(table, "csv"))).columns.tolist() == list(COLUMNS)
+    assert json.loads(format_table(table, "json"))[0]["Name"] == "0.weight"
+    assert "| 0.weight" in format_table(table, "markdown")
+    assert "NNZ (dense)" in format_table(table)
+    with pytest.raises(ValueError, match="no form 'xml': text, csv, markdown or json"):
+        format_table(table, "xml")
+
+
+def test_pandas_options_stay(model):
+    before = pd.get_option("display.precision")
+    format_table(sparsity_table(model))
+    assert pd.get_option("display.precision") == before
