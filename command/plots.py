@@ -33,6 +33,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
             )
         axis.set_yscale(scale if all(row.get(n, 0) > 0 for row in rows for n in names) else "linear")
         axis.set(title=title, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if len(names) > 1:
             axis.legend(frameon=False, labelcolor=GREY)
     return _save(figure, folder / "metrics")

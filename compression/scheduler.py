@@ -188,6 +188,21 @@ class CompressionScheduler:
         """
         if self.example_inputs is None:
             raise ValueError("thinning runs the model: give CompressionScheduler(model, example_inputs=...)")
+        recipe = None
+        for policy in self.policies:
+            policy.before_thinning()
+        try:
+            for policy in self.policies:
+            policy.before_thinning()
+        recipe = None
+        try:
+            recipe = self._thin(optimizer, allow_inexact)
+        finally:
+            for policy in self.policies:
+                policy.after_thinning(recipe)
+        return recipe
+
+    def _thin(self, optimizer: Optimizer | None, allow_inexact: bool) -> Recipe:
         recipe = thin(
             self.model,
             self.example_inputs,
@@ -198,8 +213,6 @@ class CompressionScheduler:
         )
         self._graph = None
         self.recipes.append(recipe)
-        for policy in self.policies:
-            policy.after_thinning()
         return recipe
 
     def finish(self) -> None:

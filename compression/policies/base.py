@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
+from potstill.thinning import Recipe
+
+from potstill.thinning import Recipe
+
 from ..steps import Step, Window
 
 if TYPE_CHECKING:
@@ -81,8 +85,11 @@ class ScheduledTrainingPolicy:
         """Numbers worth a column in the metrics of an epoch."""
         return {}
 
-    def after_thinning(self) -> None:
-        """Channels were removed: shapes of parameters are others now."""
+    def before_thinning(self) -> None:
+        """Channels are going to be removed: what would disturb the comparison of outputs makes room."""
+
+    def after_thinning(self, recipe: Recipe | None) -> None:
+        """Channels were removed as the recipe says: shapes are others now. None: thinning failed and changed nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume: tensors and plain data."""
