@@ -51,10 +51,11 @@ def random_flip(images: Tensor, draws: Tensor) -> Tensor:
 def random_resized_crop(
     images: Tensor, draws: Tensor, size: Size, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Tensor:
-    """Cut a part of random area and aspect ratio at a random place, resize it bilinearly, mirror half; draws (N, 5).
+    """Cut a part of random area and aspect ratio at a random place, resize it bilinearly, mirror half.
 
     The area is uniform in `scale` (parts of the canvas), the logarithm of width / height uniform in `ratio`'s, as in
-    Szegedy et al. 2015. A part too wide or too high is cut down to the canvas.
+    Szegedy et al. 2015. A part too wide or too high is cut down to the canvas. The five draws of an image are area,
+    aspect ratio, horizontal place, vertical place and mirroring.
     """
     height, width = images.shape[-2:]
     area = height * width * _between(draws[:, 0], *scale)

@@ -15,19 +15,25 @@ from .settings import Settings
 
 
 def stratified_sample(labels: Tensor, fraction: float, seed: int, use: Use) -> list[int]:
-    """Sorted indices of about `fraction` of the images of each class; at least one of each class is left out.
+    """Sorted indices of `fraction` of the images, spread over the classes by their sizes (largest remainders).
 
     Raises:
-        DatasetError: the fraction is so small that it selects none.
+        DatasetError: the fraction is so small or so large that it selects none or all.
     """
-    chosen: list[int] = []
+    total = round(fraction * len(labels))
+    if not 0 < total < len(labels):
+        amount = "all" if total else "none"
+        raise DatasetError(f"a validation split of {fraction:g} of {len(labels)} training images is {amount} of them")
     rng = generator(use, seed)
-    for label in labels.unique().tolist():
+    sizes = labels.bincount()
+    share = fraction * sizes.double()
+    counts = share.long()
+    neediest = (counts - share).argsort(stable=True)  # negative remainders, the largest first
+    counts[neediest[: total - int(counts.sum())]] += 1
+    chosen: list[int] = []
+    for label, count in enumerate(counts.tolist()):
         members = torch.nonzero(labels == label).flatten()
-        count = min(round(fraction * len(members)), len(members) - 1)
         chosen += members[torch.randperm(len(members), generator=rng)[:count]].tolist()
-    if not chosen:
-        raise DatasetError(f"a validation split of {fraction:g} of {len(labels)} training images is none: raise it")
     return sorted(chosen)
 
 
