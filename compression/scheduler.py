@@ -192,10 +192,6 @@ class CompressionScheduler:
         for policy in self.policies:
             policy.before_thinning()
         try:
-            for policy in self.policies:
-            policy.before_thinning()
-        recipe = None
-        try:
             recipe = self._thin(optimizer, allow_inexact)
         finally:
             for policy in self.policies:
