@@ -19,6 +19,8 @@ from torch import nn
 V = TypeVar("V")
 WRAPPERS = {"module", "_orig_mod"}
 LISTED = 3
+HINTS = 20  # a schedule for another network has hundreds of unknown names, and a hint costs 20 ms with 600 parameters
+LONGEST = 200
 
 
 class UnknownName(ValueError):  # noqa: N818 -- says what it is in the words that users read
@@ -37,6 +39,8 @@ def is_pattern(name: str) -> bool:
 
 def near(word: str, options: Iterable[str], count: int = 1) -> list[str]:
     """The options most like a mistyped word, best first, upper and lower case being alike."""
+    if len(word) > LONGEST:
+        return []
     spellings: dict[str, str] = {}
     for option in options:
         spellings.setdefault(option.lower(), option)
@@ -59,6 +63,7 @@ class ParameterIndex:
         """Index plain names, or a mapping of each name to the one that it leads to."""
         self.first: dict[str, str] = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
         self.normal: dict[str, list[str]] = {}
+        self._hints = 0
         for name in self.first:
             self.normal.setdefault(normalise(name), []).append(name)
 
@@ -88,11 +93,15 @@ class ParameterIndex:
     def complaint(self, name: str) -> str:
         """What to say of a name or pattern that fits no parameter."""
         what = "pattern" if is_pattern(name) else "name"
-        return f"the {what} {name!r} fits no parameter{self._hint(name)}"
+        shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+        return f"the {what} {shown!r} fits no parameter{self._hint(name)}"
 
     def _hint(self, name: str) -> str:
         if not self.first:
             return ": the model has none"
+        self._hints += 1
+        if self._hints > HINTS:
+            return ""
         wanted = normalise(name)
         kin = (normal for normal in self.normal if normal.startswith(f"{wanted}.") or normal.endswith(f".{wanted}"))
         found = list(islice(kin, LISTED)) or near(wanted, self.normal, LISTED)

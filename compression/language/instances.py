@@ -113,7 +113,7 @@ class Checker:
         """The path of what a class complains of: `weights.conv1.weight` is the entry of `weights` that fits it."""
         key, _, name = where.partition(".")
         written = definition.get(key)
-        if not name:
+        if not name or isinstance(written, str):
             return (key,) if key else ()
         if self.index is not None and isinstance(written, (Mapping, list)):
             for i, spelling in enumerate(written):

@@ -19,7 +19,7 @@ from .errors import Path, Report, one_line
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 CORE: list[tuple[re.Pattern[str], Any]] = [
     (re.compile(r"~|null|Null|NULL|"), lambda text: None),

@@ -17,7 +17,7 @@ KINDS = {"p": "pruner", "r": "regularizer", "q": "quantizer", "l": "lr_scheduler
 
 @dataclass
 class Row:
-    """One schedule: instances are (kind letter, class, arguments), policies a line such as `p0-2 1-11/2; l0 24-200/1`."""
+    """One schedule: instances are (kind letter, class, arguments), policies such as `p0-2 1-11/2; l0 24-200/1`."""
 
     file: str
     arch: str
@@ -104,10 +104,12 @@ ROWS_BY_FILE = [
         FILTERS + ROWS + agp((0.05, 0.5), (0.05, 0.7)) + step(50) + remover(),
         "p0 0-30/2; p1-3 30-50/2; e0 [32]; l0 0-400/1"),
     Row("agp-pruning/resnet20_filters.schedule_agp_4", "resnet20_cifar",
-        FILTERS + gradual(L1_AGP, (0.1, 0.5), group_dependency="Leader") + ROWS + agp((0.05, 0.7)) + step(50) + remover(),
+        FILTERS + gradual(L1_AGP, (0.1, 0.5), group_dependency="Leader") + ROWS + agp((0.05, 0.7)) + step(50)
+        + remover(),
         "p0-1 0-30/2; p2-3 30-50/2; e0 [32]; l0 0-400/1"),
     Row("agp-pruning/resnet50.schedule_agp.1x1x8-blocks", "resnet50",
-        agp((0.05, 0.7)) + gradual(L1_AGP, (0.05, 0.7), group="Blocks", kwargs={"block_shape": [1, 8, 1, 1]}) + exp(0.95),
+        agp((0.05, 0.7)) + gradual(L1_AGP, (0.05, 0.7), group="Blocks", kwargs={"block_shape": [1, 8, 1, 1]})
+        + exp(0.95),
         "p1 0-30/1; p0 0-30/3; l0 40-80/1"),
     *[Row(f"agp-pruning/resnet50.schedule_agp.filters{which}", "resnet50",
           UNUSED + gradual(L1_AGP, (0.05, 0.5)) + exp(0.95) + remover(), f"p2 0-30/{every}; e0 [31]; l0 40-{end}/1")
@@ -127,11 +129,12 @@ ROWS_BY_FILE = [
         [("p", "BernoulliFilterPruner", {"desired_sparsity": 0.1, "group_type": "Filters"}), *step(45, 0.2)],
         f"l0 30-200/1; p0 15-180/1 {DROP}"),
     Row("drop_filter/resnet20_cifar_randomlevel_training", "resnet20_cifar",
-        [("p", "RandomLevelStructureParameterPruner", {"group_type": "Filters", "sparsity_range": [0.1, 0.2]}), *step(45)],
+        [("p", "RandomLevelStructureParameterPruner", {"group_type": "Filters", "sparsity_range": [0.1, 0.2]}),
+         *step(45)],
         f"l0 30-200/1; p0 0-300/1 use_double_copies {DROP}"),
     Row("gss/gss_channels-removal_training", "resnet20_cifar",
-        lasso("Channels") + [("r", "GroupVarianceRegularizer", {"regims": [8e-6, "Channels"]})] + step(45)
-        + remover("channels"), "l0 45-300/1; e0 [179]; r0-1 0-180/1 keep_mask"),
+        [*lasso("Channels"), ("r", "GroupVarianceRegularizer", {"regims": [8e-6, "Channels"]}), *step(45),
+         *remover("channels")], "l0 45-300/1; e0 [179]; r0-1 0-180/1 keep_mask"),
     Row("hybrid/alexnet.schedule_agp_2Dreg", "alexnet", ALEXNET + lasso("2D", None) + exp(0.9),
         "p0-2 1-11/2; p3-4 0-18/2; l0 24-200/1; r0 0-24/1"),
     Row("hybrid/alexnet.schedule_sensitivity_2D-reg", "alexnet", SENSITIVITY + lasso("2D", None) + exp(0.9),
@@ -169,13 +172,15 @@ ROWS_BY_FILE = [
         quantizer("DorefaQuantizer", **OVERRIDES) + lr("MultiStepLR", milestones=[30, 60, 90, 100], gamma=0.1),
         "q0 0-200/1; l0 0-200/1"),
     Row("quantization/quant_aware_train/preact_resnet20_cifar_pact", "preact_resnet20_cifar",
-        quantizer("PACTQuantizer", act_clip_init_val=8.0, **OVERRIDES) + lr("MultiStepLR", milestones=[60, 120], gamma=0.1),
+        quantizer("PACTQuantizer", act_clip_init_val=8.0, **OVERRIDES)
+        + lr("MultiStepLR", milestones=[60, 120], gamma=0.1),
         "q0 0-200/1; l0 0-121/1"),
     Row("quantization/quant_aware_train/preact_resnet_cifar_dorefa", "preact_resnet20_cifar",
         quantizer("DorefaQuantizer", **OVERRIDES) + MULTI, "q0 0-200/1; l0 0-161/1"),
     Row("quantization/quant_aware_train/quant_aware_train_linear_quant", "resnet18",
         quantizer("QuantAwareTrainRangeLinearQuantizer", mode="ASYMMETRIC_UNSIGNED", ema_decay=0.999), "q0 0-300/1"),
-    Row("sensitivity-pruning/alexnet.schedule_sensitivity", "alexnet", SENSITIVITY + exp(0.9), "p0 0-38/2; l0 24-200/1"),
+    Row("sensitivity-pruning/alexnet.schedule_sensitivity", "alexnet", SENSITIVITY + exp(0.9),
+        "p0 0-38/2; l0 24-200/1"),
     Row("sensitivity-pruning/alexnet.schedule_sensitivity_direct", "alexnet", SENSITIVITY, "p0 0-1/1"),
     Row("ssl/ssl_4D-removal_training", "resnet20_cifar", lasso("4D") + step(45), "l0 45-300/1; r0 0-180/1 keep_mask"),
     Row("ssl/ssl_channels-removal_training", "resnet20_cifar",

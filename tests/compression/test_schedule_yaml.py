@@ -150,8 +150,8 @@ def test_duplicates_are_noted_with_both_lines_and_the_last_wins():
         ("a: " + "[" * 60 + "]" * 60, "f.yaml:1: is nested more than 50 levels deep"),
         ("[" * 100_000, "f.yaml:1: is nested more than 50 levels deep"),
         ("%YAML 3.0\n---\na: 1", "f.yaml:1: is not YAML"),
-        ("a: b\x00c".encode(), "f.yaml:1: the character '\\x00' may not stand in YAML"),
-        ("a: 1\nb: \x1b[0m".encode(), "f.yaml:2: the character '\\x1b' may not stand in YAML"),
+        (b"a: b\x00c", "f.yaml:1: the character '\\x00' may not stand in YAML"),
+        (b"a: 1\nb: \x1b[0m", "f.yaml:2: the character '\\x1b' may not stand in YAML"),
         (b"a: 1\nb: \xff\xff", "f.yaml:2: the byte 0xff at offset 8 is not UTF-8: save the file as UTF-8"),
         (b"\xff\xfea\x00:\x00 \x00\x00\xd8", "is not UTF-16"),
         (b"#" * (reader.MAX_BYTES + 1), "f.yaml: is larger than 1024 KiB"),
@@ -173,9 +173,9 @@ def test_encodings(codec):
 
 def test_alias_bombs_are_refused():
     layers = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-    assert "has more than 100000 values (aliases counted each time)" in complaint(f"a0: &a0 [x]\n{layers}")
+    assert "has more than 20000 values (aliases counted each time)" in complaint(f"a0: &a0 [x]\n{layers}")
     merges = "".join(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
-    assert "has more than 100000 values" in complaint(f"m0: &m0 {{x: 1}}\n{merges}")
+    assert "has more than 20000 values" in complaint(f"m0: &m0 {{x: 1}}\n{merges}")
 
 
 def test_duplicates_inside_duplicates_stay_cheap():
@@ -186,4 +186,4 @@ def test_duplicates_inside_duplicates_stay_cheap():
 
 
 def test_many_values_are_fine():
-    assert len(load("a:\n" + "".join(f"  k{i}: [{i}, Filters]\n" for i in range(5000))).data["a"]) == 5000
+    assert len(load("a:\n" + "".join(f"  k{i}: [{i}, Filters]\n" for i in range(4000))).data["a"]) == 4000
