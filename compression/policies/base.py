@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 
 from potstill.thinning import Recipe
 
-from potstill.thinning import Recipe
-
 from ..steps import Step, Window
 
 if TYPE_CHECKING:
@@ -78,6 +76,9 @@ class ScheduledTrainingPolicy:
     def on_epoch_end(self, moment: Moment) -> None:
         """After training and validation of an epoch, before its checkpoint."""
 
+    def after_window(self, moment: Moment) -> None:
+        """The window is over: called where it ends, and again when later epochs begin."""
+
     def finish(self) -> None:
         """Training is over: whatever is provisional becomes final, though the window may not have ended."""
 
@@ -89,7 +90,7 @@ class ScheduledTrainingPolicy:
         """Channels are going to be removed: what would disturb the comparison of outputs makes room."""
 
     def after_thinning(self, recipe: Recipe | None) -> None:
-        """Channels were removed as the recipe says: shapes are others now. None: thinning failed and changed nothing."""
+        """Channels were removed as the recipe says: shapes are others now. None: it failed and changed nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume: tensors and plain data."""

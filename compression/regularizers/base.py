@@ -1,14 +1,47 @@
-"""What a regularizer is: a loss term, and optionally a threshold below which weights are zero."""
+"""What a regularizer is: a loss term, and optionally a threshold below which weights are zero, or gates to fold."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..steps import Step
+from potstill.thinning import ChannelGraph, Recipe
+
+from ..steps import Step, Window
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and when a regularizer works.
+
+    Attributes:
+        model: the network.
+        graph: gives the channel graph, or None where the model could not be traced.
+        window: when the policy acts.
+        name: the policy's name.
+    """
+
+    model: nn.Module
+    graph: Callable[[], ChannelGraph | None]
+    window: Window
+    name: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What stays when the window ends.
+
+    Attributes:
+        factors: parameter -> what it is multiplied by (broadcasts to its shape).
+        masks: parameter -> its permanent mask from now on.
+    """
+
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Regularizer(ABC):
@@ -25,6 +58,29 @@ class Regularizer(ABC):
             weights: all parameters of the model by name.
             step: where training stands.
         """
+
+    def prepare(self, site: Site) -> None:  # noqa: B027  (most need to know no more)
+        """Called once, after `bind`: check what can go wrong before training begins."""
+
+    def start(self) -> None:  # noqa: B027
+        """The window begins, or training goes on inside of it."""
+
+    def after_step(self, step: Step) -> None:  # noqa: B027
+        """The optimizer made its step."""
+
+    def finish(self) -> Ending:
+        """The window ends; what was temporary goes."""
+        return Ending()
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers worth a column in the metrics of an epoch, while the window lasts."""
+        return {}
+
+    def before_thinning(self) -> None:  # noqa: B027
+        """Channels are going to be removed."""
+
+    def after_thinning(self, recipe: Recipe | None) -> None:  # noqa: B027
+        """Channels were removed as the recipe says; None if thinning failed and changed nothing."""
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks of what is small enough to be zero now, by parameter. Without a threshold there are none."""

@@ -1,0 +1,67 @@
+"""The hard-concrete distribution of gates.
+
+Louizos, Welling and Kingma 2018, "Learning sparse neural networks through L0 regularization", eq. 9 to 13.
+A binary concrete variable s, stretched to (low, high) and cut to [0, 1], is exactly 0 and exactly 1 with positive
+probability, and yet differentiable in `log_alpha`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HardConcrete:
+    """The distribution of gates with the given temperature and stretch; `log_alpha` is a tensor of any shape.
+
+    Raises:
+        ValueError: the temperature is not positive, or the stretch does not reach beyond 0 and 1.
+    """
+
+    temperature: float = 2 / 3
+    low: float = -0.1
+    high: float = 1.1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature:g}")
+        if self.low >= 0 or self.high <= 1:
+            raise ValueError(f"stretch must reach from below 0 to above 1, not from {self.low:g} to {self.high:g}")
+
+    def location(self, droprate: float) -> float:
+        """The `log_alpha` of a gate whose concrete variable is below 1/2 with probability `droprate` in (0, 1)."""
+        return math.log((1 - droprate) / droprate)
+
+    def sample(self, log_alpha: Tensor, noise: Tensor) -> Tensor:
+        """Gates in [0, 1] (eq. 10 and 11).
+
+        Args:
+            log_alpha: the locations.
+            noise: log u - log(1 - u) for u uniform in (0, 1), of a shape that broadcasts with `log_alpha`.
+        """
+        return self._stretched(torch.sigmoid((noise + log_alpha) / self.temperature))
+
+    def deterministic(self, log_alpha: Tensor) -> Tensor:
+        """The gates of evaluation (eq. 13)."""
+        return self._stretched(torch.sigmoid(log_alpha))
+
+    def open_probability(self, log_alpha: Tensor) -> Tensor:
+        """Probability of a gate that is not 0 (eq. 12)."""
+        return torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
+
+    def full_probability(self, log_alpha: Tensor) -> Tensor:
+        """Probability of a gate that is exactly 1."""
+        return torch.sigmoid(log_alpha - self.temperature * math.log((1 - self.low) / (self.high - 1)))
+
+    def position(self, gate: float) -> float:
+        """The `log_alpha` whose deterministic gate just reaches `gate`, in [0, 1]; at 0 the gate closes below it."""
+        share = (gate - self.low) / (self.high - self.low)
+        return math.log(share / (1 - share))
+
+    def _stretched(self, share: Tensor) -> Tensor:
+        return (share * (self.high - self.low) + self.low).clamp(0, 1)

@@ -1,0 +1,199 @@
+"""L0 regularization: hard-concrete gates on channels, a penalty or a target, and their folding into the parameters."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..arguments import Fraction, Names, NonNegative, Positive, Range
+from ..names import resolve
+from ..registry import register
+from ..steps import Step
+from .base import Ending, Regularizer, Site
+from .budget import Budget
+from .constraint import Constraint, elapsed
+from .gated_channels import GatedChannels
+from .gates import Gates
+from .gating import GatedForward
+from .hard_concrete import HardConcrete
+from .settling import protected, settle
+
+logger = logging.getLogger(__name__)
+
+AIMS = ("strength", "target_sparsity", "target_macs")
+
+
+@register("regularizers")
+@dataclass(eq=False)
+class L0Regularizer(Regularizer):
+    """Gates on the output channels of layers (Louizos et al. 2018), one on each channel, also where layers share it.
+
+    In training mode the gates are drawn anew for each minibatch; in eval mode the network is the deterministic one.
+    When the window ends, gates are multiplied into the parameters, and closed ones become masks. Exactly one of
+    `strength`, `target_sparsity` and `target_macs` says what for.
+
+    Attributes:
+        weights: weights of the convolutions, Linears or norms whose output channels get gates.
+        strength: weight of the penalty, which is the mean probability of a gate that it is not 0.
+        target_sparsity: share of all the network's parameters that thinning shall remove.
+        target_macs: share of the network's multiply-adds that thinning shall leave.
+        droprate_init: probability, at first, of a concrete variable below 1/2; 0.05 starts open on a trained network.
+        gate_lr: learning rate of the gates' own Adam.
+        multiplier_lr: learning rate of the multiplier that enforces a target.
+        ramp: part of the window in which a target is approached; in the rest it is held.
+        temperature: of the concrete distribution.
+        stretch: the interval that the concrete variable is stretched to.
+    """
+
+    weights: Names
+    strength: NonNegative | None = None
+    target_sparsity: Fraction | None = None
+    target_macs: Fraction | None = None
+    droprate_init: Annotated[float, Range(0.001, 0.999)] = 0.5
+    gate_lr: Positive = 0.05
+    multiplier_lr: Positive = 0.1
+    ramp: Fraction = 0.5
+    temperature: Positive = 2 / 3
+    stretch: tuple[float, float] = (-0.1, 1.1)
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        for _, message in self.problems(vars(self), {}):
+            raise ValueError(message)
+        self._distribution = HardConcrete(self.temperature, *self.stretch)
+        self._handles: list[Any] = []
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+        """What a schedule's arguments get wrong together."""
+        given = [name for name in AIMS if args[name] is not None]
+        if len(given) != 1:
+            message = f"give exactly one of {', '.join(AIMS)}, not {' and '.join(given) or 'none'}"
+            yield given[1] if given else "", message
+        low, high = args["stretch"]
+        if low >= 0 or high <= 1:
+            yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`."""
+        self._names = resolve(self.weights, model)
+
+    def prepare(self, site: Site) -> None:
+        """Check that these gates are possible.
+
+        Raises:
+            ValueError: the model cannot be traced, a layer's channels cannot be removed, the target is out of reach, or
+                the window has gaps.
+        """
+        self._site = site
+        window = site.window
+        if len(window.times) != window.end - window.start:
+            raise ValueError(f"{site.name}: gates act at each time of their window: frequency 1, no gaps in a list")
+        self._survey()
+
+    def start(self) -> None:
+        """Put gates on the channels."""
+        self._survey()
+        device = self._site.model.get_parameter(self._channels.layout.names[0]).device
+        seed = (torch.initial_seed() + zlib.crc32(" ".join(self._names).encode())) % 2**63
+        self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
+        self._optimizer = torch.optim.Adam([self._gates.log_alpha], self.gate_lr, fused=True)
+        self._handles = GatedForward(self._channels.layout, self._gates).install(self._site.model)
+
+    def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
+        """The strength x mean open probability, or multiplier x violation of the target."""
+        probabilities = self._gates.open_probabilities()
+        if self._constraint is None:
+            return probabilities.mean() * (self.strength or 0.0)
+        return self._constraint.term(probabilities, elapsed(self._site.window, step))
+
+    def after_step(self, step: Step) -> None:
+        """Adam on the gates (not where a gradient is not finite, as loss scaling has it), then the multiplier."""
+        gradient = self._gates.log_alpha.grad
+        if gradient is None:
+            return
+        self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._constraint is not None:
+            self._constraint.update()
+
+    def finish(self) -> Ending:
+        """Take the hooks off; the gates become factors, the closed ones masks of all that makes their channels."""
+        with torch.no_grad():
+            settle(self._gates, self._channels, self._constraint, self._site.name)
+            values = self._gates.deterministic()
+        self._remove()
+        return Ending(self._channels.factors(values), self._channels.masks(values > 0))
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Penalty, expected and present sparsity of the network, open gates, mean gate, multiplier of a target."""
+        probabilities, values = self._gates.open_probabilities(), self._gates.deterministic()
+        numbers = {
+            "penalty": probabilities.mean().item(),
+            "expected_sparsity": 1 - self._sizes.share(probabilities).item(),
+            "gated_sparsity": 1 - self._sizes.share((values > 0).to(values)).item(),
+            "open_gates": int((values > 0).sum()),
+            "mean_gate": values.mean().item(),
+        }
+        if self._constraint is not None:
+            numbers["multiplier"] = self._constraint.multiplier.item()
+        return numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gates, their optimizer and the multiplier, while the window lasts."""
+        if not self._handles:
+            return {}
+        multiplier = {} if self._constraint is None else self._constraint.state_dict()
+        return {"gates": self._gates.state_dict(), "optimizer": self._optimizer.state_dict(), "constraint": multiplier}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state is of another number of gates.
+        """
+        if not state:
+            return
+        self._gates.load_state_dict(state["gates"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._constraint is not None:
+            self._constraint.load_state_dict(state["constraint"])
+
+    def _survey(self) -> None:
+        """Find the channels, what the network's size depends on, and whether the target can be met."""
+        site, graph = self._site, self._site.graph()
+        if graph is None:
+            raise ValueError(f"{site.name}: gates need channels: CompressionScheduler(model, example_inputs=...)")
+        self._channels = GatedChannels(graph, self._names)
+        layout = self._channels.layout
+        self._sizes = Budget.of_parameters(graph, [name for name, _ in site.model.named_parameters()], layout)
+        self._constraint = None
+        if self.target_sparsity is not None:
+            self._constraint = Constraint(self._sizes, 1 - self.target_sparsity, self.multiplier_lr, self.ramp)
+        elif self.target_macs is not None:
+            budget = Budget.of_macs(graph, layout)
+            self._constraint = Constraint(budget, self.target_macs, self.multiplier_lr, self.ramp)
+        if self._constraint is not None:
+            self._check_reach(self._constraint)
+
+    def _check_reach(self, constraint: Constraint) -> None:
+        least = constraint.budget.share(protected(torch.zeros(len(self._channels)), self._channels).double()).item()
+        if least > constraint.goal:
+            word = f"sparsity {1 - least:.4f}" if self.target_sparsity is not None else f"share {least:.4f} of the MACs"
+            raise ValueError(
+                f"{self._site.name}: the target is out of reach: with one channel left in each gated layer the network "
+                f"has {word}; name more layers in `weights`, or ask for less"
+            )
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
