@@ -2,6 +2,7 @@
 
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
+from .trace import trace
 
 __all__ = [
     "AttributeUse",
@@ -11,4 +12,5 @@ __all__ = [
     "Scale",
     "ThinningError",
     "Use",
+    "trace",
 ]

@@ -104,6 +104,7 @@ class ChannelGraph:
     frozen: Tensor = field(repr=False)
     inexact: Tensor = field(repr=False)
     reasons: tuple[str, ...] = field(repr=False)
+    aliases: dict[str, str] = field(default_factory=dict, repr=False)
     attributes: tuple[AttributeUse, ...] = ()
     other_macs: float = 0.0
 
@@ -121,6 +122,7 @@ class ChannelGraph:
 
     def use(self, name: str, dim: int = 0) -> Use | None:
         """The use of dimension `dim` of parameter `name`; None where its indices are no channels."""
+        name = self.aliases.get(name, name)
         if name not in self.shapes:
             raise ThinningError(f"'{name}' is no parameter or buffer of the traced model")
         if not -len(self.shapes[name]) <= dim < max(1, len(self.shapes[name])):
@@ -131,11 +133,11 @@ class ChannelGraph:
     def channels_of(self, name: str, dim: int = 0) -> Tensor:
         """The channel ids (int64) of the indices of dimension `dim` of parameter `name`, 0 for a frozen one."""
         use = self.use(name, dim)
-        return use.channels if use else torch.zeros(self.shapes[name][dim], dtype=torch.int64)
+        return use.channels if use else torch.zeros(self.shapes[self.aliases.get(name, name)][dim], dtype=torch.int64)
 
     def classes(self) -> list[ChannelClass]:
         """All channels, those with the same uses and the same status together."""
-        from .classes import classes_of  # noqa: PLC0415
+        from .classes import classes_of
 
         return classes_of(self)
 
@@ -146,7 +148,7 @@ class ChannelGraph:
         and the depthwise filters that follow. A channel that several layers produce (a residual sum) is covered only
         along this layer's own chain, unless `whole_class`.
         """
-        from .coverage import coverage_of  # noqa: PLC0415
+        from .coverage import coverage_of
 
         return coverage_of(self, name, indices, dim, whole_class)
 
@@ -156,7 +158,7 @@ class ChannelGraph:
         Weight and bias of every normalisation over the channel; weight and bias of a layer only where no
         normalisation follows it directly.
         """
-        from .coverage import scales_of  # noqa: PLC0415
+        from .coverage import scales_of
 
         return scales_of(self, channels)
 

@@ -1,0 +1,137 @@
+"""One operation of a trace, as its rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .node import Node, attach, node_of
+from .notes import Read
+from .plane import Plane, take_first
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+class Call:
+    """An operation, its arguments and its result `out`; `emit` says which planes the result has."""
+
+    def __init__(self, tracer: Tracer, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+        self.tracer = tracer
+        self.notes = tracer.notes
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.tensors = tensors
+        self.nodes = [node_of(tensor) for tensor in tensors]
+        self.shapes = [tuple(tensor.shape) for tensor in tensors]
+        self.out: Any = None
+        self.same_weight: tuple[str, tuple[int, ...]] | None = None
+        self._emitted: dict[int, tuple[Plane, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """The operation's name, such as "aten.relu"."""
+        return str(getattr(self.func, "overloadpacket", self.func))
+
+    @property
+    def place(self) -> str:
+        """Operation and module, for reasons."""
+        return f"{self.name} in {self.tracer.place()}"
+
+    @property
+    def sized(self) -> bool:
+        """Whether the arguments hold sizes that a model may have hard-coded."""
+        return not any(isinstance(value, Tensor) for value in self.args[1:])
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """A positional or keyword argument."""
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+    def node(self, tensor: Tensor | None) -> Node:
+        """What is known about an input; an empty node for None."""
+        return node_of(tensor) if tensor is not None else Node()
+
+    def set_node(self, tensor: Tensor, node: Node) -> None:
+        """Let `node` be what is known about a tensor that the rule itself made."""
+        attach(tensor, node)
+
+    def tracer_node(self, tensor: Tensor) -> Node:
+        """What is known about an output."""
+        return node_of(tensor)
+
+    def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
+        """The planes of an input, with the values that still hold."""
+        return self.node(tensor).current
+
+    def outputs(self) -> list[Tensor]:
+        """The tensors among the results."""
+        out = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
+        return [item for item in out if isinstance(item, Tensor)]
+
+    def emit(self, planes: Iterable[Plane], out: Tensor | None = None) -> None:
+        """`out` (by default the first result) has these planes."""
+        target = self.outputs()[0] if out is None else out
+        self._emitted[id(target)] = tuple(plane for plane in planes if plane.ids.numel() > 1)
+
+    def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
+        """The channels of these planes can never be removed."""
+        for plane in planes:
+            self.notes.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """Two id tensors of broadcastable shape are the same channels."""
+        self.notes.unite(a, b, f"{self.place}: meets a tensor of fixed size")
+
+    def collapse(self, plane: Plane, dim: int, why: str) -> Plane | None:
+        """The plane of a result that is fixed along `dim`, where `plane` varies.
+
+        Channels that vary along other dimensions too must go together along this one; others are frozen.
+        """
+        if plane.ids.shape[dim] == 1:
+            return plane
+        if len(plane.dims) == 1:
+            self.freeze([plane], why)
+            return None
+        first = plane.ids.narrow(dim, 0, 1)
+        self.unite(plane.ids, first)
+        return take_first(plane, dim).but(leaf=None, origin=None)
+
+    def read(self, plane: Plane, layer: int | None = None, foldable: bool = False) -> None:
+        """A sum runs over these channels: they may go where their value, or all the layer's weights on them, are 0."""
+        value = None if plane.value is None else plane.value.reshape(-1)
+        self.notes.read(Read(plane.ids.reshape(-1), value, layer, foldable))
+
+    def finish(self) -> None:
+        """Attach the emitted planes to the results."""
+        mutable = self.func._schema.is_mutable if hasattr(self.func, "_schema") else False
+        for tensor in self.outputs():
+            planes = self._emitted.get(id(tensor), ())
+            source = self.nodes[0] if self.nodes else None
+            node = Node(planes, weight=self.same_weight)
+            if source is not None and (mutable or getattr(self.func, "is_view", False)):
+                node.cell = source.cell
+                node.cell.version += mutable
+                node.version = node.cell.version
+            attach(tensor, node)
+
+    def weight(self, tensor: Tensor) -> Tensor | None:
+        """The real values of a tensor that is a parameter (perhaps transposed), if values are followed."""
+        known = self.node(tensor).weight
+        if known is None or self.tracer.weights is None:
+            return None
+        real = self.tracer.weights[known[0]]
+        return real.permute(known[1])
+
+    def value_of(self, plane: Plane) -> Tensor | None:
+        """The values of a plane's channels; for a parameter itself they are looked up."""
+        if plane.value is not None or plane.leaf is None or self.tracer.weights is None:
+            return plane.value
+        real = self.tracer.weights[plane.leaf[0]]
+        flat = real.detach().movedim(plane.leaf[1], 0).flatten(1) if real.ndim > 1 else real.detach().unsqueeze(1)
+        constant = (flat == flat[:, :1]).all(1)
+        value = torch.where(constant, flat[:, 0].double(), torch.nan).cpu()
+        return value.reshape(plane.ids.shape) if not bool(value.isnan().all()) else None

@@ -1,0 +1,56 @@
+"""Example inputs and outputs of any shape: tensors in tuples, dicts, dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+
+def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments: a tensor is the only argument, a tuple or list the arguments, a dict keywords."""
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def run(model: nn.Module, example_inputs: Any) -> Any:
+    """Call the model with such inputs."""
+    args, kwargs = arguments(example_inputs)
+    return model(*args, **kwargs)
+
+
+def tensors_of(value: Any, seen: set[int] | None = None) -> list[Tensor]:
+    """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order."""
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor):
+        return [value]
+    if value is None or isinstance(value, (str, bytes, int, float, bool, type, nn.Module)) or id(value) in seen:
+        return []
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = list(value)
+    elif dataclasses.is_dataclass(value):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    else:
+        parts = list(vars(value).values()) if hasattr(value, "__dict__") else []
+    return [tensor for part in parts for tensor in tensors_of(part, seen)]
+
+
+def batch_of(example_inputs: Any) -> int:
+    """The size of the first dimension of the first tensor, 1 without one."""
+    first = next((tensor for tensor in tensors_of(example_inputs) if tensor.ndim), None)
+    return int(first.shape[0]) if first is not None and first.shape[0] else 1
+
+
+def to(example_inputs: Any, device: str | torch.device) -> Any:
+    """The inputs on another device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), example_inputs)

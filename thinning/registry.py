@@ -1,0 +1,36 @@
+"""The table of operation rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .call import Call
+
+Rule = Callable[["Call"], None]
+R = TypeVar("R", bound=Callable[..., None])
+
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*operations: Any) -> Callable[[R], R]:
+    """Register a function as the rule of operations such as `torch.ops.aten.relu` (or one overload of it).
+
+    The function receives a `Call`: it reads the planes of the inputs, unites, freezes or uses channels, and says with
+    `call.emit` which planes the output has. Without `emit` the output has none. A later registration replaces an
+    earlier one, so a model library can bring a rule for its own operation.
+    """
+
+    def register(function: R) -> R:
+        for operation in operations:
+            RULES[operation] = function
+        return function
+
+    return register
+
+
+def rule_of(operation: Any) -> Rule | None:
+    """The rule of an overload, else that of its operation, else None."""
+    found = RULES.get(operation)
+    return found if found is not None else RULES.get(getattr(operation, "overloadpacket", None))

@@ -1,0 +1,5 @@
+"""Compare a second run with the first, operation by operation."""
+
+
+class Replay:
+    """Placeholder."""

@@ -1,0 +1,163 @@
+"""Element-wise operations: what is combined is the same channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from ..call import Call
+from ..node import Node
+from ..plane import Plane
+from ..registry import rule
+
+aten = torch.ops.aten
+PRODUCTS = (aten.mul, aten.mul_)
+QUOTIENTS = (aten.div, aten.div_)
+SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
+
+
+def combine(call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], out: Sequence[int]) -> list[list[Plane]]:
+    """Unite the planes of operands that are broadcast to shape `out`.
+
+    Returns, for each plane of the result, the operands' planes that became it, the first of them with its final ids.
+    """
+    ndim = len(out)
+    shapes = [[1] * (ndim - len(shape)) + list(shape) for shape in shapes]
+    waiting = [[plane.lift(ndim)] for node in nodes for plane in node.current]
+    results = []
+    while waiting:
+        group, dims = waiting.pop(0), set[int]()
+        while True:
+            dims = {dim for plane in group for dim in plane.dims}
+            joined = [other for other in waiting if dims & set(other[0].dims)]
+            if not joined:
+                break
+            waiting = [other for other in waiting if not dims & set(other[0].dims)]
+            group += [plane for other in joined for plane in other]
+        fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(nodes, shapes, strict=True))}
+        if united := _united(call, group, fixed):
+            results.append(united)
+    return results
+
+
+def _fixed(node: Node, shape: Sequence[int], dim: int, ndim: int) -> bool:
+    """The operand has elements of its own along `dim`, and they are no channels."""
+    if shape[dim] == 1 or node.uniform:
+        return False
+    return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in node.planes)
+
+
+def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
+    kept = []
+    for plane in group:
+        left: Plane | None = plane
+        for dim in fixed:
+            left = call.collapse(left, dim, "meets a tensor of fixed size") if left is not None else None
+        kept += [left] if left is not None else []
+    if not kept:
+        return []
+    ids = kept[0].ids
+    for other in kept[1:]:
+        call.unite(ids, other.ids)
+        if other.ids.shape != ids.shape:
+            ids = torch.broadcast_tensors(ids, other.ids)[0]
+    if ids is kept[0].ids:
+        return kept
+    value = None if kept[0].value is None else kept[0].value.expand(ids.shape)
+    return [kept[0].but(ids=ids, value=value), *kept[1:]]
+
+
+def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
+    """One plane for a group of united ones."""
+    if len(group) == 1:
+        return group[0].but(value=value, origin=None)
+    sources = frozenset[int]().union(*(plane.sources for plane in group))
+    return Plane(group[0].ids, value, None, None, sources)
+
+
+def elementwise(call: Call) -> None:
+    """Any element-wise operation, in place or not."""
+    out = call.outputs()[0]
+    if call.func._schema.is_mutable and not call.nodes[0].planes and call.nodes[0].cell.uniform:
+        _into_buffer(call)
+        return
+    groups = combine(call, call.nodes, [t.shape for t in call.tensors], out.shape)
+    _note_roles(call, groups)
+    planes = [merge(group, _value(call, group, out.ndim)) for group in groups]
+    for tensor in call.outputs():
+        call.emit(planes, tensor)
+
+
+def _into_buffer(call: Call) -> None:
+    """Writing into a fresh tensor of constants: its size was chosen by the model."""
+    call.nodes[0].cell.uniform = False
+    for tensor in call.tensors[1:]:
+        call.freeze(call.planes(tensor), "written into a tensor of fixed size")
+
+
+def _note_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
+    packet = getattr(call.func, "overloadpacket", None)
+    role: Any = "scale" if packet in PRODUCTS + QUOTIENTS else "shift" if packet in SUMS else "vector"
+    for group in groups:
+        if len(group) > 1:
+            for plane in group:
+                call.notes.role(plane.leaf, role)
+
+
+def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
+    """Carry the operation out on the known values; anything that meets the unknown is unknown (except 0 x unknown)."""
+    values = [call.value_of(plane) for plane in group]
+    if all(value is None for value in values):
+        return None
+    shape = group[0].ids.shape
+    unknown = torch.tensor(torch.nan, dtype=torch.float64)
+    mine: dict[int, Tensor] = {}
+    for tensor, node in zip(call.tensors, call.nodes, strict=True):
+        mine[id(tensor)] = unknown
+        for plane in node.planes:
+            for member, value in zip(group, values, strict=True):
+                if value is not None and _same(plane.lift(ndim), member):
+                    mine[id(tensor)] = value
+    result = _carry_out(call, mine)
+    if result is None:
+        return None
+    result = torch.broadcast_to(result, shape) if result.ndim <= len(shape) else result.reshape(shape)
+    return result.contiguous() if not bool(result.isnan().all()) else None
+
+
+def _same(plane: Plane, member: Plane) -> bool:
+    return plane.ids is member.ids or bool(set(plane.dims) & set(member.dims))
+
+
+def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
+    args, kwargs = tree_map_only(Tensor, lambda t: mine[id(t)].clone(), (call.args, call.kwargs))
+    kwargs.pop("device", None)
+    try:
+        result = call.func(*args, **kwargs)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return None
+    result = result[0] if isinstance(result, (tuple, list)) else result
+    packet = getattr(call.func, "overloadpacket", None)
+    if packet in PRODUCTS + QUOTIENTS and isinstance(call.args[0], Tensor):
+        tensors = [mine[id(t)] for t in call.tensors[: 1 if packet in QUOTIENTS else 2]]
+        for tensor in tensors:
+            result = torch.where((tensor == 0).expand(result.shape), 0.0, result.double())
+    return result.double()
+
+
+UNTAGGED = (
+    "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise masked_fill_ "
+    "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
+    "zeros_like ones_like full_like empty_like rand_like randn_like fake_quantize_per_tensor_affine"
+)
+POINTWISE = [getattr(aten, name) for name in UNTAGGED.split() if hasattr(aten, name)]
+rule(*POINTWISE)(elementwise)
+
+
+def is_pointwise(operation: Any) -> bool:
+    """Whether torch itself tags the operation as element-wise."""
+    return torch.Tag.pointwise in getattr(operation, "tags", ())

@@ -1,0 +1,118 @@
+"""Runs a model once while integers flow beside its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from .call import Call
+from .node import Cell, Node, attach, node_of
+from .notes import Notes
+from .plane import Plane
+from .registry import Rule, rule_of
+from .replay import Replay
+from .rules import elementwise, fallback
+
+
+class Tracer(TorchDispatchMode):
+    """Gives every parameter and buffer fresh integers and applies the rule of each operation that is carried out.
+
+    `weights` are the real tensors (for values); without them no value is tracked. With `replay` the integers of the
+    parameters are given, and each operation's result is compared with what the first run had.
+    """
+
+    def __init__(self, notes: Notes, weights: Mapping[str, Tensor] | None = None, replay: Replay | None = None) -> None:
+        super().__init__()
+        self.notes = notes
+        self.weights = weights
+        self.replay = replay
+        self.quiet = False
+        self.names: dict[int, str] = {}
+        self.stack: list[tuple[str, nn.Module]] = []
+        self._converted: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def adopt(self, model: nn.Module) -> None:
+        """Give the parameters and buffers of `model` (a copy) their integers."""
+        self.names = {}
+        self.stack = []
+        for name, module in model.named_modules():
+            self.names.setdefault(id(module), name)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            attach(tensor, self._leaf(name, tensor))
+
+    def _leaf(self, name: str, tensor: Tensor) -> Node:
+        planes = []
+        for dim, size in enumerate(tensor.shape):
+            shape = [1] * tensor.ndim
+            shape[dim] = size
+            if size > 1:
+                planes.append(Plane(self.notes.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
+        return Node(tuple(planes), weight=(name, tuple(range(tensor.ndim))))
+
+    def place(self) -> str:
+        """Where the model is: the dotted name and the class of the module whose forward runs."""
+        name, module = self.stack[-1] if self.stack else ("", None)
+        return f"{name or 'the model'} ({type(module).__name__})"
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Carry the operation out and let its rule label the result."""
+        kwargs = kwargs or {}
+        if self.quiet:
+            return func(*args, **kwargs)
+        tensors = _tensors(args, kwargs)
+        if any(t.device.type == "meta" for t in tensors):
+            args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs)) if self._mixed(tensors) else (args, kwargs)
+            tensors = _tensors(args, kwargs)
+        call = Call(self, func, args, kwargs, tensors)
+        if self.replay is not None:
+            self.replay.begin(call)
+        call.out = func(*args, **kwargs)
+        self._label(call)
+        return call.out
+
+    @staticmethod
+    def _mixed(tensors: list[Tensor]) -> bool:
+        return any(t.device.type != "meta" for t in tensors)
+
+    def _to_meta(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            return tensor
+        if id(tensor) not in self._converted:
+            converted = torch.empty_like(tensor, device="meta")
+            attach(converted, Node(cell=Cell(uniform=node_of(tensor).uniform)))
+            self._converted[id(tensor)] = (tensor, converted)
+        return self._converted[id(tensor)][1]
+
+    def _label(self, call: Call) -> None:
+        labelled = any(node.planes for node in call.nodes)
+        if labelled:
+            _rule(call.func)(call)
+            call.finish()
+            if self.replay is not None:
+                self.replay.end(call)
+            else:
+                self.notes.record(call)
+        else:
+            fallback.unlabelled(call)
+
+
+def _rule(operation: Any) -> Rule:
+    found = rule_of(operation)
+    if found is None:
+        found = elementwise.elementwise if elementwise.is_pointwise(operation) else fallback.fallback
+    return found
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found

@@ -1,0 +1,65 @@
+"""Which rows of a weight do nothing, and what a layer makes of constants. All on real weights, touching little of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
+    """Which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all)."""
+    rows = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    if columns is not None and bool(columns.all()):
+        columns = None
+    if columns is not None and not bool(columns.any()):
+        return rows.logical_not().cpu()
+    first = 0 if columns is None else int(columns.nonzero()[0])
+    # A dead row is zero in its first column too; looking there first reads a small part of the weight.
+    some = (weight[:, first].flatten(1) == 0).all(1).nonzero().flatten() if weight.ndim > 1 else rows.nonzero().flatten()
+    if len(some):
+        part = weight[some] if columns is None else weight[some][:, columns.to(weight.device)]
+        rows[some] = (part == 0).flatten(1).all(1)
+    return rows.cpu()
+
+
+def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor | None, padded: bool) -> Tensor | None:
+    """What the outputs of a layer equal whatever its input, NaN where they depend on it; None if they all do.
+
+    `weight` is (outputs, inputs per group, ...), `value` (inputs) the known values of the inputs, `bias` (outputs) the
+    bias. Constants pass exactly only where nothing is padded.
+    """
+    if value is None or groups == 1:
+        result = _group_value(weight, value, padded)
+    elif weight.shape[1] == 1:
+        result = _depthwise_value(weight, value, padded)
+    else:
+        rows, inputs = weight.chunk(groups), value.chunk(groups)
+        result = torch.cat([_group_value(w, v, padded) for w, v in zip(rows, inputs, strict=True)])
+    if bool(result.isnan().all()):
+        return None
+    return result if bias is None else result + bias
+
+
+def _group_value(weight: Tensor, value: Tensor | None, padded: bool) -> Tensor:
+    result = torch.full((len(weight),), torch.nan, dtype=torch.float64)
+    result[zero_rows(weight, None if value is None else value != 0)] = 0.0
+    if value is not None and not padded and bool(((value != 0) & ~value.isnan()).any()):
+        silent = zero_rows(weight, value.isnan()) & result.isnan()
+        rows = weight[silent.to(weight.device)].double().cpu()
+        known = value.nan_to_num(nan=0.0).reshape(1, -1, *[1] * (weight.ndim - 2))
+        result[silent] = (rows * known).flatten(1).sum(1)
+    return result
+
+
+def _depthwise_value(weight: Tensor, value: Tensor, padded: bool) -> Tensor:
+    each = value.repeat_interleave(len(weight) // len(value))
+    total = weight.double().flatten(1).sum(1).cpu() * each
+    if padded:
+        total = torch.where(each == 0, 0.0, torch.nan)
+    total[zero_rows(weight) | (each == 0)] = 0.0
+    return total
+
+
+def add_values(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The sum of known values; unknown where one of them is."""
+    return None if a is None or b is None else a + b
