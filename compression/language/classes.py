@@ -90,10 +90,7 @@ def why_unknown(section: str, name: str) -> str:
 @cache
 def arguments(make: type) -> Mapping[str, Argument]:
     """The arguments of a class that a schedule gives, by name: all but those that the loader itself passes."""
-    try:
-        hints = typing.get_type_hints(make if is_dataclass(make) else make.__init__, include_extras=True)  # type: ignore[misc]
-    except (NameError, TypeError, AttributeError):  # annotations of other people that do not evaluate
-        hints = {}
+    hints = {**(_hints(make) if is_dataclass(make) else {}), **_hints(make.__init__)}  # type: ignore[misc]
     ranges = TORCH_RANGES if make.__module__ == lr_scheduler.__name__ else {}
     return {
         name: Argument(
@@ -110,3 +107,11 @@ def arguments(make: type) -> Mapping[str, Argument]:
 def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the offers (`model`, `optimizer`, `name`) that the constructor takes."""
     return {name: offers[name] for name in inspect.signature(cls).parameters if name in offers}
+
+
+def _hints(of: Any) -> dict[str, Any]:
+    """Annotations, or none where other people's do not evaluate."""
+    try:
+        return typing.get_type_hints(of, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}

@@ -238,6 +238,8 @@ def split(weights: Mapping[str, int], row: Row, style: int) -> dict[int, list[st
     for i, (_, cls, args) in enumerate(row.instances):
         pool = deep if args.get("group_type") == "Blocks" or "Group" in cls else convolutions[1:]
         share = pool[i % 4 :: 4] or pool[:1]
+        if "group_dependency" in args:  # all must have as many structures as the first
+            share = [name for name in convolutions if name.startswith("layer1.")]
         names = last if args.get("group_type") == "Rows" else slim if cls == "L1Regularizer" else share
         shares[i] = [spell(name, style) for name in names]
     return shares
