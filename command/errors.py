@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from potstill.compression import CheckpointError
-from potstill.compression.schedule import ScheduleError
+from potstill.compression.schedule import PluginError, ScheduleError
 from potstill.models import ModelError
 from potstill.models.datasets import DatasetError
 from potstill.thinning import ThinningError
@@ -21,7 +21,16 @@ class TrainingError(RuntimeError):
     """Training cannot go on."""
 
 
-USER_ERRORS = (CheckpointError, DatasetError, ModelError, ScheduleError, ThinningError, TrainingError, UsageError)
+USER_ERRORS = (
+    CheckpointError,
+    DatasetError,
+    ModelError,
+    PluginError,
+    ScheduleError,
+    ThinningError,
+    TrainingError,
+    UsageError,
+)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from potstill.compression import load_checkpoint
 from potstill.models import model_names
@@ -18,9 +18,16 @@ MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
 FORMS = ("text", "csv", "markdown", "json")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser; abbreviations of long options are allowed, as they always were."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="compress-classifier",
         description="Train an image classifier under a compression schedule, thin it, prove it stayed the same.",
     )

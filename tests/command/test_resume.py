@@ -12,7 +12,8 @@ from potstill.compression import load_checkpoint
 SCHEDULE = """
 pruners:
   agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.6, weights: [fc1.weight, conv2.weight]}
-  filters: {class: L1RankedStructureParameterPruner_AGP, initial_sparsity: 0, final_sparsity: 0.4, weights: [conv1.weight]}
+  filters:
+    {class: L1RankedStructureParameterPruner_AGP, initial_sparsity: 0, final_sparsity: 0.4, weights: [conv1.weight]}
 regularizers:
   lasso: {class: L1Regularizer, reg_regims: {fc2.weight: 1e-4}, threshold_criteria: Max}
 lr_schedulers:
