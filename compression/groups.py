@@ -7,11 +7,19 @@ an output, in pruners, regularizers and tables alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+RankedGroup = Literal["2D", "3D", "Filters", "Channels", "Rows", "Cols", "Blocks", "Coupled"]
+"""The groups of which a weight has many, so that they can be ranked."""
+PlainGroup = Literal["2D", "3D", "Filters", "Channels", "Rows", "Cols", "4D"]
+"""The groups that need nothing but the weight."""
 
 
 @dataclass(frozen=True)
@@ -19,38 +27,55 @@ class Group:
     """A way to split weights.
 
     Attributes:
-        split: weight -> (structures, elements of each).
-        whole: (structures, elements) -> the weight's shape; takes the weight's shape too.
-        ranks: what numbers of dimensions a weight may have.
-        shape: weight's shape -> shape of the array of its structures.
+        kept: the dimensions of a weight that count its structures; a structure runs along all others.
+        min_rank: how many dimensions a weight needs.
+        output: whether a structure is all that makes one output channel.
+        block: sizes of the block that is one index of each dimension, from the first on; 1 for those left out.
     """
 
-    split: Callable[[Tensor], Tensor]
-    shape: Callable[[torch.Size], tuple[int, ...]]
+    kept: tuple[int, ...]
     min_rank: int
     output: bool = False
+    block: tuple[int, ...] = ()
 
-    def expand(self, keep: Tensor, shape: torch.Size) -> Tensor:
-        """One value per structure, spread over the weight: a tensor that broadcasts to its shape."""
-        return keep.reshape(self.shape(shape))
+    def view(self, weight: Tensor) -> Tensor:
+        """The weight with its blocks' insides as dimensions of their own: without a block the weight itself."""
+        return weight.reshape(self._split_shape(weight.shape)) if self.block else weight
+
+    def inside(self, rank: int) -> tuple[int, ...]:
+        """The dimensions of `view` that a structure runs along, for a weight of `rank` dimensions."""
+        if self.block:
+            return tuple(range(1, 2 * rank, 2))
+        return tuple(dim for dim in range(rank) if dim not in self.kept)
+
+    def split(self, weight: Tensor) -> Tensor:
+        """The structures of a weight: (structures, elements of each)."""
+        view, inside = self.view(weight), self.inside(weight.dim())
+        outside = [dim for dim in range(view.dim()) if dim not in inside]
+        return view.permute(*outside, *inside).reshape(self.count(weight.shape), -1)
+
+    def count(self, shape: torch.Size) -> int:
+        """How many structures a weight has."""
+        sizes, inside = self._split_shape(shape) if self.block else tuple(shape), self.inside(len(shape))
+        return prod(size for dim, size in enumerate(sizes) if dim not in inside)
+
+    def expand(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """One value per structure, spread over a weight: a tensor of its shape."""
+        sizes, inside = self._split_shape(shape) if self.block else tuple(shape), self.inside(len(shape))
+        thin = [1 if dim in inside else size for dim, size in enumerate(sizes)]
+        return values.reshape(thin).expand(sizes).reshape(shape)
+
+    def _split_shape(self, shape: torch.Size) -> tuple[int, ...]:
+        block = (*self.block, *[1] * (len(shape) - len(self.block)))
+        return tuple(part for size, step in zip(shape, block, strict=True) for part in (size // step, step))
 
 
-def _filters(weight: Tensor) -> Tensor:
-    return weight.flatten(1)
-
-
-def _channels(weight: Tensor) -> Tensor:
-    return weight.transpose(0, 1).flatten(1)
-
-
-FILTERS = Group(_filters, lambda s: (s[0], *[1] * (len(s) - 1)), min_rank=2, output=True)
-CHANNELS = Group(_channels, lambda s: (1, s[1], *[1] * (len(s) - 2)), min_rank=2)
-KERNELS = Group(lambda w: w.flatten(2).flatten(0, 1), lambda s: (s[0], s[1], *[1] * (len(s) - 2)), min_rank=3)
-LAYER = Group(lambda w: w.flatten()[None], lambda s: (1,) * len(s), min_rank=1)
-ELEMENTS = Group(lambda w: w.reshape(-1, 1), tuple, min_rank=1)
+FILTERS = Group((0,), min_rank=2, output=True)
+CHANNELS = Group((1,), min_rank=2)
+KERNELS = Group((0, 1), min_rank=3)
+LAYER = Group((), min_rank=1)
 
 GROUPS: dict[str, Group] = {
-    "Element": ELEMENTS,
     "2D": KERNELS,
     "3D": FILTERS,
     "Filters": FILTERS,
@@ -61,9 +86,52 @@ GROUPS: dict[str, Group] = {
 }
 
 
-def rank_problem(group_type: str, name: str, shape: torch.Size) -> str | None:
+def find_group(group_type: str, kwargs: Mapping[str, Any] | None = None) -> Group:
+    """The group of a name; `Blocks` takes `kwargs: {block_shape: [filters, channels, height, width]}`.
+
+    Raises:
+        ValueError: there is no such group, or its `kwargs` are not its own.
+    """
+    problem = kwargs_problem(group_type, kwargs)
+    if problem:
+        raise ValueError(problem)
+    if kwargs:
+        return Group((), min_rank=len(kwargs["block_shape"]), block=tuple(kwargs["block_shape"]))
+    if group_type not in GROUPS:
+        raise ValueError(f"no group type {group_type!r} here: one of {', '.join(GROUPS)}")
+    return GROUPS[group_type]
+
+
+def oriented(group: Group, name: str, model: nn.Module) -> Group:
+    """The group as it lies in a parameter: a transposed convolution stores (inputs, outputs, ...)."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(owner, _ConvTransposeNd) and len(group.kept) == 1:
+        return replace(group, kept=(1 - group.kept[0],))
+    return group
+
+
+def kwargs_problem(group_type: str, kwargs: Mapping[str, Any] | None) -> str | None:
+    """What is wrong with the `kwargs` of a group, or None."""
+    if group_type != "Blocks":
+        return f"kwargs are for Blocks; {group_type} takes none" if kwargs else None
+    shape = (kwargs or {}).get("block_shape")
+    whole = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) >= 1
+    if kwargs is None or set(kwargs) != {"block_shape"} or not whole:
+        return "Blocks needs kwargs: {block_shape: [filters, channels, height, width]} and nothing else"
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        return f"block_shape must be whole numbers above 0, not {list(shape)}"
+    return None
+
+
+def shape_problem(group: Group, what: str, name: str, shape: torch.Size) -> str | None:
     """Why a weight cannot be split so, or None where it can."""
-    needed = GROUPS[group_type].min_rank
-    if len(shape) >= needed:
-        return None
-    return f"{group_type} needs a weight of {needed} dimensions or more; {name} has shape {tuple(shape)}"
+    if len(shape) < group.min_rank:
+        return f"{what} needs a weight of {group.min_rank} dimensions or more; {name} has shape {tuple(shape)}"
+    if any(size % step for size, step in zip(shape, group.block, strict=False)):
+        return f"blocks of {list(group.block)} do not divide {name} of shape {tuple(shape)}"
+    return None
+
+
+def rank_problem(group_type: str, name: str, shape: torch.Size) -> str | None:
+    """Why a weight cannot be split into the named groups, or None where it can."""
+    return shape_problem(GROUPS[group_type], group_type, name, shape)

@@ -24,7 +24,10 @@ Mode = Literal["hard", "forward", "copy"]
 
 @dataclass
 class OwnedMask:
-    """One owner's mask of one parameter: a tensor of its shape and dtype, 0 where it hides and 1 elsewhere."""
+    """One owner's mask of one parameter: a tensor of its shape and dtype, 0 where it hides and 1 elsewhere.
+
+    In `copy` mode what survives may be scaled by another factor than 1.
+    """
 
     mask: Tensor
     mode: Mode = "hard"
@@ -65,6 +68,28 @@ class ParameterMask:
         return any(owned.mode == "copy" for owned in self.owners.values())
 
 
+@dataclass
+class _Plan:
+    """What the fused passes work on, made once after each change of masks: lists of equal length side by side."""
+
+    hard: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    soft: tuple[list[Tensor], list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], [], []))
+    copies: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    gradients: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, parameter: Tensor, entry: ParameterMask) -> None:
+        """Enter a parameter under each pass that concerns it."""
+        hard, gradient, mask = entry.hard, entry.gradient_mask, entry.mask
+        if hard is not None:
+            _append(self.hard, parameter, hard)
+        if gradient is not None:
+            self.gradients.append((parameter, gradient))
+        if entry.is_soft and entry.dense is not None and mask is not None:
+            _append(self.soft, parameter, entry.dense, mask)
+            if entry.keeps_copy:
+                _append(self.copies, parameter, entry.dense)
+
+
 class Masks(Mapping[str, ParameterMask]):
     """The `zeros_mask_dict`: a `ParameterMask` for every named parameter of a model.
 
@@ -75,7 +100,7 @@ class Masks(Mapping[str, ParameterMask]):
         """Start without masks."""
         self._parameters = dict(model.named_parameters())
         self._masks = {name: ParameterMask(name) for name in self._parameters}
-        self._forget_plans()
+        self._plan: _Plan | None = None
 
     def __getitem__(self, name: str) -> ParameterMask:
         """The masks of a parameter."""
@@ -89,47 +114,51 @@ class Masks(Mapping[str, ParameterMask]):
         """The number of parameters."""
         return len(self._masks)
 
+    @torch.no_grad()
     def set(self, owner: str, name: str, mask: Tensor, mode: Mode = "hard", stops_gradient: bool = True) -> None:
         """Give the owner's mask of a parameter a new value and apply it.
+
+        Where a mask holds factors other than 0 and 1 they scale what survives: in `copy` mode at each forward pass, in
+        the other modes once, now (they have no unscaled values to start from the next time).
 
         Args:
             owner: who sets it; other owners' masks stay.
             name: the parameter.
-            mask: 0 (hide) or 1 (keep) per element, any dtype, the parameter's shape.
+            mask: 0 (hide) or 1 (keep) per element, or a factor, any dtype, the parameter's shape.
             mode: see `Mode`.
             stops_gradient: whether gradients of hidden elements are zeroed before the optimizer's step.
 
         Raises:
             ValueError: the shape is another one, or a value is not finite.
         """
-        parameter = self._parameters[name]
+        entry, parameter = self._masks[name], self._parameters[name]
         if mask.shape != parameter.shape:
             raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameter.shape)}")
-        mask = mask.detach().to(parameter)
-        if not torch.isfinite(mask).all():
-            raise ValueError(f"mask of {name} by {owner} has values that are not finite")
-        self._masks[name].owners[owner] = OwnedMask(mask.contiguous(), mode, stops_gradient)
-        self._forget_plans()
-        self._remask(name)
+        own = torch.empty_like(parameter).copy_(mask)  # strides like the parameter's: the fused passes need that
+        if mask.dtype != torch.bool and not _is_binary(own):
+            if not torch.isfinite(own).all():
+                raise ValueError(f"mask of {name} by {owner} has values that are not finite")
+            if mode != "copy":
+                self.dense(name).mul_(own.where(own != 0, 1))
+                own = (own != 0).to(own)
+        if mode != "hard" and entry.dense is None:
+            entry.dense = parameter.detach().clone()
+        entry.owners[owner] = OwnedMask(own, mode, stops_gradient)
+        self._remask(entry, parameter)
 
+    @torch.no_grad()
     def drop(self, owner: str) -> None:
         """Forget all masks of an owner; where a dense copy is kept, the hidden values come back."""
         for name, entry in self._masks.items():
             if entry.owners.pop(owner, None) is not None:
-                self._remask(name)
-                if not entry.is_soft:
-                    entry.dense = None
-        self._forget_plans()
+                self._remask(entry, self._parameters[name])
 
+    @torch.no_grad()
     def harden(self, owner: str) -> None:
         """Make the owner's masks permanent."""
         for name, entry in self._masks.items():
             if owner in entry.owners:
-                entry.owners[owner] = OwnedMask(entry.owners[owner].mask)
-                self._remask(name)
-                if not entry.is_soft:
-                    entry.dense = None
-        self._forget_plans()
+                self.set(owner, name, entry.owners[owner].mask)
 
     def of(self, owner: str) -> dict[str, Tensor]:
         """The owner's masks by parameter."""
@@ -140,62 +169,51 @@ class Masks(Mapping[str, ParameterMask]):
         return self._masks.values()
 
     def dense(self, name: str) -> Tensor:
-        """The values a pruner ranks: the dense copy where one is kept, else the parameter's own."""
+        """The values that pruners rank and optimizers update: the dense copy where one is kept, else the parameter's.
+
+        Who changes them in place calls `refresh` afterwards.
+        """
         kept = self._masks[name].dense
         return self._parameters[name].detach() if kept is None else kept
 
     @torch.no_grad()
+    def replace(self, name: str, values: Tensor) -> None:
+        """Give a parameter new dense values; masks go on to hide what they hide."""
+        self.dense(name).copy_(values)
+        self._remask(self._masks[name], self._parameters[name])
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make the parameters follow their dense copies."""
+        parameters, dense, masks = self._planned().soft
+        if parameters:
+            torch._foreach_copy_(parameters, dense)
+            torch._foreach_mul_(parameters, masks)
+
+    @torch.no_grad()
     def apply(self) -> None:
         """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
-        parameters, masks, soft = self._apply_plan()
+        plan = self._planned()
+        if plan.hard[0]:
+            torch._foreach_mul_(*plan.hard)
+        parameters, dense, masks = plan.soft
         if parameters:
+            torch._foreach_copy_(dense, parameters)
             torch._foreach_mul_(parameters, masks)
-        for name in soft:
-            entry, parameter = self._masks[name], self._parameters[name]
-            entry.dense = parameter.detach().clone()
-            parameter.mul_(entry.mask)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zero the gradients of what is hidden for good: before an optimizer step."""
-        if self._gradient_plan is None:
-            pairs = [(self._parameters[name], entry.gradient_mask) for name, entry in self._masks.items()]
-            self._gradient_plan = [(p, m) for p, m in pairs if m is not None]
-        live = [(p.grad, m) for p, m in self._gradient_plan if p.grad is not None]
+        live = [(p.grad, mask) for p, mask in self._planned().gradients if p.grad is not None]
         if live:
-            torch._foreach_mul_([g for g, _ in live], [m for _, m in live])
+            torch._foreach_mul_([gradient for gradient, _ in live], [mask for _, mask in live])
 
     @torch.no_grad()
     def restore_dense(self) -> None:
         """Put the dense copies back: before an optimizer step."""
-        for name in self._apply_plan()[2]:
-            entry = self._masks[name]
-            if entry.keeps_copy and entry.dense is not None:
-                self._parameters[name].copy_(entry.dense)
-
-    @torch.no_grad()
-    def _remask(self, name: str) -> None:
-        entry, parameter = self._masks[name], self._parameters[name]
-        if entry.is_soft and entry.dense is None:
-            entry.dense = parameter.detach().clone()
-        if entry.dense is not None:
-            if entry.hard is not None:
-                entry.dense.mul_(entry.hard)
-            parameter.copy_(entry.dense)
-        if entry.mask is not None:
-            parameter.mul_(entry.mask)
-
-    def _apply_plan(self) -> tuple[list[Tensor], list[Tensor], list[str]]:
-        if self._plan is None:
-            hard = [(self._parameters[name], entry.hard) for name, entry in self._masks.items()]
-            pairs = [(p, m) for p, m in hard if m is not None]
-            soft = [name for name, entry in self._masks.items() if entry.is_soft]
-            self._plan = [p for p, _ in pairs], [m for _, m in pairs], soft
-        return self._plan
-
-    def _forget_plans(self) -> None:
-        self._plan: tuple[list[Tensor], list[Tensor], list[str]] | None = None
-        self._gradient_plan: list[tuple[Tensor, Tensor]] | None = None
+        parameters, dense = self._planned().copies
+        if parameters:
+            torch._foreach_copy_(parameters, dense)
 
     def reshape(self, select: Mapping[str, Any]) -> None:
         """After thinning, keep of each mask and dense copy what was kept of its parameter.
@@ -208,7 +226,7 @@ class Masks(Mapping[str, ParameterMask]):
             for owned in entry.owners.values():
                 owned.mask = shrink(owned.mask).contiguous()
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
-        self._forget_plans()
+        self._plan = None
 
     def state_dict(self) -> dict[str, Any]:
         """All masks with their owners and modes, and the dense copies: tensors and plain data."""
@@ -229,11 +247,38 @@ class Masks(Mapping[str, ParameterMask]):
         if unknown:
             raise ValueError(f"masks of parameters that the model does not have: {', '.join(sorted(unknown))}")
         self._masks = {name: ParameterMask(name) for name in self._parameters}
-        for name, tensor in state["dense"].items():
-            self._masks[name].dense = tensor.to(self._parameters[name], copy=True)
+        self._plan = None
         for name, owners in state["masks"].items():
+            if name in state["dense"]:
+                parameter = self._parameters[name].detach()
+                self._masks[name].dense = torch.empty_like(parameter).copy_(state["dense"][name])
             for owner, packed in owners.items():
                 self.set(owner, name, packed["mask"], packed["mode"], packed["stops_gradient"])
+
+    def _remask(self, entry: ParameterMask, parameter: Tensor) -> None:
+        """Give the parameter its masked values, and forget a dense copy that nobody needs any more."""
+        self._plan = None
+        if entry.dense is not None:
+            if entry.hard is not None:
+                entry.dense.mul_(entry.hard)
+            parameter.copy_(entry.dense)
+        if entry.mask is not None:
+            parameter.mul_(entry.mask)
+        if not entry.is_soft:
+            entry.dense = None
+
+    def _planned(self) -> _Plan:
+        if self._plan is None:
+            self._plan = _Plan()
+            for name, entry in self._masks.items():
+                if entry.owners:
+                    self._plan.add(self._parameters[name], entry)
+        return self._plan
+
+
+def _append(lists: tuple[list[Tensor], ...], *tensors: Tensor) -> None:
+    for known, tensor in zip(lists, tensors, strict=True):
+        known.append(tensor)
 
 
 def _product(masks: list[Tensor]) -> Tensor | None:
@@ -245,8 +290,11 @@ def _product(masks: list[Tensor]) -> Tensor | None:
     return result
 
 
+def _is_binary(mask: Tensor) -> bool:
+    return bool(((mask == 0) | (mask == 1)).all())
+
+
 def _packed(owned: OwnedMask) -> dict[str, Any]:
     """One byte an element where the mask is 0 or 1, as nearly all are."""
-    binary = bool(((owned.mask == 0) | (owned.mask == 1)).all())
-    mask = owned.mask.bool() if binary else owned.mask
+    mask = owned.mask.bool() if _is_binary(owned.mask) else owned.mask
     return {"mask": mask, "mode": owned.mode, "stops_gradient": owned.stops_gradient}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 Rate = Callable[[float], float]
 
@@ -18,3 +19,10 @@ def agp(initial: float, final: float) -> Rate:
     Zhu and Gupta 2017, "To prune, or not to prune", equation 1: s_t = s_f + (s_i - s_f) (1 - progress)^3.
     """
     return lambda progress: final + (initial - final) * (1 - progress) ** 3
+
+
+def falling(args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """The problem of a gradual pruner whose final sparsity is not above its initial one."""
+    initial, final = args["initial_sparsity"], args["final_sparsity"]
+    if final <= initial:
+        yield "final_sparsity", f"{final:g} must be above initial_sparsity {initial:g}"

@@ -56,6 +56,9 @@ class CompressionScheduler:
         self.policies: list[ScheduledTrainingPolicy] = []
         self.recipes: list[Recipe] = []
         self._graph: ChannelGraph | None = None
+        self._told = False
+        self._now: Moment | None = None
+        self._acting: list[ScheduledTrainingPolicy] = []
 
     @property
     def zeros_mask_dict(self) -> Masks:
@@ -96,6 +99,7 @@ class CompressionScheduler:
             raise ValueError(f"a policy called {name} exists already")
         policy.bind(self, window, name)
         self.policies.append(policy)
+        self._now = None
 
     def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
         """Call all hooks from the optimizer's own steps, instead of from the training loop (see `Attachment`)."""
@@ -104,6 +108,7 @@ class CompressionScheduler:
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
+        self._close(moment, "epoch")
         for policy in self._active(moment.step, by_epoch=True):
             policy.on_epoch_begin(moment)
 
@@ -111,8 +116,9 @@ class CompressionScheduler:
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
         """Before the forward pass: masks by minibatch, thinning."""
-        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
-        for policy in self._active(moment.step):
+        moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
+        self._close(moment, "minibatch")
+        for policy in self._acting:
             policy.on_minibatch_begin(moment)
 
     def before_backward_pass(
@@ -129,9 +135,9 @@ class CompressionScheduler:
         Returns:
             The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
         """
-        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         components: list[LossComponent] = []
-        for policy in self._active(moment.step):
+        for policy in self._acting:
             result = policy.before_backward_pass(moment, loss)
             if result is not None:
                 loss, parts = result
@@ -142,19 +148,19 @@ class CompressionScheduler:
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
         """After the backward pass: gradients of pruned weights stop here, dense copies come back for the optimizer."""
-        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         self.masks.mask_gradients()
         self.masks.restore_dense()
-        for policy in self._active(moment.step):
+        for policy in self._acting:
             policy.before_parameter_optimization(moment)
 
     def on_minibatch_end(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
         """After the optimizer's step: masks are applied, whether a policy is active or not."""
-        moment = Moment(Step(epoch, minibatch_id, minibatches_per_epoch), optimizer)
+        moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         self.masks.apply()
-        for policy in self._active(moment.step):
+        for policy in self._acting:
             policy.on_minibatch_end(moment)
 
     def on_epoch_end(
@@ -174,7 +180,9 @@ class CompressionScheduler:
         """Which slices of which parameters are the same channel; None (with a warning) without `example_inputs`."""
         if self._graph is None:
             if self.example_inputs is None:
-                logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
+                if not self._told:
+                    logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
+                self._told = True
                 return None
             self._graph = trace(self.model, self.example_inputs)
         return self._graph
@@ -239,6 +247,22 @@ class CompressionScheduler:
         for policy in self.policies:
             if policy.name in state["policies"]:
                 policy.load_state_dict(state["policies"][policy.name])
+
+    def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
+        """The moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""
+        now = self._now
+        if now is None or now.optimizer is not optimizer or now.step.at != (epoch, minibatch, per_epoch):
+            self._now = now = Moment(Step(epoch, minibatch, per_epoch), optimizer)
+            self._acting = self._active(now.step)
+        return now
+
+    def _close(self, moment: Moment, unit: str) -> None:
+        """Tell policies that their window is over: where it ends, and again at each epoch's begin."""
+        for policy in self.policies:
+            window, step = policy.window, moment.step
+            comes = step.minibatch == 0 or window.position(step) == window.end
+            if comes and window.unit == unit and window.over(step):
+                policy.after_window(moment)
 
     def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
         """The policies whose window covers the step; at epoch hooks only those that count epochs."""

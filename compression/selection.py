@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+Rounding = Literal["floor", "round", "ceil"]
+ROUNDINGS: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round, "ceil": math.ceil}
+SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996
 
-def count(level: float, total: int) -> int:
-    """How many of `total` a sparsity takes: floor(level x total), safe against 0.3 x 10 = 2.9999...."""
-    return min(total, int(level * total + 1e-9))
+
+def count(level: float, total: int, rounding: Rounding = "floor", multiple: int = 1) -> int:
+    """How many of `total` a sparsity takes: level x total, rounded, then rounded down to a multiple.
+
+    Only a level of 1 takes all of them.
+    """
+    wanted = level * total
+    nearest = round(wanted)
+    number = nearest if abs(wanted - nearest) < SLACK else ROUNDINGS[rounding](wanted)
+    number = min(total, number) // multiple * multiple
+    return number - multiple if number == total and level < 1 else number
 
 
 def keep_highest(scores: Tensor, prune: int, alive: Tensor | None = None) -> Tensor:

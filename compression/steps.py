@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 
@@ -14,6 +15,11 @@ class Step:
     epoch: int
     minibatch: int = 0
     minibatches_per_epoch: int = 1
+
+    @property
+    def at(self) -> tuple[int, int, int]:
+        """The step as a tuple."""
+        return self.epoch, self.minibatch, self.minibatches_per_epoch
 
     @property
     def index(self) -> int:
@@ -58,7 +64,7 @@ class Window:
         Raises:
             ValueError: there are none, one is negative, or they do not rise.
         """
-        if not times or times[0] < 0 or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+        if not times or times[0] < 0 or any(b <= a for a, b in pairwise(times)):
             raise ValueError(f"a list of times must be rising and not empty, not {list(times)}")
         return cls(tuple(times), unit, times[-1] + 1)
 
@@ -83,6 +89,10 @@ class Window:
     def ends(self, step: Step) -> bool:
         """Whether the step is the last at which the policy is active."""
         return self.position(step) == self.last and (self.unit == "minibatch" or step.last_of_epoch)
+
+    def over(self, step: Step) -> bool:
+        """Whether the step lies behind the window."""
+        return self.position(step) >= self.end
 
     def progress(self, step: Step) -> float:
         """How far the window is: 0 at its first time, 1 at its last (1 where there is only one)."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from torch import Tensor
+
+from potstill.thinning import Recipe
 
 from ..arguments import Levels, Range
 from ..masks import Mode
 from ..pruners import Pruner, View
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy
+from .overlap import warn_of_overlap
+from .weights import DenseWeights, FoldedWeights
 
 if TYPE_CHECKING:
     from ..scheduler import CompressionScheduler
@@ -22,14 +29,15 @@ class PrunerArgs:
 
     Attributes:
         levels: sparsities by parameter for this policy, for pruners that take levels.
-        keep_mask: when the window ends, make soft masks permanent.
+        keep_mask: at the last of the window's times, make soft masks permanent.
         mini_batch_pruning_frequency: inside active epochs, compute the masks anew whenever the number of minibatches
             since the start of training is a multiple of this (0: only at the beginning of the epoch).
         mask_on_forward_only: soft masks: hidden weights are zero in the forward pass and can come back.
         mask_gradients: soft masks stop the gradients of what they hide.
         use_double_copies: soft masks keep a dense copy, which the optimizer updates.
         discard_masks_at_minibatch_end: this policy's masks last for one minibatch.
-        skip_first_minibatch: compute the first masks one minibatch late, for pruners that need gradients.
+        skip_first_minibatch: compute the first masks one minibatch late, for pruners that need gradients (where the
+            window counts minibatches: at its second time).
         fold_batchnorm: rank convolutions by their weights multiplied with the scale of the BatchNorm behind them.
     """
 
@@ -58,7 +66,11 @@ class PrunerArgs:
 
 
 class PruningPolicy(ScheduledTrainingPolicy):
-    """Computes a pruner's masks at the window's times and puts them into the scheduler's masks."""
+    """Computes a pruner's masks at the window's times and puts them into the scheduler's masks.
+
+    Hard masks stay after the window. Soft ones last until its end (exclusive), and then the weights are dense again,
+    unless `keep_mask` makes them hard: a soft window between dense training is dense-sparse-dense (Han et al. 2017).
+    """
 
     def __init__(self, pruner: Pruner, args: PrunerArgs | None = None) -> None:
         """Take the pruner and how its masks behave."""
@@ -68,14 +80,17 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Join a scheduler; the pruner resolves its names.
 
         Raises:
-            ValueError: a name matches no parameter.
+            ValueError: a name matches no parameter, or an argument needs what the scheduler was not given.
         """
+        if self.args.fold_batchnorm and scheduler.example_inputs is None:
+            raise ValueError("fold_batchnorm needs to know what follows what: give CompressionScheduler example_inputs")
         super().bind(scheduler, window, name)
         self.pruner.bind(scheduler.model)
+        warn_of_overlap(scheduler.policies, self)
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Compute the masks of an epoch."""
-        if self.window.unit == "epoch" and not self._waits():
+        if self.window.unit == "epoch" and not self._first(moment.step):
             self._prune(moment.step)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
@@ -87,8 +102,24 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Discard or keep masks."""
         if self.args.discard_masks_at_minibatch_end:
             self.scheduler.masks.drop(self.name)
-        if self.args.keep_mask and self.window.ends(moment.step):
-            self.scheduler.masks.harden(self.name)
+        if self.window.ends(moment.step):
+            self.pruner.release()
+            if self.args.keep_mask:
+                self.scheduler.masks.harden(self.name)
+
+    def after_window(self, moment: Moment) -> None:
+        """Soft masks end with the window, unless they were kept."""
+        if self.args.mask_on_forward_only and not self.args.keep_mask:
+            self.scheduler.masks.drop(self.name)
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the pruner acts on."""
+        return self.pruner.targets()
+
+    def after_thinning(self, recipe: Recipe | None) -> None:
+        """Let the pruner forget what has the old shapes."""
+        if recipe is not None:
+            self.pruner.after_thinning()
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's own state."""
@@ -98,46 +129,41 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Take back the pruner's own state."""
         self.pruner.load_state_dict(state)
 
-    def _waits(self) -> bool:
-        return self.args.skip_first_minibatch and not self.scheduler.masks.of(self.name)
+    def _first(self, step: Step) -> bool:
+        """Whether these would be the first masks, where they are to come one minibatch late."""
+        return self.args.skip_first_minibatch and self.window.position(step) == self.window.start
 
     def _due(self, step: Step) -> bool:
         if self.window.unit == "minibatch":
-            return not (self._waits() and step.index == self.window.start)
+            return not self._first(step)
         if step.minibatch == 0:
             return False
-        if self._waits():
-            return True
         every = self.args.mini_batch_pruning_frequency
-        return every > 0 and step.index % every == 0
+        return (self._first(step) and step.minibatch == 1) or (every > 0 and step.index % every == 0)
 
     def _prune(self, step: Step) -> None:
-        masks = self.scheduler.masks
+        masks, mode = self.scheduler.masks, self.args.mode
+        weights: Mapping[str, Tensor] = DenseWeights(masks)
+        if self.args.fold_batchnorm:
+            weights = FoldedWeights(weights, self.scheduler)
         view = View(
             step=step,
             window=self.window,
-            weights=_Dense(self.scheduler),
+            weights=weights,
             masks=masks.of(self.name),
             model=self.scheduler.model,
             graph=self.scheduler.graph,
             levels=self.args.levels,
+            owner=self.name,
+            mode=mode,
         )
-        stops = self.args.mode == "hard" or self.args.mask_gradients
-        for name, mask in self.pruner.masks(view).items():
-            masks.set(self.name, name, mask, self.args.mode, stops)
+        made = self.pruner.masks(view)
+        for name, values in self.pruner.values(view, made).items():
+            masks.replace(name, values)
+        for name, mask in made.items():
+            if name in view.masks or not _hides_nothing(mask):
+                masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
 
 
-class _Dense(Mapping[str, Any]):
-    """The dense values of all parameters by name, looked up when asked for."""
-
-    def __init__(self, scheduler: CompressionScheduler) -> None:
-        self._masks = scheduler.masks
-
-    def __getitem__(self, name: str) -> Any:
-        return self._masks.dense(name)
-
-    def __iter__(self) -> Any:
-        return iter(self._masks)
-
-    def __len__(self) -> int:
-        return len(self._masks)
+def _hides_nothing(mask: Tensor) -> bool:
+    return mask.dtype == torch.bool and bool(mask.all())

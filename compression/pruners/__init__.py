@@ -2,14 +2,30 @@
 
 from .base import Pruner, View
 from .levels import AutomatedGradualPruner, SparsityLevelParameterPruner
-from .structures import L1RankedStructureParameterPruner, L1RankedStructureParameterPruner_AGP, RankedStructurePruner
+from .ranking import RankedStructurePruner
+from .splicing import SplicingPruner
+from .structures import (
+    L1RankedStructureParameterPruner,
+    L1RankedStructureParameterPruner_AGP,
+    L2RankedStructureParameterPruner,
+    L2RankedStructureParameterPruner_AGP,
+    RandomLevelStructureParameterPruner,
+)
+from .thresholds import BaiduRNNPruner, MagnitudeParameterPruner, SensitivityPruner
 
 __all__ = [
     "AutomatedGradualPruner",
+    "BaiduRNNPruner",
     "L1RankedStructureParameterPruner",
     "L1RankedStructureParameterPruner_AGP",
+    "L2RankedStructureParameterPruner",
+    "L2RankedStructureParameterPruner_AGP",
+    "MagnitudeParameterPruner",
     "Pruner",
+    "RandomLevelStructureParameterPruner",
     "RankedStructurePruner",
+    "SensitivityPruner",
     "SparsityLevelParameterPruner",
+    "SplicingPruner",
     "View",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
+from ..masks import Mode
 from ..steps import Step, Window
 
 
@@ -26,6 +27,8 @@ class View:
         model: the network, for what is not a parameter (gradients, modules).
         graph: gives the channel graph, or None where the model could not be traced.
         levels: sparsities by name, where the policy's `args` give them.
+        owner: the name of the policy, part of the seed of what is random.
+        mode: how the masks treat what they hide; where they are hard, what is hidden stays hidden.
     """
 
     step: Step
@@ -35,11 +38,23 @@ class View:
     model: nn.Module
     graph: Callable[[], ChannelGraph | None]
     levels: Mapping[str, float] | None = None
+    owner: str = ""
+    mode: Mode = "hard"
+
+    @property
+    def progress(self) -> float:
+        """How far the window is, 0 to 1."""
+        return self.window.progress(self.step)
 
     def alive(self, name: str) -> Tensor | None:
-        """Where the owner's mask lets the parameter live (bool), or None where it has no mask yet."""
-        mask = self.masks.get(name)
+        """Where a hard mask lets the parameter live (bool); None without one, or where hidden values may return."""
+        mask = self.masks.get(name) if self.mode == "hard" else None
         return None if mask is None else mask != 0
+
+    def still(self, name: str, keep: Tensor) -> Tensor:
+        """The mask, less what a hard mask of before already hides."""
+        alive = self.alive(name)
+        return keep if alive is None else keep & alive
 
 
 class Pruner(ABC):
@@ -55,6 +70,20 @@ class Pruner(ABC):
     @abstractmethod
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks at this step, by parameter: 0 hides, 1 keeps. Parameters left out keep the mask that they had."""
+
+    def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """New values for weights, to go with the masks just made; most pruners have none."""
+        return {}
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the pruner acts on, known after `bind`: policies that meet on one are warned about."""
+        return ()
+
+    def release(self) -> None:  # noqa: B027  (most attach nothing)
+        """The window is over: detach what `bind` attached."""
+
+    def after_thinning(self) -> None:  # noqa: B027  (most keep nothing that has a shape)
+        """Channels were removed: forget what has the old shapes."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume beside masks and weights: tensors and plain data."""

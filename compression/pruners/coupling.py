@@ -1,24 +1,31 @@
-"""What must be masked along with a filter so that its channel is dead."""
+"""What must be masked along with a structure so that its channel is dead."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from potstill.thinning import ChannelGraph
+
+from ..groups import Group
 from .base import View
 
 logger = logging.getLogger(__name__)
+Slices = Mapping[str, Iterable[tuple[int, Tensor]]]
 
 
-def cover(masks: Mapping[str, Tensor], keeps: Mapping[str, Tensor], view: View) -> dict[str, Tensor]:
+def cover(
+    masks: Mapping[str, Tensor], keeps: Mapping[str, Tensor], groups: Mapping[str, Group], view: View
+) -> dict[str, Tensor]:
     """Extend masks of filters to the biases and norms that follow.
 
     Args:
-        masks: masks of weights, by parameter.
+        masks: masks of weights (bool), by parameter.
         keeps: for the same weights, which filters stay (bool, one per filter).
+        groups: for the same weights, how their filters lie.
         view: what the pruner is shown; without a channel graph the masks stay as they are.
 
     Returns:
@@ -27,13 +34,30 @@ def cover(masks: Mapping[str, Tensor], keeps: Mapping[str, Tensor], view: View) 
     graph = view.graph()
     if graph is None:
         return dict(masks)
-    covered = {name: mask.to(view.weights[name]).clone() for name, mask in masks.items()}
+    covered = {name: mask.clone() for name, mask in masks.items()}
     for name, keep in keeps.items():
         pruned = (~keep).nonzero().flatten().cpu()
-        for follower, slices in graph.coverage(name, pruned).items():
-            mask = covered.get(follower)
-            if mask is None:
-                mask = covered[follower] = torch.ones_like(view.weights[follower])
-            for dim, indices in slices:
-                mask.index_fill_(dim, indices.to(mask.device), 0)
+        if len(pruned):
+            hide(covered, graph.coverage(name, pruned, dim=groups[name].kept[0]), view)
     return covered
+
+
+def hide(masks: dict[str, Tensor], slices: Slices, view: View) -> None:
+    """Set slices of masks to False; parameters that have no mask yet get one."""
+    for name, parts in slices.items():
+        if name not in masks:
+            masks[name] = torch.ones_like(view.weights[name], dtype=torch.bool)
+        for dim, indices in parts:
+            masks[name].index_fill_(dim, indices.to(masks[name].device), False)
+
+
+def channel_graph(view: View, who: str) -> ChannelGraph:
+    """The channel graph.
+
+    Raises:
+        ValueError: the scheduler has no example inputs to trace the model with.
+    """
+    graph = view.graph()
+    if graph is None:
+        raise ValueError(f"{who} needs to know what belongs together: give CompressionScheduler example_inputs")
+    return graph

@@ -31,17 +31,19 @@ class SparsityLevelParameterPruner(Pruner):
     def __init__(self, levels: Levels) -> None:
         """Take `levels`: parameter name or pattern -> sparsity in 0..1; `*` is for all others."""
         self.levels = levels
-        self._model: nn.Module | None = None
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `levels`."""
-        self._model = model
-        self._resolved = resolve_mapping(self.levels, model)
+        self._resolved = resolve_mapping(self.levels, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter; a level of 0 makes none."""
-        levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model)
+        levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model, star=True)
         return {name: prune_elements(name, level, view) for name, level in levels.items() if level > 0}
+
+    def targets(self) -> Iterable[str]:
+        """The parameters with a level."""
+        return self._resolved
 
 
 @register("pruners")
@@ -56,7 +58,7 @@ class AutomatedGradualPruner(Pruner):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """What a schedule's arguments get wrong together."""
-        return falling(args)
+        return rates.falling(args)
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`."""
@@ -64,12 +66,9 @@ class AutomatedGradualPruner(Pruner):
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter at this step's sparsity."""
-        level = self.rate(view.window.progress(view.step))
+        level = self.rate(view.progress)
         return {name: prune_elements(name, level, view) for name in self._names}
 
-
-def falling(args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """The problem of a gradual pruner whose final sparsity is not above its initial one."""
-    initial, final = args["initial_sparsity"], args["final_sparsity"]
-    if final <= initial:
-        yield "final_sparsity", f"{final:g} must be above initial_sparsity {initial:g}"
+    def targets(self) -> Iterable[str]:
+        """The listed parameters."""
+        return self._names

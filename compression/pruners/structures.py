@@ -1,102 +1,161 @@
-"""Pruners that rank whole structures: filters, channels, kernels, rows, columns, or coupled channels.
-
-A filter is masked together with its bias and with the weight and bias of the normalisation behind it, so that its
-channel is dead and thinning removes it exactly.
-"""
+"""Pruners that rank structures by their weights: L1 and L2, at once, gradually, or at a random level."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import rates, scores
-from ..arguments import Fraction, Names, StructureGroup
-from ..groups import GROUPS, rank_problem
-from ..names import resolve
+from ..arguments import Count, Fraction, Names
+from ..chance import generator
+from ..groups import Group, RankedGroup
 from ..registry import register
-from ..selection import count, keep_highest
-from .base import Pruner, View
-from .coupling import cover
-from .levels import falling
+from ..selection import Rounding
+from .base import View
+from .ranking import Dependency, RankedStructurePruner
 
 
-class RankedStructurePruner(Pruner):
-    """Score x group x rate: hides the lowest-scored structures of each listed weight.
+class WeightRanked(RankedStructurePruner):
+    """Ranks by a score of the weights alone."""
 
-    With `group_dependency: Leader` the first listed weight decides for all.
+    score_function: scores.Score = staticmethod(scores.l1)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor | None:
+        """The score of each structure of a weight."""
+        return self.score_function(group.split(view.weights[name]))
+
+
+@dataclass(eq=False)
+class OneShot(WeightRanked):
+    """The arguments of pruners that hide a constant fraction of structures.
+
+    Attributes:
+        desired_sparsity: the fraction of structures to hide.
+        weights: the weights, or patterns of them.
+        group_type: how a weight splits into structures.
+        group_dependency: `Leader`: the first listed weight decides for all.
+        kwargs: `{block_shape: [filters, channels, height, width]}` of `Blocks`.
+        noise: the probability, at each activation and for each weight, that its scores are multiplied by normal noise.
+        group_size: so many consecutive structures live or die together, and counts are multiples of it.
+        rounding_fn: how level x structures becomes a whole number.
+        seed: of the noise.
     """
 
-    def __init__(self, score: scores.Score, rate: rates.Rate, group_type: str, weights: Names, leader: bool) -> None:
-        """Take the parts; the classes that schedules name choose them."""
-        self.score, self.rate, self.group, self.leader = score, rate, GROUPS[group_type], leader
-        self.weights = weights
+    desired_sparsity: Fraction
+    weights: Names
+    group_type: RankedGroup = "Filters"
+    group_dependency: Dependency = None
+    kwargs: Mapping[str, Any] | None = None
+    noise: Fraction = 0.0
+    group_size: Count = 1
+    rounding_fn: Rounding = "floor"
+    seed: int = 0
+
+    @property
+    def rate(self) -> rates.Rate:
+        """The constant sparsity."""
+        return rates.constant(self.desired_sparsity)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor | None:
+        """The score of each structure, now and then with noise."""
+        values = self.score_function(group.split(view.weights[name]))
+        if not self.noise:
+            return values
+        source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
+        if torch.rand((), generator=source) >= self.noise:
+            return values
+        return values * torch.randn(len(values), generator=source).to(values)
+
+
+@dataclass(eq=False)
+class Gradual(WeightRanked):
+    """The arguments of pruners whose sparsity rises along the schedule of `rates.agp`.
+
+    Attributes:
+        initial_sparsity: the fraction of structures to hide at the window's first time.
+        final_sparsity: the fraction at its last.
+        weights: the weights, or patterns of them.
+        group_type: how a weight splits into structures.
+        group_dependency: `Leader`: the first listed weight decides for all.
+        kwargs: `{block_shape: [filters, channels, height, width]}` of `Blocks`.
+    """
+
+    initial_sparsity: Fraction
+    final_sparsity: Fraction
+    weights: Names
+    group_type: RankedGroup = "Filters"
+    group_dependency: Dependency = None
+    kwargs: Mapping[str, Any] | None = None
+
+    @property
+    def rate(self) -> rates.Rate:
+        """The cubic rise."""
+        return rates.agp(self.initial_sparsity, self.final_sparsity)
+
+
+@register("pruners")
+@dataclass(eq=False)
+class L1RankedStructureParameterPruner(OneShot):
+    """Hides a constant fraction of structures, those of smallest mean absolute value (Li et al. 2017)."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class L2RankedStructureParameterPruner(OneShot):
+    """Hides a constant fraction of structures, those of smallest Euclidean norm."""
+
+    score_function = staticmethod(scores.l2)
+
+
+@register("pruners")
+@dataclass(eq=False)
+class L1RankedStructureParameterPruner_AGP(Gradual):  # noqa: N801  (the dialect's name)
+    """Like `L1RankedStructureParameterPruner`, along the schedule of `rates.agp`."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class L2RankedStructureParameterPruner_AGP(Gradual):  # noqa: N801  (the dialect's name)
+    """Like `L2RankedStructureParameterPruner`, along the schedule of `rates.agp`."""
+
+    score_function = staticmethod(scores.l2)
+
+
+@register("pruners")
+@dataclass(eq=False)
+class RandomLevelStructureParameterPruner(WeightRanked):
+    """Like `L1RankedStructureParameterPruner` at a level drawn anew at each activation and for each weight.
+
+    Attributes:
+        sparsity_range: [lowest, highest] level.
+        weights: the weights, or patterns of them.
+        group_type: how a weight splits into structures.
+        group_dependency: `Leader`: the first listed weight decides for all.
+        kwargs: `{block_shape: [filters, channels, height, width]}` of `Blocks`.
+        seed: of the draws, together with the policy's name, the weight's and the step.
+    """
+
+    sparsity_range: tuple[Fraction, Fraction]
+    weights: Names
+    group_type: RankedGroup = "Filters"
+    group_dependency: Dependency = None
+    kwargs: Mapping[str, Any] | None = None
+    seed: int = 0
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
-        """What a schedule's arguments get wrong together or for the tensors that they name."""
-        if "final_sparsity" in args:
-            yield from falling(args)
-        for name in args["weights"]:
-            problem = rank_problem(args["group_type"], name, shapes[name])
-            if problem:
-                yield "group_type", problem
+        """A range that is the wrong way round, and what groups cannot do."""
+        low, high = args["sparsity_range"]
+        if high < low:
+            yield "sparsity_range", f"{low:g} must not be above {high:g}"
+        yield from super().problems(args, shapes)
 
-    def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `weights`."""
-        self._names = resolve(self.weights, model)
-
-    def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter, those of biases and norms that follow pruned filters included."""
-        level = self.rate(view.window.progress(view.step))
-        keeps = {name: self._keep(name, level, view) for name in (self._names[:1] if self.leader else self._names)}
-        if self.leader:
-            keeps = dict.fromkeys(self._names, keeps[self._names[0]])
-        shapes = {name: view.weights[name].shape for name in keeps}
-        masks = {name: self.group.expand(keep, shapes[name]).expand(shapes[name]) for name, keep in keeps.items()}
-        return cover(masks, keeps, view) if self.group.output else masks
-
-    def _keep(self, name: str, level: float, view: View) -> Tensor:
-        structures = self.group.split(view.weights[name])
-        alive = view.alive(name)
-        living = None if alive is None else self.group.split(alive).any(1)
-        return keep_highest(self.score(structures), count(level, len(structures)), living)
-
-
-@register("pruners")
-class L1RankedStructureParameterPruner(RankedStructurePruner):
-    """Hides a constant fraction of structures, those of smallest mean absolute value (Li et al. 2017)."""
-
-    score_function = staticmethod(scores.l1)
-
-    def __init__(
-        self,
-        desired_sparsity: Fraction,
-        weights: Names,
-        group_type: StructureGroup = "Filters",
-        group_dependency: Literal["Leader"] | None = None,
-    ) -> None:
-        """Take the fraction of structures to hide and the weights."""
-        leader = group_dependency == "Leader"
-        super().__init__(self.score_function, rates.constant(desired_sparsity), group_type, weights, leader)
-
-
-@register("pruners")
-class L1RankedStructureParameterPruner_AGP(RankedStructurePruner):  # noqa: N801  (the dialect's name)
-    """Like `L1RankedStructureParameterPruner`, along the schedule of `rates.agp`."""
-
-    score_function = staticmethod(scores.l1)
-
-    def __init__(
-        self,
-        initial_sparsity: Fraction,
-        final_sparsity: Fraction,
-        weights: Names,
-        group_type: StructureGroup = "Filters",
-        group_dependency: Literal["Leader"] | None = None,
-    ) -> None:
-        """Take the fractions of structures to hide at the window's first and last time, and the weights."""
-        rate = rates.agp(initial_sparsity, final_sparsity)
-        super().__init__(self.score_function, rate, group_type, weights, group_dependency == "Leader")
+    def level(self, name: str, view: View) -> float:
+        """A level drawn from the range."""
+        low, high = self.sparsity_range
+        source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
+        return low + (high - low) * float(torch.rand((), generator=source))

@@ -1,0 +1,29 @@
+"""Says so when a pruner and a thresholding regularizer act on the same parameter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from .base import ScheduledTrainingPolicy
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> None:
+    """Warn of each policy of the other kind that acts on a parameter of the new one.
+
+    It is well defined (both masks hold, the threshold's only after each step), but seldom meant: the pruner only adds
+    to what the threshold leaves if it is the more aggressive of the two.
+    """
+    mine = set(policy.targets())
+    for other in others:
+        theirs = getattr(other, "targets", None)
+        if theirs is None or type(other) is type(policy):
+            continue
+        both = sorted(mine & set(theirs()))
+        if both:
+            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            meet = f"{other.name} and {policy.name} act on {both[0]}{more}"
+            logger.warning("%s: one prunes, the other zeroes what is below its threshold; the weight obeys both", meet)

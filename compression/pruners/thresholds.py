@@ -1,0 +1,120 @@
+"""Element-wise pruners that compare absolute values with a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from ..arguments import Names, NonNegative, ParameterNames, Positive, Range, Sensitivities
+from ..names import resolve, resolve_mapping
+from ..registry import register
+from ..steps import Step, Window
+from .base import Pruner, View
+
+Thresholds = Annotated[Mapping[str, NonNegative], ParameterNames(star=True)]
+
+
+def above(name: str, threshold: float, view: View) -> Tensor:
+    """Mask that keeps the elements of a parameter whose absolute value is above the threshold."""
+    return view.still(name, view.weights[name].abs() > threshold)
+
+
+@register("pruners")
+class MagnitudeParameterPruner(Pruner):
+    """Hides the elements of each listed parameter whose absolute value is at most its threshold."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        """Take `thresholds`: parameter name or pattern -> threshold; `*` is for all others, if it is given."""
+        self.thresholds = thresholds
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `thresholds`."""
+        self._resolved = resolve_mapping(self.thresholds, model, star=True)
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter."""
+        return {name: above(name, threshold, view) for name, threshold in self._resolved.items()}
+
+    def targets(self) -> Iterable[str]:
+        """The parameters with a threshold."""
+        return self._resolved
+
+
+@register("pruners")
+class SensitivityPruner(Pruner):
+    """Like `MagnitudeParameterPruner` with the threshold sensitivity x standard deviation of the parameter.
+
+    The standard deviation is that of the first activation (Han et al. 2015): the threshold stays while weights shrink.
+    """
+
+    def __init__(self, sensitivities: Sensitivities) -> None:
+        """Take `sensitivities`: parameter name or pattern -> sensitivity; `*` is for all others."""
+        self.sensitivities = sensitivities
+        self._thresholds: dict[str, float] = {}
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `sensitivities`."""
+        self._resolved = resolve_mapping(self.sensitivities, model, star=True)
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter; the first call fixes the thresholds."""
+        for name, sensitivity in self._resolved.items():
+            if name not in self._thresholds:
+                self._thresholds[name] = sensitivity * deviation(view.weights[name])
+        return {name: above(name, self._thresholds[name], view) for name in self._resolved}
+
+    def targets(self) -> Iterable[str]:
+        """The parameters with a sensitivity."""
+        return self._resolved
+
+    def state_dict(self) -> dict[str, Any]:
+        """The thresholds."""
+        return {"thresholds": dict(self._thresholds)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back the thresholds."""
+        self._thresholds = dict(state["thresholds"])
+
+
+@register("pruners")
+class BaiduRNNPruner(Pruner):
+    """Hides what is below a threshold that rises, slowly at first and faster from a ramp on (Narang et al. 2017)."""
+
+    def __init__(
+        self, q: Positive, ramp_epoch_offset: Annotated[int, Range(0)], ramp_slope_mult: Positive, weights: Names
+    ) -> None:
+        """Take `q` (the final threshold's measure), when the ramp starts, how much steeper it is, and the parameters.
+
+        Narang et al. recommend the 90th percentile of the absolute weights of a trained network for `q`, a ramp from a
+        quarter of training on, and a slope 1.5 to 2 times the first.
+        """
+        self.q, self.offset, self.multiple, self.weights = q, ramp_epoch_offset, ramp_slope_mult, weights
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`."""
+        self._names = resolve(self.weights, model)
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter at this step's threshold."""
+        threshold = self.threshold(view.window, view.step)
+        return {name: above(name, threshold, view) for name in self._names}
+
+    def targets(self) -> Iterable[str]:
+        """The listed parameters."""
+        return self._names
+
+    def threshold(self, window: Window, step: Step) -> float:
+        """The threshold at a step (Narang et al. 2017, algorithm 1), in the window's unit of time."""
+        now, start, every = window.position(step), window.start, window.frequency
+        ramp = start + self.offset
+        slope = 2 * self.q * every / (2 * (ramp - start) + 3 * (window.end - ramp))
+        if now < ramp:
+            return slope * (now - start + 1) / every
+        return (slope * (ramp - start + 1) + slope * self.multiple * (now - ramp + 1)) / every
+
+
+def deviation(weight: Tensor) -> float:
+    """The sample standard deviation of a parameter; 0 where it has one element."""
+    return float(weight.std()) if weight.numel() > 1 else 0.0
