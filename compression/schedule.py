@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,6 @@ __all__ = [
     "load_plugin",
     "load_schedule",
 ]
-
-SHARED: dict[str, Callable[..., ScheduledTrainingPolicy]] = {
-    "pruner": PruningPolicy,
-    "regularizer": RegularizationPolicy,
-}
 
 
 def load_schedule(
@@ -143,17 +138,17 @@ def dict_config(
 def _policy(
     plan: PolicyPlan, instance: InstancePlan, made: dict[tuple[str, str], Any], offers: Mapping[str, Any]
 ) -> ScheduledTrainingPolicy:
-    """The policy of a plan; pruners and regularizers are shared by the policies that name them."""
+    """The policy of a plan. Policies share the pruner that they name, whose thresholds stay those of its first use."""
     if plan.kind == "lr_scheduler":
         if offers["optimizer"] is None:
             raise ValueError("needs an optimizer, and none was given")
         return LRPolicy(partial(instance.cls, **instance.args), offers["optimizer"])
     key = instance.section, instance.name
-    if plan.kind not in SHARED:
-        return instance.cls(**injected(instance.cls, offers), **instance.args)
-    if key not in made:
-        made[key] = instance.cls(**injected(instance.cls, offers), **instance.args)
-    return SHARED[plan.kind](made[key], plan.args)
+    acting = made[key] if key in made else instance.cls(**injected(instance.cls, offers), **instance.args)
+    if plan.kind == "pruner":
+        made[key] = acting
+        return PruningPolicy(acting, plan.args)
+    return RegularizationPolicy(acting, plan.args) if plan.kind == "regularizer" else acting
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 from torch.optim import lr_scheduler
@@ -110,8 +112,14 @@ def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hints(of: Any) -> dict[str, Any]:
-    """Annotations, or none where other people's do not evaluate."""
+    """Annotations; those of other people that do not evaluate are left out."""
     try:
         return typing.get_type_hints(of, include_extras=True)
     except (NameError, TypeError, AttributeError):
-        return {}
+        written, space = getattr(of, "__annotations__", {}), getattr(of, "__globals__", {})
+    found = {}
+    for name, annotation in written.items():
+        with suppress(NameError, TypeError, AttributeError):
+            one = SimpleNamespace(__annotations__={name: annotation})
+            found |= typing.get_type_hints(one, space, include_extras=True)
+    return found

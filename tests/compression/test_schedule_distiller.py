@@ -74,7 +74,8 @@ def test_it_builds_a_scheduler(row, tmp_path):
     file = tmp_path / "schedule.yaml"
     file.write_text(write(row, weights(model), 1))
     schedule = load_schedule(file, model)
-    scheduler = build(schedule, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = build(schedule, model, optimizer, example_inputs=torch.zeros(1, 3, 32, 32))
     kinds = [plan.kind for plan in schedule.policies]
     assert len(scheduler.policies) == len(kinds)
     last = [type(policy).__name__ == "LRPolicy" for policy in scheduler.policies]
