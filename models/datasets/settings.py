@@ -23,6 +23,7 @@ class Settings:
         indices: validation images by their position in the training set, as `DataBundle.split_indices` of an earlier
             run gave them; `validation_split` then has no say.
         augmentation: one of `augmentation_names()`; by default the data set's own.
+        normalise: subtract the data set's mean and divide by its deviation; False leaves values between 0 and 1.
         num_classes: classes of the model, where one exists already: a difference is an error.
         download: let torchvision fetch the data (mnist and cifar10) if the folder lacks them.
         memory_limit: bytes up to which a split's decoded images are kept in memory.
@@ -37,6 +38,7 @@ class Settings:
     limit_test: int | None = None
     indices: Sequence[int] | None = None
     augmentation: str | None = None
+    normalise: bool = True
     num_classes: int | None = None
     download: bool = False
     memory_limit: int = 512 * 2**20
