@@ -117,7 +117,7 @@ def _hints(of: Any) -> dict[str, Any]:
         return typing.get_type_hints(of, include_extras=True)
     except (NameError, TypeError, AttributeError):
         written, space = getattr(of, "__annotations__", {}), getattr(of, "__globals__", {})
-    found = {}
+    found: dict[str, Any] = {}
     for name, annotation in written.items():
         with suppress(NameError, TypeError, AttributeError):
             one = SimpleNamespace(__annotations__={name: annotation})

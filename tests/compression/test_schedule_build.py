@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from potstill.compression import registry
 from potstill.compression.language import locate
 from potstill.compression.registry import registered
 from potstill.compression.schedule import (
@@ -35,6 +36,12 @@ SCHEDULE = {
         {"extension": {"instance_name": "thinner"}, "epochs": [7]},
     ],
 }
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """Classes that a test registers are gone after it."""
+    monkeypatch.setattr(registry, "_classes", {section: dict(known) for section, known in registry._classes.items()})
 
 
 def model() -> nn.Module:

@@ -1,0 +1,46 @@
+"""The page on the schedule language says what the loader does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from potstill.compression import registry
+from potstill.compression.language.classes import KINDS, arguments
+from potstill.compression.language.policies import ARGS, WHEN
+from potstill.compression.registry import SECTIONS
+from potstill.compression.schedule import load_plugin, load_schedule
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "schedules.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """Classes that a test registers are gone after it."""
+    monkeypatch.setattr(registry, "_classes", {section: dict(known) for section, known in registry._classes.items()})
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_example_loads(text, tmp_path):
+    file = tmp_path / "example.yaml"
+    file.write_text(text)
+    assert load_schedule(file, None).warnings == []
+
+
+def test_every_key_is_described():
+    keys = {*SECTIONS, *KINDS.keys() - {"quantizer"}, *WHEN, "policies", "version", "instance_name", "args", "class"}
+    keys |= {key for cls in ARGS.values() for key in arguments(cls)}
+    assert [key for key in keys if f"`{key}`" not in PAGE and f"{key}:" not in PAGE] == []
+
+
+def test_the_example_of_a_class_is_a_plugin(tmp_path):
+    (text,) = [block for block in blocks("python") if "@register" in block]
+    file = tmp_path / "my_pruner.py"
+    file.write_text(text)
+    plugin = load_plugin(file)
+    assert set(arguments(plugin.MyPruner)) == {"weights", "level", "how"}
