@@ -2,6 +2,12 @@
 
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
+from .macs import count_macs
+from .recipe import Recipe
+from .registry import rule
+from .resize import resize_to
+from .summary import channels_text
+from .thin import thin
 from .trace import trace
 
 __all__ = [
@@ -9,8 +15,14 @@ __all__ = [
     "ChannelClass",
     "ChannelGraph",
     "Layer",
+    "Recipe",
     "Scale",
     "ThinningError",
     "Use",
+    "channels_text",
+    "count_macs",
+    "resize_to",
+    "rule",
+    "thin",
     "trace",
 ]

@@ -15,7 +15,7 @@ def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
         return rows.logical_not().cpu()
     first = 0 if columns is None else int(columns.nonzero()[0])
     # A dead row is zero in its first column too; looking there first reads a small part of the weight.
-    some = (weight[:, first].flatten(1) == 0).all(1).nonzero().flatten() if weight.ndim > 1 else rows.nonzero().flatten()
+    some = (weight[:, first].reshape(len(weight), -1) == 0).all(1).nonzero().flatten()
     if len(some):
         part = weight[some] if columns is None else weight[some][:, columns.to(weight.device)]
         rows[some] = (part == 0).flatten(1).all(1)

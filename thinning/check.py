@@ -1,0 +1,70 @@
+"""The equality check: does the thinned network compute the same function?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from .inputs import run, tensors_of
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; mode and random state come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def randomized(example_inputs: Any, seed: int = 0) -> Any:
+    """Inputs of the same shapes and types: normal random numbers for floating-point tensors, others as they are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+
+    return tree_map_only(Tensor, draw, example_inputs)
+
+
+def outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
+    """The tensors that a model returns for each of several inputs."""
+    results = []
+    for batch in batches:
+        with evaluating(model):
+            torch.manual_seed(0)
+            results.append([tensor.detach().clone() for tensor in tensors_of(run(model, batch))])
+    return results
+
+
+def relative_difference(before: Sequence[Sequence[Tensor]], after: Sequence[Sequence[Tensor]]) -> float:
+    """The largest max |difference| / max |output| over all outputs; infinite where shapes or NaNs differ."""
+    worst = 0.0
+    for mine, other in zip(before, after, strict=True):
+        if len(mine) != len(other):
+            return float("inf")
+        worst = max([worst, *(difference(a, b) for a, b in zip(mine, other, strict=True))])
+    return worst
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """max |a - b| / max |a| of two tensors."""
+    if a.shape != b.shape or a.numel() == 0:
+        return 0.0 if a.shape == b.shape else float("inf")
+    a, b = (t.to(torch.complex128) if t.is_complex() else t.double() for t in (a, b))
+    same = (a == b) | (a.isnan() & b.isnan())
+    gap = torch.where(same, torch.zeros_like(a), a - b).abs().max()
+    scale = torch.where(a.isfinite(), a, torch.zeros_like(a)).abs().max()
+    result = float(gap / scale) if float(scale) > 0 else float(gap)
+    return result if result == result else float("inf")

@@ -1,0 +1,103 @@
+"""From dead channels to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .classes import signatures
+from .dead import Dead, fold_amounts
+from .recipe import AttributeChange, Folding, Kept, Recipe, TensorChange, tensor_change
+from .trace import Traced
+
+
+def settle(traced: Traced, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
+    """Which dead channels really go: counts are rounded, and no dimension loses all of its channels."""
+    dead, notes = dead.clone(), []
+    if round_to > 1:
+        back = _rounded(traced, dead, round_to)
+        dead &= ~back
+        if bool(back.any()):
+            notes.append(f"{int(back.sum())} dead channels stay, so that counts are multiples of {round_to}")
+    for use in traced.graph.uses:
+        if bool(dead[use.labels].all()):
+            dead[use.labels[0]] = False
+            notes.append(f"all channels of {use.name}[{use.dim}] are dead; one stays, as zeros")
+    return dead, notes
+
+
+def _rounded(traced: Traced, dead: Tensor, multiple: int) -> Tensor:
+    """The dead channels that stay so that each class keeps a multiple (or all) of its channels."""
+    _, group = signatures(traced.graph).unique(return_inverse=True)
+    group[0] = -1
+    back = torch.zeros_like(dead)
+    for index in group[dead].unique().tolist():
+        members = (group == index).nonzero().flatten()
+        gone = members[dead[members]]
+        kept = len(members) - len(gone)
+        back[gone[: min(len(gone), -kept % multiple)]] = True
+    return back
+
+
+def tensor_changes(traced: Traced, dead: Tensor) -> tuple[TensorChange, ...]:
+    """What stays of every parameter and buffer."""
+    keeps: dict[str, dict[int, Tensor]] = {}
+    for use in traced.graph.uses:
+        gone = dead[use.labels]
+        if bool(gone.any()):
+            keeps.setdefault(use.name, {})[use.dim] = (~gone).nonzero().flatten()
+    return tuple(tensor_change(name, traced.graph.shapes[name], keep) for name, keep in keeps.items())
+
+
+def attribute_changes(traced: Traced, dead: Tensor, model: nn.Module) -> tuple[AttributeChange, ...]:
+    """The module's own integers that count removed channels."""
+    changes = []
+    for use in traced.graph.attributes:
+        value = getattr(model.get_submodule(use.module), use.name)
+        old = value if use.index is None else value[use.index]
+        new = int((~dead[use.labels]).sum())
+        if new != len(use.labels):
+            changes.append(AttributeChange(use.module, use.name, use.index, old, new))
+    return tuple(changes)
+
+
+def make_recipe(traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int) -> Recipe:
+    """The recipe that removes dead channels; measurements are filled in later."""
+    gone, notes = settle(traced, dead.channels, round_to)
+    changes = tensor_changes(traced, gone)
+    keep = {change.name: change.keep for change in changes}
+    folds = []
+    for name, amount in fold_amounts(traced, weights, dead.folds).items():
+        kept = keep.get(name, {}).get(0)
+        folds.append(Folding(name, amount if kept is None else amount[kept]))
+    return Recipe(
+        model=type(model).__name__,
+        tensors=changes,
+        attributes=attribute_changes(traced, gone, model),
+        folds=tuple(folds),
+        frozen=_frozen(traced),
+        refused=_refused(traced, dead, gone),
+        notes=tuple(notes),
+    )
+
+
+def _frozen(traced: Traced) -> tuple[Kept, ...]:
+    return tuple(
+        Kept(group.size, f"{group.uses[0][0]}[{group.uses[0][1]}]", group.reason)
+        for group in traced.graph.classes()
+        if group.status == "frozen"
+    )
+
+
+def _refused(traced: Traced, dead: Dead, gone: Tensor) -> tuple[Kept, ...]:
+    reasons: dict[tuple[str, str], int] = {}
+    first: dict[int, str] = {}
+    for use in traced.graph.uses:
+        for label in use.labels.tolist() if dead.stuck else ():
+            first.setdefault(label, f"{use.name}[{use.dim}]")
+    for label, why in dead.stuck.items():
+        key = (first.get(label, "?"), why)
+        reasons[key] = reasons.get(key, 0) + 1
+    return tuple(Kept(count, use, why) for (use, why), count in reasons.items())
