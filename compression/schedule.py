@@ -21,13 +21,16 @@ from .language.errors import Problem, ScheduleError, ScheduleWarning
 from .language.locate import PluginError, find_schedule, load_plugin
 from .language.plan import InstancePlan, PolicyPlan, Schedule
 from .language.schema import json_schema
+from .learning_rates import MultiStepMultiGammaLR, PolynomialLR
 from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy
 from .scheduler import CompressionScheduler
 
 __all__ = [
     "InstancePlan",
+    "MultiStepMultiGammaLR",
     "PluginError",
     "PolicyPlan",
+    "PolynomialLR",
     "Problem",
     "Schedule",
     "ScheduleError",

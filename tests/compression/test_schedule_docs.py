@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from potstill.compression import registry
-from potstill.compression.language.classes import KINDS, arguments
+from potstill.compression.language.classes import KINDS, arguments, classes
 from potstill.compression.language.policies import ARGS, WHEN
 from potstill.compression.registry import SECTIONS
 from potstill.compression.schedule import load_plugin, load_schedule
@@ -44,3 +44,17 @@ def test_the_example_of_a_class_is_a_plugin(tmp_path):
     file.write_text(text)
     plugin = load_plugin(file)
     assert set(arguments(plugin.MyPruner)) == {"weights", "level", "how"}
+
+
+def statuses() -> dict[str, str]:
+    """Class -> what the page on Distiller says of it."""
+    text = (DOCS / "distiller.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \| (same|deviates|refused|new) \|", text, re.M)
+    names = r"`([A-Z]\w*(?:Pruner|Pruner_AGP|Regularizer|Remover|LR|Scheduler|Quantizer))`"
+    return {name: status for cells, status in rows for name in re.findall(names, cells)}
+
+
+@pytest.mark.parametrize(("name", "status"), statuses().items())
+def test_classes_of_distiller_are_there_or_refused_as_the_page_says(name, status):
+    known = {known for section in SECTIONS for known in classes(section)}
+    assert (name in known) == (status != "refused")

@@ -1,0 +1,61 @@
+"""Learning-rate schedulers that schedules can name beside torch's own."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+from torch.optim import Optimizer
+from torch.optim import lr_scheduler as torch_schedulers
+
+from .arguments import Count, Positive
+from .registry import register
+
+
+@register("lr_schedulers")
+class MultiStepMultiGammaLR(torch_schedulers.LRScheduler):
+    """At each milestone multiplies the rate by that milestone's own factor."""
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Sequence[Count], gammas: Sequence[Positive], last_epoch: int = -1
+    ) -> None:
+        """Take rising milestones and as many factors.
+
+        Raises:
+            ValueError: the milestones do not rise, or there is not one factor for each.
+        """
+        if len(milestones) != len(gammas):
+            raise ValueError(f"there are {len(milestones)} milestones but {len(gammas)} gammas")
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            raise ValueError(f"the milestones {list(milestones)} must rise")
+        self.milestones, self.gammas = list(milestones), list(gammas)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]  # torch's allows tensors too
+        """The rates of all groups at `last_epoch`."""
+        factor = prod(self.gammas[: bisect_right(self.milestones, self.last_epoch)])
+        return [float(base) * factor for base in self.base_lrs]
+
+
+@register("lr_schedulers")
+class PolynomialLR(torch_schedulers.PolynomialLR):
+    """Torch's polynomial decay, rate x (1 - epoch / total_iters)^power; `T_max` is Distiller's name for the end."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iters: Count | None = None,
+        power: Positive = 1.0,
+        last_epoch: int = -1,
+        T_max: Count | None = None,
+    ) -> None:
+        """Take the epoch at which the rate is zero (5 if neither name is given, as in torch) and the power.
+
+        Raises:
+            ValueError: both `total_iters` and `T_max` are given.
+        """
+        if total_iters is not None and T_max is not None:
+            raise ValueError("give either total_iters or T_max: they are the same")
+        super().__init__(optimizer, total_iters or T_max or 5, power, last_epoch)
