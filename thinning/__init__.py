@@ -6,6 +6,7 @@ from .macs import count_macs
 from .recipe import Recipe
 from .registry import rule
 from .resize import resize_to
+from .store import load, save
 from .summary import channels_text
 from .thin import thin
 from .trace import trace
@@ -21,8 +22,10 @@ __all__ = [
     "Use",
     "channels_text",
     "count_macs",
+    "load",
     "resize_to",
     "rule",
+    "save",
     "thin",
     "trace",
 ]

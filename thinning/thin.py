@@ -16,6 +16,7 @@ from .dead import find_dead
 from .errors import ThinningError
 from .macs import count_macs
 from .plan import make_recipe
+from .probe import describe
 from .recipe import Recipe
 from .trace import traced
 
@@ -60,6 +61,7 @@ def thin(  # noqa: PLR0913
     changes.forget()
     return replace(
         recipe,
+        inputs=describe(example_inputs),
         max_relative_difference=gap,
         parameters=(size, _size(model)),
         macs=(macs, count_macs(model, example_inputs)),

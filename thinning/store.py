@@ -1,0 +1,176 @@
+"""Thinned models on disk: weights as safetensors, sizes and recipe as JSON, a probe, and a loader that needs no Potstill."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .check import outputs, relative_difference
+from .copying import named_tensors
+from .errors import ThinningError
+from .loader import LOADER
+from .probe import draw, pack, unpack
+from .recipe import Recipe
+from .resize import replace_data, sizes_of
+
+FORMAT = "potstill-thinned"
+
+
+def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any = None) -> Path:
+    """Write a thinned model so that it opens anywhere; returns the path of the weights.
+
+    `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
+    `<stem>.probe.safetensors` (an input and what the model makes of it) and `<stem>.py`, a loader for machines without
+    Potstill. The probe's input is random, of the shapes that the model was thinned with, unless `example_inputs` is given.
+    """
+    weights = Path(path).with_suffix(".safetensors")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    inputs = example_inputs if example_inputs is not None else draw(recipe.inputs)
+    facts = {
+        "format": FORMAT,
+        "version": 1,
+        "model": recipe.model,
+        "attributes": _attributes(model, recipe),
+        "inputs": None,
+        "recipe": json.loads(recipe.to_json()),
+    }
+    if inputs is not None:
+        probe, facts["inputs"] = pack(inputs)
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        results = outputs(model, [_on(inputs, device)])[0]
+        probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
+        _atomically(_beside(weights, ".probe.safetensors"), lambda target: save_file(probe, target))
+    _atomically(weights, lambda target: save_file(_tensors(model, recipe), target))
+    _atomically(_beside(weights, ".json"), lambda target: target.write_text(json.dumps(facts, indent=1)))
+    _atomically(_beside(weights, ".py"), lambda target: target.write_text(LOADER))
+    return weights
+
+
+def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> nn.Module:
+    """Make a dense model (torchvision's class or the user's own) the thinned one of `save`, in place; returns it.
+
+    Nothing in the files is executed. The stored probe must give the stored output again, up to `tolerance` times the
+    largest output. Raises `ThinningError` if a file is damaged or belongs to another model.
+    """
+    weights = Path(path).with_suffix(".safetensors")
+    stored, facts = _read(weights), _facts(_beside(weights, ".json"))
+    own = {**named_tensors(dense_model)}
+    missing = sorted(dense_model.state_dict().keys() - stored.keys() - _tied(dense_model))
+    unknown = sorted(stored.keys() - own.keys())
+    if missing or unknown:
+        raise ThinningError(f"{weights} is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
+    for name, tensor in stored.items():
+        if tensor.ndim != own[name].ndim:
+            shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
+            raise ThinningError(f"'{name}' is {shapes}")
+    _set_attributes(dense_model, facts)
+    for name, tensor in stored.items():
+        replace_data(own[name], tensor.to(own[name].device))
+    if facts["inputs"] is not None:
+        _prove(dense_model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
+    return dense_model
+
+
+def _beside(weights: Path, suffix: str) -> Path:
+    return weights.with_name(weights.stem + suffix)
+
+
+def _on(inputs: Any, device: torch.device) -> Any:
+    from .inputs import to
+
+    return to(inputs, device)
+
+
+def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
+    """[module, attribute, value] of every size that differs from the dense model's."""
+    touched = {change.name.rpartition(".")[0] for change in recipe.tensors}
+    entries = {(name, key): value for name, m in model.named_modules() if name in touched for key, value in sizes_of(m).items()}
+    for change in recipe.attributes:
+        entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
+    return [[module, name, value] for (module, name), value in entries.items()]
+
+
+def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
+    """Each tensor of the state dict once, and the changed buffers that are not in it."""
+    state = model.state_dict()
+    named = named_tensors(model)
+    wanted = {name for name in named if name in state} | {change.name for change in recipe.tensors}
+    return {name: named[name].detach().cpu().contiguous().clone() for name in sorted(wanted)}
+
+
+def _tied(model: nn.Module) -> set[str]:
+    from .trace import aliases_of
+
+    return set(aliases_of(model)) | {name for name, value in model.state_dict().items() if not isinstance(value, Tensor)}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ThinningError(f"cannot read {path}: {error}") from error
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ThinningError(f"cannot read {path}: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != 1:
+        raise ThinningError(f"{path} is not a file of format {FORMAT!r}, version 1")
+    entries = facts.get("attributes")
+    if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
+        raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, integer or list of integers]")
+    Recipe.from_json(json.dumps(facts.get("recipe")))
+    facts.setdefault("inputs", None)
+    return facts
+
+
+def _is_attribute(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 3 or not all(isinstance(text, str) for text in entry[:2]):
+        return False
+    values = entry[2] if isinstance(entry[2], list) else [entry[2]]
+    return entry[1].isidentifier() and not entry[1].startswith("__") and all(type(value) is int for value in values)
+
+
+def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
+    for module_name, name, value in facts["attributes"]:
+        try:
+            module = model.get_submodule(module_name)
+            old = getattr(module, name)
+        except AttributeError as error:
+            raise ThinningError(f"the files are of another model: {error}") from error
+        if not isinstance(old, (int, tuple, list)):
+            raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
+        setattr(module, name, type(old)(value) if isinstance(value, list) else value)
+
+
+def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    results = [tensor.cpu() for tensor in outputs(model, [_on(unpack(probe, spec), device)])[0]]
+    expected = [probe[f"output.{i}"] for i in range(sum(name.startswith("output.") for name in probe))]
+    gap = relative_difference([expected], [results])
+    if not gap <= tolerance:
+        raise ThinningError(f"the loaded model does not compute what it computed when stored: difference {gap:.1e}")
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside, sync, rename: a crash leaves the old file or the new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
