@@ -26,7 +26,7 @@ def load_dataset(name: str, folder: str | Path | None = None, **settings: Any) -
         name: one of `dataset_names()`.
         folder: where its files are, for those that need some.
         settings: the fields of `Settings`: validation_split, seed, input_shape, workers, limit_train, limit_validation,
-            limit_test, indices, augmentation, num_classes, download, memory_limit.
+            limit_test, indices, augmentation, normalise, num_classes, download, memory_limit.
 
     Raises:
         DatasetError: (a ValueError) unknown name, missing or damaged data, or data that do not fit the model.
@@ -39,7 +39,9 @@ def load_dataset(name: str, folder: str | Path | None = None, **settings: Any) -
     shape = chosen.input_shape or raw.input_shape
     native = _native_shape(raw.train)
     canvas = _canvas(native, shape, photographs=not isinstance(raw.train.images, Tensor))
-    mean, std = _statistics(raw.mean, shape[0]), _statistics(raw.std, shape[0])
+    mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
+    if chosen.normalise:
+        mean, std = _statistics(raw.mean, shape[0]), _statistics(raw.std, shape[0])
     fixed = Recipe(shape[1:], mean, std)
     varied = Recipe(shape[1:], mean, std, chosen.augmentation or raw.augmentation)
 

@@ -90,6 +90,14 @@ def test_mnist_is_read_wherever_its_files_lie(tmp_path: Path, place: str, suffix
     assert [len(bundle.train), len(bundle.validation)] == [54, 6]
 
 
+def test_normalisation_can_be_left_out(tmp_path: Path) -> None:
+    arrays = write_mnist(tmp_path / "raw")
+    bundle = load_dataset("mnist", tmp_path, normalise=False, input_shape=(3, 28, 28))
+    images, _ = next(bundle.test.batches(20))
+    torch.testing.assert_close(images[:, 2], torch.from_numpy(arrays["t10k"]) / 255)
+    assert (bundle.mean, bundle.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
 def test_damaged_mnist_files_are_named(tmp_path: Path) -> None:
     write_mnist(tmp_path / "raw")
     file = tmp_path / "raw" / "train-images-idx3-ubyte"
