@@ -17,6 +17,7 @@ TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
 TEST = [
     "hypothesis>=6.80",
+    "jsonschema>=4.20",
     "mypy>=1.10",
     "pandas-stubs>=2.0",
     "pytest>=7.4",

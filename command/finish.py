@@ -10,6 +10,7 @@ from torch import nn
 
 from potstill.compression import format_table, sparsity_table
 from potstill.models import create_model
+from potstill.thinning import Recipe
 from potstill.thinning import save as save_thinned
 
 from .epochs import test
@@ -33,7 +34,7 @@ def finish(run: Session) -> dict[str, Any]:
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     masked, nonzero = copy.deepcopy(run.model), _nonzero(run.model)
     recipe = run.scheduler.thin(run.optimizer, allow_inexact=run.options.allow_inexact)
-    logger.info("%s", recipe)
+    logger.info("%s", _removed(recipe))
     dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
     accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
@@ -44,6 +45,7 @@ def finish(run: Session) -> dict[str, Any]:
     summary["sparsity"] = 1 - nonzero / summary["dense"]["parameters"]
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
+    run.folder.write_text("recipe.txt", f"{recipe}\n")
     save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors")
     run.save(run.folder.path / "thinned.pt")
     if run.options.plot:
@@ -51,6 +53,14 @@ def finish(run: Session) -> dict[str, Any]:
         plot_channels(_kept(run.model, dense), run.folder.path)
     _tell(run, summary)
     return summary
+
+
+def _removed(recipe: Recipe) -> str:
+    if recipe.removes_nothing:
+        return "thinning: no channel is dead, so there is nothing to remove"
+    (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
+    told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
+    return "\n".join([told, *(f"not removed: {k.channels} channels of {k.use}: {k.reason}" for k in recipe.refused)])
 
 
 def _tell(run: Session, summary: dict[str, Any]) -> None:

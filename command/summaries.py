@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compression import format_table, sparsity_table
-from potstill.thinning import describe_channels, trace
+from potstill.thinning import channels_text, trace
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
@@ -81,7 +81,7 @@ def _params(model: nn.Module, example: Tensor, form: str) -> str:
 
 
 def _channels(model: nn.Module, example: Tensor, form: str) -> str:
-    return describe_channels(trace(model, example))
+    return channels_text(trace(model, example))
 
 
 SUMMARY_PRINTERS: dict[str, Callable[[nn.Module, Tensor, str], str]] = {

@@ -28,6 +28,7 @@ else:
     from .pruners import Pruner, View
     from .registry import register, registered
     from .regularizers import Regularizer
+    from .schedule import ScheduleError, build, dict_config, file_config, load_schedule
     from .scheduler import CompressionScheduler
     from .steps import Step, Window
     from .tables import format_table, sparsity, sparsity_table
@@ -44,13 +45,18 @@ else:
         "RegularizationPolicy",
         "Regularizer",
         "RegularizerArgs",
+        "ScheduleError",
         "ScheduledTrainingPolicy",
         "Step",
         "Thinner",
         "View",
         "Window",
+        "build",
+        "dict_config",
+        "file_config",
         "format_table",
         "load_checkpoint",
+        "load_schedule",
         "register",
         "registered",
         "save_checkpoint",

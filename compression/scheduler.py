@@ -215,6 +215,7 @@ class CompressionScheduler:
             allow_inexact=allow_inexact,
             validation_batch=self.validation_batch,
         )
+        self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
         self._graph = None
         self.recipes.append(recipe)
         return recipe

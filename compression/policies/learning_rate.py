@@ -44,6 +44,16 @@ class LRPolicy(ScheduledTrainingPolicy):
         super().bind(scheduler, window, name)
         self._start()
 
+    def on_epoch_begin(self, moment: Moment) -> None:
+        """Set the rate that the curve begins with, where it begins with training itself (warm-ups begin low)."""
+        if moment.step.epoch == 0 and moment.optimizer is not None:
+            self._copy(moment.optimizer)
+
+    def on_minibatch_begin(self, moment: Moment) -> None:
+        """The same where the window counts minibatches."""
+        if self.window.unit == "minibatch" and moment.step.index == 0 and moment.optimizer is not None:
+            self._copy(moment.optimizer)
+
     def on_minibatch_end(self, moment: Moment) -> None:
         """Set the rate for the next minibatch, where the window counts minibatches."""
         if self.window.unit == "minibatch":
@@ -86,7 +96,10 @@ class LRPolicy(ScheduledTrainingPolicy):
             else:
                 while self._scheduler.last_epoch < steps:
                     self._scheduler.step()
-        for group, values in zip(moment.optimizer.param_groups, _hyperparameters(self._shadow), strict=True):
+        self._copy(moment.optimizer)
+
+    def _copy(self, optimizer: Optimizer) -> None:
+        for group, values in zip(optimizer.param_groups, _hyperparameters(self._shadow), strict=True):
             group.update(values)
 
     def _metric(self, moment: Moment) -> float:
