@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph
 
 from .gating import Layout
-
-logger = logging.getLogger(__name__)
 
 
 class GatedChannels:
@@ -42,6 +39,19 @@ class GatedChannels:
     def __len__(self) -> int:
         """The number of gates."""
         return self.layout.count
+
+    def matching(self, before: GatedChannels, kept: Mapping[str, Tensor]) -> Tensor:
+        """(gates,): the gate that each had before thinning.
+
+        Args:
+            before: the channels with gates before.
+            kept: weight -> indices of the output channels that it kept, where it lost some.
+        """
+        former = torch.zeros(len(self), dtype=torch.int64)
+        for name, gates in self.layers.items():
+            old = before.layers[name]
+            former[gates] = old[kept[name].cpu()] if name in kept else old
+        return former
 
     def factors(self, values: Tensor) -> dict[str, Tensor]:
         """What each scaled parameter is multiplied by, of a shape that broadcasts to its, given the gates' values."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .hard_concrete import HardConcrete
 
@@ -24,7 +25,10 @@ class Gates:
     Attributes:
         distribution: the hard-concrete distribution.
         log_alpha: (gates,), a leaf with gradient.
+        suspended: whether the gates do not act for now.
     """
+
+    suspended = False
 
     def __init__(
         self, count: int, distribution: HardConcrete, droprate: float, seed: int, device: torch.device
@@ -40,8 +44,10 @@ class Gates:
         """The number of gates."""
         return len(self.log_alpha)
 
-    def draw(self, training: bool) -> Tensor:
-        """(gates,): a sample for a training step, else the deterministic gates."""
+    def draw(self, training: bool) -> Tensor | None:
+        """(gates,): a sample for a training step, else the deterministic gates; None where they are suspended."""
+        if self.suspended:
+            return None
         return self._sample(self.log_alpha.shape) if training else self.deterministic()
 
     def draw_rows(self, rows: int) -> Tensor:
@@ -56,9 +62,15 @@ class Gates:
         """(gates,): the probability of each gate that it is not 0."""
         return self.distribution.open_probability(self.log_alpha)
 
-    def keep(self, kept: Tensor) -> None:
-        """Forget all gates but those with the indices `kept`, in that order."""
-        self.log_alpha = self.log_alpha.detach()[kept.to(self.log_alpha.device)].requires_grad_()
+    def keep(self, kept: Tensor, optimizer: Optimizer) -> None:
+        """Forget all gates but those with the indices `kept`, in that order, here and in the optimizer's state."""
+        kept, before = kept.to(self.log_alpha.device), self.log_alpha.shape
+        state = optimizer.state[self.log_alpha]
+        for key, value in state.items():
+            if value.shape == before:
+                state[key] = value[kept]
+        self.log_alpha.grad = None
+        self.log_alpha.data = self.log_alpha.data[kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Locations and state of the noise."""

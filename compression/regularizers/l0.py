@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from potstill.thinning import Recipe
+
 from ..arguments import Fraction, Names, NonNegative, Positive, Range
 from ..names import resolve
 from ..registry import register
@@ -91,20 +93,28 @@ class L0Regularizer(Regularizer):
             ValueError: the model cannot be traced, a layer's channels cannot be removed, the target is out of reach, or
                 the window has gaps.
         """
+        if hasattr(self, "_site"):
+            raise ValueError(f"{site.name}: these gates belong to {self._site.name}; each policy needs its own")
         self._site = site
         window = site.window
         if len(window.times) != window.end - window.start:
             raise ValueError(f"{site.name}: gates act at each time of their window: frequency 1, no gaps in a list")
-        self._survey()
+        self._channels, self._sizes, self._constraint = self._survey()
+        self._check_reach()
 
     def start(self) -> None:
-        """Put gates on the channels."""
-        self._survey()
+        """Put gates on the channels.
+
+        Raises:
+            ValueError: the target is out of reach in the network as it is now.
+        """
+        self._channels, self._sizes, self._constraint = self._survey()
+        self._check_reach()
         device = self._site.model.get_parameter(self._channels.layout.names[0]).device
         seed = (torch.initial_seed() + zlib.crc32(" ".join(self._names).encode())) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], self.gate_lr, fused=True)
-        self._handles = GatedForward(self._channels.layout, self._gates).install(self._site.model)
+        self._install()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
         """The strength x mean open probability, or multiplier x violation of the target."""
@@ -131,6 +141,23 @@ class L0Regularizer(Regularizer):
             values = self._gates.deterministic()
         self._remove()
         return Ending(self._channels.factors(values), self._channels.masks(values > 0))
+
+    def before_thinning(self) -> None:
+        """Take the gates off for the time of thinning: it compares the network without them."""
+        self._gates.suspended = True
+
+    def after_thinning(self, recipe: Recipe | None) -> None:
+        """Put the gates back on the channels that are left."""
+        if recipe is not None and not recipe.removes_nothing:
+            kept = {change.name: change.keep[0] for change in recipe.tensors if 0 in change.keep}
+            before, sizes, constraint = self._channels, self._sizes, self._constraint
+            self._channels, self._sizes, self._constraint = self._survey()
+            self._sizes.total = sizes.total
+            if constraint is not None and self._constraint is not None:
+                self._constraint.load_state_dict(constraint.state_dict())
+            self._gates.keep(self._channels.matching(before, kept), self._optimizer)
+            self._install()
+        self._gates.suspended = False
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
@@ -167,31 +194,35 @@ class L0Regularizer(Regularizer):
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
 
-    def _survey(self) -> None:
-        """Find the channels, what the network's size depends on, and whether the target can be met."""
+    def _survey(self) -> tuple[GatedChannels, Budget, Constraint | None]:
+        """Which channels have gates, how the network's size depends on them, and the target."""
         site, graph = self._site, self._site.graph()
         if graph is None:
             raise ValueError(f"{site.name}: gates need channels: CompressionScheduler(model, example_inputs=...)")
-        self._channels = GatedChannels(graph, self._names)
-        layout = self._channels.layout
-        self._sizes = Budget.of_parameters(graph, [name for name, _ in site.model.named_parameters()], layout)
-        self._constraint = None
+        channels = GatedChannels(graph, self._names)
+        sizes = Budget.of_parameters(graph, [name for name, _ in site.model.named_parameters()], channels.layout)
         if self.target_sparsity is not None:
-            self._constraint = Constraint(self._sizes, 1 - self.target_sparsity, self.multiplier_lr, self.ramp)
-        elif self.target_macs is not None:
-            budget = Budget.of_macs(graph, layout)
-            self._constraint = Constraint(budget, self.target_macs, self.multiplier_lr, self.ramp)
-        if self._constraint is not None:
-            self._check_reach(self._constraint)
+            return channels, sizes, Constraint(sizes, 1 - self.target_sparsity, self.multiplier_lr, self.ramp)
+        if self.target_macs is not None:
+            budget = Budget.of_macs(graph, channels.layout)
+            return channels, sizes, Constraint(budget, self.target_macs, self.multiplier_lr, self.ramp)
+        return channels, sizes, None
 
-    def _check_reach(self, constraint: Constraint) -> None:
-        least = constraint.budget.share(protected(torch.zeros(len(self._channels)), self._channels).double()).item()
-        if least > constraint.goal:
-            word = f"sparsity {1 - least:.4f}" if self.target_sparsity is not None else f"share {least:.4f} of the MACs"
+    def _check_reach(self) -> None:
+        if self._constraint is None:
+            return
+        fewest = protected(torch.zeros(len(self._channels)), self._channels)
+        least = self._constraint.budget.share(fewest.double()).item()
+        if least > self._constraint.goal:
+            reach = f"sparsity {1 - least:.4f}" if self.target_macs is None else f"{least:.4f} of the multiply-adds"
             raise ValueError(
                 f"{self._site.name}: the target is out of reach: with one channel left in each gated layer the network "
-                f"has {word}; name more layers in `weights`, or ask for less"
+                f"is at {reach}; name more layers in `weights` or ask for less"
             )
+
+    def _install(self) -> None:
+        self._remove()
+        self._handles = GatedForward(self._channels.layout, self._gates).install(self._site.model)
 
     def _remove(self) -> None:
         for handle in self._handles:
