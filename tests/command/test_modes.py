@@ -1,0 +1,168 @@
+"""What the command line does instead of training, and what a run leaves behind."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import compress_classifier
+from potstill.compression import load_checkpoint
+from potstill.models import create_model
+from potstill.models.datasets import load_dataset
+from potstill.thinning import resize_to
+
+SCHEDULE = """
+pruners:
+  filters: {class: L1RankedStructureParameterPruner, desired_sparsity: 0.5, weights: [layer*.conv1.weight]}
+policies:
+  - {pruner: {instance_name: filters}, epochs: [1]}
+"""
+SMALL = ["--limit-train", "256", "--limit-test", "60", "--limit-validation", "40", "-b", "64", "--lr", "0.05"]
+
+BLOCKS = ((16, 16, 3), (32, 32, 2), (32, 16, 1), (64, 64, 2), (64, 32, 1))
+"""Of resnet20_cifar: width of a block, its inputs, how many blocks there are of the kind."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two epochs."""
+    out = tmp_path_factory.mktemp("out")
+    (out / "half.yaml").write_text(SCHEDULE)
+    schedule = ["--compress", str(out / "half.yaml"), "-o", str(out), "--name", "half", "--plot", "--tensorboard"]
+    assert compress_classifier.main(["-a", "resnet20_cifar", *SMALL, *schedule]) == 0
+    return out / "latest"
+
+
+def test_summary(run):
+    summary = json.loads((run / "summary.json").read_text())
+    dense, masked, thinned = (summary[name] for name in ("dense", "masked", "thinned"))
+    assert set(thinned) == {"parameters", "macs", "bytes", "top1", "latency_ms"}
+    assert set(thinned["latency_ms"]) == {"1", "64"}
+    assert dense["parameters"] == masked["parameters"] == sum(p.numel() for p in create_model("resnet20_cifar").parameters())
+    # of each block go half of the first convolution's filters, with their norm, and the second's inputs
+    assert dense["parameters"] - thinned["parameters"] == sum(
+        count * (width // 2) * (9 * (inputs + width) + 2) for width, inputs, count in BLOCKS
+    )
+    assert thinned["bytes"] < masked["bytes"]
+    assert thinned["macs"] < 0.55 * masked["macs"]
+    assert thinned["top1"] == masked["top1"]
+    assert summary["max_relative_difference"] <= 1e-5
+
+
+def test_run_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"checkpoint.pt", "best.pt", "thinned.pt", "thinned.safetensors", "metrics.csv", "summary.json"} <= names
+    assert {"schedule.yaml", "environment.json", "run.log", "recipe.json", "recipe.txt"} <= names
+    assert {"metrics.png", "metrics.svg", "channels.png", "channels.svg"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert run.resolve().name.startswith("half_")
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert list(rows[0])[:7] == ["epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "sparsity"]
+    zeros = sum(count * (width // 2) * (9 * inputs + 2) for width, inputs, count in BLOCKS)
+    assert float(rows[1]["sparsity"]) == pytest.approx(zeros / 272_474)
+    assert float(rows[0]["sparsity"]) == 0
+
+
+def test_pruned_weights_are_zero_in_the_checkpoint(run):
+    checkpoint = load_checkpoint(run / "checkpoint.pt")
+    weight = checkpoint["state_dict"]["layer1.0.conv1.weight"]
+    assert int((weight.flatten(1) == 0).all(1).sum()) == 8
+    for name in ("layer1.0.bn1.weight", "layer1.0.bn1.bias"):
+        assert int((checkpoint["state_dict"][name] == 0).sum()) == 8
+
+
+def test_thinned_weights_load_into_the_bare_class(run):
+    """The thinned network, from its weights alone, answers as the masked one."""
+    masked = create_model("resnet20_cifar")
+    masked.load_state_dict(load_checkpoint(run / "checkpoint.pt")["state_dict"])
+    weights = load_file(run / "thinned.safetensors")
+    thinned = create_model("resnet20_cifar")
+    resize_to(thinned, weights)
+    thinned.load_state_dict(weights)
+    images = torch.randn(8, 3, 32, 32)
+    with torch.no_grad():
+        expected, found = masked.eval()(images), thinned.eval()(images)
+    assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+    assert thinned.layer1[0].conv1.out_channels == 8
+
+
+def test_evaluate_and_resume_a_thinned_checkpoint(run, tmp_path, capsys):
+    more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path)]
+    assert compress_classifier.main([*more, "--resume-from", str(run / "thinned.pt"), "-e"]) == 0
+    told = capsys.readouterr().out
+    top1 = json.loads((run / "summary.json").read_text())["thinned"]["top1"]
+    assert f"test ==> Top1: {top1:.3f}" in told
+    assert compress_classifier.main([*more, "--resume-from", str(run / "thinned.pt"), "--epochs", "3"]) == 0
+    assert "(8, 16, 3, 3)" in capsys.readouterr().out
+
+
+def test_thinnify(run, tmp_path, capsys):
+    more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path)]
+    assert compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt"), "--thinnify"]) == 0
+    mine = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    theirs = json.loads((run / "summary.json").read_text())
+    assert mine["thinned"]["parameters"] == theirs["thinned"]["parameters"]
+
+
+def test_masks_hold_without_a_schedule(run, tmp_path):
+    more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path), "--epochs", "2", "--reset-optimizer"]
+    assert compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt")]) == 0
+    before, after = (load_checkpoint(f / "checkpoint.pt")["state_dict"] for f in (run, tmp_path / "latest"))
+    zero = before["layer2.1.conv1.weight"] == 0
+    assert torch.equal(after["layer2.1.conv1.weight"] == 0, zero)
+    assert not torch.equal(after["layer2.1.conv1.weight"], before["layer2.1.conv1.weight"])
+
+
+def test_export_onnx(run, tmp_path, capsys):
+    path = tmp_path / "thin.onnx"
+    arguments = ["-a", "resnet20_cifar", "--resume-from", str(run / "thinned.pt"), "--export-onnx", str(path)]
+    assert compress_classifier.main(arguments) == 0
+    assert "onnxruntime computes the same" in capsys.readouterr().out
+    assert path.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("sparsity", "Total sparsity:"),
+        ("compute", "40,813,184"),
+        ("model", "ResNet"),
+        ("modules", "layer1.0.bn1"),
+        ("params", "  - layer3.2.conv2.weight"),
+        ("channels", "removable"),
+    ],
+)
+def test_summaries(kind, expected, capsys):
+    assert compress_classifier.main(["-a", "resnet20_cifar", "--summary", kind]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_list_of_networks(capsys):
+    assert compress_classifier.main(["--arch", "list"]) == 0
+    told = capsys.readouterr().out
+    assert "googlenet_cifar" in told
+    assert "convnext_tiny" in told
+
+
+def test_dry_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(
+        SCHEDULE.replace("policies:", "lr_schedulers: {lr: {class: StepLR, step_size: 5, gamma: 0.1}}\npolicies:")
+        + "  - {lr_scheduler: {instance_name: lr}, starting_epoch: 8, ending_epoch: 20}\n"
+    )
+    assert compress_classifier.main(["-a", "resnet20_cifar", "--compress", "s.yaml", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "layer1.0.conv1.weight" in told
+    assert "        0-8  0.1\n          9  0.01\n      10-14  0.001\n      15-19  0.0001" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_validation_images_are_stored_and_never_augmented(run):
+    stored = load_checkpoint(run / "checkpoint.pt")["split"]
+    data = load_dataset("digits", seed=0, input_shape=(3, 32, 32), limit_validation=40)
+    assert stored == list(data.split_indices)
+    (first, _), (again, _) = (next(iter(data.validation.batches(8, epoch=e))) for e in (0, 5))
+    assert torch.equal(first, again)
