@@ -104,8 +104,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self.scheduler.masks.drop(self.name)
         if self.window.ends(moment.step):
             self.pruner.release()
-            if self.args.keep_mask:
-                self.scheduler.masks.harden(self.name)
+            if self.args.keep_mask and self.args.mask_on_forward_only:
+                self._settle(moment.step)
 
     def after_window(self, moment: Moment) -> None:
         """Soft masks end with the window, unless they were kept."""
@@ -143,10 +143,25 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
+        view = self._view(step, mode)
+        made = self.pruner.masks(view)
+        for name, values in self.pruner.values(view, made).items():
+            masks.replace(name, values)
+        for name, mask in made.items():
+            if name in view.masks or not _hides_nothing(mask):
+                masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
+
+    def _settle(self, step: Step) -> None:
+        self.scheduler.masks.harden(self.name)
+        for name, mask in self.pruner.settle(self._view(step, "hard")).items():
+            self.scheduler.masks.set(self.name, name, mask)
+
+    def _view(self, step: Step, mode: Mode) -> View:
+        masks = self.scheduler.masks
         weights: Mapping[str, Tensor] = DenseWeights(masks)
         if self.args.fold_batchnorm:
             weights = FoldedWeights(weights, self.scheduler)
-        view = View(
+        return View(
             step=step,
             window=self.window,
             weights=weights,
@@ -157,12 +172,6 @@ class PruningPolicy(ScheduledTrainingPolicy):
             owner=self.name,
             mode=mode,
         )
-        made = self.pruner.masks(view)
-        for name, values in self.pruner.values(view, made).items():
-            masks.replace(name, values)
-        for name, mask in made.items():
-            if name in view.masks or not _hides_nothing(mask):
-                masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
 
 
 def _hides_nothing(mask: Tensor) -> bool:

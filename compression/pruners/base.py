@@ -75,6 +75,10 @@ class Pruner(ABC):
         """New values for weights, to go with the masks just made; most pruners have none."""
         return {}
 
+    def settle(self, view: View) -> dict[str, Tensor]:
+        """Further masks to go with soft masks that have just become permanent."""
+        return {}
+
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on, known after `bind`: policies that meet on one are warned about."""
         return ()

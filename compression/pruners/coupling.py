@@ -26,12 +26,13 @@ def cover(
         masks: masks of weights (bool), by parameter.
         keeps: for the same weights, which filters stay (bool, one per filter).
         groups: for the same weights, how their filters lie.
-        view: what the pruner is shown; without a channel graph the masks stay as they are.
+        view: what the pruner is shown; without a channel graph the masks stay as they are, and also in `forward` mode:
+            a norm whose weight and bias are lost gets no gradient through the ReLU behind it, so it never comes back.
 
     Returns:
         The masks with those of the parameters that follow.
     """
-    graph = view.graph()
+    graph = None if view.mode == "forward" else view.graph()
     if graph is None:
         return dict(masks)
     covered = {name: mask.clone() for name, mask in masks.items()}

@@ -77,8 +77,7 @@ class RankedStructurePruner(Pruner):
         Raises:
             ValueError: a name fits nothing, or there is no such group.
         """
-        group = _split(self.group_type, self.kwargs)
-        self._groups = {name: oriented(group, name, model) for name in resolve(self.weights, model)}
+        self._groups = {name: oriented(self._group(), name, model) for name in resolve(self.weights, model)}
 
     def targets(self) -> Iterable[str]:
         """The listed weights."""
@@ -91,8 +90,16 @@ class RankedStructurePruner(Pruner):
         keeps = self._keeps(view)
         shapes = {name: view.weights[name].shape for name in keeps}
         masks = {name: self._groups[name].expand(keep, shapes[name]) for name, keep in keeps.items()}
-        output = _split(self.group_type, self.kwargs).output
-        return cover(masks, keeps, self._groups, view) if output else masks
+        return cover(masks, keeps, self._groups, view) if self._group().output else masks
+
+    def settle(self, view: View) -> dict[str, Tensor]:
+        """The masks of biases and norms that follow, where soft masks of filters have become permanent."""
+        masks = {name: mask != 0 for name, mask in view.masks.items() if name in self._groups}
+        keeps = {name: self._groups[name].split(mask).any(1) for name, mask in masks.items()}
+        return cover(masks, keeps, self._groups, view) if self._group().output else {}
+
+    def _group(self) -> Group:
+        return _split(self.group_type, self.kwargs)
 
     def _keeps(self, view: View) -> dict[str, Tensor]:
         leader = next(iter(self._groups))

@@ -1,0 +1,149 @@
+"""One threshold over all listed parameters: the smallest absolute values of the whole network go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import rates
+from ..arguments import Fraction, Names
+from ..magnitudes import chunks, kth_smallest
+from ..names import is_pattern, resolve
+from ..registry import register
+from ..selection import count
+from .base import Pruner, View
+from .sites import is_norm
+
+
+@torch.no_grad()
+def zero_smallest(parameters: Iterable[Tensor], number: int) -> None:
+    """Set the `number` smallest absolute values of all parameters together to zero, in place.
+
+    Of equal values those that come first in memory go. Needs memory for one chunk of 2^20 elements and a histogram, no
+    copy of the parameters and no mask: training on needs one (see `GlobalMagnitudePruner`).
+
+    Raises:
+        ValueError: there are fewer values than that, or one is not a number.
+    """
+    tensors = [parameter.detach() for parameter in parameters]
+    if number == 0:
+        return
+    cut = kth_smallest(tensors, number)
+    ties = cut.ties
+    for tensor in tensors:
+        if not _is_dense(tensor):
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} skips or shares memory: make it contiguous")
+        for chunk in chunks(tensor):
+            keep, ties = _above(chunk, cut.value, ties)
+            chunk.mul_(keep)
+
+
+def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Masks (bool) that hide exactly `number` elements: what is not alive, then the smallest absolute values.
+
+    Args:
+        weights: by name; where `alive` is False they are zero.
+        alive: where parameters live, for those that have a mask already.
+        number: how many elements of all to hide; if more are not alive, all of them are hidden.
+    """
+    dead = sum(int((~mask).sum()) for mask in alive.values())
+    if number <= dead:
+        return dict(alive)
+    cut = kth_smallest(list(weights.values()), number)
+    ties = cut.ties - (dead if cut.value == 0 else 0)
+    masks = {}
+    for name, weight in weights.items():
+        values = weight if _is_dense(weight) else weight.contiguous()
+        mask = torch.empty_like(values, dtype=torch.bool)
+        living = chunks(torch.empty_like(mask).copy_(alive[name])) if name in alive else repeat(None)
+        for part, chunk, live in zip(chunks(mask), chunks(values), living, strict=False):
+            keep, ties = _above(chunk, cut.value, ties, live)
+            part.copy_(keep)
+        masks[name] = mask
+    return masks
+
+
+def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -> tuple[Tensor, int]:
+    """Which elements stay, and how many of those equal to the value are still to go in later chunks."""
+    size = chunk.abs()
+    keep = size >= value
+    if live is not None:
+        keep &= live
+    if ties:
+        equal = ((size == value) & keep).nonzero().flatten()[:ties]
+        keep[equal] = False
+        ties -= len(equal)
+    return keep, ties
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the tensor's elements fill a stretch of memory, in whatever order of dimensions."""
+    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    return tensor.permute(order).is_contiguous()
+
+
+class GlobalPruner(Pruner):
+    """Ranks the elements of all listed parameters together."""
+
+    rate: rates.Rate
+    weights: Names
+    of: str
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`; parameters of norms stay out unless they are named in full."""
+        listed = [self.weights] if isinstance(self.weights, str) else self.weights
+        full = {name for text in listed if not is_pattern(text) for name in resolve(text, model)}
+        self._names = [
+            name
+            for name in resolve(listed, model)
+            if name in full or not is_norm(model.get_submodule(name.rpartition(".")[0]))
+        ]
+        if not self._names:
+            raise ValueError(f"{', '.join(listed)} fit parameters of norms only, which have to be named in full")
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that are ranked."""
+        return self._names
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter at this step's sparsity."""
+        weights = {name: view.weights[name] for name in self._names}
+        alive = {name: mask for name in self._names if (mask := view.alive(name)) is not None}
+        total = sum(weight.numel() for weight in weights.values())
+        dead = sum(int((~mask).sum()) for mask in alive.values())
+        level = self.rate(view.progress)
+        number = dead + count(level, total - dead) if self.of == "alive" else count(level, total)
+        if number == 0:
+            return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        return masks_of_smallest(weights, alive, number)
+
+
+@register("pruners")
+class GlobalMagnitudePruner(GlobalPruner):
+    """Hides a constant fraction of all listed elements together, those of smallest absolute value (Han et al. 2015)."""
+
+    def __init__(self, desired_sparsity: Fraction, weights: Names, of: Literal["total", "alive"] = "total") -> None:
+        """Take the fraction, the parameters, and what it is a fraction of.
+
+        `of: alive` takes the fraction anew of what still lives at each of the window's times, as iterative pruning does
+        (Frankle and Carbin 2019): 0.2 leaves 0.8, 0.64, 0.512 ... of the weights.
+        """
+        self.rate, self.weights, self.of = rates.constant(desired_sparsity), weights, of
+
+
+@register("pruners")
+class GlobalMagnitudePruner_AGP(GlobalPruner):  # noqa: N801  (named like the others)
+    """Like `GlobalMagnitudePruner`, along the schedule of `rates.agp`."""
+
+    def __init__(self, initial_sparsity: Fraction, final_sparsity: Fraction, weights: Names) -> None:
+        """Take the fraction of all elements to hide at the window's first time, the one at its last, the parameters."""
+        self.rate, self.weights, self.of = rates.agp(initial_sparsity, final_sparsity), weights, "total"
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """What a schedule's arguments get wrong together."""
+        return rates.falling(args)

@@ -1,0 +1,165 @@
+"""Removes input channels and refits the weights that stay, so that the layer's outputs change as little as they can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import rates, scores
+from ..arguments import Count, Fraction, Names
+from ..chance import generator
+from ..groups import Group
+from ..registry import register
+from ..selection import Rounding
+from .base import View
+from .ranking import RankedStructurePruner
+from .sites import only
+
+logger = logging.getLogger(__name__)
+Samples = tuple[Tensor, Tensor]
+
+
+@register("pruners")
+@dataclass(eq=False)
+class FMReconstructionChannelPruner(RankedStructurePruner):
+    """Ranks input channels by magnitude; what stays becomes the least-squares fit of the outputs (He et al. 2017).
+
+    The fit is to output points sampled, with the inputs under them, in training forward passes before the window's
+    first time: start the policy at epoch 1 or later. Convolutions without groups and Linear layers.
+
+    Attributes:
+        desired_sparsity: the fraction of channels to remove.
+        weights: the weights, or patterns of them.
+        group_type: `Channels`.
+        group_size: so many consecutive channels live or die together.
+        rounding_fn: how level x channels becomes a whole number.
+        magnitude_fn: `l1` or `l2`: what channels are ranked by.
+        ranking_noise: the probability, for each weight, that its scores are multiplied by normal noise.
+    """
+
+    desired_sparsity: Fraction
+    weights: Names
+    group_type: Literal["Channels"] = "Channels"
+    group_size: Count = 1
+    rounding_fn: Rounding = "floor"
+    magnitude_fn: scores.Magnitude = "l1"
+    ranking_noise: Fraction = 0.0
+
+    samples = 2000
+    points_per_pass = 200
+
+    @property
+    def rate(self) -> rates.Rate:
+        """The constant sparsity."""
+        return rates.constant(self.desired_sparsity)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor:
+        """The magnitude of each input channel, now and then with noise."""
+        values = scores.MAGNITUDES[self.magnitude_fn](group.split(view.weights[name]))
+        source = generator(view.owner, name, view.step.epoch, view.step.minibatch)
+        if self.ranking_noise and torch.rand((), generator=source) < self.ranking_noise:
+            return values * torch.randn(len(values), generator=source).to(values)
+        return values
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights` and begin to sample.
+
+        Raises:
+            ValueError: a weight is of a layer whose outputs cannot be refitted.
+        """
+        super().bind(model)
+        if not hasattr(self, "_handles"):
+            self._data: dict[str, list[Samples]] = {name: [] for name in self._groups}
+            self._released = False
+            self._handles = {name: self._attach(name, model) for name in self._groups}
+
+    def _attach(self, name: str, model: nn.Module) -> Any:
+        layer = model.get_submodule(name.rpartition(".")[0])
+        linear = isinstance(layer, nn.Linear)
+        if not linear and not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"):
+            raise ValueError(f"{name}: only Linear layers and Conv2d without groups, zero-padded, can be refitted")
+
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if model.training and not self._full(name):
+                with torch.no_grad():
+                    self._take(name, module, inputs[0], output)
+
+        return layer.register_forward_hook(only(layer, hook))
+
+    def _full(self, name: str) -> bool:
+        return sum(len(inputs) for inputs, _ in self._data[name]) >= self.samples
+
+    def _take(self, name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        source = generator(name, len(self._data[name]))
+        if isinstance(layer, nn.Linear):
+            x, y = inputs.flatten(0, -2), output.flatten(0, -2)
+            rows = torch.randint(len(x), (self.points_per_pass,), generator=source).to(x.device)
+            x, y = x[rows], y[rows]
+        else:
+            images = torch.randint(len(inputs), (min(20, len(inputs)),), generator=source)
+            patches = _patches(inputs[images.to(inputs.device)], layer)  # type: ignore[arg-type]
+            y = output[images.to(inputs.device)].flatten(2).transpose(1, 2).flatten(0, 1)
+            rows = torch.randint(len(y), (self.points_per_pass,), generator=source).to(y.device)
+            x, y = patches[rows], y[rows]
+        bias = getattr(layer, "bias", None)
+        self._data[name].append((x.clone(), (y if bias is None else y - bias).clone()))
+
+    def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The refitted weights."""
+        fitted = {}
+        for name, mask in masks.items():
+            if not self._data[name]:
+                logger.warning("%s: no samples yet, so its weights are not refitted: start the policy later", name)
+            elif not mask.all():
+                fitted[name] = self._fit(name, mask, view.weights[name])
+        self._data = {name: [] for name in self._data}
+        return fitted
+
+    def _fit(self, name: str, mask: Tensor, weight: Tensor) -> Tensor:
+        x = torch.cat([inputs for inputs, _ in self._data[name]])
+        y = torch.cat([outputs for _, outputs in self._data[name]])
+        kept = mask.flatten(1)[0].nonzero().flatten()
+        solution = torch.linalg.lstsq(x[:, kept].double().cpu(), y.double().cpu(), driver="gelsd").solution
+        fitted = torch.zeros_like(weight.flatten(1))
+        fitted[:, kept] = solution.T.to(fitted)
+        return fitted.view(weight.shape)
+
+    def release(self) -> None:
+        """Sample no longer."""
+        self._released = True
+        for handle in self._handles.values():
+            handle.remove()
+        self._data = {name: [] for name in self._data}
+
+    def after_thinning(self) -> None:
+        """Samples of the old shapes are worth nothing."""
+        self._data = {name: [] for name in self._data}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The samples, and whether more are wanted."""
+        samples = {name: [list(pair) for pair in pairs] for name, pairs in self._data.items()}
+        return {"samples": samples, "released": self._released}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._data = {name: [(x, y) for x, y in pairs] for name, pairs in state["samples"].items()}
+        if state["released"]:
+            self.release()
+
+
+def _patches(inputs: Tensor, layer: nn.Conv2d) -> Tensor:
+    """What lies under each output point, a row each, in the order of the weight's elements."""
+    padding = layer.padding
+    if isinstance(padding, str):
+        reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        low = [r // 2 if padding == "same" else 0 for r in reach]
+        high = [r - l if padding == "same" else 0 for r, l in zip(reach, low, strict=True)]  # noqa: E741
+        inputs, padding = F.pad(inputs, [low[1], high[1], low[0], high[0]]), (0, 0)
+    unfolded = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)  # type: ignore[arg-type]
+    return unfolded.transpose(1, 2).flatten(0, 1)

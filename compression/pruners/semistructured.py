@@ -1,0 +1,68 @@
+"""N:M sparsity: of each M consecutive inputs of an output, N stay. GPUs compute 2:4 in half the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..arguments import Count, Names
+from ..groups import CHANNELS, oriented
+from ..names import resolve
+from ..registry import register
+from .base import Pruner, View
+
+
+@register("pruners")
+class NMPruner(Pruner):
+    """Keeps the n largest absolute values of each m consecutive inputs (Mishra et al. 2021).
+
+    For a convolution the inputs are its input channels, at each output and position.
+    """
+
+    def __init__(self, weights: Names, n: Count = 2, m: Count = 4) -> None:
+        """Take the weights, how many stay, and of how many."""
+        self.weights, self.n, self.m = weights, n, m
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+        """More to keep than there are, or weights that groups of m do not divide."""
+        n, m = args["n"], args["m"]
+        if n > m:
+            yield "n", f"cannot keep {n} of {m}"
+        for name in args["weights"]:
+            if len(shapes[name]) < 2 or shapes[name][1] % m:
+                yield f"weights.{name}", f"{m} does not divide the inputs of {name} of shape {tuple(shapes[name])}"
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`.
+
+        Raises:
+            ValueError: groups of m do not divide the inputs of a weight.
+        """
+        names = resolve(self.weights, model)
+        shapes = {name: model.get_parameter(name).shape for name in names}
+        args = {"weights": names, "n": self.n, "m": self.m}
+        for _, problem in self.problems(args, shapes):
+            raise ValueError(problem)
+        self._dims = {name: oriented(CHANNELS, name, model).kept[0] for name in names}
+
+    def targets(self) -> Iterable[str]:
+        """The listed weights."""
+        return self._dims
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter."""
+        return {name: self._mask(name, dim, view) for name, dim in self._dims.items()}
+
+    def _mask(self, name: str, dim: int, view: View) -> Tensor:
+        size = view.weights[name].abs().movedim(dim, -1)
+        alive = view.alive(name)
+        if alive is not None:
+            size = size.masked_fill(~alive.movedim(dim, -1), -1)
+        groups = size.reshape(-1, self.m)
+        order = groups.argsort(dim=1, descending=True, stable=True)
+        keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, : self.n], True)
+        return view.still(name, keep.view(size.shape).movedim(-1, dim))

@@ -1,0 +1,49 @@
+"""Running sums that pruners gather between two rankings, and that survive a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Statistics:
+    """Means by name over what was added since the sums were last used."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._used: set[str] = set()
+
+    @torch.no_grad()
+    def add(self, name: str, values: Tensor, count: int = 1) -> None:
+        """Add a sum of `count` things; the first after `restart` begins anew."""
+        if name in self._used:
+            self._used.remove(name)
+            del self._sums[name], self._counts[name]
+        values = values.detach().double()
+        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        self._counts[name] = self._counts.get(name, 0) + count
+
+    def mean(self, name: str) -> Tensor | None:
+        """The mean of what was added, or None where nothing was."""
+        return self._sums[name] / self._counts[name] if name in self._sums else None
+
+    def restart(self) -> None:
+        """Let the next values begin new sums; until then the old ones can be read."""
+        self._used = set(self._sums)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.__init__()  # type: ignore[misc]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts), "used": sorted(self._used)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._sums, self._counts, self._used = dict(state["sums"]), dict(state["counts"]), set(state["used"])
