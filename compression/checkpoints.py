@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,16 +11,12 @@ from typing import IO, Any
 
 import torch
 
+from .fields import CheckpointError, Field, check_plain, reading
+
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the layout; raised when a field changes its meaning."""
-
-FIELDS = {"format": int, "epoch": int, "minibatch": int, "arch": str, "state_dict": dict}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, or that is damaged, unsafe, or not one of ours."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -30,20 +25,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises:
         CheckpointError: the file cannot be written; what stood there before is untouched.
     """
+    temporary = path.with_name(path.name + ".part")  # one name, so that a killed process leaves one file at most
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
 def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
@@ -51,24 +46,27 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
 
     Args:
         path: the file.
-        contents: tensors and plain data; `FIELDS` says what must be there (the format is added).
+        contents: tensors and plain data; `load_checkpoint` says what must be there (the format is added).
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".new")
-    write_atomically(temporary, lambda file: torch.save({"format": FORMAT, **contents}, file))
+    new = _new(path)
+    write_atomically(new, lambda file: torch.save({"format": FORMAT, **contents}, file))
     try:
         if path.exists():
             os.replace(path, _previous(path))
-        os.replace(temporary, path)
+        os.replace(new, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
     _sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; where it is damaged, the previous one, with a warning.
+    """Read a checkpoint; where it is damaged, the one before it, with a warning.
+
+    Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
+    that the rest is tensors and plain data. Between the renames of `save_checkpoint` `<name>.new` is the newest.
 
     Raises:
         CheckpointError: there is none, or none that is sound.
@@ -76,41 +74,69 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         return _load(path, device)
     except CheckpointError as error:
-        if not _previous(path).exists():
-            raise
-        logger.warning("%s; using the one before it, %s", error, _previous(path))
-        return _load(_previous(path), device)
+        others = [other for other in (_new(path), _previous(path)) if other.is_file()]
+        for other in others:
+            try:
+                contents = _load(other, device)
+            except CheckpointError:
+                continue
+            logger.warning("%s; using %s instead", error, other)
+            return contents
+        if others:
+            raise CheckpointError(f"{error}; {' and '.join(o.name for o in others)} is no better") from error
+        raise
 
 
 def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+        _check_archive(path)
         contents = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives fail in many ways, and each means the same
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a checkpoint of tensors and plain data: {reason}") from error
-    return _checked(path, contents)
+        raise CheckpointError(f"{path}: not a checkpoint of tensors and plain data: {_reason(error)}") from error
+    with reading(str(path)):
+        return _checked(contents)
 
 
-def _checked(path: Path, contents: Any) -> dict[str, Any]:
+def _check_archive(path: Path) -> None:
+    """Checksums, and that nothing is compressed: a small file cannot unpack to a large one."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+
+
+def _checked(contents: Any) -> dict[str, Any]:
     if not isinstance(contents, dict):
-        raise CheckpointError(f"{path}: holds a {type(contents).__name__}, not a checkpoint")
-    for name, kind in FIELDS.items():
-        if not isinstance(contents.get(name), kind):
-            raise CheckpointError(f"{path}: its field {name!r} is missing or not of type {kind.__name__}")
-    if contents["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {contents['format']}; this version reads format {FORMAT}")
-    for name, value in contents["state_dict"].items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{path}: state_dict[{name!r}] is not a tensor")
+        raise CheckpointError(f"holds a {type(contents).__name__}, not a checkpoint")
+    fields = Field(contents)
+    found = fields["format"].integer()
+    if found != FORMAT:
+        raise CheckpointError(f"format {found}; this version reads format {FORMAT}")
+    check_plain(contents)
+    fields.mapping()
+    fields["epoch"].integer()
+    fields["minibatch"].integer()
+    fields["arch"].text()
+    for field in fields["state_dict"].mapping().values():
+        if bool(torch.isnan(field.tensor(finite=False)).any()):
+            raise CheckpointError(f"{field.path}: has values that are not numbers (NaN)")
     return contents
+
+
+def _reason(error: BaseException) -> str:
+    """An error's first line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
 
 
 def _previous(path: Path) -> Path:

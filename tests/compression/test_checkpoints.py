@@ -32,7 +32,7 @@ def test_a_damaged_one_is_noticed_and_the_previous_used(tmp_path, damage, caplog
         data[spot + 2] ^= 1
     path.write_bytes(bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]) if damage == "cut" else b"")
     assert load_checkpoint(path)["epoch"] == 3
-    assert "using the one before it" in caplog.text
+    assert f"using {path}.previous instead" in caplog.text
     path.with_name("checkpoint.pt.previous").unlink()
     with pytest.raises(CheckpointError, match="checkpoint.pt: "):
         load_checkpoint(path)
@@ -58,8 +58,13 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epoch": "three"}, "field 'epoch' is missing or not of type int"),
-        ({"state_dict": {"w": 1}}, r"state_dict\['w'\] is not a tensor"),
+        ({"epoch": "three"}, "checkpoint.pt: epoch: expected a whole number of at least 0, found 'three'"),
+        ({"state_dict": {"w": 1}}, "checkpoint.pt: state_dict.w: expected a tensor, found 1"),
+        ({"state_dict": {"w": torch.tensor(torch.nan)}}, "state_dict.w: has values that are not numbers"),
+        ({"extra": {"list": [set()]}}, "extra.list.0: holds a set, neither a tensor nor plain data"),
+        ({"extra": torch.zeros(1).expand(2**40)}, "has fewer values in the file than that"),
+        ({"extra": torch.zeros(2).to_sparse()}, "extra: is a tensor of a kind that no checkpoint has"),
+        ({"extra": {(1, 2): 3}}, r"extra: has the key a tuple of 2, not a name or number"),
         ({"format": 99}, "format 99; this version reads format 1"),
     ],
 )
