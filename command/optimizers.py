@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,5 +23,5 @@ def make_optimizer(
 ) -> Optimizer:
     """An optimizer by name; `lr` None is 0.1 for SGD and 0.001 for the others, `momentum` is SGD's."""
     rate = lr if lr is not None else 0.1 if name == "sgd" else 1e-3
-    extra = {"momentum": momentum} if name == "sgd" else {}
+    extra: dict[str, Any] = {"momentum": momentum} if name == "sgd" else {}
     return OPTIMIZERS[name](parameters, lr=rate, weight_decay=weight_decay, **extra)  # type: ignore[call-arg]

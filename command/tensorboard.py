@@ -33,16 +33,16 @@ class EventWriter:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UsageError('--tensorboard needs the extra: pip install "potstill[tensorboard]"') from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def write(self, row: Mapping[str, Any], model: nn.Module) -> None:
         """Write one epoch."""
         epoch = row["epoch"]
         for name, value in row.items():
             if name != "epoch":
-                self._writer.add_scalar(PLACES.get(name, f"Performance/Training/{name}"), value, epoch)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(PLACES.get(name, f"Performance/Training/{name}"), value, epoch)
         for name, parameter in model.named_parameters():
             zeros = 1 - int(parameter.count_nonzero()) / max(parameter.numel(), 1)
-            self._writer.add_scalar(f"sparsity/weights/{name}", zeros, epoch)  # type: ignore[no-untyped-call]
-            self._writer.add_histogram(name.replace(".", "/"), parameter.detach().cpu(), epoch)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(f"sparsity/weights/{name}", zeros, epoch)
+            self._writer.add_histogram(name.replace(".", "/"), parameter.detach().cpu(), epoch)
+        self._writer.flush()

@@ -19,7 +19,7 @@ FORMAT = 1
 """Version of the layout; raised when a field changes its meaning."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that at any moment either the old or the new content stands under its name.
 
     Raises:
