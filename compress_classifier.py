@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from potstill.command.epochs import after_epoch, before_epoch
+from potstill.command.epochs import after_epoch, before_epoch, choose_best
 from potstill.command.errors import TrainingError, one_line
 from potstill.command.evaluation import Meter, classification_loss, evaluate
 from potstill.command.finish import finish
@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(run: Session) -> int:
-    """Train from where the run stands to its last epoch, validate after each, then thin and report."""
+    """Train from where the run stands to its last epoch, or until early stopping; validate after each; thin, report."""
     with stop_on_interrupt(run):
-        while run.epoch < run.epochs:
+        while run.epoch < run.epochs and not run.ended:
             train_epoch(run, run.epoch)
             if run.stop:
                 return interrupted(run)
@@ -57,6 +57,7 @@ def train(run: Session) -> int:
             metrics = {"min": scores.mean_loss(), "max": scores.accuracy()}
             run.scheduler.on_epoch_end(run.epoch, run.optimizer, metrics, run.minibatches)
             after_epoch(run, scores)
+    choose_best(run)
     finish(run)
     return 0
 
@@ -86,7 +87,7 @@ def train_epoch(run: Session, epoch: int) -> None:
         scheduler.on_minibatch_end(epoch, step, steps, optimizer)
 
         run.meter.add(loss.item(), logits, labels, {name: value.item() for name, value in parts})
-        run.minibatch += 1
+        run.stepped()
         if run.stop:
             return
         if run.options.checkpoint_every and run.minibatch % run.options.checkpoint_every == 0 and step + 1 < steps:

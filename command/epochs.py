@@ -58,7 +58,17 @@ def after_epoch(run: Session, validation: Meter) -> None:
     best = run.best.add(score)
     for line in run.best.top(run.options.num_best_scores):
         logger.info("%s", line)
+    if run.early_stopping:
+        errors = (run.meter.mean_loss(), validation.mean_loss())
+        run.early_stopping.after_epoch(epoch, errors, (run.model, run.scheduler))
     run.epoch, run.minibatch = epoch + 1, 0
     run.save()
     if best:
         run.save(run.folder.best)
+
+
+def choose_best(run: Session) -> None:
+    """With early stopping: say why training ended, and go on with the weights of the best epoch."""
+    if run.early_stopping:
+        run.early_stopping.restore_best(run.model, run.scheduler)
+        logger.info("%s", run.early_stopping)

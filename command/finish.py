@@ -14,7 +14,7 @@ from potstill.thinning import Recipe
 from potstill.thinning import save as save_thinned
 
 from .epochs import test
-from .plots import plot_channels, plot_metrics
+from .plots import plot_channels, plot_metrics, plot_trajectory
 from .prepare import place
 from .report import facts, latencies, summary_table
 from .session import Session
@@ -51,6 +51,8 @@ def finish(run: Session) -> dict[str, Any]:
     if run.options.plot:
         plot_metrics(run.rows, run.folder.path)
         plot_channels(_kept(run.model, dense), run.folder.path)
+        if run.trajectory:
+            plot_trajectory(run.trajectory.tensors(), run.folder.path)
     _tell(run, summary)
     return summary
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from potstill.compression import load_checkpoint
-from potstill.models import model_names
 from potstill.models.datasets import augmentation_names, dataset_names
 
 from .optimizers import OPTIMIZERS
+from .option_types import architecture, count, count0, dataset, number, positive, rule, split, trajectory
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
 MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
@@ -81,24 +81,24 @@ def _data_and_model(group: argparse._ArgumentGroup) -> None:
         "-a",
         default="resnet20_cifar",
         metavar="NAME",
-        type=_architecture,
+        type=architecture,
         help="network (default: %(default)s); --arch list names all",
     )
     group.add_argument(
         "--dataset",
         metavar="NAME",
-        type=_dataset,
+        type=dataset,
         default="digits",
         help=f"one of {', '.join(dataset_names())} (default: %(default)s)",
     )
     group.add_argument("--data", metavar="DIR", type=Path, help="folder of the data set")
     group.add_argument("--pretrained", action="store_true", help="torchvision's trained weights")
-    group.add_argument("--workers", "-j", type=_count0, default=0, metavar="N", help="loader processes for large sets")
+    group.add_argument("--workers", "-j", type=count0, default=0, metavar="N", help="loader processes for large sets")
     group.add_argument(
         "--validation-split",
         "--valid-size",
         "--vs",
-        type=_split,
+        type=split,
         default=0.1,
         metavar="PART",
         help="part of the training images to validate on (default: %(default)s); 0 validates on the test images",
@@ -106,40 +106,50 @@ def _data_and_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--augmentation", choices=augmentation_names(), help="of training images (default: the data set's)"
     )
+    group.add_argument(
+        "--no-normalise", dest="normalise", action="store_false", help="leave the images' values between 0 and 1"
+    )
     for part in ("train", "validation", "test"):
-        group.add_argument(f"--limit-{part}", type=_count, metavar="N", help=f"use only N {part} images")
+        group.add_argument(f"--limit-{part}", type=count, metavar="N", help=f"use only N {part} images")
 
 
 def _training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--epochs",
-        type=_count0,
+        type=count0,
         metavar="N",
         help="train up to this epoch (default: to the end of the schedule, or 90 without one)",
     )
-    group.add_argument("--batch-size", "-b", type=_count, default=64, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--batch-size", "-b", type=count, default=64, metavar="N", help="(default: %(default)s)")
     group.add_argument("--optimizer", choices=sorted(OPTIMIZERS), default="sgd", help="(default: %(default)s)")
     group.add_argument(
         "--learning-rate",
         "--lr",
         dest="lr",
-        type=_positive,
+        type=positive,
         metavar="X",
         help="(default: 0.1 for sgd, 0.001 for the others)",
     )
-    group.add_argument("--momentum", type=_number, default=0.9, metavar="X", help="of sgd (default: %(default)s)")
-    group.add_argument("--weight-decay", "--wd", type=_number, default=1e-4, metavar="X", help="(default: %(default)s)")
+    group.add_argument("--momentum", type=number, default=0.9, metavar="X", help="of sgd (default: %(default)s)")
+    group.add_argument("--weight-decay", "--wd", type=number, default=1e-4, metavar="X", help="(default: %(default)s)")
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)"
     )
     group.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     group.add_argument("--amp", action="store_true", help="bfloat16 where it is safe (torch.autocast)")
-    group.add_argument("--seed", type=_count0, default=0, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--seed", type=count0, default=0, metavar="N", help="(default: %(default)s)")
+    group.add_argument(
+        "--early-stop",
+        type=rule,
+        metavar="RULE",
+        help="take the weights of the lowest validation loss: best (after all epochs), or stop by GL:alpha, PQ:alpha,k "
+        "or UP:s (Prechelt 1998)",
+    )
     group.add_argument("--deterministic", "--det", action="store_true", help="only deterministic kernels")
     group.add_argument(
         "--print-freq",
         "-p",
-        type=_count,
+        type=count,
         default=10,
         metavar="N",
         help="minibatches between two updates of the progress bar (default: %(default)s)",
@@ -185,14 +195,22 @@ def _checkpoints(group: argparse._ArgumentGroup) -> None:
         help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest",
     )
     group.add_argument(
-        "--checkpoint-every", type=_count, metavar="N", help="also write a checkpoint every N minibatches"
+        "--checkpoint-every", type=count, metavar="N", help="also write a checkpoint every N minibatches"
     )
-    group.add_argument("--num-best-scores", type=_count, default=1, metavar="N", help="best epochs to print")
+    group.add_argument("--num-best-scores", type=count, default=1, metavar="N", help="best epochs to print")
     group.add_argument(
         "--best-by",
         choices=("sparsity", "top1"),
         default="sparsity",
         help="best.pt holds the most accurate of the sparsest epochs, or of all (default: %(default)s)",
+    )
+    group.add_argument(
+        "--trajectory",
+        nargs="?",
+        const="*",
+        type=trajectory,
+        metavar="PATTERN[:EVERY]",
+        help="record parameters during training, every EVERY steps (default: all, every 10 or about 1,000 times a run)",
     )
     group.add_argument("--plot", action="store_true", help='draw the metrics and the kept channels (extra "plot")')
     group.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard (extra)")
@@ -218,61 +236,3 @@ def _modes(group: argparse._ArgumentGroup) -> None:
         help='write the network as ONNX and stop (default: model.onnx; extra "onnx")',
     )
     group.add_argument("--dry-run", action="store_true", help="check the schedule, show what it would do, and stop")
-
-
-def _architecture(text: str) -> str:
-    if text == "list" or text in model_names() or text.lower() in model_names():
-        return text if text in model_names() else text.lower()
-    raise argparse.ArgumentTypeError(_unknown("network", text, model_names()) + "; --arch list names all")
-
-
-def _dataset(text: str) -> str:
-    if text in dataset_names():
-        return text
-    raise argparse.ArgumentTypeError(_unknown("data set", text, dataset_names()))
-
-
-def _unknown(kind: str, text: str, names: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(text, names, 3, 0.5)
-    return f"no {kind} {text!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
-
-
-def _number(text: str) -> float:
-    value = _float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
-    return value
-
-
-def _positive(text: str) -> float:
-    if _number(text) == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return float(text)
-
-
-def _split(text: str) -> float:
-    value = _number(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1 (1 excluded)")
-    return value
-
-
-def _count0(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _count0(text) == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None

@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from .errors import UsageError
 from .folder import METRICS
+from .probe import Record, records
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours: told apart by the colour-blind, on white and on black, and in print."""
@@ -57,6 +62,77 @@ def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Pat
     return _save(figure, folder / "channels")
 
 
+WEIGHTS, PANELS = 4, 12
+"""Values drawn of a parameter, and parameters that they are drawn of: those that went farthest."""
+
+
+def plot_trajectory(tensors: Mapping[str, Tensor], folder: Path) -> list[Path]:
+    """Norms over time, the weights that moved most over time, the path in the plane of its first two components.
+
+    Writes `norms`, `weights` and `path`, each as PNG and SVG.
+
+    Args:
+        tensors: the contents of a trajectory's file.
+        folder: where the pictures go.
+    """
+    steps, found = tensors["steps"].numpy(), records(tensors)
+    figure, (axis,) = _figure(1, height=4)
+    for number, (name, record) in enumerate(found.items()):
+        style = ("-", "--", ":", "-.")[number // len(LINES) % 4]
+        axis.plot(steps, record.norm, style, color=LINES[number % len(LINES)], label=name)
+    axis.set(xlabel="step", title="Euclidean norms", ylim=(0, None))
+    place: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": 1 + len(found) // 26}
+    axis.legend(frameon=False, labelcolor=GREY, fontsize=7, **place)
+    return [*_save(figure, folder / "norms"), *_plot_weights(steps, found, folder), *_plot_path(steps, found, folder)]
+
+
+def _plot_weights(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Path]:
+    farthest = sorted(found, key=lambda name: -float(found[name].moved().max()))[:PANELS]
+    shown = {name: record for name, record in found.items() if name in farthest}
+    figure, axes = _figure(len(shown))
+    for axis, (name, record) in zip(axes, shown.items(), strict=True):
+        for number, colour in zip(record.moved().argsort(descending=True)[:WEIGHTS].tolist(), LINES, strict=False):
+            label = str(list(record.place(number)))
+            axis.plot(steps, record.values[:, number], color=colour, linewidth=1, label=label)
+        axis.set(xlabel="step", title=name)
+        axis.legend(frameon=False, labelcolor=GREY, fontsize=7, ncols=2)
+    return _save(figure, folder / "weights")
+
+
+def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Path]:
+    path, shares = principal_path(torch.cat([record.values for record in found.values()], dim=1))
+    figure, (axis,) = _figure(1, width=6.5, height=5)
+    axis.plot(*path.T, color=GREY, linewidth=0.8)
+    dots = axis.scatter(*path.T, c=steps[: len(path)], cmap=_colours_of_time(), s=9, zorder=2)
+    for place, text in ((0, "start"), (-1, "end")):
+        axis.annotate(text, path[place].tolist(), xytext=(5, 5), textcoords="offset points", color=GREY)
+    axis.set(title="path in the plane of its first two principal components")
+    axis.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
+    axis.set_ylabel(f"second component ({100 * shares[1]:.0f} %)")
+    bar = figure.colorbar(dots, ax=axis, label="step")
+    _grey(bar.ax)
+    bar.outline.set_edgecolor(GREY)
+    return _save(figure, folder / "path")
+
+
+def principal_path(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The path (T', 2) of records (T, n) along their first two principal components, and these' shares of the variance.
+
+    Records with a NaN, which is what thinning leaves behind, are left out.
+    """
+    known = values[~values.isnan().any(1)].double()
+    left, sizes, _ = torch.linalg.svd(known - known.mean(0), full_matrices=False)
+    left, sizes = (F.pad(t, (0, max(0, 2 - len(sizes)))) for t in (left, sizes))
+    return (left * sizes)[:, :2], sizes[:2] ** 2 / (sizes**2).sum().clamp_min(1e-30)
+
+
+def _colours_of_time() -> Any:
+    """From blue to orange, both of which show on white and on black."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("time", [LINES[0], LINES[3], LINES[4]])
+
+
 def _figure(count: int, width: float = 9, height: float | None = None) -> Any:
     try:
         from matplotlib.figure import Figure
@@ -70,13 +146,17 @@ def _figure(count: int, width: float = 9, height: float | None = None) -> Any:
         unused.remove()
     for axis in axes[:count]:
         axis.grid(visible=True, color=GREY, alpha=0.3, linewidth=0.5)
-        axis.tick_params(colors=GREY)
-        axis.title.set_color(GREY)
-        axis.xaxis.label.set_color(GREY)
         axis.set_facecolor("none")
-        for spine in axis.spines.values():
-            spine.set_color(GREY)
+        _grey(axis)
     return figure, axes[:count]
+
+
+def _grey(axis: Any) -> None:
+    axis.tick_params(colors=GREY)
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+        text.set_color(GREY)
+    for spine in axis.spines.values():
+        spine.set_color(GREY)
 
 
 def _save(figure: Any, stem: Path) -> list[Path]:

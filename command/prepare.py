@@ -17,6 +17,7 @@ from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, load_dataset
 from potstill.thinning import resize_to
 
+from . import watching
 from .errors import UsageError
 from .evaluation import Meter
 from .folder import RunFolder
@@ -75,6 +76,7 @@ def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None)
         workers=options.workers,
         input_shape=_input_shape(options),
         augmentation=options.augmentation,
+        normalise=options.normalise,
         indices=checkpoint["split"] if checkpoint and options.resume_from else None,
         limit_train=options.limit_train,
         limit_validation=options.limit_validation,
@@ -104,7 +106,7 @@ def build_model(
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move to the device; convolutional networks in channels-last layout, which halves their step time on CPUs."""
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def prepare(options: argparse.Namespace) -> Session:
@@ -141,11 +143,14 @@ def prepare(options: argparse.Namespace) -> Session:
         epochs=last_epoch(options, schedule, data),
     )
     session.best.by = options.best_by
+    watching.watch(session)
     session.events = EventWriter(session.folder.path) if options.tensorboard else None
     if schedule is not None:
         session.folder.write_text("schedule.yaml", schedule.text)
     if checkpoint is not None and options.resume_from:
         restore(session, checkpoint)
+    if session.trajectory and not session.trajectory.steps:
+        session.trajectory.record(session.steps)
     if session.epoch >= session.epochs and options.epochs is not None and session.epochs > 0:
         raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
     return session
@@ -203,6 +208,7 @@ def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
     session.best.restore(checkpoint["best"])
     session.dense_top1 = checkpoint["dense_top1"]
     restore_random_state(checkpoint["random"])
+    watching.resume(session, checkpoint)
 
 
 def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:

@@ -17,10 +17,12 @@ from potstill.compression.policies import LRPolicy
 from potstill.models.datasets import DataBundle
 
 from .best import BestEpochs
+from .early_stopping import EarlyStopping
 from .evaluation import Meter
 from .folder import RunFolder
 from .randomness import random_state
 from .tensorboard import EventWriter
+from .trajectory import Trajectory
 
 logger = logging.getLogger("potstill")
 
@@ -46,6 +48,8 @@ class Session:
     rate: float = 0.0
     stop: bool = False
     events: EventWriter | None = None
+    early_stopping: EarlyStopping | None = None
+    trajectory: Trajectory | None = None
 
     @property
     def example(self) -> Tensor:
@@ -56,6 +60,22 @@ class Session:
     def minibatches(self) -> int:
         """Minibatches of an epoch."""
         return self.data.train.batch_count(self.options.batch_size)
+
+    @property
+    def ended(self) -> bool:
+        """Whether early stopping ended the training."""
+        return self.early_stopping is not None and self.early_stopping.reason is not None
+
+    def stepped(self) -> None:
+        """The optimizer made its step, and masks are applied: count the minibatch, and record the trajectory."""
+        self.minibatch += 1
+        if self.trajectory is not None:
+            self.trajectory.after_step(self.steps)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done since the start of training."""
+        return self.epoch * self.minibatches + self.minibatch
 
     def compresses_from(self, epoch: int) -> bool:
         """Whether something other than a learning rate begins to act in this epoch, and nothing did before."""
@@ -83,10 +103,14 @@ class Session:
             "dense_top1": self.dense_top1,
             "options": plain,
             "random": random_state(),
+            "early_stopping": self.early_stopping.state() if self.early_stopping else None,
+            "trajectory": self.trajectory.state() if self.trajectory else None,
         }
 
     def save(self, path: Path | None = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, and first the trajectory up to it."""
+        if self.trajectory is not None:
+            self.trajectory.write(self.folder.path)
         save_checkpoint(path or self.folder.checkpoint, self.state())
 
 
