@@ -32,7 +32,7 @@ def finish(run: Session) -> dict[str, Any]:
     scores = test(run, run.data.test)
     logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
-    masked, nonzero = copy.deepcopy(run.model), _nonzero(run.model)
+    masked = copy.deepcopy(run.model)
     recipe = run.scheduler.thin(run.optimizer, allow_inexact=run.options.allow_inexact)
     logger.info("%s", _removed(recipe))
     dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
@@ -42,7 +42,7 @@ def finish(run: Session) -> dict[str, Any]:
     for name, latency in latencies(models, run.example).items():
         summary[name]["latency_ms"] = latency
     summary["max_relative_difference"] = recipe.max_relative_difference
-    summary["sparsity"] = 1 - nonzero / summary["dense"]["parameters"]
+    summary["sparsity"] = 1 - _nonzero(run.model) / summary["dense"]["parameters"]
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
     run.folder.write_text("recipe.txt", f"{recipe}\n")
