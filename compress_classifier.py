@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from potstill.command.bad_numbers import Watch
 from potstill.command.epochs import after_epoch, before_epoch, choose_best
-from potstill.command.errors import TrainingError, one_line
+from potstill.command.errors import one_line
 from potstill.command.evaluation import Meter, classification_loss, evaluate
 from potstill.command.finish import finish
 from potstill.command.folder import set_up_console
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for what the user can mend, with one line that says what)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with one_line("--debug" in arguments):
+        set_up_console("--debug" in arguments)
         options = parse(arguments)
-        set_up_console(options.debug)
         if run_mode(options):
             return 0
         session = prepare(options)
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(run: Session) -> int:
     """Train from where the run stands to its last epoch, or until early stopping; validate after each; thin, report."""
+    if not run.folder.checkpoint.exists():
+        run.save()
     with stop_on_interrupt(run):
         while run.epoch < run.epochs and not run.ended:
             train_epoch(run, run.epoch)
@@ -76,31 +79,25 @@ def train_epoch(run: Session, epoch: int) -> None:
         images, labels = images.to(run.device, memory_format=torch.channels_last), labels.to(run.device)
 
         scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
+        watch = Watch(run, images)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.amp):
             loss, logits = classification_loss(run.model(images), labels)
         total, parts = scheduler.before_backward_pass(epoch, step, steps, loss, optimizer, return_loss_components=True)
-        check_finite(total, epoch, step)
         optimizer.zero_grad()
-        total.backward()
+        if watch.loss_is_good(total, parts):
+            total.backward()
         scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
-        optimizer.step()
+        if watch.gradients_are_good():
+            optimizer.step()
         scheduler.on_minibatch_end(epoch, step, steps, optimizer)
 
-        run.meter.add(loss.item(), logits, labels, {name: value.item() for name, value in parts})
+        if watch.good:
+            run.meter.add(loss.item(), logits, labels, {name: value.item() for name, value in parts})
         run.stepped()
         if run.stop:
             return
-        if run.options.checkpoint_every and run.minibatch % run.options.checkpoint_every == 0 and step + 1 < steps:
+        if run.interval.is_over(run.minibatch) and step + 1 < steps:
             run.save()
-
-
-def check_finite(loss: torch.Tensor, epoch: int, step: int) -> None:
-    """Stop before bad numbers reach the weights."""
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss.item()} at epoch {epoch}, minibatch {step}: stopped before the optimizer's step "
-            "(a lower --lr may help; the last checkpoint is sound)"
-        )
 
 
 def progress(batches: Iterator[Any], run: Session) -> Iterator[Any]:

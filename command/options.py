@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from potstill.compression import load_checkpoint
 from potstill.models.datasets import augmentation_names, dataset_names
 
+from .distiller_options import add_distiller_options, translate
 from .optimizers import OPTIMIZERS
-from .option_types import architecture, count, count0, dataset, number, positive, rule, split, trajectory
+from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
 MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _compression(top.add_argument_group("compression"))
     _checkpoints(top.add_argument_group("checkpoints and results"))
     _modes(top.add_argument_group("instead of training"))
+    add_distiller_options(top.add_argument_group("as Distiller had them"))
     return top
 
 
@@ -52,6 +54,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.resume_from and options.resume_from.is_dir():
         top.set_defaults(**_options_of_run(options.resume_from))
         options = top.parse_args(arguments)
+    translate(options)
     if options.resume_from and options.exp_load_weights_from:
         top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
     if options.thinnify and not (options.resume_from or options.exp_load_weights_from):
@@ -88,8 +91,7 @@ def _data_and_model(group: argparse._ArgumentGroup) -> None:
         "--dataset",
         metavar="NAME",
         type=dataset,
-        default="digits",
-        help=f"one of {', '.join(dataset_names())} (default: %(default)s)",
+        help=f"one of {', '.join(dataset_names())} (default: digits)",
     )
     group.add_argument("--data", metavar="DIR", type=Path, help="folder of the data set")
     group.add_argument("--pretrained", action="store_true", help="torchvision's trained weights")
@@ -145,6 +147,12 @@ def _training(group: argparse._ArgumentGroup) -> None:
         help="take the weights of the lowest validation loss: best (after all epochs), or stop by GL:alpha, PQ:alpha,k "
         "or UP:s (Prechelt 1998)",
     )
+    group.add_argument(
+        "--on-nan",
+        choices=("stop", "skip"),
+        default="stop",
+        help="where loss or gradients are not finite: stop, or skip the step (default: %(default)s)",
+    )
     group.add_argument("--deterministic", "--det", action="store_true", help="only deterministic kernels")
     group.add_argument(
         "--print-freq",
@@ -195,7 +203,7 @@ def _checkpoints(group: argparse._ArgumentGroup) -> None:
         help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest",
     )
     group.add_argument(
-        "--checkpoint-every", type=count, metavar="N", help="also write a checkpoint every N minibatches"
+        "--checkpoint-every", type=every, metavar="N", help="also write a checkpoint every N minibatches or Nm minutes"
     )
     group.add_argument("--num-best-scores", type=count, default=1, metavar="N", help="best epochs to print")
     group.add_argument(

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.io import write_png
 
 import compress_classifier
 from potstill.compression import load_checkpoint
@@ -166,3 +167,24 @@ def test_validation_images_are_stored_and_never_augmented(run):
     assert stored == list(data.split_indices)
     (first, _), (again, _) = (next(iter(data.validation.batches(8, epoch=e))) for e in (0, 5))
     assert torch.equal(first, again)
+
+
+def test_options_as_distillers_schedules_have_them(tmp_path, capsys, monkeypatch):
+    """A command from a header of Distiller's, on an image folder in place of CIFAR-10."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.yaml").write_text(SCHEDULE.replace("layer*", "module.layer*").replace("[1]", "[0]"))
+    colours = torch.Generator().manual_seed(0)
+    for part, count in (("train", 6), ("test", 3)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data.cifar10" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                write_png(
+                    torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8, generator=colours), str(folder / f"{i}.png")
+                )
+    line = "-a=resnet20_cifar -p=50 data.cifar10 --epochs=1 --lr=0.1 --compress=half.yaml -j=1 --vs=0 --batch 4 --gpu=0 --dataset=imagefolder"
+    assert compress_classifier.main([*line.split(), "--deterministic", "--masks-sparsity"]) == 0
+    told = capsys.readouterr().out
+    assert "layer1.0.conv1.weight" in told
+    assert "==> Best [Top1:" in told
+    torch.use_deterministic_algorithms(False)
