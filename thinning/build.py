@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .graph import ChannelGraph, Layer, Use
+from .graph import AttributeUse, ChannelGraph, Layer, Use
 from .notes import LayerNote, Notes, Split
 from .union import components
 
@@ -79,7 +79,7 @@ def graph_of(notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]
         role = notes.roles.get((name, dim), "vector")
         if not _kernel(labels, numbers, notes):
             uses.append(Use(name, dim, channels, role, name.rpartition(".")[0], labels))
-    layers = tuple(_layer(note, numbers.labels, free) for note in notes.layers)
+    layers = tuple(_layer(note, numbers.labels, free) for note in notes.layers if not note.again)
     return ChannelGraph(
         uses=tuple(uses),
         layers=layers,
@@ -88,6 +88,7 @@ def graph_of(notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]
         inexact=numbers.inexact,
         reasons=tuple(notes.reasons),
         aliases=aliases,
+        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in notes.attributes),
         other_macs=notes.other_macs,
     )
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .classes import class_of_label, members
 from .errors import ThinningError
 
 Role = Literal["out", "in", "scale", "shift", "vector"]
@@ -68,7 +69,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class ChannelClass:
-    """Channels with the same uses. `status`: "removable", "inexact" or "frozen"; `reason` says which operation, where."""
+    """Channels with the same uses. `status`: "removable", "inexact" or "frozen"; `reason`: which operation, where."""
 
     status: Literal["removable", "inexact", "frozen"]
     reason: str
@@ -137,9 +138,22 @@ class ChannelGraph:
 
     def classes(self) -> list[ChannelClass]:
         """All channels, those with the same uses and the same status together."""
-        from .classes import classes_of
+        group = class_of_label([use.labels for use in self.uses], self.frozen, self.inexact)
+        channels = members(group)
+        used: dict[int, list[Use]] = {}
+        for use in self.uses:
+            for index in group[use.labels[use.labels > 0]].unique().tolist():
+                used.setdefault(index, []).append(use)
+        return [self._class(channels[index], uses) for index, uses in used.items()]
 
-        return classes_of(self)
+    def _class(self, labels: Tensor, uses: Iterable[Use]) -> ChannelClass:
+        triples = tuple((use.name, use.dim, use.role) for use in uses)
+        first = int(labels[0])
+        if self.frozen[first] >= 0:
+            return ChannelClass("frozen", self.reasons[int(self.frozen[first])], labels, triples)
+        if self.inexact[first] >= 0:
+            return ChannelClass("inexact", self.reasons[int(self.inexact[first])], labels, triples)
+        return ChannelClass("removable", "", labels, triples)
 
     def coverage(self, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False) -> Slices:
         """Every slice that has to be zero so that the channels of `name[indices]` are dead.

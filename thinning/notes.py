@@ -27,6 +27,7 @@ class LayerNote:
     in_ids: Tensor
     out_ids: Tensor
     depthwise: bool = False
+    again: bool = False
     bias: str | None = None
     norm: str | None = None
     chain: list[tuple[str, int]] = field(default_factory=list)
@@ -57,14 +58,36 @@ class Split:
 
 @dataclass(frozen=True)
 class Record:
-    """One operation on labelled tensors, for the comparison with a second run."""
+    """One operation on labelled tensors, for the comparison with a second run.
+
+    `kind` is the same for the same operation of two modules of one class.
+    """
 
     func: Any
     place: str
     module: str
+    kind: tuple[Any, ...]
     read: tuple[Plane, ...]
     made: tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
     arguments: Any
+
+
+@dataclass(frozen=True)
+class AttributeNote:
+    """An integer attribute of a module (or element `index` of it) that counts the channels `ids`."""
+
+    module: str
+    name: str
+    index: int | None
+    ids: Tensor
+
+    def set(self, module: Any, count: int) -> None:
+        """Give the attribute of a module another value."""
+        value: Any = count
+        if self.index is not None:
+            old = getattr(module, self.name)
+            value = type(old)([count if i == self.index else item for i, item in enumerate(old)])
+        setattr(module, self.name, value)
 
 
 class Notes:
@@ -82,6 +105,8 @@ class Notes:
         self.reads: list[Read] = []
         self.splits: list[Split] = []
         self.records: list[Record] = []
+        self.attributes: list[AttributeNote] = []
+        self.warnings: list[str] = []
         self.other_macs = 0.0
         self.batch = 1
 
@@ -134,6 +159,7 @@ class Notes:
         """Remember an operation for the comparison with a second run."""
         read = tuple(plane for node in call.nodes for plane in node.planes)
         made = tuple((tuple(t.shape), call.tracer_node(t).planes) for t in call.outputs())
-        name = call.tracer.stack[-1][0] if call.tracer.stack else ""
-        arguments = (call.args, call.kwargs) if call.sized else None
-        self.records.append(Record(call.func, call.place, name, read, made, arguments))
+        frame = call.tracer.frame
+        kind = (type(frame.module), frame.count, call.func)
+        arguments = call.args if call.sized else None
+        self.records.append(Record(call.func, call.place, frame.name, kind, read, made, arguments))

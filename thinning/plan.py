@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .classes import signatures
+from .classes import class_of_label
 from .dead import Dead, fold_amounts
 from .recipe import AttributeChange, Folding, Kept, Recipe, TensorChange, tensor_change
 from .trace import Traced
@@ -30,7 +30,8 @@ def settle(traced: Traced, dead: Tensor, round_to: int) -> tuple[Tensor, list[st
 
 def _rounded(traced: Traced, dead: Tensor, multiple: int) -> Tensor:
     """The dead channels that stay so that each class keeps a multiple (or all) of its channels."""
-    _, group = signatures(traced.graph).unique(return_inverse=True)
+    graph = traced.graph
+    group = class_of_label([use.labels for use in graph.uses], graph.frozen, graph.inexact)
     group[0] = -1
     back = torch.zeros_like(dead)
     for index in group[dead].unique().tolist():

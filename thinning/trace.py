@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from .build import Numbering, graph_of, numbering
+from .build import Numbering, graph_of
 from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .graph import ChannelGraph
 from .inputs import batch_of, run, tensors_of, to
 from .node import node_of
 from .notes import Notes
-from .tracer import Tracer
+from .rehearse import settle_sizes
+from .tracer import Frame, Tracer
 
 
 @dataclass
@@ -41,34 +43,83 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
 
 def traced(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Traced:
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
-    tensors = named_tensors(model)
     try:
-        notes = _notes(meta_copy(model), to(example_inputs, "meta"), weights)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        if isinstance(error, ThinningError):
-            raise
-        notes = _with_values(model, example_inputs, weights, error)
-    numbers = numbering(notes)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        notes, run_of = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as cause:
+        try:
+            # The model's code looks at values (a branch on data, say): run it with real numbers.
+            notes, run_of = _first_run(model, shared_copy, example_inputs, weights)
+        except Exception as error:
+            raise ThinningError(
+                f"the model does not run on the example inputs: {type(error).__name__}: {error}"
+                f" (on the meta device: {type(cause).__name__}: {cause})"
+            ) from error
+    numbers = settle_sizes(notes, model, *run_of)
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     return Traced(graph_of(notes, numbers, shapes, aliases_of(model)), notes, numbers)
 
 
-def _with_values(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None, cause: Exception) -> Notes:
-    """Trace with real numbers, for a model whose forward looks at them (branches on data)."""
-    try:
-        return _notes(shared_copy(model), example_inputs, weights)
-    except Exception as error:
-        raise ThinningError(
-            f"the model does not run on the example inputs: {type(error).__name__}: {error}"
-            f" (on the meta device: {type(cause).__name__}: {cause})"
-        ) from error
+Runs = tuple[Callable[[], nn.Module], Callable[[Tracer, nn.Module], None]]
 
 
-def _notes(copy: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None) -> Notes:
+def _first_run(
+    model: nn.Module, copier: Callable[[nn.Module], nn.Module], inputs: Any, weights: Mapping[str, Tensor] | None
+) -> tuple[Notes, Runs]:
+    """Run a copy in eval mode, and in training mode where the model's code asks for the mode."""
     notes = Notes()
-    notes.batch = batch_of(example_inputs)
-    flow(Tracer(notes, weights), copy.eval(), example_inputs)
-    return notes
+    notes.batch = batch_of(inputs)
+    tracer = Tracer(notes, weights)
+    copy = copier(model)
+    flow(tracer, copy.eval(), inputs)
+    both = _asks_for_mode(model) and _training_run(tracer, copy, inputs)
+    for name, tensor in named_tensors(model).items():
+        if name not in tracer.touched:
+            for dim, size in enumerate(tensor.shape):
+                notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
+
+    def again(second: Tracer, changed: nn.Module) -> None:
+        flow(second, changed.eval(), inputs)
+        if both:
+            flow(second, changed.train(), _at_least_two(inputs))
+
+    return notes, (lambda: copier(model), again)
+
+
+def _asks_for_mode(model: nn.Module) -> bool:
+    """Whether code other than torch's own looks at `self.training`: then some modules may run in training only."""
+    kinds = {type(module) for module in model.modules()}
+    own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
+    return any("training" in getattr(getattr(k, f, None), "__code__", _NO_CODE).co_names for k in own for f in vars(k))
+
+
+_NO_CODE = (lambda: None).__code__
+
+
+def _at_least_two(inputs: Any) -> Any:
+    """Inputs with at least two samples: BatchNorm trains on no less."""
+    if batch_of(inputs) > 1:
+        return inputs
+    return tree_map_only(Tensor, lambda t: torch.cat((t, t)) if t.ndim and len(t) == 1 else t, inputs)
+
+
+def _training_run(tracer: Tracer, copy: nn.Module, inputs: Any) -> bool:
+    """Trace in training mode too; modules that run in training only take part, the others are known already."""
+    notes = tracer.notes
+    layers, reads, records, macs = len(notes.layers), len(notes.reads), len(notes.records), notes.other_macs
+    known = {layer.weight for layer in notes.layers}
+    try:
+        flow(tracer, copy.train(), _at_least_two(inputs))
+    except Exception as error:  # a model's code may refuse to train on such inputs; then there is nothing to learn
+        notes.warnings.append(f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}")
+        del notes.records[records:], notes.reads[reads:], notes.layers[layers:]
+        return False
+    notes.other_macs = macs
+    for layer in notes.layers[layers:]:
+        layer.positions = 0.0
+        layer.again = layer.weight in known
+    kept = [r for r in notes.reads[reads:] if r.layer is not None and not notes.layers[r.layer].again]
+    notes.reads[reads:] = kept
+    return True
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:
@@ -98,7 +149,7 @@ def watched(tracer: Tracer) -> Iterator[None]:
     """Let the tracer know which module runs, by global hooks that are taken off again."""
 
     def enter(module: nn.Module, _: Any) -> None:
-        tracer.stack.append((tracer.names.get(id(module), "?"), module))
+        tracer.stack.append(Frame(tracer.names.get(id(module), ""), module))
 
     def leave(*_: Any) -> None:
         tracer.stack.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,20 @@ from .replay import Replay
 from .rules import elementwise, fallback
 
 
+@dataclass
+class Frame:
+    """A module whose forward runs, and how many operations on channels it has carried out itself."""
+
+    name: str
+    module: nn.Module | None
+    count: int = 0
+
+    @property
+    def text(self) -> str:
+        """The dotted name and the class."""
+        return f"{self.name or 'the model'} ({type(self.module).__name__})"
+
+
 class Tracer(TorchDispatchMode):
     """Gives every parameter and buffer fresh integers and applies the rule of each operation that is carried out.
 
@@ -32,8 +47,9 @@ class Tracer(TorchDispatchMode):
         self.weights = weights
         self.replay = replay
         self.quiet = False
+        self.touched: set[str] = set()
         self.names: dict[int, str] = {}
-        self.stack: list[tuple[str, nn.Module]] = []
+        self.stack: list[Frame] = []
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
 
     def adopt(self, model: nn.Module) -> None:
@@ -54,10 +70,14 @@ class Tracer(TorchDispatchMode):
                 planes.append(Plane(self.notes.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
         return Node(tuple(planes), weight=(name, tuple(range(tensor.ndim))))
 
+    @property
+    def frame(self) -> Frame:
+        """The module whose forward runs."""
+        return self.stack[-1] if self.stack else Frame("", None)
+
     def place(self) -> str:
         """Where the model is: the dotted name and the class of the module whose forward runs."""
-        name, module = self.stack[-1] if self.stack else ("", None)
-        return f"{name or 'the model'} ({type(module).__name__})"
+        return self.frame.text
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out and let its rule label the result."""
@@ -69,7 +89,7 @@ class Tracer(TorchDispatchMode):
             args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs)) if self._mixed(tensors) else (args, kwargs)
             tensors = _tensors(args, kwargs)
         call = Call(self, func, args, kwargs, tensors)
-        if self.replay is not None:
+        if self.replay is not None and any(node.planes for node in call.nodes):
             self.replay.begin(call)
         call.out = func(*args, **kwargs)
         self._label(call)
@@ -90,9 +110,11 @@ class Tracer(TorchDispatchMode):
 
     def _label(self, call: Call) -> None:
         labelled = any(node.planes for node in call.nodes)
+        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
         if labelled:
             _rule(call.func)(call)
             call.finish()
+            self.frame.count += 1
             if self.replay is not None:
                 self.replay.end(call)
             else:

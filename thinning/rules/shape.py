@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..call import Call
 from ..plane import Plane, as_view, numel, reshape, squash
@@ -25,10 +25,20 @@ def view(call: Call) -> None:
     planes = []
     for plane in call.planes(call.args[0]):
         made = reshape(plane, old, tuple(out.shape))
-        if len(made.dims) > len(plane.dims):
+        if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
+            call.freeze([plane], "nn.MultiheadAttention shares its embedding size out to a number of heads")
+        elif len(made.dims) > len(plane.dims):
             call.notes.split(made.ids)
         planes.append(made)
-    call.emit(planes)
+    call.emit(_apart(call, planes))
+
+
+def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
+    """Two kinds of channels merged into one dimension cannot be told apart: they are frozen."""
+    dims = [dim for plane in planes for dim in plane.dims]
+    mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
+    call.freeze(mixed, "merges two kinds of channels")
+    return [plane for plane in planes if plane not in mixed]
 
 
 @rule(aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh, aten.detach_)

@@ -1,0 +1,233 @@
+"""Rehearse a removal on a copy: find sizes that the model's own code has fixed, and what to do about each.
+
+The copy from which channels were removed is traced again; where its run leaves the first one's track, one of three
+things helps: an integer attribute of a module that counts those channels gets its new value, a split axis is followed
+along another of its dimensions, or the channels are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .build import Numbering, numbering
+from .classes import class_of_label, members
+from .notes import AttributeNote, Notes, Record, Split
+from .replay import DeviationError, Replay, ReplayNotes
+from .resize import fit_sizes, replace_data
+from .copying import named_tensors
+from .plane import Plane
+from .tracer import Tracer
+
+Flow = Callable[[Tracer, nn.Module], None]
+
+
+def sample(labels: Numbering, uses: list[Tensor]) -> Tensor:
+    """A few channels of every class, of different numbers, to try a removal with; at least two stay of each."""
+    dead = torch.zeros(len(labels.frozen), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    group = class_of_label([labels.labels[ids] for ids in uses], labels.frozen)
+    for number, channels in enumerate(members(group)):
+        count = 1 + number % 3 if len(channels) > 8 else int(len(channels) > 2)
+        dead[channels[torch.randperm(len(channels), generator=generator)[:count]]] = True
+    dead[(labels.frozen >= 0)] = False
+    dead[0] = False
+    return dead
+
+
+def rehearse(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module, flow: Flow) -> DeviationError | None:
+    """Remove `dead` from a copy and run it again; the deviation from the first run, None if there is none."""
+    replay = Replay(notes.records, numbers.labels, dead)
+    shrink(notes, numbers, dead, copy)
+    tracer = Tracer(ReplayNotes(notes, numbers.labels, dead), replay=replay)
+    try:
+        flow(tracer, copy)
+    except DeviationError as deviation:
+        return deviation
+    except Exception as error:  # whatever a model's code raises when sizes do not fit
+        last = max(0, min(replay.step, len(notes.records) - 1))
+        return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
+    return None if replay.step == len(notes.records) else DeviationError(replay.step, "the model's code ends early")
+
+
+def shrink(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
+    """Slice a copy's tensors and set its sizes."""
+    for name, tensor in named_tensors(copy).items():
+        data = tensor.data
+        for dim in range(tensor.ndim):
+            ids = notes.ids.get((name, dim))
+            if ids is not None and bool((gone := dead[numbers.labels[ids]]).any()):
+                data = data.index_select(dim, (~gone).nonzero().flatten().to(data.device))
+        if data is not tensor.data and data.shape != tensor.shape:
+            replace_data(tensor, data)
+    fit_sizes(copy)
+    for note in notes.attributes:
+        note.set(copy.get_submodule(note.module), int((~dead[numbers.labels[note.ids]]).sum()))
+
+
+class Repairs:
+    """What to try at each deviation, most wanted first; remembers what was tried."""
+
+    def __init__(self, notes: Notes, model: nn.Module) -> None:
+        self.notes = notes
+        self.model = model
+        self._tried: set[Any] = set()
+        self._trial: tuple[int, Callable[[], None]] | None = None
+
+    def repair(self, deviation: DeviationError, numbers: Numbering, dead: Tensor) -> None:
+        """Change the notes so that the next rehearsal gets further."""
+        if self._trial is not None:
+            step, undo = self._trial
+            self._trial = None
+            if deviation.step <= step:
+                undo()
+                return
+        for key, act in self._options(deviation, numbers, dead):
+            if key not in self._tried:
+                self._tried.add(key)
+                act()
+                return
+        self._freeze(deviation, numbers, dead)
+
+    def _options(
+        self, deviation: DeviationError, numbers: Numbering, dead: Tensor
+    ) -> Iterator[tuple[Any, Callable[[], None]]]:
+        yield from self._attributes(deviation.step, numbers, dead)
+        yield from self._splits(deviation.step)
+
+    def _alike(self, step: int) -> list[int]:
+        """The same operation in all modules of the same class: what helps one is tried on all at once."""
+        kind = self.notes.records[step].kind
+        return [other for other in range(step, len(self.notes.records)) if self.notes.records[other].kind == kind]
+
+    def _splits(self, step: int) -> Iterator[tuple[Any, Callable[[], None]]]:
+        """Follow another axis of a split made here."""
+        steps = set(self._alike(step))
+        splits = [split for split in self.notes.splits if split.step in steps]
+        for split in splits[:1] if splits and splits[0].step == step else []:
+            for axis in reversed([dim for dim, size in enumerate(split.ids.shape) if size > 1]):
+                yield ("split", step, axis), lambda axis=axis: self._follow(splits, axis, step)  # type: ignore[misc]
+
+    def _follow(self, splits: list[Split], axis: int, step: int) -> None:
+        before = [split.along for split in splits]
+
+        def undo() -> None:
+            for split, along in zip(splits, before, strict=True):
+                split.along = along
+
+        for split in splits:
+            split.along = axis
+        self._trial = (step, undo)
+
+    def _attributes(self, step: int, numbers: Numbering, dead: Tensor) -> Iterator[Any]:
+        """Integers of the modules around that equal a size which changes here: all of one module, then one by one."""
+        depth = self.notes.records[step].module.count(".") + 2
+        for level in range(depth):
+            found = self._candidates(step, level, numbers, dead)
+            choices = [found] + ([[note] for note in found] if len(found) > 1 else [])
+            for chosen in choices if found else []:
+                key = (step, level, tuple((note.name, note.index) for note in chosen))
+                yield key, lambda chosen=chosen, level=level: self._adopt(chosen, level, step, numbers, dead)  # type: ignore[misc]
+
+    def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeNote]:
+        """What could count a size that changes at `step`, in the module `level` above the one that runs."""
+        record = self.notes.records[step]
+        path = _ancestor(record.module, level)
+        found: dict[tuple[str, int | None], AttributeNote] = {}
+        for size in _sizes(record, Replay(self.notes.records, numbers.labels, dead)):
+            if path is not None and bool(dead[numbers.labels[size.ids]].any()):
+                for name, index in self._matches(path, size, len(record.made)):
+                    found.setdefault((name, index), AttributeNote(path, name, index, size.ids))
+        return list(found.values())
+
+    def _adopt(self, notes: list[AttributeNote], level: int, step: int, numbers: Numbering, dead: Tensor) -> None:
+        before = list(self.notes.attributes)
+        wanted = {(note.name, note.index) for note in notes}
+        for other in self._alike(step):
+            similar = self._candidates(other, level, numbers, dead)
+            self.notes.attributes += [note for note in similar if (note.name, note.index) in wanted]
+        self._trial = (step, lambda: self.notes.attributes.__setitem__(slice(None), before))
+
+    def _matches(self, path: str, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
+        taken = {(note.name, note.index) for note in self.notes.attributes if note.module == path}
+        for key, value in vars(self.model.get_submodule(path)).items():
+            if key.startswith("_"):
+                continue
+            if type(value) is int and value == size.old and (key, None) not in taken:
+                yield key, None
+            elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+                for index, item in enumerate(value):
+                    aligned = len(value) != parts or index == size.part
+                    if item == size.old and aligned and (key, index) not in taken:
+                        yield key, index
+
+    def _freeze(self, deviation: DeviationError, numbers: Numbering, dead: Tensor) -> None:
+        """Freeze the channels that change in the operation, or in the nearest one before it where any do."""
+        for step in range(deviation.step, -1, -1):
+            for other in self._alike(step) if self._touched(step, numbers, dead) else []:
+                for plane in self._touched(other, numbers, dead):
+                    self.notes.freeze(plane.ids, f"{self.notes.records[other].place}: {deviation.why}")
+            if self._touched(step, numbers, dead):
+                return
+        for ids in self.notes.ids.values():
+            self.notes.freeze(ids, deviation.why)
+
+    def _touched(self, step: int, numbers: Numbering, dead: Tensor) -> list[Plane]:
+        record = self.notes.records[step]
+        planes = [*record.read, *(plane for _, made in record.made for plane in made)]
+        return [plane for plane in planes if bool(dead[numbers.labels[plane.ids]].any())]
+
+
+@dataclass(frozen=True)
+class Size:
+    """An axis (its ids) of result number `part` of an operation, or of what lies before a cut; its old size."""
+
+    ids: Tensor
+    old: int
+    part: int
+
+
+def _sizes(record: Record, replay: Replay) -> Iterator[Size]:
+    for part, (shape, planes) in enumerate(record.made):
+        for plane in planes:
+            for dim in plane.dims:
+                yield Size(_axis(plane, dim), shape[dim], part)
+    if "slice" in str(record.func) and record.arguments is not None:
+        arguments = record.arguments
+        for plane in record.read:
+            dim = arguments[1] if len(arguments) > 1 else 0
+            for cut in arguments[2:4]:
+                if isinstance(cut, int) and 0 < cut < plane.ids.shape[dim]:
+                    yield Size(_axis(plane, dim)[:cut], cut, 0)
+
+
+def _axis(plane: Plane, dim: int) -> Tensor:
+    ids = plane.ids
+    for other in range(ids.ndim):
+        if other != dim:
+            ids = ids.narrow(other, 0, 1)
+    return ids.reshape(-1)
+
+
+def _ancestor(path: str, level: int) -> str | None:
+    """The module `level` steps above; None above the model."""
+    parts = path.split(".") if path else []
+    return None if level > len(parts) else ".".join(parts[: len(parts) - level])
+
+
+def settle_sizes(notes: Notes, model: nn.Module, fresh: Callable[[], nn.Module], flow: Flow) -> Numbering:
+    """Rehearse a removal from every class until the run keeps its track; returns the final numbering."""
+    numbers = numbering(notes)
+    repairs = Repairs(notes, model)
+    for _ in range(500):
+        dead = sample(numbers, list(notes.ids.values()))
+        deviation = rehearse(notes, numbers, dead, fresh(), flow)
+        if deviation is None:
+            break
+        repairs.repair(deviation, numbers, dead)
+        numbers = numbering(notes)
+    return numbers
