@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from potstill.compression import CompressionScheduler, LRPolicy, format_table
+from potstill.compression import CompressionScheduler, build, format_table, sparsity
+from potstill.compression.language.classes import KINDS
 from potstill.compression.names import resolve
-from potstill.compression.policies import Moment
-from potstill.compression.schedule import InstancePlan, Schedule, build
-from potstill.compression.steps import Step
+from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
+from potstill.models import model_info
+from potstill.thinning import count_macs, thin
 
 from .optimizers import make_optimizer
 from .prepare import build_model, example_inputs, read_schedule, start_checkpoint
@@ -30,8 +33,6 @@ def dry_run(options: argparse.Namespace) -> None:
     Raises:
         ScheduleError: all that is wrong with the schedule.
     """
-    from potstill.models import model_info
-
     info = model_info(options.arch)
     checkpoint = start_checkpoint(options)
     classes = checkpoint["num_classes"] if checkpoint else info.num_classes
@@ -47,16 +48,16 @@ def dry_run(options: argparse.Namespace) -> None:
     logger.info("%s", format_table(policies_table(schedule, model), options.table))
     ends = [p.window.end for p in schedule.policies if p.window.unit == "epoch"]
     epochs = options.epochs if options.epochs is not None else max(ends, default=1)
-    logger.info("%s", learning_rates(scheduler, optimizer, epochs))
+    logger.info("%s", format_table(timeline(scheduler, optimizer, epochs), options.table))
+    for remark in remarks(schedule, model, epochs):
+        logger.warning("%s", remark)
 
 
 def policies_table(schedule: Schedule, model: nn.Module) -> pd.DataFrame:
     """One row a policy: kind, instance, class, when, and the parameters that it names."""
-    from potstill.compression.language.classes import KINDS
-
     rows = []
     for plan in schedule.policies:
-        instance = schedule.instances[KINDS[plan.kind], plan.instance]
+        instance = _instance(schedule, plan)
         names = named_parameters(instance, model)
         rows.append(
             {
@@ -83,22 +84,64 @@ def named_parameters(instance: InstancePlan, model: nn.Module) -> list[str]:
     return list(found)
 
 
-def learning_rates(scheduler: CompressionScheduler, optimizer: torch.optim.Optimizer, epochs: int) -> str:
-    """The learning rate by epoch, runs of equal ones together; plateau schedulers need results and are left out."""
-    rates = []
+def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int) -> pd.DataFrame:
+    """Learning rate and size by epoch, epochs that are alike in one row.
+
+    The policies really run, on the untrained network and without images: counts of pruners and targets of gates are
+    those of a training, what depends on the values of weights (thresholds, penalties) is not. Plateau schedulers are
+    given results that keep improving. Parameters and MACs are those that thinning would leave.
+    """
+    rows = []
     for epoch in range(epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
-        for policy in scheduler.policies:
-            by_time = isinstance(policy, LRPolicy) and policy.window.unit == "epoch" and not policy.needs_metrics
-            if by_time and policy.window.covers(Step(epoch)):
-                policy.on_epoch_end(Moment(Step(epoch), optimizer))
-    lines, start = [], 0
+        at = (epoch, 0, 1, optimizer)
+        scheduler.on_epoch_begin(epoch, optimizer)
+        scheduler.on_minibatch_begin(*at)
+        rate = optimizer.param_groups[0]["lr"]
+        scheduler.before_parameter_optimization(*at)
+        scheduler.on_minibatch_end(*at)
+        rows.append((f"{rate:.6g}", f"{100 * sparsity(scheduler.model):.2f}", *_thinned_size(scheduler, rows)))
+        scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
+    spans: list[tuple[object, ...]] = []
+    start = 0
     for epoch in range(1, epochs + 1):
-        if epoch == epochs or rates[epoch] != rates[start]:
-            span = f"{start}" if epoch - 1 == start else f"{start}-{epoch - 1}"
-            lines.append(f"  {span:>9}  {rates[start]:.6g}")
+        if epoch == epochs or rows[epoch] != rows[start]:
+            spans.append((str(start) if epoch - 1 == start else f"{start}-{epoch - 1}", *rows[start]))
             start = epoch
-    return "learning rate by epoch:\n" + "\n".join(lines)
+    return pd.DataFrame(spans, columns=["epochs", "learning rate", "sparsity (%)", "parameters", "MACs"])
+
+
+def _thinned_size(scheduler: CompressionScheduler, rows: list[tuple[object, ...]]) -> tuple[object, object]:
+    """Parameters and MACs after thinning; worked out anew only where the zeros changed."""
+    zeros = f"{100 * sparsity(scheduler.model):.2f}"
+    if rows and rows[-1][1] == zeros:
+        return rows[-1][2], rows[-1][3]
+    model = copy.deepcopy(scheduler.model)
+    thin(model, scheduler.example_inputs)
+    return sum(p.numel() for p in model.parameters()), count_macs(model, scheduler.example_inputs[:1])
+
+
+def remarks(schedule: Schedule, model: nn.Module, epochs: int) -> list[str]:
+    """What is allowed but seldom meant: late windows, two policies on one parameter, first and last layers."""
+    found = []
+    acting = [(plan, named_parameters(_instance(schedule, plan), model)) for plan in schedule.policies]
+    for plan, _ in acting:
+        if plan.window.unit == "epoch" and plan.window.last >= epochs:
+            fate = "never acts" if plan.window.start >= epochs else "is cut off"
+            found.append(f"{plan.instance} {fate}: training ends before epoch {epochs}")
+    for (one, names), (other, others) in combinations(acting, 2):
+        both = sorted(set(names) & set(others))
+        if both and one.window.unit == other.window.unit and set(one.window.times) & set(other.window.times):
+            found.append(f"{one.instance} and {other.instance} act on {both[0]} at the same time ({len(both)} in all)")
+    weights = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    for plan, names in acting:
+        for place, name in (("first", weights[0]), ("last", weights[-1])):
+            if name in names:
+                found.append(f"{plan.instance} touches the {place} layer, {name}")
+    return found
+
+
+def _instance(schedule: Schedule, plan: PolicyPlan) -> InstancePlan:
+    return schedule.instances[KINDS[plan.kind], plan.instance]
 
 
 def _sparsity(instance: InstancePlan) -> str:

@@ -154,11 +154,41 @@ def test_dry_run(tmp_path, capsys, monkeypatch):
         SCHEDULE.replace("policies:", "lr_schedulers: {lr: {class: StepLR, step_size: 5, gamma: 0.1}}\npolicies:")
         + "  - {lr_scheduler: {instance_name: lr}, starting_epoch: 8, ending_epoch: 20}\n"
     )
-    assert compress_classifier.main(["-a", "resnet20_cifar", "--compress", "s.yaml", "--dry-run"]) == 0
+    more = ["--compress", "s.yaml", "--dry-run", "--table", "csv", "--epochs", "18"]
+    assert compress_classifier.main(["-a", "resnet20_cifar", *more]) == 0
     told = capsys.readouterr().out
-    assert "layer1.0.conv1.weight" in told
-    assert "        0-8  0.1\n          9  0.01\n      10-14  0.001\n      15-19  0.0001" in told
+    assert '9,"layer1.0.conv1.weight, layer1.1.conv1.weight, layer1.2.conv1.weight, ..."' in told
+    left = 272_474 - sum(count * (width // 2) * (9 * (inputs + width) + 2) for width, inputs, count in BLOCKS)
+    rows = [line.split(",") for line in told.splitlines() if line[:1].isdigit()]
+    rates = {row[0]: row[1] for row in rows}
+    assert rates == {"0": "0.1", "1-8": "0.1", "9": "0.01", "10-14": "0.001", "15-17": "0.0001"}
+        ["0", "0.1"],
+        ["1-8", "0.1"],
+        ["9", "0.01"],
+        ["10-14", "0.001"],
+        ["15-17", "0.0001"],
+    ]
+    assert [row[3] for row in rows] == ["272474", *[str(left)] * 4]
+    assert "lr is cut off: training ends before epoch 18" in told
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_dry_run_remarks(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(
+        "pruners:\n"
+        "  a: {class: SparsityLevelParameterPruner, levels: {conv1.weight: 0.5, layer1.0.conv1.weight: 0.5}}\n"
+        "  b: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5, weights: [layer1.*.conv1.weight]}\n"
+        "policies:\n"
+        "  - {pruner: {instance_name: a}, epochs: [2, 3]}\n"
+        "  - {pruner: {instance_name: b}, starting_epoch: 0, ending_epoch: 3}\n"
+        "  - {pruner: {instance_name: b}, starting_epoch: 7, ending_epoch: 9}\n"
+    )
+    assert compress_classifier.main(["-a", "resnet20_cifar", "--compress", "s.yaml", "--dry-run", "--epochs", "5"]) == 0
+    told = capsys.readouterr().out
+    assert "warning: a and b act on layer1.0.conv1.weight at the same time (1 in all)" in told
+    assert "warning: a touches the first layer, conv1.weight" in told
+    assert "warning: b never acts: training ends before epoch 5" in told
 
 
 def test_validation_images_are_stored_and_never_augmented(run):
@@ -182,8 +212,9 @@ def test_options_as_distillers_schedules_have_them(tmp_path, capsys, monkeypatch
                 write_png(
                     torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8, generator=colours), str(folder / f"{i}.png")
                 )
-    line = "-a=resnet20_cifar -p=50 data.cifar10 --epochs=1 --lr=0.1 --compress=half.yaml -j=1 --vs=0 --batch 4 --gpu=0 --dataset=imagefolder"
-    assert compress_classifier.main([*line.split(), "--deterministic", "--masks-sparsity"]) == 0
+    line = "-a=resnet20_cifar -p=50 data.cifar10 --epochs=1 --lr=0.1 --compress=half.yaml -j=1 --vs=0 --batch 4 --gpu=0"
+    more = "--dataset=imagefolder --deterministic --masks-sparsity"
+    assert compress_classifier.main([*line.split(), *more.split()]) == 0
     told = capsys.readouterr().out
     assert "layer1.0.conv1.weight" in told
     assert "==> Best [Top1:" in told
