@@ -172,7 +172,8 @@ def test_dry_run_remarks(tmp_path, capsys, monkeypatch):
     (tmp_path / "s.yaml").write_text(
         "pruners:\n"
         "  a: {class: SparsityLevelParameterPruner, levels: {conv1.weight: 0.5, layer1.0.conv1.weight: 0.5}}\n"
-        "  b: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5, weights: layer1.*.conv1.weight}\n"
+        "  b: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5,\n"
+        "      weights: layer1.*.conv1.weight}\n"
         "policies:\n"
         "  - {pruner: {instance_name: a}, epochs: [2, 3]}\n"
         "  - {pruner: {instance_name: b}, starting_epoch: 0, ending_epoch: 3}\n"
