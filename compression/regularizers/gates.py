@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..fields import Field
 from .hard_concrete import HardConcrete
 
 SPREAD = 0.01
@@ -82,11 +83,13 @@ class Gates:
         Raises:
             ValueError: the state is of another number of gates.
         """
-        if state["log_alpha"].shape != self.log_alpha.shape:
-            raise ValueError(f"the state has {len(state['log_alpha'])} gates, the model {len(self)}")
+        fields = Field(state)
+        found = fields["log_alpha"].tensor(None, self.log_alpha.dtype)
+        if found.shape != self.log_alpha.shape:
+            raise ValueError(f"the state has {found.numel()} gates, the model {len(self)}")
         with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-        self._noise.set_state(state["noise"].cpu())
+            self.log_alpha.copy_(found)
+        self._noise.set_state(fields["noise"].tensor(None, torch.uint8).cpu())
 
     def _sample(self, shape: torch.Size) -> Tensor:
         uniform = torch.empty(shape, device=self.log_alpha.device).uniform_(EDGE, 1 - EDGE, generator=self._noise)

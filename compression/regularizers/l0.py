@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from ..registry import register
 from ..steps import Step
 from .base import Ending, Regularizer, Site
 from .budget import Budget
-from .constraint import Constraint, elapsed
+from .constraint import Constraint, elapsed, steps_in
+from .example_gating import GatedExamples, gated_modules
 from .gated_channels import GatedChannels
 from .gates import Gates
 from .gating import GatedForward
@@ -29,6 +30,8 @@ from .settling import protected, settle
 logger = logging.getLogger(__name__)
 
 AIMS = ("strength", "target_sparsity", "target_macs")
+TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
+"""`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
 
 
 @register("regularizers")
@@ -46,9 +49,12 @@ class L0Regularizer(Regularizer):
         target_sparsity: share of all the network's parameters that thinning shall remove.
         target_macs: share of the network's multiply-adds that thinning shall leave.
         droprate_init: probability, at first, of a concrete variable below 1/2; 0.05 starts open on a trained network.
-        gate_lr: learning rate of the gates' own Adam.
+        gate_lr: learning rate of the gates' own Adam; by default 16 / (steps in the window), from 0.01 to 0.2, with
+            which gates can cross from open to shut in the time there is.
         multiplier_lr: learning rate of the multiplier that enforces a target.
         ramp: part of the window in which a target is approached; in the rest it is held.
+        sampling: one draw of the gates for a `minibatch`, or one for each `example` (more noise, and the gates then
+            multiply activations: this costs time and memory).
         temperature: of the concrete distribution.
         stretch: the interval that the concrete variable is stretched to.
     """
@@ -58,9 +64,10 @@ class L0Regularizer(Regularizer):
     target_sparsity: Fraction | None = None
     target_macs: Fraction | None = None
     droprate_init: Annotated[float, Range(0.001, 0.999)] = 0.5
-    gate_lr: Positive = 0.05
-    multiplier_lr: Positive = 0.1
-    ramp: Fraction = 0.5
+    gate_lr: Positive | None = None
+    multiplier_lr: Positive = 0.5
+    ramp: Fraction = 0.8
+    sampling: Literal["minibatch", "example"] = "minibatch"
     temperature: Positive = 2 / 3
     stretch: tuple[float, float] = (-0.1, 1.1)
 
@@ -70,6 +77,7 @@ class L0Regularizer(Regularizer):
             raise ValueError(message)
         self._distribution = HardConcrete(self.temperature, *self.stretch)
         self._handles: list[Any] = []
+        self._owner = ""
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
@@ -93,14 +101,16 @@ class L0Regularizer(Regularizer):
             ValueError: the model cannot be traced, a layer's channels cannot be removed, the target is out of reach, or
                 the window has gaps.
         """
-        if hasattr(self, "_site"):
-            raise ValueError(f"{site.name}: these gates belong to {self._site.name}; each policy needs its own")
-        self._site = site
+        if self._owner:
+            raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
+        self._site, self._owner = site, site.name
         window = site.window
         if len(window.times) != window.end - window.start:
             raise ValueError(f"{site.name}: gates act at each time of their window: frequency 1, no gaps in a list")
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
+        if self.sampling == "example":
+            gated_modules(site.model, self._channels.layout)
 
     def start(self) -> None:
         """Put gates on the channels.
@@ -113,7 +123,7 @@ class L0Regularizer(Regularizer):
         device = self._site.model.get_parameter(self._channels.layout.names[0]).device
         seed = (torch.initial_seed() + zlib.crc32(" ".join(self._names).encode())) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
-        self._optimizer = torch.optim.Adam([self._gates.log_alpha], self.gate_lr, fused=True)
+        self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
         self._install()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
@@ -128,6 +138,8 @@ class L0Regularizer(Regularizer):
         gradient = self._gates.log_alpha.grad
         if gradient is None:
             return
+        rate = self.gate_lr or min(FASTEST, max(SLOWEST, TRAVEL / steps_in(self._site.window, step)))
+        self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -222,7 +234,8 @@ class L0Regularizer(Regularizer):
 
     def _install(self) -> None:
         self._remove()
-        self._handles = GatedForward(self._channels.layout, self._gates).install(self._site.model)
+        kind = GatedForward if self.sampling == "minibatch" else GatedExamples
+        self._handles = kind(self._channels.layout, self._gates).install(self._site.model)
 
     def _remove(self) -> None:
         for handle in self._handles:

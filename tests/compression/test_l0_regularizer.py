@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import CompressionScheduler, RegularizationPolicy, Window
+from potstill.compression import CompressionScheduler, RegularizationPolicy, Step, Window
 from potstill.compression.regularizers import L0Regularizer
 from potstill.models import create_model
 from potstill.thinning import thin
@@ -153,10 +153,10 @@ def test_a_gradient_that_is_not_finite_skips_the_step() -> None:
     run = GatedRun().train(0)
     gates, before = run.gates._gates, run.gates._gates.log_alpha.detach().clone()
     gates.log_alpha.grad = torch.full_like(before, torch.inf)
-    run.gates.after_step(None)
+    run.gates.after_step(Step(0, 3, 4))
     assert torch.equal(gates.log_alpha, before)
     gates.log_alpha.grad = torch.ones_like(before)
-    run.gates.after_step(None)
+    run.gates.after_step(Step(0, 3, 4))
     assert (gates.log_alpha < before).all()
 
 
