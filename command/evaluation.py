@@ -14,12 +14,13 @@ from potstill.models.datasets import Split
 
 @dataclass
 class Meter:
-    """Running sums over minibatches: of the loss, of its parts, and of correct answers."""
+    """Running sums over minibatches: of the loss, of its parts, of correct answers; and how many were skipped."""
 
     loss: float = 0.0
     top1: int = 0
     top5: int = 0
     images: int = 0
+    skipped: int = 0
     parts: dict[str, float] = field(default_factory=dict)
 
     def add(self, loss: float, logits: Tensor, labels: Tensor, parts: dict[str, float] | None = None) -> None:
@@ -57,9 +58,14 @@ AUXILIARY_WEIGHTS = {"aux": 0.4, "aux_logits": 0.4, "aux_logits1": 0.3, "aux_log
 def classification_loss(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy, with the weighted losses of auxiliary outputs where there are some.
 
+    For networks with a single output, which is the probability of the second of two classes, half the squared error
+    of it, mean over images (Rumelhart, Hinton and Williams 1986, eq. 3, divided by the number of images).
+
     Returns:
-        The loss and the logits of the main output.
+        The loss and the logits of the main output: of all classes, also where there is a single output.
     """
+    if isinstance(outputs, Tensor) and outputs.shape[1] == 1:
+        return F.mse_loss(outputs[:, 0], labels.to(outputs)) / 2, torch.cat([1 - outputs, outputs], 1)
     if isinstance(outputs, Tensor):
         return F.cross_entropy(outputs, labels), outputs
     loss = F.cross_entropy(outputs.logits, labels)

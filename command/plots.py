@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import UsageError
 from .folder import METRICS
 from .probe import Record, records
+from .symmetric_weights import Weights
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours: told apart by the colour-blind, on white and on black, and in print."""
@@ -113,6 +114,18 @@ def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Pa
     _grey(bar.ax)
     bar.outline.set_edgecolor(GREY)
     return _save(figure, folder / "path")
+
+
+def plot_symmetry(weights: Weights, folder: Path) -> list[Path]:
+    """The weights of both hidden units by input, as bars: `symmetry.png` and `symmetry.svg`."""
+    figure, (axis,) = _figure(1, width=6.5, height=3)
+    for unit, row in enumerate(weights.hidden.tolist()):
+        places = [place + 0.36 * (unit - 0.5) for place in range(1, len(row) + 1)]
+        axis.bar(places, row, width=0.34, color=LINES[unit], label=f"hidden unit {unit + 1}", zorder=2)
+    axis.axvline((1 + weights.hidden.shape[1]) / 2, color=GREY, linestyle="--", linewidth=1)
+    axis.set(xlabel="input", title="weights from the inputs to the hidden units")
+    axis.legend(frameon=False, labelcolor=GREY, loc="upper left", bbox_to_anchor=(1, 1))
+    return _save(figure, folder / "symmetry")
 
 
 def principal_path(values: Tensor) -> tuple[Tensor, Tensor]:
