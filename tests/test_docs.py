@@ -1,0 +1,85 @@
+"""The code in the pages for extenders and for owners of training loops runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from potstill.compression import CompressionScheduler, PruningPolicy, file_config, load_schedule
+from potstill.compression.pruners import AutomatedGradualPruner
+from potstill.models import create_model
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_extending():
+    parts: dict = {}
+    for code in blocks("extending.md", "python"):
+        exec(code, parts)
+    model = create_model("simplenet_cifar")
+    assert load_schedule(yaml.safe_load(blocks("extending.md", "yaml")[0]), model).policies
+    scheduler = CompressionScheduler(model)
+    pruner = parts["DistanceFromMeanPruner"](["fc2.weight"], 0.3)
+    scheduler.add_policy(PruningPolicy(pruner), epochs=[0])
+    weight = model.fc2.weight.detach()
+    nearest = (weight - weight.mean()).abs().flatten().argsort()[: int(0.3 * weight.numel())]
+    scheduler.on_epoch_begin(0)
+    assert bool((model.fc2.weight.flatten()[nearest] == 0).all())
+    hoyer = parts["HoyerRegularizer"]({"fc2.weight": 2.0})
+    hoyer.bind(model)
+    expected = 2 * weight.abs().sum() ** 2 / weight.square().sum()
+    assert torch.allclose(hoyer.loss(dict(model.named_parameters()), None), expected)
+    assert create_model("tiny")(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch):
+    """The names that the examples use."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "schedule.yaml").write_text(
+        "pruners:\n"
+        "  f: {class: L1RankedStructureParameterPruner, desired_sparsity: 0.5, weights: [layer1.0.conv1.weight]}\n"
+        "policies:\n  - {pruner: {instance_name: f}, epochs: [0]}\n"
+    )
+    model = create_model("resnet20_cifar")
+    batches = [(torch.randn(4, 3, 32, 32), torch.randint(0, 10, (4,))) for _ in range(2)]
+    return {
+        "torch": torch,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1, 0.9),
+        "loader": batches,
+        "epochs": 1,
+        "criterion": nn.CrossEntropyLoss(),
+        "validation_loss": 1.0,
+        "top1": 50.0,
+        "file_config": file_config,
+        "CompressionScheduler": CompressionScheduler,
+        "PruningPolicy": PruningPolicy,
+        "AutomatedGradualPruner": AutomatedGradualPruner,
+    }
+
+
+def test_two_lines(loop):
+    attach, _, in_python = blocks("training_loop.md", "python")
+    exec(attach, loop)
+    for images, labels in loop["loader"]:
+        loop["optimizer"].zero_grad()
+        loop["criterion"](loop["model"](images), labels).backward()
+        loop["optimizer"].step()
+        assert int((loop["model"].layer1[0].conv1.weight.flatten(1) == 0).all(1).sum()) == 8
+    exec(in_python.replace("layer3.*.conv1", "layer2.*.conv1"), loop)
+
+
+def test_loop_of_hooks(loop):
+    attach, hooks, _ = blocks("training_loop.md", "python")
+    exec(attach.splitlines()[0], loop)
+    exec(hooks, loop)
+    assert loop["recipe"].max_relative_difference <= 1e-5
+    assert loop["model"].layer1[0].conv1.out_channels == 8
