@@ -7,6 +7,7 @@ import logging
 from potstill.compression import format_table, sparsity, sparsity_table
 from potstill.models.datasets import Split
 
+from .bad_numbers import check_epoch
 from .best import Score
 from .evaluation import Meter, evaluate
 from .session import Session
@@ -20,8 +21,7 @@ EPOCH_LINE = (
 
 def before_epoch(run: Session) -> None:
     """Measure the dense network on the test images just before compression begins, if it was trained at all."""
-    trained = run.epoch > 0 or run.options.exp_load_weights_from or run.options.pretrained or run.options.resume_from
-    if run.compresses_from(run.epoch) and trained:
+    if run.compresses_from(run.epoch) and (run.epoch > 0 or run.trained):
         run.dense_top1 = test(run, run.data.test).accuracy()
         logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
 
@@ -34,6 +34,7 @@ def test(run: Session, split: Split) -> Meter:
 def after_epoch(run: Session, validation: Meter) -> None:
     """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
     epoch = run.epoch
+    check_epoch(run.meter, epoch)
     zeros = sparsity(run.model)
     row = {
         "epoch": epoch,
@@ -46,6 +47,8 @@ def after_epoch(run: Session, validation: Meter) -> None:
         **run.meter.mean_parts(),
         **run.scheduler.metrics(),
     }
+    if run.meter.skipped:
+        row["skipped"] = run.meter.skipped
     run.rows.append(row)
     run.folder.write_metrics(run.rows)
     if run.events:
@@ -62,9 +65,9 @@ def after_epoch(run: Session, validation: Meter) -> None:
         errors = (run.meter.mean_loss(), validation.mean_loss())
         run.early_stopping.after_epoch(epoch, errors, (run.model, run.scheduler))
     run.epoch, run.minibatch = epoch + 1, 0
-    run.save()
-    if best:
+    if best:  # first, so that a run killed in between makes it again
         run.save(run.folder.best)
+    run.save()
 
 
 def choose_best(run: Session) -> None:

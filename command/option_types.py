@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from potstill.models import model_names
 from potstill.models.datasets import dataset_names
 
+from .intervals import interval
 from .stopping_rules import parse_rule
 from .trajectory import TrajectoryOption
 
@@ -34,6 +35,11 @@ def rule(text: str) -> str:
 def trajectory(text: str) -> str:
     """Patterns of parameters and an interval."""
     return _checked(TrajectoryOption.parse, text)
+
+
+def every(text: str) -> str:
+    """A number of minibatches or minutes."""
+    return _checked(interval, text)
 
 
 def _checked(parse: Callable[[str], object], text: str) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from potstill.compression import load_checkpoint
 from potstill.models.datasets import augmentation_names, dataset_names
 
 from .distiller_options import add_distiller_options, translate
 from .optimizers import OPTIMIZERS
 from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
+from .stored_options import stored_arguments
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
 MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
@@ -50,10 +51,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         CheckpointError: the run folder has no sound checkpoint.
     """
     top = parser()
-    options = top.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = top.parse_args(given)
     if options.resume_from and options.resume_from.is_dir():
-        top.set_defaults(**_options_of_run(options.resume_from))
-        options = top.parse_args(arguments)
+        options = top.parse_args([*stored_arguments(top, options.resume_from, options.plugin), *given])
     translate(options)
     if options.resume_from and options.exp_load_weights_from:
         top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
@@ -62,20 +63,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.dry_run and not options.compress:
         top.error("--dry-run shows a schedule: --compress FILE")
     return options
-
-
-NOT_KEPT = ("resume_from", "reset_optimizer", "exp_load_weights_from", "pretrained", "debug", *MODES)
-"""Options that say what this call does, not how its run is."""
-
-
-def _options_of_run(folder: Path) -> dict[str, Any]:
-    """The options that a run folder's run was started with; its schedule is the copy that lies there."""
-    stored = load_checkpoint(folder / "checkpoint.pt").get("options", {})
-    kept = {name: value for name, value in stored.items() if name not in NOT_KEPT}
-    kept["plugin"] = [Path(plugin) for plugin in kept.get("plugin", [])]
-    if kept.get("compress"):
-        kept["compress"] = str(folder / "schedule.yaml")
-    return kept
 
 
 def _data_and_model(group: argparse._ArgumentGroup) -> None:

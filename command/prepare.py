@@ -12,17 +12,18 @@ import torch
 from torch import nn
 
 from potstill.compression import CompressionScheduler, load_checkpoint
+from potstill.compression.fields import reading
 from potstill.compression.schedule import Schedule, build, load_plugin, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, load_dataset
-from potstill.thinning import resize_to
 
 from . import watching
 from .errors import UsageError
-from .evaluation import Meter
 from .folder import RunFolder
+from .intervals import Interval
 from .optimizers import make_optimizer
-from .randomness import restore_random_state, seed_everything
+from .randomness import seed_everything
+from .restore import check_fit, check_sizes, fill, restore, thinned, validation_images
 from .session import Session
 from .tensorboard import EventWriter
 
@@ -63,6 +64,8 @@ def start_checkpoint(options: argparse.Namespace) -> dict[str, Any] | None:
     checkpoint = load_checkpoint(checkpoint_path(path))
     if checkpoint["arch"] != options.arch:
         raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.arch} (--arch)")
+    with reading(str(path)):
+        check_sizes(checkpoint)
     return checkpoint
 
 
@@ -77,7 +80,7 @@ def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None)
         input_shape=_input_shape(options),
         augmentation=options.augmentation,
         normalise=options.normalise,
-        indices=checkpoint["split"] if checkpoint and options.resume_from else None,
+        indices=validation_images(checkpoint) if checkpoint and options.resume_from else None,
         limit_train=options.limit_train,
         limit_validation=options.limit_validation,
         limit_test=options.limit_test,
@@ -90,17 +93,12 @@ def build_model(
     """The network with its starting weights, thinned where the checkpoint's is.
 
     Raises:
-        UsageError: the checkpoint does not fit.
+        CheckpointError: the checkpoint does not fit.
     """
     model = create_model(options.arch, classes, channels, pretrained=options.pretrained)
     if checkpoint is not None:
-        try:
-            resize_to(model, checkpoint["state_dict"])
-            model.load_state_dict(checkpoint["state_dict"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()
-            source = options.resume_from or options.exp_load_weights_from
-            raise UsageError(f"{source} does not fit {options.arch}: {' '.join(reason[:3])}") from error
+        with reading(f"{options.resume_from or options.exp_load_weights_from}"):
+            fill(model, checkpoint)
     return model
 
 
@@ -120,6 +118,8 @@ def prepare(options: argparse.Namespace) -> Session:
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)
     shape = data.input_shape
+    if checkpoint is not None:
+        check_fit(checkpoint, len(data.classes), shape, data.name)
     model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
     for note in data.notes:
         logger.info("%s: %s", data.name, note)
@@ -129,6 +129,7 @@ def prepare(options: argparse.Namespace) -> Session:
     example = example_inputs(shape).to(device, memory_format=torch.channels_last)
     images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
     scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
+    scheduler.recipes = thinned(checkpoint) if checkpoint else []
     schedule = read_schedule(options, model)
     if schedule is not None:
         build(schedule, model, optimizer, scheduler=scheduler)
@@ -143,6 +144,8 @@ def prepare(options: argparse.Namespace) -> Session:
         epochs=last_epoch(options, schedule, data),
     )
     session.best.by = options.best_by
+    session.interval = Interval(options.checkpoint_every)
+    session.trained = bool(options.exp_load_weights_from or options.pretrained or options.reset_optimizer)
     watching.watch(session)
     session.events = EventWriter(session.folder.path) if options.tensorboard else None
     if schedule is not None:
@@ -151,7 +154,7 @@ def prepare(options: argparse.Namespace) -> Session:
         restore(session, checkpoint)
     if session.trajectory and not session.trajectory.steps:
         session.trajectory.record(session.steps)
-    if session.epoch >= session.epochs and options.epochs is not None and session.epochs > 0:
+    if session.epoch > session.epochs and options.epochs is not None:
         raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
     return session
 
@@ -185,30 +188,6 @@ def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: Dat
         return 90
     steps = data.train.batch_count(options.batch_size)
     return max(-(-p.window.end // (1 if p.window.unit == "epoch" else steps)) for p in schedule.policies)
-
-
-def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
-    """Masks always; epoch, optimizer, measurements and random state unless the optimizer is to be reset."""
-    state = checkpoint["scheduler"]
-    if session.options.reset_optimizer:
-        session.scheduler.load_state_dict({**state, "policies": {}})
-        return
-    session.scheduler.load_state_dict(state)
-    if checkpoint["optimizer_name"] == session.options.optimizer:
-        session.optimizer.load_state_dict(checkpoint["optimizer"])
-    else:
-        logger.warning(
-            "the checkpoint's optimizer is %s: %s starts afresh",
-            checkpoint["optimizer_name"],
-            session.options.optimizer,
-        )
-    session.epoch, session.minibatch = checkpoint["epoch"], checkpoint["minibatch"]
-    session.meter = Meter(**checkpoint["meter"])
-    session.rows = list(checkpoint["rows"])
-    session.best.restore(checkpoint["best"])
-    session.dense_top1 = checkpoint["dense_top1"]
-    restore_random_state(checkpoint["random"])
-    watching.resume(session, checkpoint)
 
 
 def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:

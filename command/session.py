@@ -16,10 +16,12 @@ from potstill.compression import CompressionScheduler, save_checkpoint
 from potstill.compression.policies import LRPolicy
 from potstill.models.datasets import DataBundle
 
+from .bad_numbers import check_network
 from .best import BestEpochs
 from .early_stopping import EarlyStopping
 from .evaluation import Meter
 from .folder import RunFolder
+from .intervals import Interval
 from .randomness import random_state
 from .tensorboard import EventWriter
 from .trajectory import Trajectory
@@ -29,7 +31,11 @@ logger = logging.getLogger("potstill")
 
 @dataclass
 class Session:
-    """A run in progress. `epoch` and `minibatch` are what comes next, `rate` is the learning rate of this epoch."""
+    """A run in progress.
+
+    `epoch` and `minibatch` are what comes next, `rate` is the learning rate of this epoch. `trained` says whether it
+    began with trained weights, `interval` when the next checkpoint within an epoch is due.
+    """
 
     options: argparse.Namespace
     folder: RunFolder
@@ -45,6 +51,8 @@ class Session:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: BestEpochs = field(default_factory=BestEpochs)
     dense_top1: float | None = None
+    trained: bool = False
+    interval: Interval = field(default_factory=Interval)
     rate: float = 0.0
     stop: bool = False
     events: EventWriter | None = None
@@ -101,6 +109,7 @@ class Session:
             "rows": self.rows,
             "best": self.best.state(),
             "dense_top1": self.dense_top1,
+            "trained": self.trained,
             "options": plain,
             "random": random_state(),
             "early_stopping": self.early_stopping.state() if self.early_stopping else None,
@@ -108,10 +117,17 @@ class Session:
         }
 
     def save(self, path: Path | None = None) -> None:
-        """Write a checkpoint, and first the trajectory up to it."""
+        """Write a checkpoint, and first the trajectory up to it.
+
+        Raises:
+            TrainingError: the network has values that are not finite.
+            CheckpointError: it cannot be written.
+        """
+        check_network(self.model)
         if self.trajectory is not None:
             self.trajectory.write(self.folder.path)
         save_checkpoint(path or self.folder.checkpoint, self.state())
+        self.interval.restart()
 
 
 def _plain(value: Any) -> Any:

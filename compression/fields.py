@@ -98,6 +98,26 @@ class Field:
             raise CheckpointError(f"{self.path}: has values that are not finite")
         return self.value
 
+    def like(self, live: Any) -> Any:
+        """Plain data of the same kind as the value in use: the same keys, as long, numbers for numbers."""
+        if isinstance(live, dict):
+            if not isinstance(self.value, dict) or self.value.keys() - live.keys():
+                raise self.error(f"a mapping of {', '.join(map(str, live))}"[:100])
+            for key, value in self.value.items():
+                Field(value, f"{self.path}.{key}").like(live[key])
+        elif isinstance(live, (list, tuple)):
+            if len(self.items()) != len(live):
+                raise self.error(f"{len(live)} values")
+            for item, value in zip(self.items(), live, strict=True):
+                item.like(value)
+        elif isinstance(live, bool):
+            self.flag()
+        elif isinstance(live, str):
+            self.text()
+        elif self.value is not None or live is not None:
+            self.flag() if isinstance(self.value, bool) and live is None else self.number(finite=False)
+        return self.value
+
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite."""

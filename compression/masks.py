@@ -8,64 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Mode = Literal["hard", "forward", "copy"]
-"""How a mask treats what it hides.
-
-`hard`: gone for good, its gradient is stopped and it is zeroed again after each optimizer step.
-`forward`: zero in the forward pass; its gradient flows and one optimizer step moves it off zero, so it can come back.
-`copy`: like `forward`, but the optimizer updates a dense copy that keeps the hidden values.
-"""
-
-
-@dataclass
-class OwnedMask:
-    """One owner's mask of one parameter: a tensor of its shape and dtype, 0 where it hides and 1 elsewhere.
-
-    In `copy` mode what survives may be scaled by another factor than 1.
-    """
-
-    mask: Tensor
-    mode: Mode = "hard"
-    stops_gradient: bool = True
-
-
-@dataclass
-class ParameterMask:
-    """All masks of one parameter. `dense` holds the unmasked values while a `forward` or `copy` mask hides some."""
-
-    name: str
-    owners: dict[str, OwnedMask] = field(default_factory=dict)
-    dense: Tensor | None = None
-
-    @property
-    def mask(self) -> Tensor | None:
-        """The masks of all owners combined, or None where there is none."""
-        return _product([owned.mask for owned in self.owners.values()])
-
-    @property
-    def hard(self) -> Tensor | None:
-        """The permanent part of the mask."""
-        return _product([owned.mask for owned in self.owners.values() if owned.mode == "hard"])
-
-    @property
-    def gradient_mask(self) -> Tensor | None:
-        """The part of the mask that stops gradients."""
-        return _product([owned.mask for owned in self.owners.values() if owned.stops_gradient])
-
-    @property
-    def is_soft(self) -> bool:
-        """Whether hidden values may come back."""
-        return any(owned.mode != "hard" for owned in self.owners.values())
-
-    @property
-    def keeps_copy(self) -> bool:
-        """Whether the optimizer updates the dense copy."""
-        return any(owned.mode == "copy" for owned in self.owners.values())
+from .fields import CheckpointError, Field
+from .owned_masks import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
 
 
 @dataclass
@@ -135,7 +84,7 @@ class Masks(Mapping[str, ParameterMask]):
         if mask.shape != parameter.shape:
             raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameter.shape)}")
         own = torch.empty_like(parameter).copy_(mask)  # strides like the parameter's: the fused passes need that
-        if mask.dtype != torch.bool and not _is_binary(own):
+        if mask.dtype != torch.bool and not is_binary(own):
             if not torch.isfinite(own).all():
                 raise ValueError(f"mask of {name} by {owner} has values that are not finite")
             if mode != "copy":
@@ -231,7 +180,7 @@ class Masks(Mapping[str, ParameterMask]):
     def state_dict(self) -> dict[str, Any]:
         """All masks with their owners and modes, and the dense copies: tensors and plain data."""
         masks = {
-            name: {owner: _packed(owned) for owner, owned in entry.owners.items()}
+            name: {owner: packed(owned) for owner, owned in entry.owners.items()}
             for name, entry in self._masks.items()
             if entry.owners
         }
@@ -241,19 +190,23 @@ class Masks(Mapping[str, ParameterMask]):
         """Take masks and dense copies from `state_dict()`; those of before are forgotten.
 
         Raises:
-            ValueError: a mask is of a parameter that the model does not have, or of another shape.
+            CheckpointError: (a ValueError) a mask is of an unknown parameter or another shape, or a field is not sound.
         """
-        unknown = (state["masks"].keys() | state["dense"].keys()) - self._masks.keys()
+        fields = Field(dict(state), "masks")
+        masks, dense = fields["masks"].mapping(), fields["dense"].mapping()
+        unknown = (masks.keys() | dense.keys()) - self._masks.keys()
         if unknown:
-            raise ValueError(f"masks of parameters that the model does not have: {', '.join(sorted(unknown))}")
+            names = ", ".join(sorted(unknown))
+            raise CheckpointError(f"masks of parameters that the model does not have: {names[:200]}")
         self._masks = {name: ParameterMask(name) for name in self._parameters}
         self._plan = None
-        for name, owners in state["masks"].items():
-            if name in state["dense"]:
-                parameter = self._parameters[name].detach()
-                self._masks[name].dense = torch.empty_like(parameter).copy_(state["dense"][name])
-            for owner, packed in owners.items():
-                self.set(owner, name, packed["mask"], packed["mode"], packed["stops_gradient"])
+        for name, owners in masks.items():
+            parameter = self._parameters[name].detach()
+            if name in dense:
+                values = dense[name].tensor(parameter.shape, parameter.dtype)
+                self._masks[name].dense = torch.empty_like(parameter).copy_(values)
+            for owner, stored in owners.mapping().items():
+                self.set(owner, name, *unpacked(stored, parameter))
 
     def _remask(self, entry: ParameterMask, parameter: Tensor) -> None:
         """Give the parameter its masked values, and forget a dense copy that nobody needs any more."""
@@ -279,22 +232,3 @@ class Masks(Mapping[str, ParameterMask]):
 def _append(lists: tuple[list[Tensor], ...], *tensors: Tensor) -> None:
     for known, tensor in zip(lists, tensors, strict=True):
         known.append(tensor)
-
-
-def _product(masks: list[Tensor]) -> Tensor | None:
-    if not masks:
-        return None
-    result = masks[0]
-    for mask in masks[1:]:
-        result = result * mask
-    return result
-
-
-def _is_binary(mask: Tensor) -> bool:
-    return bool(((mask == 0) | (mask == 1)).all())
-
-
-def _packed(owned: OwnedMask) -> dict[str, Any]:
-    """One byte an element where the mask is 0 or 1, as nearly all are."""
-    mask = owned.mask.bool() if _is_binary(owned.mask) else owned.mask
-    return {"mask": mask, "mode": owned.mode, "stops_gradient": owned.stops_gradient}

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe, thin, trace
 
 from .attach import Attachment
+from .fields import Field, reading
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .steps import Step, Window
@@ -241,13 +242,17 @@ class CompressionScheduler:
         """Take back what `state_dict` gave; the model must have the shapes of then.
 
         Raises:
-            ValueError: the masks do not fit the model.
+            CheckpointError: (a ValueError) the state does not fit the model or the policies, or is no such state.
         """
-        self.masks.load_state_dict(state["masks"])
-        self.recipes = [Recipe.from_json(text) for text in state["recipes"]]
+        fields = Field(dict(state))
+        self.masks.load_state_dict(fields["masks"].value)
+        with reading("recipes"):
+            self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
+        states = fields["policies"].mapping()
         for policy in self.policies:
-            if policy.name in state["policies"]:
-                policy.load_state_dict(state["policies"][policy.name])
+            if policy.name in states:
+                with reading(f"policies.{policy.name}"):
+                    policy.load_state_dict(states[policy.name].value)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
         """The moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""

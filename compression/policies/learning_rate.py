@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..fields import Field
 from ..steps import Window
 from .base import Moment, ScheduledTrainingPolicy
 
@@ -70,16 +71,22 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def state_dict(self) -> dict[str, Any]:
         """The rates that the curve starts from, and the scheduler's state."""
-        state = {k: v for k, v in self._scheduler.state_dict().items() if _is_plain(v)}
-        return {"base": self._base, "scheduler": state, "groups": _hyperparameters(self._shadow)}
+        return {"base": self._base, "scheduler": self._state(), "groups": _hyperparameters(self._shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self._base = [dict(group) for group in state["base"]]
+        fields = Field(state)
+        self._base = [dict(group) for group in fields["base"].like(self._base)]
         self._start()
-        self._scheduler.load_state_dict(dict(state["scheduler"]))
-        for group, values in zip(self._shadow.param_groups, state["groups"], strict=True):
+        fields["scheduler"].like(self._state())
+        fields["scheduler"]["last_epoch"].integer(most=2**40)
+        self._scheduler.load_state_dict(dict(fields["scheduler"].value))
+        groups = fields["groups"].like(_hyperparameters(self._shadow))
+        for group, values in zip(self._shadow.param_groups, groups, strict=True):
             group.update(values)
+
+    def _state(self) -> dict[str, Any]:
+        return {k: v for k, v in self._scheduler.state_dict().items() if _is_plain(v)}
 
     def _start(self) -> None:
         self._shadow = torch.optim.SGD([{"params": [torch.zeros(())], **group} for group in self._base], lr=0.0)
@@ -100,7 +107,7 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def _copy(self, optimizer: Optimizer) -> None:
         for group, values in zip(optimizer.param_groups, _hyperparameters(self._shadow), strict=True):
-            group.update(values)
+            group.update({key: value for key, value in values.items() if key in group})
 
     def _metric(self, moment: Moment) -> float:
         mode = self._scheduler.mode  # type: ignore[attr-defined]  # only plateau schedulers come here

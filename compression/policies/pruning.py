@@ -12,7 +12,7 @@ from torch import Tensor
 from potstill.thinning import Recipe
 
 from ..arguments import Levels, Range
-from ..masks import Mode
+from ..owned_masks import Mode
 from ..pruners import Pruner, View
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy

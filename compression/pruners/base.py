@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
-from ..masks import Mode
+from ..owned_masks import Mode
 from ..steps import Step, Window
 
 

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import rates
 from ..arguments import Fraction, Names
+from ..fields import Field
 from ..groups import Group
 from ..registry import register
 from .base import View
@@ -126,7 +127,7 @@ class Gathering(RankedStructurePruner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.statistics.load_state_dict(state["statistics"])
-        self._users = state["users"]
+        self._users = Field(state)["users"].integer()
         if self._users == 0:
             self.detach()
 

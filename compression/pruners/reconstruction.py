@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .. import rates, scores
 from ..arguments import Count, Fraction, Names
 from ..chance import generator
+from ..fields import Field
 from ..groups import Group
 from ..registry import register
 from ..selection import Rounding
@@ -148,8 +149,11 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self._data = {name: [(x, y) for x, y in pairs] for name, pairs in state["samples"].items()}
-        if state["released"]:
+        fields = Field(state)
+        samples = {name: fields["samples"][name].items() for name in self._data}
+        pairs = {name: [pair.items() for pair in stored] for name, stored in samples.items()}
+        self._data = {name: [(x.tensor(), y.tensor()) for x, y in stored] for name, stored in pairs.items()}
+        if fields["released"].flag():
             self.release()
 
 

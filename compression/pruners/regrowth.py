@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..arguments import Fraction, Names
 from ..chance import generator
+from ..fields import Field
 from ..names import resolve
 from ..registry import register
 from ..selection import count, keep_highest
@@ -127,7 +128,7 @@ class RigLPruner(RegrowingPruner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self._gradients = dict(state["gradients"])
-        if state["users"] == 0 and self._users:
+        self._gradients = {name: value.tensor() for name, value in Field(state)["gradients"].mapping().items()}
+        if Field(state)["users"].integer() == 0 and self._users:
             self._users = 1
             self.release()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import NonNegative, Sensitivities
+from ..fields import Field
 from ..names import resolve_mapping
 from ..registry import register
 from .base import Pruner, View
@@ -72,4 +73,6 @@ class SplicingPruner(Pruner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back mean and deviation."""
-        self._statistics = {name: (mean, spread) for name, (mean, spread) in state["statistics"].items()}
+        found = Field(state)["statistics"].mapping()
+        pairs = {name: [number.number() for number in pair.items()] for name, pair in found.items()}
+        self._statistics = {name: (mean, spread) for name, (mean, spread) in pairs.items()}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..fields import Field
+
 
 class Statistics:
     """Means by name over what was added since the sums were last used."""
@@ -46,4 +48,7 @@ class Statistics:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self._sums, self._counts, self._used = dict(state["sums"]), dict(state["counts"]), set(state["used"])
+        fields = Field(state)
+        self._sums = {name: value.tensor(None, torch.float64) for name, value in fields["sums"].mapping().items()}
+        self._counts = {name: fields["counts"][name].integer(1) for name in self._sums}
+        self._used = {name.text(self._sums) for name in fields["used"].items()}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from ..arguments import Names, NonNegative, ParameterNames, Positive, Range, Sensitivities
+from ..fields import Field
 from ..names import resolve, resolve_mapping
 from ..registry import register
 from ..steps import Step, Window
@@ -75,7 +76,8 @@ class SensitivityPruner(Pruner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back the thresholds."""
-        self._thresholds = dict(state["thresholds"])
+        found = Field(state)["thresholds"].mapping()
+        self._thresholds = {name: value.number() for name, value in found.items()}
 
 
 @register("pruners")

@@ -56,15 +56,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     extra = ("--epochs", "4", "--optimizer", optimizer)
     assert run(tmp_path / "whole", *extra) == 0
 
-    check = compress_classifier.check_finite
-
-    def interrupt(loss, epoch, step):
-        check(loss, epoch, step)
-        if (epoch, step) == moment:
-            os.kill(os.getpid(), signal.SIGINT)
+    class Interrupt(compress_classifier.Watch):
+        def loss_is_good(self, loss, parts):
+            if (self.run.epoch, self.run.minibatch) == moment:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss_is_good(loss, parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(compress_classifier, "check_finite", interrupt)
+        patch.setattr(compress_classifier, "Watch", Interrupt)
         assert run(tmp_path / "parts", *extra) == 130
     folder = tmp_path / "parts" / "latest"
     told = capsys.readouterr().out

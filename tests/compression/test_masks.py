@@ -169,7 +169,7 @@ def test_masks_of_another_model_are_refused(linear):
     state = masks.state_dict()
     with pytest.raises(ValueError, match="masks of parameters that the model does not have: weight"):
         Masks(nn.Sequential(linear)).load_state_dict(state)
-    with pytest.raises(ValueError, match=r"mask of weight has shape \(2, 3\), the parameter \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"mask: expected a tensor of shape \[3, 3\], found a tensor of bool \[2, 3\]"):
         Masks(nn.Linear(3, 3)).load_state_dict(state)
 
 

@@ -1,0 +1,201 @@
+"""Takes a run up from a checkpoint. Each field is checked before it is used: the file may be a stranger's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from potstill.compression.fields import Field, reading
+from potstill.thinning import Recipe, resize_to
+
+from . import watching
+from .best import Score
+from .errors import UsageError
+from .evaluation import Meter
+from .optimizers import make_optimizer
+from .randomness import restore_random_state
+from .session import Session
+
+logger = logging.getLogger("potstill")
+
+LARGEST_SIDE = 4096
+
+
+def check_sizes(checkpoint: Mapping[str, Any]) -> None:
+    """Check what a network is built from: the classes and the input shape (channels, height, width).
+
+    Raises:
+        CheckpointError: they are missing or cannot be.
+    """
+    state = Field(dict(checkpoint))
+    values = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
+    state["num_classes"].integer(1, max(values, 1))
+    sides = state["input_shape"].items()
+    if len(sides) != 3:
+        raise state["input_shape"].error("channels, height and width")
+    for side in sides:
+        side.integer(1, LARGEST_SIDE)
+
+
+def thinned(checkpoint: Mapping[str, Any]) -> list[Recipe]:
+    """What was removed from a checkpoint's network.
+
+    Raises:
+        CheckpointError: a recipe is none.
+    """
+    with reading("scheduler.recipes"):
+        return [Recipe.from_json(text.text()) for text in Field(dict(checkpoint))["scheduler"]["recipes"].items()]
+
+
+def validation_images(checkpoint: Mapping[str, Any]) -> list[int] | None:
+    """The positions of the images that a run validates on; None where it is not known.
+
+    Raises:
+        CheckpointError: they are no positions.
+    """
+    split = Field(dict(checkpoint))["split"]
+    return None if split.value is None else [position.integer() for position in split.items()]
+
+
+def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Give a dense network the sizes and weights of a checkpoint's, and run it once.
+
+    Raises:
+        CheckpointError: it is of another network, or one with another code.
+    """
+    state = Field(dict(checkpoint))
+    recipes = thinned(checkpoint)
+    own = model.state_dict()
+    for name, field in state["state_dict"].mapping().items():
+        if name in own:
+            field.tensor(None, own[name].dtype, finite=False)
+    resize_to(model, checkpoint["state_dict"])
+    for recipe in recipes:
+        Recipe(recipe.model, attributes=recipe.attributes).apply(model)
+    model.load_state_dict(checkpoint["state_dict"])
+    for name, parameter in model.named_parameters():
+        Field(parameter.detach(), f"state_dict.{name}").tensor()
+    mode = model.training
+    with torch.no_grad(), reading("the network, as its file describes it"):
+        model.eval()(torch.zeros(2, *checkpoint["input_shape"]))
+    model.train(mode)
+
+
+def check_fit(checkpoint: Mapping[str, Any], classes: int, input_shape: tuple[int, int, int], data: str) -> None:
+    """Check that a network was made for data of this kind.
+
+    Raises:
+        UsageError: it has other classes or inputs.
+    """
+    theirs, shape = checkpoint["num_classes"], tuple(checkpoint["input_shape"])
+    if theirs != classes:
+        raise UsageError(f"the checkpoint's network tells {theirs} classes apart, but {data} has {classes}")
+    if shape != tuple(input_shape):
+        raise UsageError(f"the checkpoint's network takes images of {list(shape)}, {data} has {list(input_shape)}")
+
+
+def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
+    """Masks always; epoch, optimizer, measurements and random state unless the optimizer is to be reset.
+
+    Raises:
+        CheckpointError: a field is missing or not what it should be.
+    """
+    with reading(str(session.options.resume_from)):
+        _restore(session, Field(dict(checkpoint)))
+
+
+def _restore(session: Session, state: Field) -> None:
+    scheduler = state["scheduler"]
+    if session.options.reset_optimizer:
+        session.scheduler.load_state_dict({**scheduler.value, "policies": {}})
+        return
+    session.epoch = state["epoch"].integer(most=2**31)
+    session.minibatch = state["minibatch"].integer(most=session.minibatches)
+    with reading("scheduler"):
+        session.scheduler.load_state_dict(scheduler.value)
+    _restore_optimizer(session, state)
+    session.meter = Meter(**_meter(state["meter"]))
+    session.rows = [{name: metric(value) for name, value in row.mapping().items()} for row in state["rows"].items()]
+    session.best.scores = [_score(score) for score in state["best"].items()]
+    session.dense_top1 = None if state["dense_top1"].value is None else state["dense_top1"].number()
+    session.trained = state["trained"].flag()
+    with reading("random"):
+        if state["random"].value is not None:
+            restore_random_state(state["random"].value)
+    watching.resume(session, state.value)
+
+
+def metric(field: Field) -> Any:
+    """A value in a row of the metrics: a number, perhaps NaN, or nothing."""
+    return field.value if field.value is None or type(field.value) is float else field.number()
+
+
+def _meter(field: Field) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in field.only([f.name for f in fields(Meter)]).mapping().items():
+        if name == "parts":
+            values[name] = {part: mean.number() for part, mean in value.mapping().items()}
+        else:
+            values[name] = value.number() if name == "loss" else value.integer()
+    return values
+
+
+def _score(field: Field) -> Score:
+    names = [f.name for f in fields(Score)]
+    field.only(names)
+    return Score(**{n: field[n].integer() if n in ("epoch", "nonzero") else field[n].number() for n in names})
+
+
+def _restore_optimizer(session: Session, state: Field) -> None:
+    options, theirs = session.options, state["optimizer_name"].text()
+    if theirs != options.optimizer:
+        logger.warning("the checkpoint's optimizer is %s: %s starts afresh", theirs, options.optimizer)
+        return
+    probe = nn.Parameter(torch.zeros(2, 3))
+    sample = make_optimizer(options.optimizer, [probe], options.lr, options.momentum, options.weight_decay)
+    probe.grad = torch.zeros(2, 3)
+    sample.step()
+    session.optimizer.load_state_dict(checked_optimizer(session.optimizer, state["optimizer"], sample.state[probe]))
+
+
+def checked_optimizer(optimizer: Optimizer, state: Field, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer, to be loaded.
+
+    Args:
+        optimizer: the one to load it.
+        state: from the file.
+        sample: what an optimizer of the kind keeps of a parameter of shape (2, 3) after a step.
+
+    Raises:
+        CheckpointError: groups, hyperparameters or tensors are not those that the optimizer would have.
+    """
+    own, groups = optimizer.state_dict()["param_groups"], state["param_groups"].items()
+    if len(groups) != len(own):
+        raise state["param_groups"].error(f"{len(own)} groups")
+    for group, live in zip(groups, own, strict=True):
+        for name, value in group.only(live).mapping().items():
+            value.like(live[name])
+            if type(value.value) in (int, float) and value.number() < 0:
+                raise value.error("a number of at least 0")
+        if group["params"].value != live["params"]:
+            raise group["params"].error(f"the numbers of {len(live['params'])} parameters in their order")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = state["state"].value
+    if not isinstance(kept, dict) or not all(type(i) is int and 0 <= i < len(parameters) for i in kept):
+        raise state["state"].error(f"a mapping of {len(parameters)} parameters' numbers")
+    for number, value in kept.items():
+        entry = Field(value, f"{state.path}.state.{number}").only(sample)
+        for name, like in sample.items():
+            if isinstance(like, torch.Tensor):
+                shape = parameters[number].shape if like.dim() else ()
+                entry[name].tensor(shape, torch.float32, parameters[number].dtype)
+            elif entry[name].value is not None:
+                entry[name].number()
+    merged = [{**live, **group.value} for group, live in zip(groups, own, strict=True)]
+    return {"state": kept, "param_groups": merged}
