@@ -74,10 +74,20 @@ def _modules(model: nn.Module, example: Tensor, form: str) -> str:
 
 
 def _params(model: nn.Module, example: Tensor, form: str) -> str:
-    """Names and shapes as YAML to paste into a schedule."""
+    """Names and shapes as YAML to paste into a schedule, and which weights make the same channels."""
     width = max(len(name) for name, _ in model.named_parameters())
     lines = [f"  - {name:<{width}}  # {list(p.shape)}" for name, p in model.named_parameters()]
-    return "\n".join(["weights:", *lines])
+    return "\n".join(["weights:", *lines, *_coupled(model, example)])
+
+
+def _coupled(model: nn.Module, example: Tensor) -> list[str]:
+    ranks = {name: parameter.dim() for name, parameter in model.named_parameters()}
+    lines = []
+    for group in trace(model, example).classes():
+        makers = dict.fromkeys(name for name, _, role in group.uses if role == "out" and ranks.get(name, 0) > 1)
+        if group.status == "removable" and len(makers) > 1:
+            lines.append(f"  - [{', '.join(makers)}]  # {group.size} channels")
+    return ["coupled:  # weights whose filters are the same channels: prune them together", *lines] if lines else []
 
 
 def _channels(model: nn.Module, example: Tensor, form: str) -> str:
