@@ -129,9 +129,8 @@ def fold_amounts(traced: Traced, weights: Mapping[str, Tensor], folds: list[Fold
         if target is None:
             continue
         matrix = weights[note.weight].movedim((note.out_dim, note.in_dim), (0, 1))
-        picked = matrix[:, fold.columns.to(matrix.device)].double().cpu().flatten(2)
-        values = fold.values.reshape(1, -1, *[1] * (picked.ndim - 2))
-        amount = (picked * values).flatten(1).sum(1)
+        picked = matrix[:, fold.columns.to(matrix.device)].double().cpu()
+        amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ fold.values
         amount = amount if target == note.bias else -amount
         amounts[target] = amounts.get(target, 0) + amount
     return amounts

@@ -1,0 +1,153 @@
+"""Thinning of torchvision's classification models: seconds, sizes and the difference of the outputs.
+
+    python benchmarks/thinning.py resnet50 googlenet      some models
+    python benchmarks/thinning.py --all                   all 80
+    python benchmarks/thinning.py --all --markdown docs/thinning_models.md
+
+30 % of the removable channels of every coupled class are zeroed at their producers and then removed. Seconds: trace,
+plan and apply are the work, verify is the equality check (two forward passes on two inputs). Where `torch_pruning` is
+installed, the last column is what its dependency graph, pruner and step take in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from potstill.thinning import ThinningError, load, save, thin, trace
+from potstill.thinning.apply import carry_out
+from potstill.thinning.change import Changes
+from potstill.thinning.check import outputs, randomized, relative_difference
+from potstill.thinning.copying import named_tensors
+from potstill.thinning.dead import find_dead
+from potstill.thinning.exercise import make_sensitive, zero_channels
+from potstill.thinning.plan import make_recipe
+from potstill.thinning.trace import traced
+from torch import Tensor, nn
+
+HEAD = ("model", "trace", "plan", "apply", "verify", "parameters", "", "MACs", "", "difference", "loads", "trains", "peer")
+
+
+def build(name: str) -> nn.Module:
+    """A torchvision model with random weights."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, **options)
+
+
+def size_of(name: str) -> int:
+    """The side of the images that the model is made for here."""
+    return 299 if name == "inception_v3" else 224
+
+
+def trains(model: nn.Module, images: Tensor) -> bool:
+    """Whether one training step runs and reaches every parameter that asks for a gradient."""
+    model.train()
+    out = model(images)
+    parts = [out] if isinstance(out, Tensor) else list(out)
+    sum(part.square().mean() for part in parts if part is not None).backward()
+    reached = all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    model.zero_grad()
+    model.eval()
+    return reached
+
+
+def loads(name: str, model: nn.Module, recipe: Any) -> bool:
+    """Whether a saved thinned model comes back from the bare class with the same outputs (the probe checks it)."""
+    with tempfile.TemporaryDirectory() as folder:
+        load(build(name), save(model, recipe, Path(folder) / "thinned.safetensors"))
+    return True
+
+
+def peer_seconds(name: str) -> str:
+    """What torch_pruning takes for the same model, "-" if it is not installed, its error if it fails."""
+    try:
+        import torch_pruning
+    except ImportError:
+        return "-"
+    side = size_of(name)
+    try:
+        model, images = build(name).eval(), torch.randn(1, 3, side, side)
+        heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1000]
+        start = time.perf_counter()
+        importance = torch_pruning.importance.MagnitudeImportance()
+        pruner = torch_pruning.pruner.MagnitudePruner(model, images, importance, pruning_ratio=0.3, ignored_layers=heads)
+        pruner.step()
+        return f"{time.perf_counter() - start:.2f}"
+    except Exception as error:
+        return type(error).__name__
+
+
+def measure(name: str, peer: bool) -> tuple[str, ...]:
+    """One row of the table."""
+    side = size_of(name)
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, side, side)
+    model = make_sensitive(build(name), images)
+    zero_channels(model, trace(model, images[:1]))
+    clock = [time.perf_counter()]
+    weights = named_tensors(model)
+    found = traced(model, images[:1], weights)
+    clock.append(time.perf_counter())
+    recipe = make_recipe(found, find_dead(found, weights), weights, model, 1)
+    clock.append(time.perf_counter())
+    batches = [randomized(images[:1]), images]
+    before = outputs(model, batches)
+    clock.append(time.perf_counter())
+    changes = Changes()
+    carry_out(changes, recipe, model, None, None)
+    clock.append(time.perf_counter())
+    gap = relative_difference(before, outputs(model, batches))
+    clock.append(time.perf_counter())
+    changes.roll_back()
+    done = thin(model, images[:1], validation_batch=images)
+    a, b, c, d, e = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
+    return (
+        name,
+        *(f"{seconds:.2f}" for seconds in (a, b, d, c + e)),
+        f"{done.parameters[0] / 1e6:.2f} M",
+        f"{done.parameters[1] / 1e6:.2f} M",
+        f"{done.macs[0] / 1e9:.3f} G",
+        f"{done.macs[1] / 1e9:.3f} G",
+        f"{max(gap, done.max_relative_difference):.1e}",
+        "yes" if loads(name, model, done) else "no",
+        "yes" if trains(copy.deepcopy(model), images) else "partly",
+        peer_seconds(name) if peer else "-",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; the exit status is the number of models that failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["resnet50", "googlenet", "mobilenet_v2"])
+    parser.add_argument("--all", action="store_true", help="all classification models of torchvision")
+    parser.add_argument("--markdown", type=Path, help="write the table there too")
+    parser.add_argument("--no-peer", action="store_true", help="leave torch_pruning out even if it is installed")
+    options = parser.parse_args(arguments)
+    names = torchvision.models.list_models(torchvision.models) if options.all else options.models
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    failed = 0
+    sys.stdout.write("\n".join(lines) + "\n")
+    for name in names:
+        try:
+            row = measure(name, not options.no_peer)
+        except (ThinningError, RuntimeError) as error:
+            failed += 1
+            row = (name, f"{type(error).__name__}: {error}")
+        lines.append("| " + " | ".join(row) + " |")
+        sys.stdout.write(lines[-1] + "\n")
+        sys.stdout.flush()
+    if options.markdown is not None:
+        options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return failed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
