@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from .scheduler import CompressionScheduler
+
+class Hooks(Protocol):
+    """What a scheduler offers a training loop."""
+
+    on_epoch_begin: Callable[..., None]
+    on_minibatch_begin: Callable[..., None]
+    before_backward_pass: Callable[..., Any]
+    before_parameter_optimization: Callable[..., None]
+    on_minibatch_end: Callable[..., None]
+    on_epoch_end: Callable[..., None]
 
 
 class Attachment:
@@ -24,7 +32,7 @@ class Attachment:
     """
 
     def __init__(
-        self, scheduler: CompressionScheduler, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0
+        self, scheduler: Hooks, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0
     ) -> None:
         """Attach; `CompressionScheduler.attach` does it.
 

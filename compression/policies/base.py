@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,9 +12,7 @@ from torch.optim import Optimizer
 from potstill.thinning import Recipe
 
 from ..steps import Step, Window
-
-if TYPE_CHECKING:
-    from ..scheduler import CompressionScheduler
+from .host import Host
 
 
 class LossComponent(NamedTuple):
@@ -49,11 +47,11 @@ class ScheduledTrainingPolicy:
         name: its name in that scheduler, also the owner of its masks.
     """
 
-    scheduler: CompressionScheduler
+    scheduler: Host
     window: Window
     name: str
 
-    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+    def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Called once, when the policy is added to a scheduler."""
         self.scheduler, self.window, self.name = scheduler, window, name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -13,9 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ..fields import Field
 from ..steps import Window
 from .base import Moment, ScheduledTrainingPolicy
-
-if TYPE_CHECKING:
-    from ..scheduler import CompressionScheduler
+from .host import Host
 
 
 class LRPolicy(ScheduledTrainingPolicy):
@@ -40,7 +38,7 @@ class LRPolicy(ScheduledTrainingPolicy):
         """Whether the rate follows the validation results and not time alone."""
         return isinstance(self._scheduler, ReduceLROnPlateau)
 
-    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+    def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler."""
         super().bind(scheduler, window, name)
         self._start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,9 @@ from ..owned_masks import Mode
 from ..pruners import Pruner, View
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy
+from .host import Host
 from .overlap import warn_of_overlap
 from .weights import DenseWeights, FoldedWeights
-
-if TYPE_CHECKING:
-    from ..scheduler import CompressionScheduler
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Take the pruner and how its masks behave."""
         self.pruner, self.args = pruner, args or PrunerArgs()
 
-    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+    def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the pruner resolves its names.
 
         Raises:

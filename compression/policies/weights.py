@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..masks import Masks
-
-if TYPE_CHECKING:
-    from ..scheduler import CompressionScheduler
+from .host import Host
 
 
 class DenseWeights(Mapping[str, Tensor]):
@@ -39,7 +36,7 @@ class DenseWeights(Mapping[str, Tensor]):
 class FoldedWeights(Mapping[str, Tensor]):
     """Weights times gamma / sqrt(running variance + eps) where a BatchNorm follows directly; others as they are."""
 
-    def __init__(self, weights: Mapping[str, Tensor], scheduler: CompressionScheduler) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], scheduler: Host) -> None:
         """Take the plain weights, and the scheduler that knows model and channel graph."""
         self._weights, self._scheduler = weights, scheduler
 

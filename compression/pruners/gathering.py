@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .. import rates
 from ..arguments import Fraction, Names
 from ..fields import Field
 from ..groups import Group
+from ..rates import Rate, agp, constant
 from ..registry import register
 from .base import View
 from .ranking import Dependency, RankedStructurePruner
@@ -42,9 +42,9 @@ class OneShotFilters(RankedStructurePruner):
     group_dependency: Dependency = None
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The constant sparsity."""
-        return rates.constant(self.desired_sparsity)
+        return constant(self.desired_sparsity)
 
 
 @dataclass(eq=False)
@@ -66,9 +66,9 @@ class GradualFilters(RankedStructurePruner):
     group_dependency: Dependency = None
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The cubic rise."""
-        return rates.agp(self.initial_sparsity, self.final_sparsity)
+        return agp(self.initial_sparsity, self.final_sparsity)
 
 
 class Gathering(RankedStructurePruner):

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import rates
 from ..arguments import Fraction, Names
 from ..magnitudes import chunks, kth_smallest
 from ..names import is_pattern, resolve
+from ..rates import Rate, agp, constant, falling
 from ..registry import register
 from ..selection import count
 from .base import Pruner, View
@@ -89,7 +89,7 @@ def _is_dense(tensor: Tensor) -> bool:
 class GlobalPruner(Pruner):
     """Ranks the elements of all listed parameters together."""
 
-    rate: rates.Rate
+    rate: Rate
     weights: Names
     of: str
 
@@ -132,7 +132,7 @@ class GlobalMagnitudePruner(GlobalPruner):
         `of: alive` takes the fraction anew of what still lives at each of the window's times, as iterative pruning does
         (Frankle and Carbin 2019): 0.2 leaves 0.8, 0.64, 0.512 ... of the weights.
         """
-        self.rate, self.weights, self.of = rates.constant(desired_sparsity), weights, of
+        self.rate, self.weights, self.of = constant(desired_sparsity), weights, of
 
 
 @register("pruners")
@@ -141,9 +141,9 @@ class GlobalMagnitudePruner_AGP(GlobalPruner):  # noqa: N801  (named like the ot
 
     def __init__(self, initial_sparsity: Fraction, final_sparsity: Fraction, weights: Names) -> None:
         """Take the fraction of all elements to hide at the window's first time, the one at its last, the parameters."""
-        self.rate, self.weights, self.of = rates.agp(initial_sparsity, final_sparsity), weights, "total"
+        self.rate, self.weights, self.of = agp(initial_sparsity, final_sparsity), weights, "total"
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """What a schedule's arguments get wrong together."""
-        return rates.falling(args)
+        return falling(args)

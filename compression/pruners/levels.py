@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import rates
 from ..arguments import Fraction, Levels, Names
 from ..names import resolve, resolve_mapping
+from ..rates import agp, falling
 from ..registry import register
 from ..selection import count, keep_highest
 from .base import Pruner, View
@@ -52,13 +52,13 @@ class AutomatedGradualPruner(Pruner):
 
     def __init__(self, initial_sparsity: Fraction, final_sparsity: Fraction, weights: Names) -> None:
         """Take the sparsity at the window's first time, the one at its last, and the parameters."""
-        self.rate = rates.agp(initial_sparsity, final_sparsity)
+        self.rate = agp(initial_sparsity, final_sparsity)
         self.weights = weights
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """What a schedule's arguments get wrong together."""
-        return rates.falling(args)
+        return falling(args)
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`."""

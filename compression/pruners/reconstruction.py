@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import rates, scores
 from ..arguments import Count, Fraction, Names
 from ..chance import generator
 from ..fields import Field
 from ..groups import Group
+from ..rates import Rate, constant
 from ..registry import register
+from ..scores import MAGNITUDES, Magnitude
 from ..selection import Rounding
 from .base import View
 from .ranking import RankedStructurePruner
@@ -49,20 +50,20 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
     group_type: Literal["Channels"] = "Channels"
     group_size: Count = 1
     rounding_fn: Rounding = "floor"
-    magnitude_fn: scores.Magnitude = "l1"
+    magnitude_fn: Magnitude = "l1"
     ranking_noise: Fraction = 0.0
 
     samples = 2000
     points_per_pass = 200
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The constant sparsity."""
-        return rates.constant(self.desired_sparsity)
+        return constant(self.desired_sparsity)
 
     def score(self, name: str, group: Group, view: View) -> Tensor:
         """The magnitude of each input channel, now and then with noise."""
-        values = scores.MAGNITUDES[self.magnitude_fn](group.split(view.weights[name]))
+        values = MAGNITUDES[self.magnitude_fn](group.split(view.weights[name]))
         source = generator(view.owner, name, view.step.epoch, view.step.minibatch)
         if self.ranking_noise and torch.rand((), generator=source) < self.ranking_noise:
             return values * torch.randn(len(values), generator=source).to(values)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import scores
 from ..arguments import NonNegative, ParameterNames
 from ..groups import GROUPS, PlainGroup, oriented, rank_problem
 from ..names import resolve_mapping
 from ..registry import register
+from ..scores import SIZES
 from .base import Pruner, View
 from .coupling import cover
 
@@ -25,7 +25,7 @@ class StructureParameterPruner(Pruner):
 
     def __init__(self, reg_regims: Regims, threshold_criteria: Literal["Max", "Mean_Abs"] = "Max") -> None:
         """Take `reg_regims`: weight or pattern -> [threshold, group type], and what is compared with the threshold."""
-        self.reg_regims, self.size = reg_regims, scores.SIZES[threshold_criteria]
+        self.reg_regims, self.size = reg_regims, SIZES[threshold_criteria]
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:

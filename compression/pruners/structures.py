@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import rates, scores
 from ..arguments import Count, Fraction, Names
 from ..chance import generator
 from ..groups import Group, RankedGroup
+from ..rates import Rate, agp, constant
 from ..registry import register
+from ..scores import Score, l1, l2
 from ..selection import Rounding
 from .base import View
 from .ranking import Dependency, RankedStructurePruner
@@ -22,7 +23,7 @@ from .ranking import Dependency, RankedStructurePruner
 class WeightRanked(RankedStructurePruner):
     """Ranks by a score of the weights alone."""
 
-    score_function: scores.Score = staticmethod(scores.l1)
+    score_function: Score = staticmethod(l1)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The score of each structure of a weight."""
@@ -56,9 +57,9 @@ class OneShot(WeightRanked):
     seed: int = 0
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The constant sparsity."""
-        return rates.constant(self.desired_sparsity)
+        return constant(self.desired_sparsity)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The score of each structure, now and then with noise."""
@@ -92,9 +93,9 @@ class Gradual(WeightRanked):
     kwargs: Mapping[str, Any] | None = None
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The cubic rise."""
-        return rates.agp(self.initial_sparsity, self.final_sparsity)
+        return agp(self.initial_sparsity, self.final_sparsity)
 
 
 @register("pruners")
@@ -108,7 +109,7 @@ class L1RankedStructureParameterPruner(OneShot):
 class L2RankedStructureParameterPruner(OneShot):
     """Hides a constant fraction of structures, those of smallest Euclidean norm."""
 
-    score_function = staticmethod(scores.l2)
+    score_function = staticmethod(l2)
 
 
 @register("pruners")
@@ -122,7 +123,7 @@ class L1RankedStructureParameterPruner_AGP(Gradual):  # noqa: N801  (the dialect
 class L2RankedStructureParameterPruner_AGP(Gradual):  # noqa: N801  (the dialect's name)
     """Like `L2RankedStructureParameterPruner`, along the schedule of `rates.agp`."""
 
-    score_function = staticmethod(scores.l2)
+    score_function = staticmethod(l2)
 
 
 @register("pruners")

@@ -1,0 +1,30 @@
+"""What policies know of the scheduler that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from potstill.thinning import ChannelGraph, Recipe
+
+from ..masks import Masks
+
+
+class Host(Protocol):
+    """The part of a `CompressionScheduler` that policies use."""
+
+    model: nn.Module
+    masks: Masks
+
+    @property
+    def policies(self) -> Sequence[Any]:
+        """All policies of the scheduler, in order."""
+
+    def graph(self) -> ChannelGraph | None:
+        """The channel graph, where the model can be traced."""
+
+    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False) -> Recipe:
+        """Remove dead channels."""
