@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,11 +12,13 @@ from torch import Tensor
 from potstill.thinning import Recipe
 
 from ..regularizers import Regularizer, Site
+from ..regularizers.penalty import add_penalties, total
 from ..steps import Step, Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
-
-if TYPE_CHECKING:
-    from ..scheduler import CompressionScheduler
+from .host import Host
+from .overlap import warn_of_overlap
+from .rates import LearningRates
+from .weights import DenseWeights
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ class RegularizerArgs:
         keep_mask: when the window ends, what the threshold zeroes becomes a permanent mask.
         threshold_at: when the threshold acts: after each `minibatch`, after the last one of each active `epoch`, at the
             `end` of the window, or `never`.
+        mode: `loss`: a term of the loss; `proximal`: a step of its own after the optimizer's, by learning rate x
+            strength. It gives exact zeros without a threshold.
     """
 
     keep_mask: bool = False
     threshold_at: Literal["minibatch", "epoch", "end", "never"] = "minibatch"
+    mode: Literal["loss", "proximal"] = "loss"
 
 
 class RegularizationPolicy(ScheduledTrainingPolicy):
@@ -41,17 +46,26 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.regularizer, self.args = regularizer, args or RegularizerArgs()
         self._stage: Literal["waiting", "active", "finished"] = "waiting"
         self._last_metrics: dict[str, float] = {}
+        self._component = f"{type(regularizer).__name__}_loss"
 
-    def bind(self, scheduler: CompressionScheduler, window: Window, name: str) -> None:
+    def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the regularizer resolves its names and checks what it can.
 
         Raises:
             ValueError: a name matches no parameter, or what the regularizer is for cannot be done.
         """
+        if self.args.mode == "proximal" and not self.regularizer.has_proximal_step:
+            raise ValueError(f"{type(self.regularizer).__name__} has no proximal step: use mode: loss")
         super().bind(scheduler, window, name)
         self._weights = dict(scheduler.model.named_parameters())
+        self._values, self._rates = DenseWeights(scheduler.masks), LearningRates(self._weights)
         self.regularizer.bind(scheduler.model)
         self.regularizer.prepare(Site(scheduler.model, scheduler.graph, window, name))
+        warn_of_overlap(scheduler.policies, self)
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the threshold acts on."""
+        return () if self.args.threshold_at == "never" and not self.args.keep_mask else self.regularizer.targets()
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Begin with the window."""
@@ -63,16 +77,31 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
 
     def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss:
         """Add the regularizer's term."""
-        term = self.regularizer.loss(self._weights, moment.step)
-        return PolicyLoss(loss + term, [LossComponent(f"{type(self.regularizer).__name__}_loss", term)])
+        penalties = self.regularizer.penalties(self._weights)
+        if self.args.mode == "proximal":
+            value = total(penalties)
+        elif penalties:
+            loss, value = add_penalties(loss, penalties)
+        else:
+            value = self.regularizer.loss(self._weights, moment.step)
+            loss = loss + value
+        return PolicyLoss(loss, [LossComponent(self._component, value)])
 
-    @torch.no_grad()
     def on_minibatch_end(self, moment: Moment) -> None:
         """Zero what is below the threshold; at the end of the window keep it so if asked, and end the rest."""
         self.regularizer.after_step(moment.step)
-        self._threshold(moment)
-        if self.window.ends(moment.step):
+        if self.args.mode == "proximal":
+            self._proximal(moment)
+        ends = self.window.ends(moment.step)
+        if (ends and self.args.keep_mask) or self._thresholds(moment.step, ends):
+            self._threshold(keeps=ends and self.args.keep_mask)
+        if ends:
             self.finish()
+
+    @torch.no_grad()
+    def _proximal(self, moment: Moment) -> None:
+        self.regularizer.proximal(self._values, self._rates.of(moment.optimizer, self.name))
+        self.scheduler.masks.refresh()
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -120,18 +149,18 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             self._stage = "active"
             self.regularizer.start()
 
-    def _threshold(self, moment: Moment) -> None:
-        keeps = self.args.keep_mask and self.window.ends(moment.step)
-        if not keeps and not self._thresholds(moment.step):
-            return
-        for name, mask in self.regularizer.threshold(self._weights).items():
-            if keeps:
+    @torch.no_grad()
+    def _threshold(self, keeps: bool) -> None:
+        masks = self.regularizer.threshold(self._values)
+        if keeps:
+            for name, mask in masks.items():
                 self.scheduler.masks.set(self.name, name, mask)
-            else:
-                self._weights[name].mul_(mask)
+        elif masks:
+            torch._foreach_mul_([self._values[name] for name in masks], list(masks.values()))
+            self.scheduler.masks.refresh()
 
-    def _thresholds(self, step: Step) -> bool:
+    def _thresholds(self, step: Step, ends: bool) -> bool:
         when = self.args.threshold_at
         if when == "epoch":
             return step.last_of_epoch
-        return when == "minibatch" or (when == "end" and self.window.ends(step))
+        return when == "minibatch" or (when == "end" and ends)

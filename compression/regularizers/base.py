@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from potstill.thinning import ChannelGraph, Recipe
 
 from ..steps import Step, Window
+from .penalty import Penalty
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class Ending:
 
 
 class Regularizer(ABC):
-    """Adds to the loss what draws weights towards zero."""
+    """Adds to the loss what draws weights towards zero.
+
+    Attributes:
+        has_proximal_step: whether `proximal` can take the place of the loss term.
+    """
+
+    has_proximal_step = False
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027  (nothing to resolve is fine)
         """Resolve names against the model. Called once, before the first step."""
@@ -58,6 +65,10 @@ class Regularizer(ABC):
             weights: all parameters of the model by name.
             step: where training stands.
         """
+
+    def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
+        """The terms that `loss` is the sum of, where they know their gradients: the policy then uses these instead."""
+        return ()
 
     def prepare(self, site: Site) -> None:  # noqa: B027  (most need to know no more)
         """Called once, after `bind`: check what can go wrong before training begins."""
@@ -85,6 +96,19 @@ class Regularizer(ABC):
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks of what is small enough to be zero now, by parameter. Without a threshold there are none."""
         return {}
+
+    def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Instead of adding to the loss: change weights in place after the optimizer's step.
+
+        Args:
+            weights: the values that the optimizer updated, by name.
+            rates: the learning rate of each parameter's group.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no proximal step")
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the threshold acts on, known after `bind`; none without a threshold."""
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume beside masks and weights: tensors and plain data."""

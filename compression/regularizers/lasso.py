@@ -1,84 +1,175 @@
-"""L1 and group lasso."""
+"""Group lasso: whole structures are drawn to zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import NonNegative, ParameterNames, Strengths, StructureGroup
-from ..groups import GROUPS, rank_problem
+from potstill.thinning import Recipe
+
+from ..arguments import NonNegative, ParameterNames
+from ..groups import FILTERS, GROUPS, oriented, rank_problem
 from ..names import resolve_mapping
 from ..registry import register
 from ..steps import Step
-from .base import Regularizer
+from .base import Regularizer, Site
+from .group_parts import CoupledGroups, GroupPart, PlainGroups
+from .penalty import Penalty, Term, add_penalties
 
 Criterion = Literal["Max", "Mean_Abs"] | None
-GroupStrengths = Annotated[Mapping[str, tuple[NonNegative, StructureGroup]], ParameterNames()]
+LassoGroup = Literal[
+    "2D", "3D", "Filters", "Channels", "Rows", "Cols", "4D",
+    "Rows+Cols", "Cols+Rows", "Channels+4D", "4D+Channels", "Coupled",
+]  # fmt: skip
+GroupStrengths = Annotated[Mapping[str, tuple[NonNegative, LassoGroup]], ParameterNames()]
 
 
-@register("regularizers")
-class L1Regularizer(Regularizer):
-    """Adds strength x sum of absolute values for each listed parameter.
+class GroupNorms(Term):
+    """Sum over groups of strength x Euclidean norm."""
 
-    With `threshold_criteria` (any), values whose absolute value is at most the strength become zero at the times that
-    the policy's `threshold_at` says.
-    """
+    def __init__(self, part: GroupPart) -> None:
+        """Take the groups."""
+        self.part = part
 
-    def __init__(self, reg_regims: Strengths, threshold_criteria: Criterion = None) -> None:
-        """Take `reg_regims`: parameter name or pattern -> strength."""
-        self.reg_regims, self.threshold_criteria = reg_regims, threshold_criteria
+    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+        """The sum; the norms are kept for the gradient."""
+        self.part.move(tensors[0])
+        norms = self.part.norms(tensors)
+        return self.part.strengths.dot(norms), norms
 
-    def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `reg_regims`."""
-        self._strengths = resolve_mapping(self.reg_regims, model)
-
-    def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """Sum over parameters of strength x L1 norm."""
-        return torch.stack([s * weights[name].abs().sum() for name, s in self._strengths.items()]).sum()
-
-    def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks that keep absolute values above the strength."""
-        if self.threshold_criteria is None:
-            return {}
-        return {name: weights[name].abs() > strength for name, strength in self._strengths.items()}
+    def add_gradients(self, tensors: Sequence[Tensor], grads: Sequence[Tensor], kept: Any, scale: Tensor) -> None:
+        """Add strength x weight / norm, zero for a group that is zero."""
+        factors = self.part.strengths * scale / kept.clamp_min(torch.finfo(kept.dtype).tiny)
+        for tensor, grad, factor in zip(tensors, grads, self.part.spread(factors, 0.0), strict=True):
+            grad.addcmul_(tensor, factor)
 
 
 @register("regularizers")
 class GroupLassoRegularizer(Regularizer):
-    """Adds strength x sum over groups of the group's Euclidean norm (Yuan and Lin 2006), without size factor."""
+    """Adds strength x sum over groups of the group's Euclidean norm (Yuan and Lin 2006), without size factor.
+
+    `Rows+Cols` and `Channels+4D` add the penalties of both. A group of `Coupled` is a channel: the filters that make it
+    in all layers that a residual sum ties together, their biases, and the weights and biases of the norms behind them.
+
+    The proximal step multiplies each group by max(0, 1 - rate x strength / norm). For `Rows+Cols`, whose groups cross,
+    the two steps after each other are an approximation; for `Channels+4D` they are exact (Jenatton et al. 2011).
+    """
+
+    has_proximal_step = True
 
     def __init__(self, reg_regims: GroupStrengths, threshold_criteria: Criterion = None) -> None:
-        """Take `reg_regims`: parameter name or pattern -> [strength, group type]."""
+        """Take `reg_regims`: weight name or pattern -> [strength, group type].
+
+        With `threshold_criteria`, groups whose mean absolute value (or largest, for `Max`) is at most the strength
+        become zero at the times that the policy's `threshold_at` says.
+        """
         self.reg_regims, self.threshold_criteria = reg_regims, threshold_criteria
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
         """Group types that a tensor's rank does not allow."""
-        for name, (_, group) in args["reg_regims"].items():
-            problem = rank_problem(group, name, shapes[name])
-            if problem:
-                yield f"reg_regims.{name}", problem
+        for name, (_, group_type) in args["reg_regims"].items():
+            for group in _parts(group_type):
+                problem = rank_problem(group, name, shapes[name])
+                if problem:
+                    yield f"reg_regims.{name}", problem
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `reg_regims`."""
+        self._model = model
         self._regims = resolve_mapping(self.reg_regims, model)
+        self._site: Site | None = None
+        if not self._coupled():
+            self._build()
+
+    def prepare(self, site: Site) -> None:
+        """Find out what is coupled.
+
+        Raises:
+            ValueError: the scheduler has no example inputs to trace the model with, or no channel can be removed.
+        """
+        self._site = site
+        if self._coupled():
+            self._build()
+
+    def start(self) -> None:
+        """Find out what is coupled now: layers may have lost channels since the policy was made."""
+        self._build()
+
+    def after_thinning(self, recipe: Recipe | None) -> None:
+        """Follow the new shapes."""
+        if recipe is not None:
+            self._build()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """Sum over parameters of strength x sum of group norms; the gradient of a zero group is zero."""
-        terms = [s * GROUPS[g].split(weights[name]).norm(dim=1).sum() for name, (s, g) in self._regims.items()]
-        return torch.stack(terms).sum()
+        """The penalty; the gradient of a group that is zero is zero."""
+        return add_penalties(torch.zeros((), device=next(iter(weights.values())).device), self.penalties(weights))[0]
+
+    def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
+        """The penalty: a term for groups within weights, one for second groups of these, one for coupled channels."""
+        return [Penalty(GroupNorms(part), part.tensors(weights)) for part in self._groups]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks that keep groups whose mean absolute value (or largest, for `Max`) is above the strength."""
+        """Masks that keep the groups that are large enough."""
         if self.threshold_criteria is None:
             return {}
-        masks = {}
-        for name, (strength, group_type) in self._regims.items():
-            weight, group = weights[name], GROUPS[group_type]
-            sizes = group.split(weight.detach()).abs()
-            size = sizes.amax(1) if self.threshold_criteria == "Max" else sizes.mean(1)
-            masks[name] = group.expand(size > strength, weight.shape).expand(weight.shape)
+        masks: dict[str, Tensor] = {}
+        for part in self._groups:
+            tensors = [tensor.detach() for tensor in part.tensors(weights)]
+            part.move(tensors[0])
+            sizes = part.largest(tensors) if self.threshold_criteria == "Max" else part.mean(tensors)
+            keeps = part.spread((sizes > part.strengths).to(sizes), 1.0)
+            for name, keep, tensor in zip(part.names, keeps, tensors, strict=True):
+                keep = keep.to(tensor).expand(tensor.shape)
+                masks[name] = masks[name] * keep if name in masks else keep
         return masks
+
+    def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Draw the norm of each group towards zero by rate x strength, and not beyond."""
+        for part in self._groups:
+            tensors = part.tensors(weights)
+            part.move(tensors[0])
+            shrink = part.by_name(rates) * part.strengths
+            norms = part.norms(tensors).clamp_min(torch.finfo(tensors[0].dtype).tiny)
+            factors = (1 - shrink / norms).clamp_min(0)
+            for tensor, factor in zip(tensors, part.spread(factors, 1.0), strict=True):
+                tensor.mul_(factor)
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the threshold acts on."""
+        return [name for part in self._groups for name in part.names] if self.threshold_criteria else ()
+
+    def _coupled(self) -> list[tuple[str, int, float]]:
+        return [
+            (name, oriented(FILTERS, name, self._model).kept[0], strength)
+            for name, (strength, group_type) in self._regims.items()
+            if group_type == "Coupled"
+        ]
+
+    def _build(self) -> None:
+        shapes = {name: parameter.shape for name, parameter in self._model.named_parameters()}
+        plain = [
+            (name, oriented(GROUPS[group], name, self._model), strength)
+            for name, (strength, group_type) in self._regims.items()
+            for group in _parts(group_type)
+            if group_type != "Coupled"
+        ]
+        # each name once a part: within a proximal step the second group of a weight must see what the first did
+        rounds = [[e for i, e in enumerate(plain) if [p[0] for p in plain[:i]].count(e[0]) == n] for n in (0, 1)]
+        self._groups: list[GroupPart] = [PlainGroups(entries, shapes) for entries in rounds if entries]
+        coupled = self._coupled()
+        if coupled:
+            graph = self._site.graph() if self._site is not None else None
+            if graph is None:
+                raise ValueError("Coupled needs to know what belongs together: give the scheduler example_inputs")
+            self._groups.append(CoupledGroups(coupled, graph))
+
+
+def _parts(group_type: str) -> list[str]:
+    """The plain groups of a group type, the inner ones first, whichever way it is spelled."""
+    if group_type == "Coupled":
+        return ["Filters"]
+    return sorted(group_type.split("+"), key=lambda part: (part == "4D", part))

@@ -47,7 +47,10 @@ def test_l1_and_l2_take_the_lowest(conv, make_view):
 
 @pytest.mark.parametrize(("level", "number"), [(0.1, 0), (0.16, 0), (0.17, 1), (0.5, 3), (0.99, 5), (1.0, 6)])
 def test_counts_are_floors(conv, make_view, level, number):
-    assert len(dead(keep_of(L1RankedStructureParameterPruner(level, ["weight"]), conv, make_view(conv))["weight"])) == number
+    assert (
+        len(dead(keep_of(L1RankedStructureParameterPruner(level, ["weight"]), conv, make_view(conv))["weight"]))
+        == number
+    )
 
 
 def test_group_size_and_rounding(conv, make_view):
@@ -71,9 +74,7 @@ def test_channels_rows_and_cols(make_view):
 
 def test_blocks_of_eight_channels(make_view):
     conv = nn.Conv2d(16, 4, 1, bias=False)
-    pruner = L1RankedStructureParameterPruner_AGP(
-        0.05, 0.5, ["weight"], "Blocks", kwargs={"block_shape": [1, 8, 1, 1]}
-    )
+    pruner = L1RankedStructureParameterPruner_AGP(0.05, 0.5, ["weight"], "Blocks", kwargs={"block_shape": [1, 8, 1, 1]})
     mask = keep_of(pruner, conv, make_view(conv, 9))["weight"]
     blocks = mask.view(4, 2, 8)
     assert int((~blocks.any(2)).sum()) == 4
@@ -91,7 +92,9 @@ def test_agp_ends_at_the_final_sparsity_and_may_start_at_zero(make_run):
 
 
 def test_what_is_hidden_stays_hidden(make_run):
-    run = make_run(minibatches=2).prune(L1RankedStructureParameterPruner_AGP(0.1, 0.9, [SECOND]), Window.between(0, 8), "p")
+    run = make_run(minibatches=2).prune(
+        L1RankedStructureParameterPruner_AGP(0.1, 0.9, [SECOND]), Window.between(0, 8), "p"
+    )
     gone: set = set()
     for epoch in range(8):
         run.train([epoch])
@@ -125,7 +128,11 @@ def test_without_a_graph_filters_go_alone_and_it_is_said(make_run, caplog):
 def test_forward_masks_spare_norms_until_they_are_kept(make_run):
     """A norm that lost weight and bias gets no gradient through its ReLU and would never return."""
     run = make_run().prune(
-        L1RankedStructureParameterPruner(0.5, [FIRST]), Window.between(0, 2), "p", mask_on_forward_only=True, keep_mask=True
+        L1RankedStructureParameterPruner(0.5, [FIRST]),
+        Window.between(0, 2),
+        "p",
+        mask_on_forward_only=True,
+        keep_mask=True,
     )
     run.train([0])
     assert set(run.scheduler.masks.of("p")) == {FIRST}
@@ -184,14 +191,22 @@ def test_coupled_channels_are_ranked_as_one_and_die_everywhere():
 def test_coupled_is_gradual_and_needs_a_graph(net):
     torch.manual_seed(0)
     model = Residual()
-    scheduler = prune(model, L1RankedStructureParameterPruner_AGP(0.2, 0.7, ["*.weight"], "Coupled"), Window.between(0, 3))
+    scheduler = prune(
+        model,
+        L1RankedStructureParameterPruner_AGP(0.2, 0.7, ["a.weight", "b.weight", "head.weight"], "Coupled"),
+        Window.between(0, 3),
+    )
     first = set(dead(model.a.weight != 0))
     scheduler.on_epoch_begin(2)
     assert (len(first), len(dead(model.a.weight != 0))) == (1, 4)
     assert first <= set(dead(model.a.weight != 0))
+    with pytest.raises(
+        ValueError, match=r"Coupled needs a weight of 2 dimensions or more; norm.weight has shape \(6,\)"
+    ):
+        prune(Residual(), L1RankedStructureParameterPruner(0.5, ["*.weight"], "Coupled"))
+    scheduler = CompressionScheduler(net)
+    scheduler.add_policy(PruningPolicy(L1RankedStructureParameterPruner(0.5, [FIRST], "Coupled")), Window.at([0]))
     with pytest.raises(ValueError, match="Coupled needs to know what belongs together: give CompressionScheduler"):
-        scheduler = CompressionScheduler(net)
-        scheduler.add_policy(PruningPolicy(L1RankedStructureParameterPruner(0.5, [FIRST], "Coupled")), Window.at([0]))
         scheduler.on_epoch_begin(0)
 
 
@@ -236,14 +251,20 @@ def test_fold_batchnorm_ranks_what_the_norm_lets_through(make_run):
     norm.weight.data = torch.tensor([1e-3, 1, 1, 1, -1e-3, 1, 1, 1])
     norm.running_var[2] = 1e12
     run.prune(
-        L1RankedStructureParameterPruner(0.4, [FIRST]), Window.at([0]), "p", fold_batchnorm=True, mini_batch_pruning_frequency=1
+        L1RankedStructureParameterPruner(0.4, [FIRST]),
+        Window.at([0]),
+        "p",
+        fold_batchnorm=True,
+        mini_batch_pruning_frequency=1,
     )
     run.scheduler.on_epoch_begin(0, run.optimizer, 3)
     assert dead(run.weight(FIRST) != 0) == [0, 2, 4]
     run.train([0])
     assert dead(run.weight(FIRST) != 0) == [0, 2, 4]
     with pytest.raises(ValueError, match="fold_batchnorm needs to know what follows what"):
-        make_run(traced=False).prune(L1RankedStructureParameterPruner(0.4, [FIRST]), Window.at([0]), fold_batchnorm=True)
+        make_run(traced=False).prune(
+            L1RankedStructureParameterPruner(0.4, [FIRST]), Window.at([0]), fold_batchnorm=True
+        )
 
 
 PROBLEMS = [
@@ -267,4 +288,6 @@ def test_problems_of_schedules(net, given, where, message):
 
 def test_a_level_range_the_wrong_way_round():
     args = {"sparsity_range": (0.5, 0.2), "weights": [], "group_type": "Filters"}
-    assert list(RandomLevelStructureParameterPruner.problems(args, {})) == [("sparsity_range", "0.5 must not be above 0.2")]
+    assert list(RandomLevelStructureParameterPruner.problems(args, {})) == [
+        ("sparsity_range", "0.5 must not be above 0.2")
+    ]

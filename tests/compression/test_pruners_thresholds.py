@@ -1,5 +1,7 @@
 """Pruners that compare with a threshold, by values computed here from the published formulas."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -77,7 +79,7 @@ def test_splicing_lets_weights_return_through_the_scheduler(make_run):
     )
     seen = []
     run.train([0], lambda step: seen.append(run.scheduler.masks.of("p")[NAME].clone()))
-    assert any((later > earlier).any() for earlier, later in zip(seen, seen[1:], strict=False))
+    assert any((later > earlier).any() for earlier, later in pairwise(seen))
     run.train([1])
     assert run.scheduler.masks[NAME].owners["p"].mode == "hard"
 

@@ -1,0 +1,109 @@
+"""Penalties of single elements: L1 and L2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..arguments import Strengths
+from ..names import resolve_mapping
+from ..registry import register
+from ..steps import Step
+from .base import Regularizer
+from .penalty import Penalty, Term, add_penalties
+
+Criterion = Literal["Max", "Mean_Abs"] | None
+
+
+class Elements(Term):
+    """Sum of strength x |w|, or of strength x w^2 / 2."""
+
+    def __init__(self, strengths: Sequence[float], power: int) -> None:
+        """Take the strength of each tensor, and 1 or 2."""
+        self.strengths, self.power = torch.tensor(strengths), power
+
+    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+        """The sum; for L1 the signs are kept."""
+        slopes = [tensor.sign() for tensor in tensors] if self.power == 1 else tensors
+        products = [torch.dot(tensor.flatten(), slope.flatten()) for tensor, slope in zip(tensors, slopes, strict=True)]
+        sums = torch.stack(products)
+        if self.strengths.device != sums.device or self.strengths.dtype != sums.dtype:
+            self.strengths = self.strengths.to(sums)
+        return self.strengths.dot(sums).div_(self.power), slopes
+
+    def add_gradients(self, tensors: Sequence[Tensor], grads: Sequence[Tensor], kept: Any, scale: Tensor) -> None:
+        """Add strength x sign (0 at 0), or strength x value."""
+        for grad, slope, factor in zip(grads, kept, (self.strengths * scale).unbind(), strict=True):
+            grad.addcmul_(slope, factor)
+
+
+class ElementRegularizer(Regularizer):
+    """Adds a penalty of each element of the listed parameters."""
+
+    power: int
+    has_proximal_step = True
+
+    def __init__(self, reg_regims: Strengths, threshold_criteria: Criterion = None) -> None:
+        """Take `reg_regims`: parameter name or pattern -> strength.
+
+        With `threshold_criteria` (either has the same effect), elements whose absolute value is at most the strength
+        become zero at the times that the policy's `threshold_at` says.
+        """
+        self.reg_regims, self.threshold_criteria = reg_regims, threshold_criteria
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `reg_regims`."""
+        self._strengths = resolve_mapping(self.reg_regims, model)
+        self._term = Elements(list(self._strengths.values()), self.power)
+
+    def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
+        """The penalty."""
+        return add_penalties(torch.zeros((), device=next(iter(weights.values())).device), self.penalties(weights))[0]
+
+    def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
+        """The penalty as one term."""
+        return [Penalty(self._term, [weights[name] for name in self._strengths])]
+
+    def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks that keep absolute values above the strength."""
+        if self.threshold_criteria is None:
+            return {}
+        return {name: weights[name].abs() > strength for name, strength in self._strengths.items()}
+
+    def targets(self) -> Iterable[str]:
+        """The parameters that the threshold acts on."""
+        return self._strengths if self.threshold_criteria else ()
+
+
+@register("regularizers")
+class L1Regularizer(ElementRegularizer):
+    """Adds strength x sum of absolute values for each listed parameter.
+
+    Its proximal step is soft thresholding by rate x strength (Daubechies et al. 2004).
+    """
+
+    power = 1
+
+    def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Draw each element towards zero by rate x strength, and not beyond."""
+        for name, strength in self._strengths.items():
+            weights[name].copy_(F.softshrink(weights[name], rates[name] * strength))
+
+
+@register("regularizers")
+class L2Regularizer(ElementRegularizer):
+    """Adds strength / 2 x sum of squares for each listed parameter: what `weight_decay` is in SGD, by parameter.
+
+    Its proximal step divides by 1 + rate x strength.
+    """
+
+    power = 2
+
+    def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Shrink each element."""
+        for name, strength in self._strengths.items():
+            weights[name].div_(1 + rates[name] * strength)
