@@ -96,7 +96,7 @@ def measure(name: str, peer: bool) -> tuple[str, ...]:
     weights = named_tensors(model)
     found = traced(model, images[:1], weights)
     clock.append(time.perf_counter())
-    recipe = make_recipe(found, find_dead(found, weights), weights, model, 1)
+    recipe, _ = make_recipe(found, find_dead(found, weights), weights, model)
     clock.append(time.perf_counter())
     batches = [randomized(images[:1]), images]
     before = outputs(model, batches)

@@ -128,7 +128,7 @@ def fold_amounts(traced: Traced, weights: Mapping[str, Tensor], folds: list[Fold
         target = fold_target(traced, fold.layer)
         if target is None:
             continue
-        matrix = weights[note.weight].movedim((note.out_dim, note.in_dim), (0, 1))
+        matrix = weights[note.weight].detach().movedim((note.out_dim, note.in_dim), (0, 1))
         picked = matrix[:, fold.columns.to(matrix.device)].double().cpu()
         amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ fold.values
         amount = amount if target == note.bias else -amount

@@ -64,8 +64,10 @@ def attribute_changes(traced: Traced, dead: Tensor, model: nn.Module) -> tuple[A
     return tuple(changes)
 
 
-def make_recipe(traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int) -> Recipe:
-    """The recipe that removes dead channels; measurements are filled in later."""
+def make_recipe(
+    traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
+) -> tuple[Recipe, Tensor]:
+    """The recipe that removes dead channels (measurements are filled in later), and which labels go."""
     gone, notes = settle(traced, dead.channels, round_to)
     changes = tensor_changes(traced, gone)
     keep = {change.name: change.keep for change in changes}
@@ -73,15 +75,16 @@ def make_recipe(traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model
     for name, amount in fold_amounts(traced, weights, dead.folds).items():
         kept = keep.get(name, {}).get(0)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
-    return Recipe(
+    recipe = Recipe(
         model=type(model).__name__,
         tensors=changes,
         attributes=attribute_changes(traced, gone, model),
         folds=tuple(folds),
         frozen=_frozen(traced),
-        refused=_refused(traced, dead, gone),
-        notes=tuple(notes),
+        refused=_refused(traced, dead),
+        notes=(*traced.notes.warnings, *notes),
     )
+    return recipe, gone
 
 
 def _frozen(traced: Traced) -> tuple[Kept, ...]:
@@ -92,7 +95,7 @@ def _frozen(traced: Traced) -> tuple[Kept, ...]:
     )
 
 
-def _refused(traced: Traced, dead: Dead, gone: Tensor) -> tuple[Kept, ...]:
+def _refused(traced: Traced, dead: Dead) -> tuple[Kept, ...]:
     reasons: dict[tuple[str, str], int] = {}
     first: dict[int, str] = {}
     for use in traced.graph.uses:

@@ -39,19 +39,27 @@ def sample(labels: Numbering, uses: list[Tensor]) -> Tensor:
     return dead
 
 
-def rehearse(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module, flow: Flow) -> DeviationError | None:
-    """Remove `dead` from a copy and run it again; the deviation from the first run, None if there is none."""
-    replay = Replay(notes.records, numbers.labels, dead)
-    shrink(notes, numbers, dead, copy)
-    tracer = Tracer(ReplayNotes(notes, numbers.labels, dead), replay=replay)
-    try:
-        flow(tracer, copy)
-    except DeviationError as deviation:
-        return deviation
-    except Exception as error:  # whatever a model's code raises when sizes do not fit
-        last = max(0, min(replay.step, len(notes.records) - 1))
-        return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
-    return None if replay.step == len(notes.records) else DeviationError(replay.step, "the model's code ends early")
+@dataclass(frozen=True)
+class Stage:
+    """What a rehearsal needs: `fresh` makes a copy of the model, `flow` runs a copy under a tracer."""
+
+    fresh: Callable[[], nn.Module]
+    flow: Flow
+    repairs: Repairs
+
+    def rehearse(self, notes: Notes, numbers: Numbering, dead: Tensor) -> DeviationError | None:
+        """Remove `dead` from a copy and run it again; the deviation from the first run, None if there is none."""
+        replay = Replay(notes.records, numbers.labels, dead)
+        copy = self.fresh()
+        shrink(notes, numbers, dead, copy)
+        try:
+            self.flow(Tracer(ReplayNotes(notes, numbers.labels, dead), replay=replay), copy)
+        except DeviationError as deviation:
+            return deviation
+        except Exception as error:  # whatever a model's code raises when sizes do not fit
+            last = max(0, min(replay.step, len(notes.records) - 1))
+            return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
+        return None if replay.step == len(notes.records) else DeviationError(replay.step, "the code ends early")
 
 
 def shrink(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
@@ -102,6 +110,8 @@ class Repairs:
     def _alike(self, step: int) -> list[int]:
         """The same operation in all modules of the same class: what helps one is tried on all at once."""
         kind = self.notes.records[step].kind
+        if kind[0].__module__.startswith("torch."):
+            return [step]
         return [other for other in range(step, len(self.notes.records)) if self.notes.records[other].kind == kind]
 
     def _splits(self, step: int) -> Iterator[tuple[Any, Callable[[], None]]]:
@@ -168,10 +178,11 @@ class Repairs:
     def _freeze(self, deviation: DeviationError, numbers: Numbering, dead: Tensor) -> None:
         """Freeze the channels that change in the operation, or in the nearest one before it where any do."""
         for step in range(deviation.step, -1, -1):
-            for other in self._alike(step) if self._touched(step, numbers, dead) else []:
-                for plane in self._touched(other, numbers, dead):
-                    self.notes.freeze(plane.ids, f"{self.notes.records[other].place}: {deviation.why}")
-            if self._touched(step, numbers, dead):
+            alike = self._alike(step) if step == deviation.step else [step]
+            touched = [(other, plane) for other in alike for plane in self._touched(other, numbers, dead)]
+            for other, plane in touched:
+                self.notes.freeze(plane.ids, f"{self.notes.records[other].place}: {deviation.why}")
+            if any(other == step for other, _ in touched):
                 return
         for ids in self.notes.ids.values():
             self.notes.freeze(ids, deviation.why)
@@ -219,15 +230,14 @@ def _ancestor(path: str, level: int) -> str | None:
     return None if level > len(parts) else ".".join(parts[: len(parts) - level])
 
 
-def settle_sizes(notes: Notes, model: nn.Module, fresh: Callable[[], nn.Module], flow: Flow) -> Numbering:
+def settle_sizes(notes: Notes, stage: Stage) -> Numbering:
     """Rehearse a removal from every class until the run keeps its track; returns the final numbering."""
     numbers = numbering(notes)
-    repairs = Repairs(notes, model)
     for _ in range(500):
         dead = sample(numbers, list(notes.ids.values()))
-        deviation = rehearse(notes, numbers, dead, fresh(), flow)
+        deviation = stage.rehearse(notes, numbers, dead)
         if deviation is None:
             break
-        repairs.repair(deviation, numbers, dead)
+        stage.repairs.repair(deviation, numbers, dead)
         numbers = numbering(notes)
     return numbers

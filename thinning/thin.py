@@ -8,9 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from .apply import carry_out
-from .change import Changes
-from .check import outputs, randomized, relative_difference
+from .check import randomized
 from .copying import named_tensors
 from .dead import find_dead
 from .errors import ThinningError
@@ -19,6 +17,7 @@ from .plan import make_recipe
 from .probe import describe
 from .recipe import Recipe
 from .trace import traced
+from .trial import Trial
 
 
 def thin(  # noqa: PLR0913
@@ -44,28 +43,26 @@ def thin(  # noqa: PLR0913
     """
     weights = named_tensors(model)
     found = traced(model, example_inputs, weights)
-    recipe = make_recipe(found, find_dead(found, weights, allow_inexact), weights, model, round_to)
-    if recipe.removes_nothing:
-        return recipe
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
-    before, size, macs = outputs(model, batches), _size(model), count_macs(model, example_inputs)
-    changes = Changes()
-    try:
-        carry_out(changes, recipe, model, masks, optimizer)
-        gap = relative_difference(before, outputs(model, batches))
-        if not gap <= tolerance and not allow_inexact:
-            raise ThinningError(f"the thinned model computes another function: {gap:.1e} > {tolerance:.0e}")
-    except Exception:
-        changes.roll_back()
-        raise
-    changes.forget()
-    return replace(
-        recipe,
-        inputs=describe(example_inputs),
-        max_relative_difference=gap,
-        parameters=(size, _size(model)),
-        macs=(macs, count_macs(model, example_inputs)),
-    )
+    trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else tolerance)
+    for _ in range(ATTEMPTS):
+        recipe, gone = make_recipe(found, find_dead(found, weights, allow_inexact), weights, model, round_to)
+        if recipe.removes_nothing:
+            return recipe
+        size, macs = _size(model), count_macs(model, example_inputs)
+        failure = trial.attempt(recipe)
+        if failure is None:
+            measured = {"parameters": (size, _size(model)), "macs": (macs, count_macs(model, example_inputs))}
+            return replace(recipe, inputs=describe(example_inputs), max_relative_difference=trial.gap, **measured)
+        deviation = found.rehearse(gone)
+        if deviation is None:
+            raise failure
+        found = found.repaired(deviation, gone)
+    raise ThinningError(f"no removal worked in {ATTEMPTS} attempts; the last one failed with: {failure}")
+
+
+ATTEMPTS = 50
+"""How often a removal that fails is repaired: each time at least one more class of channels is frozen."""
 
 
 def _size(model: nn.Module) -> int:

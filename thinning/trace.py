@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from .build import Numbering, graph_of
+from .build import Numbering, graph_of, numbering
 from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .graph import ChannelGraph
 from .inputs import batch_of, run, tensors_of, to
 from .node import node_of
 from .notes import Notes
-from .rehearse import settle_sizes
+from .rehearse import Repairs, Stage, settle_sizes
+from .replay import DeviationError
 from .tracer import Frame, Tracer
 
 
@@ -29,6 +30,18 @@ class Traced:
     graph: ChannelGraph
     notes: Notes
     numbers: Numbering
+    stage: Stage
+
+    def rehearse(self, dead: Tensor) -> DeviationError | None:
+        """Try a removal on a copy; where that leaves the first run's track, None if nowhere."""
+        return self.stage.rehearse(self.notes, self.numbers, dead)
+
+    def repaired(self, deviation: DeviationError, dead: Tensor) -> Traced:
+        """The trace with something changed so that the next try gets further."""
+        self.stage.repairs.repair(deviation, self.numbers, dead)
+        numbers = numbering(self.notes)
+        graph = graph_of(self.notes, numbers, self.graph.shapes, self.graph.aliases)
+        return Traced(graph, self.notes, numbers, self.stage)
 
 
 def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
@@ -44,27 +57,24 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
 def traced(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Traced:
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
     try:
-        notes, run_of = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
+        notes, stage = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as cause:
         try:
             # The model's code looks at values (a branch on data, say): run it with real numbers.
-            notes, run_of = _first_run(model, shared_copy, example_inputs, weights)
+            notes, stage = _first_run(model, shared_copy, example_inputs, weights)
         except Exception as error:
             raise ThinningError(
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
                 f" (on the meta device: {type(cause).__name__}: {cause})"
             ) from error
-    numbers = settle_sizes(notes, model, *run_of)
+    numbers = settle_sizes(notes, stage)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    return Traced(graph_of(notes, numbers, shapes, aliases_of(model)), notes, numbers)
-
-
-Runs = tuple[Callable[[], nn.Module], Callable[[Tracer, nn.Module], None]]
+    return Traced(graph_of(notes, numbers, shapes, aliases_of(model)), notes, numbers, stage)
 
 
 def _first_run(
     model: nn.Module, copier: Callable[[nn.Module], nn.Module], inputs: Any, weights: Mapping[str, Tensor] | None
-) -> tuple[Notes, Runs]:
+) -> tuple[Notes, Stage]:
     """Run a copy in eval mode, and in training mode where the model's code asks for the mode."""
     notes = Notes()
     notes.batch = batch_of(inputs)
@@ -82,7 +92,7 @@ def _first_run(
         if both:
             flow(second, changed.train(), _at_least_two(inputs))
 
-    return notes, (lambda: copier(model), again)
+    return notes, Stage(lambda: copier(model), again, Repairs(notes, model))
 
 
 def _asks_for_mode(model: nn.Module) -> bool:

@@ -27,7 +27,7 @@ def combine(call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], 
     """
     ndim = len(out)
     shapes = [[1] * (ndim - len(shape)) + list(shape) for shape in shapes]
-    waiting = [[plane.lift(ndim)] for node in nodes for plane in node.current]
+    waiting = [[plane.lift(ndim).but(operand=i)] for i, node in enumerate(nodes) for plane in node.current]
     results = []
     while waiting:
         group, dims = waiting.pop(0), set[int]()
@@ -115,22 +115,16 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
         return None
     shape = group[0].ids.shape
     unknown = torch.tensor(torch.nan, dtype=torch.float64)
+    operands = [member.operand for member in group]
     mine: dict[int, Tensor] = {}
-    for tensor, node in zip(call.tensors, call.nodes, strict=True):
-        mine[id(tensor)] = unknown
-        for plane in node.planes:
-            for member, value in zip(group, values, strict=True):
-                if value is not None and _same(plane.lift(ndim), member):
-                    mine[id(tensor)] = value
+    for number, tensor in enumerate(call.tensors):
+        known = values[operands.index(number)] if operands.count(number) == 1 else None
+        mine[id(tensor)] = unknown if known is None else known
     result = _carry_out(call, mine)
     if result is None:
         return None
     result = torch.broadcast_to(result, shape) if result.ndim <= len(shape) else result.reshape(shape)
     return result.contiguous() if not bool(result.isnan().all()) else None
-
-
-def _same(plane: Plane, member: Plane) -> bool:
-    return plane.ids is member.ids or bool(set(plane.dims) & set(member.dims))
 
 
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
