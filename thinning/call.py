@@ -35,7 +35,7 @@ class Call:
     @property
     def name(self) -> str:
         """The operation's name, such as "aten.relu"."""
-        return str(getattr(self.func, "overloadpacket", self.func))
+        return str(getattr(self.func, "overloadpacket", getattr(self.func, "__name__", self.func)))
 
     @property
     def place(self) -> str:
@@ -81,6 +81,12 @@ class Call:
         """The channels of these planes can never be removed."""
         for plane in planes:
             self.notes.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
+
+    def give_up(self, why: str) -> None:
+        """Freeze everything that goes in; nothing comes out."""
+        self._emitted.clear()
+        for tensor in self.tensors:
+            self.freeze(self.planes(tensor), why)
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Two id tensors of broadcastable shape are the same channels."""
@@ -134,4 +140,7 @@ class Call:
         flat = real.detach().movedim(plane.leaf[1], 0).flatten(1) if real.ndim > 1 else real.detach().unsqueeze(1)
         constant = (flat == flat[:, :1]).all(1)
         value = torch.where(constant, flat[:, 0].double(), torch.nan).cpu()
-        return value.reshape(plane.ids.shape) if not bool(value.isnan().all()) else None
+        if bool(value.isnan().all()):
+            return None
+        first = int(self.notes.ids[plane.leaf][0])
+        return torch.where(plane.ids > 0, value[(plane.ids - first).clamp_min(0)], torch.nan)

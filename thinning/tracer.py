@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from .notes import Notes
 from .plane import Plane
 from .registry import Rule, rule_of
 from .replay import Replay
-from .rules import elementwise, fallback
+from .rules import elementwise, fallback, recurrent
 
 
 @dataclass
@@ -60,6 +60,7 @@ class Tracer(TorchDispatchMode):
             self.names.setdefault(id(module), name)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             attach(tensor, self._leaf(name, tensor))
+        recurrent.intercept(self, model)
 
     def _leaf(self, name: str, tensor: Tensor) -> Node:
         planes = []
@@ -112,15 +113,30 @@ class Tracer(TorchDispatchMode):
         labelled = any(node.planes for node in call.nodes)
         self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
         if labelled:
-            _rule(call.func)(call)
+            try:
+                _rule(call.func)(call)
+            except (RuntimeError, IndexError, ValueError, TypeError, AttributeError, StopIteration) as error:
+                # A call that the rule's author did not think of: what it touches stays, and the reason says so.
+                call.give_up(f"the rule does not understand this call ({type(error).__name__}: {str(error)[:80]})")
             call.finish()
-            self.frame.count += 1
-            if self.replay is not None:
-                self.replay.end(call)
-            else:
-                self.notes.record(call)
+            self._remember(call)
         else:
             fallback.unlabelled(call)
+
+    def _remember(self, call: Call) -> None:
+        self.frame.count += 1
+        if self.replay is not None:
+            self.replay.end(call)
+        else:
+            self.notes.record(call)
+
+    def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
+        """Label the result of a whole module that ran unseen."""
+        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
+        if self.replay is not None:
+            self.replay.begin(call)
+        rule()
+        self._remember(call)
 
 
 def _rule(operation: Any) -> Rule:

@@ -16,8 +16,7 @@ UNIFORM = {
 
 def fallback(call: Call) -> None:
     """Without a rule everything that goes in is frozen, and says so."""
-    for tensor in call.tensors:
-        call.freeze(call.planes(tensor), "the operation has no rule")
+    call.give_up("the operation has no rule")
 
 
 def unlabelled(call: Call) -> None:

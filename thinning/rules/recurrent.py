@@ -1,0 +1,159 @@
+"""LSTM, GRU and plain recurrent layers: caught whole, before torch takes them apart step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..call import Call
+from ..node import Node, attach, node_of
+from ..notes import Read
+from ..plane import Plane
+from .layer import leaf_along
+
+if TYPE_CHECKING:
+    from ..tracer import Tracer
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+# The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
+CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
+
+
+def intercept(tracer: Tracer, model: nn.Module) -> None:
+    """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            object.__setattr__(module, "forward", partial(_forward, tracer, module, module.forward))
+
+
+def _forward(tracer: Tracer, module: nn.RNNBase, run: Callable[..., Any], x: Any, hx: Any = None) -> Any:
+    tracer.quiet = True
+    try:
+        out, finals = run(x, hx)
+    finally:
+        tracer.quiet = False
+    tensors = [_tensor(x), *(tensor for tensor in (hx if isinstance(hx, tuple) else (hx,)) if tensor is not None)]
+    call = Call(tracer, type(module), (_tensor(x),), {}, [*tensors, *module.parameters()])
+    call.out = (_tensor(out), *(finals if isinstance(finals, tuple) else (finals,)))
+    tracer.label_whole(call, lambda: recurrent(call, module, tensors[0], tensors[1:]))
+    return out, finals
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.data if isinstance(value, PackedSequence) else value
+
+
+def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]) -> None:
+    """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
+    kind = next(name for name in GATES if module.mode.startswith(name))
+    reads = _features(call, x)
+    every: list[Plane] = []
+    for layer in range(module.num_layers):
+        made: list[Plane] = []
+        for direction in range(2 if module.bidirectional else 1):
+            suffix = f"_l{layer}" + ("_reverse" if direction else "")
+            made.append(_unit(call, module, suffix, kind, reads, not state))
+        every += made
+        ids = torch.cat([plane.ids for plane in made])
+        if state:
+            call.notes.freeze(ids, f"{call.place}: starts from a given state of fixed size")
+        values = [plane.value for plane in made if plane.value is not None]
+        reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
+    for given in state:
+        call.freeze(node_of(given).current, "the state that a recurrent layer starts from")
+    if reads is not None:
+        shape = [1] * (call.out[0].ndim - 1) + [-1]
+        attach(call.out[0], Node((reads.map(lambda t: t.reshape(shape)),)))
+    for final in call.out[1:]:
+        _finals(call, final, every)
+
+
+def _features(call: Call, x: Tensor) -> Plane | None:
+    planes = node_of(x).current
+    plane = next((p for p in planes if p.dims == (x.ndim - 1,)), None)
+    call.freeze([p for p in planes if p is not plane], "read step by step")
+    return None if plane is None else plane.map(lambda t: t.reshape(-1))
+
+
+def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, from_zero: bool) -> Plane:
+    """One layer in one direction; returns its hidden (or projected) channels."""
+    weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
+    inputs = node_of(weights["weight_ih"]).along(1)
+    if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
+        call.unite(inputs.ids.reshape(-1), reads.ids)
+        call.notes.role(inputs.leaf, "in")
+        call.notes.read(Read(reads.ids, reads.value))
+    elif inputs is not None:
+        call.freeze([inputs], "reads an input of fixed size")
+    hidden = _hidden(call, module, suffix, GATES[kind], weights)
+    recurrent_in = node_of(weights["weight_hh"]).along(1)
+    made = Plane(hidden)
+    if getattr(module, "proj_size", 0):
+        projection = node_of(getattr(module, "weight_hr" + suffix))
+        made = Plane(_flat(projection, 0, module.proj_size))
+        call.unite(_flat(projection, 1, module.hidden_size), hidden)
+        call.notes.read(Read(hidden, None))
+        call.notes.role(leaf_along(projection, 0), "out")
+        call.notes.role(leaf_along(projection, 1), "in")
+    if recurrent_in is not None:
+        call.unite(recurrent_in.ids.reshape(-1), made.ids)
+        call.notes.role(recurrent_in.leaf, "in")
+    value = _value(call, module, suffix, kind, reads) if from_zero and not getattr(module, "proj_size", 0) else None
+    call.notes.read(Read(made.ids, value))
+    return made.but(value=value)
+
+
+def _flat(node: Node, dim: int, size: int) -> Tensor:
+    plane = node.along(dim)
+    return torch.zeros(size, dtype=torch.int64) if plane is None else plane.ids.reshape(-1)
+
+
+def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str, Tensor]) -> Tensor:
+    """The same unit of every gate goes together, in weights and biases."""
+    vectors = dict(weights)
+    if module.bias:
+        vectors |= {name: getattr(module, name + suffix) for name in ("bias_ih", "bias_hh")}
+    hidden = _flat(node_of(weights["weight_ih"]), 0, gates * module.hidden_size).reshape(gates, -1)[0]
+    for tensor in vectors.values():
+        plane = node_of(tensor).along(0)
+        if plane is not None:
+            call.unite(plane.ids.reshape(gates, -1), hidden.reshape(1, -1))
+            call.notes.role(plane.leaf, "out")
+    return hidden
+
+
+def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None) -> Tensor | None:
+    """0 for units whose content gate has only zeros."""
+    if call.tracer.weights is None:
+        return None
+    names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
+    silent = torch.ones(module.hidden_size, dtype=torch.bool)
+    for name in names:
+        known = node_of(getattr(module, name + suffix)).weight
+        if known is None:
+            return None
+        rows = call.tracer.weights[known[0]].detach().reshape(GATES[kind], module.hidden_size, -1)[CONTENT[kind]]
+        if name == "weight_ih" and reads is not None and reads.value is not None:
+            rows = rows[:, (reads.value != 0).to(rows.device)]
+        silent &= (rows == 0).all(1).cpu()
+    return torch.where(silent, 0.0, torch.nan).double() if bool(silent.any()) else None
+
+
+def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
+    """The last states, (layers * directions, batch, units): the units of several layers side by side go together."""
+    if any(final.shape[-1] != plane.ids.numel() for plane in made):
+        call.freeze(made, "states of different sizes")
+        return
+    units = torch.stack([plane.ids for plane in made])
+    call.unite(units, units[:1])
+    values = [plane.value for plane in made if plane.value is not None]
+    value = None
+    if len(values) == len(made):
+        value = torch.where((torch.stack(values) == 0).all(0), 0.0, torch.nan)
+    plane = Plane(units[0], value)
+    attach(final, Node((plane.map(lambda t: t.reshape([1] * (final.ndim - 1) + [-1])),)))
