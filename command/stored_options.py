@@ -29,8 +29,9 @@ def stored_arguments(parser: argparse.ArgumentParser, folder: Path, plugins: lis
             code: which to run is for the user to say and not for a file.
     """
     path = folder / "checkpoint.pt"
+    checkpoint = load_checkpoint(path)
     with reading(str(path)):
-        options = Field(load_checkpoint(path))["options"].mapping()
+        options = Field(checkpoint)["options"].mapping()
         needed = [item.text() for item in options["plugin"].items()] if "plugin" in options else []
         if needed and not plugins:
             again = " ".join(f"--plugin {name}" for name in needed)
