@@ -115,8 +115,7 @@ def kwargs_problem(group_type: str, kwargs: Mapping[str, Any] | None) -> str | N
     if group_type != "Blocks":
         return f"kwargs are for Blocks; {group_type} takes none" if kwargs else None
     shape = (kwargs or {}).get("block_shape")
-    whole = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) >= 1
-    if kwargs is None or set(kwargs) != {"block_shape"} or not whole:
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape or set(kwargs or ()) != {"block_shape"}:
         return "Blocks needs kwargs: {block_shape: [filters, channels, height, width]} and nothing else"
     if not all(isinstance(size, int) and size > 0 for size in shape):
         return f"block_shape must be whole numbers above 0, not {list(shape)}"

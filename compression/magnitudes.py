@@ -63,7 +63,7 @@ def chunks(tensor: Tensor) -> Iterator[Tensor]:
     """Views of consecutive elements, in memory order where the tensor is dense (a copy where it is not)."""
     flat = tensor.detach()
     if not flat.is_contiguous():
-        order = sorted(range(flat.dim()), key=lambda dim: -flat.stride(dim))
+        order = sorted(range(flat.dim()), key=flat.stride, reverse=True)
         flat = flat.permute(order)
     return iter(flat.reshape(-1).split(CHUNK))
 

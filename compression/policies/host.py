@@ -18,6 +18,7 @@ class Host(Protocol):
 
     model: nn.Module
     masks: Masks
+    example_inputs: Any
 
     @property
     def policies(self) -> Sequence[Any]:

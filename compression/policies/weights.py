@@ -46,7 +46,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         if name not in self._norms:
             return weight
         norm, dim = self._norms[name]
-        scale = torch.rsqrt(norm.running_var + norm.eps) * norm.weight.detach()
+        scale = torch.rsqrt(norm.get_buffer("running_var") + norm.eps) * norm.weight.detach()
         return weight * scale.view([-1 if d == dim else 1 for d in range(weight.dim())]).to(weight)
 
     def __iter__(self) -> Iterator[str]:

@@ -82,7 +82,7 @@ def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -
 
 def _is_dense(tensor: Tensor) -> bool:
     """Whether the tensor's elements fill a stretch of memory, in whatever order of dimensions."""
-    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return tensor.permute(order).is_contiguous()
 
 

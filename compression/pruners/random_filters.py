@@ -40,7 +40,11 @@ class Bernoulli(RankedStructurePruner):
         when = () if view.mode == "hard" else (view.step.epoch, view.step.minibatch)
         source = generator(self.seed, view.owner, name, *when)
         draws = torch.rand(self._groups[name].count(view.weights[name].shape), generator=source)
-        keep = (draws >= self.level(name, view)).to(view.weights[name].device)
+        level = self.level(name, view)
+        keep = draws >= level
+        if level < 1:
+            keep[draws.argmax()] = True  # a layer without any filter cuts the network in two
+        keep = keep.to(view.weights[name].device)
         alive = view.alive(name)
         return keep if alive is None else keep & self._groups[name].split(alive).any(1)
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import rates
 from ..groups import FILTERS, Group, find_group, kwargs_problem, oriented, shape_problem
 from ..names import resolve
+from ..rates import Rate, falling
 from ..selection import Rounding, count, keep_highest
 from .base import Pruner, View
 from .coupled import coupled_masks
@@ -39,7 +39,7 @@ class RankedStructurePruner(Pruner):
     rounding_fn: Rounding = "floor"
 
     @property
-    def rate(self) -> rates.Rate:
+    def rate(self) -> Rate:
         """The sparsity by the window's progress."""
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class RankedStructurePruner(Pruner):
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
         """What a schedule's arguments get wrong together or for the tensors that they name."""
         if "final_sparsity" in args:
-            yield from rates.falling(args)
+            yield from falling(args)
         group_type, kwargs = args["group_type"], args.get("kwargs")
         problem = kwargs_problem(group_type, kwargs)
         if problem:
@@ -75,8 +75,12 @@ class RankedStructurePruner(Pruner):
         """Resolve the names of `weights`.
 
         Raises:
-            ValueError: a name fits nothing, or there is no such group.
+            ValueError: a name fits nothing, there is no such group, or a weight cannot be split so.
         """
+        for name in resolve(self.weights, model):
+            problem = shape_problem(self._group(), self.group_type, name, model.get_parameter(name).shape)
+            if problem:
+                raise ValueError(problem)
         self._groups = {name: oriented(self._group(), name, model) for name in resolve(self.weights, model)}
 
     def targets(self) -> Iterable[str]:

@@ -127,7 +127,8 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         x = torch.cat([inputs for inputs, _ in self._data[name]])
         y = torch.cat([outputs for _, outputs in self._data[name]])
         kept = mask.flatten(1)[0].nonzero().flatten()
-        solution = torch.linalg.lstsq(x[:, kept].double().cpu(), y.double().cpu(), driver="gelsd").solution
+        least = torch.finfo(x.dtype).eps * max(x.shape)  # singular values below it are rounding errors of the samples
+        solution = torch.linalg.lstsq(x[:, kept].double().cpu(), y.double().cpu(), rcond=least, driver="gelsd").solution
         fitted = torch.zeros_like(weight.flatten(1))
         fitted[:, kept] = solution.T.to(fitted)
         return fitted.view(weight.shape)
@@ -166,5 +167,5 @@ def _patches(inputs: Tensor, layer: nn.Conv2d) -> Tensor:
         low = [r // 2 if padding == "same" else 0 for r in reach]
         high = [r - l if padding == "same" else 0 for r, l in zip(reach, low, strict=True)]  # noqa: E741
         inputs, padding = F.pad(inputs, [low[1], high[1], low[0], high[0]]), (0, 0)
-    unfolded = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)  # type: ignore[arg-type]
+    unfolded = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
     return unfolded.transpose(1, 2).flatten(0, 1)

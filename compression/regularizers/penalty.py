@@ -60,7 +60,8 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
             known += parts  # the loss came from here: its node takes them along, and its value is nobody else's
             return loss.add_(value), value
     loss = _Node.apply(loss, value, parts[0][1][0])
-    loss.grad_fn.penalties += parts  # type: ignore[union-attr]  # a parameter makes it part of a graph
+    node: Any = loss.grad_fn
+    node.penalties += parts
     return loss, value
 
 
@@ -71,7 +72,7 @@ class _Node(Function):
         return loss + value
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]  # autograd passes one gradient
+    def backward(ctx: Any, scale: Tensor) -> Any:
         parts = ctx.penalties
         # private, but what torch's own data parallel classes end their backward passes with
         Variable._execution_engine.queue_callback(lambda: _add(parts, scale))
