@@ -75,8 +75,10 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         """Begin with the window, where it counts minibatches or the loop tells no epochs."""
         self._begin()
 
-    def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss:
-        """Add the regularizer's term."""
+    def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss | None:
+        """Add the regularizer's term, unless training was declared over before the window's end."""
+        if self._stage == "finished":
+            return None
         penalties = self.regularizer.penalties(self._weights)
         if self.args.mode == "proximal":
             value = total(penalties)
@@ -89,6 +91,8 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
 
     def on_minibatch_end(self, moment: Moment) -> None:
         """Zero what is below the threshold; at the end of the window keep it so if asked, and end the rest."""
+        if self._stage == "finished":
+            return
         self.regularizer.after_step(moment.step)
         if self.args.mode == "proximal":
             self._proximal(moment)

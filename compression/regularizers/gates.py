@@ -27,9 +27,11 @@ class Gates:
         distribution: the hard-concrete distribution.
         log_alpha: (gates,), a leaf with gradient.
         suspended: whether the gates do not act for now.
+        used: set when gates are drawn.
     """
 
     suspended = False
+    used = False
 
     def __init__(
         self, count: int, distribution: HardConcrete, droprate: float, seed: int, device: torch.device
@@ -47,12 +49,14 @@ class Gates:
 
     def draw(self, training: bool) -> Tensor | None:
         """(gates,): a sample for a training step, else the deterministic gates; None where they are suspended."""
+        self.used = True
         if self.suspended:
             return None
         return self._sample(self.log_alpha.shape) if training else self.deterministic()
 
     def draw_rows(self, rows: int) -> Tensor:
         """(rows, gates): a sample for each example of a batch."""
+        self.used = True
         return self._sample(torch.Size((rows, len(self))))
 
     def deterministic(self) -> Tensor:

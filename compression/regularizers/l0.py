@@ -127,7 +127,17 @@ class L0Regularizer(Regularizer):
         self._install()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The strength x mean open probability, or multiplier x violation of the target."""
+        """The strength x mean open probability, or multiplier x violation of the target.
+
+        Raises:
+            RuntimeError: parts of the model were called, but not the model: the gates did not act.
+        """
+        if not self._gates.used:
+            raise RuntimeError(
+                f"{self._site.name}: no forward pass of the whole model since the last loss: gates act when the model "
+                "itself is called, not where its parts are"
+            )
+        self._gates.used = False
         probabilities = self._gates.open_probabilities()
         if self._constraint is None:
             return probabilities.mean() * (self.strength or 0.0)

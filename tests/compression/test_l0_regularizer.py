@@ -3,12 +3,15 @@
 import copy
 import io
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from potstill.compression import CompressionScheduler, RegularizationPolicy, Step, Window
+from potstill.compression import CompressionScheduler, RegularizationPolicy, Step, Window, load_schedule
 from potstill.compression.regularizers import L0Regularizer
 from potstill.models import create_model
 from potstill.thinning import thin
@@ -65,9 +68,18 @@ def test_folding_is_exact_in_real_networks(arch: str, weights: list[str]) -> Non
 def test_the_loss_is_strength_times_the_mean_probability() -> None:
     run = GatedRun("plain", strength=0.25).begin()
     log_alpha = run.spread_gates()
+    run.outputs()
     loss = run.gates.loss({}, None)
     probability = torch.sigmoid(log_alpha - 2 / 3 * torch.log(torch.tensor(0.1 / 1.1)))
     assert loss.item() == pytest.approx(0.25 * probability.mean().item(), rel=1e-5)
+
+
+def test_a_loop_that_goes_around_the_model_is_told_so() -> None:
+    run = GatedRun("plain").begin()
+    images, _ = run.batch(0, 0)
+    loss = run.model.c(run.model.b(run.model.a(images))).sum()
+    with pytest.raises(RuntimeError, match="l0: no forward pass of the whole model since the last loss"):
+        run.scheduler.before_backward_pass(0, 0, 4, loss)
 
 
 def test_gates_act_from_the_window_s_first_minibatch_to_its_last() -> None:
@@ -237,3 +249,10 @@ def test_a_copy_of_the_scheduler_s_model_can_be_traced_while_gates_act() -> None
     graph = run.scheduler.graph()
     assert graph.shapes == before
     assert len(graph.scales(graph.channels_of("inner.weight", 0))) == 12
+
+
+def test_the_example_of_the_page_loads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "l0.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (plan,) = load_schedule(yaml.safe_load(example), create_model("googlenet_cifar", 10, 3)).policies
+    assert plan.window == Window.between(5, 9)
