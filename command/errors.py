@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from potstill.compression import CheckpointError
 from potstill.compression.schedule import PluginError, ScheduleError
 from potstill.models import ModelError
@@ -30,6 +32,8 @@ USER_ERRORS = (
     ThinningError,
     TrainingError,
     UsageError,
+    OSError,
+    torch.cuda.OutOfMemoryError,
 )
 
 
@@ -41,5 +45,12 @@ def one_line(debug: bool) -> Iterator[None]:
     except USER_ERRORS as error:
         if debug:
             raise
-        print(f"compress-classifier: {error}", file=sys.stderr)
+        print(f"compress-classifier: {_text(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _text(error: Exception) -> str:
+    """What an error says; of the system's and of torch's what a user understands."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error).splitlines()[0] if isinstance(error, torch.cuda.OutOfMemoryError) else str(error)

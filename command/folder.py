@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(path / "run.log")
+            handler = _Log(path / "run.log")
         except OSError as error:
             raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -58,7 +60,8 @@ class RunFolder:
     def close(self) -> None:
         """Stop writing the log."""
         logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
+        with suppress(OSError):  # what could not be written cannot be flushed either
+            self._handler.close()
 
     @property
     def checkpoint(self) -> Path:
@@ -114,11 +117,30 @@ class RunFolder:
 
     def _link(self, link: Path) -> None:
         try:
-            if link.is_symlink():
-                link.unlink()
-            link.symlink_to(self.path.name, target_is_directory=True)
+            new = link.with_name(link.name + ".new")
+            new.unlink(missing_ok=True)
+            new.symlink_to(self.path.name, target_is_directory=True)
+            if not link.exists() or link.is_symlink():
+                os.replace(new, link)
+            else:
+                new.unlink()
+                raise FileExistsError(errno.EEXIST, "a real file or folder of that name")
         except OSError as error:  # a file system without links, or a real file of that name
             logger.warning("%s does not lead to this run: %s", link, error.strerror)
+
+
+class _Log(logging.FileHandler):
+    """The log of a run. That it cannot be written (a full disk) is said once, and does not end the run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"warning: {self.baseFilename} cannot be written: {error.strerror}\n")
 
 
 def set_up_console(debug: bool) -> None:

@@ -110,7 +110,8 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             rows = torch.randint(len(y), (self.points_per_pass,), generator=source).to(y.device)
             x, y = patches[rows], y[rows]
         bias = getattr(layer, "bias", None)
-        self._data[name].append((x.clone(), (y if bias is None else y - bias).clone()))
+        if x.isfinite().all() and y.isfinite().all():
+            self._data[name].append((x.clone(), (y if bias is None else y - bias).clone()))
 
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The refitted weights."""

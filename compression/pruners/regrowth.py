@@ -101,7 +101,7 @@ class RigLPruner(RegrowingPruner):
     def _watch(self, name: str, parameter: nn.Parameter) -> Any:
         def hook(weight: Tensor) -> None:
             if weight.grad is not None:
-                self._gradients[name] = weight.grad.detach().clone()  # before the masks stop it
+                self._gradients[name] = weight.grad.detach().nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
 
         return parameter.register_post_accumulate_grad_hook(hook)
 

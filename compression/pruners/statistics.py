@@ -22,11 +22,11 @@ class Statistics:
 
     @torch.no_grad()
     def add(self, name: str, values: Tensor, count: int = 1) -> None:
-        """Add a sum of `count` things; the first after `restart` begins anew."""
+        """Add a sum of `count` things; the first after `restart` begins anew. What is not finite adds nothing."""
         if name in self._used:
             self._used.remove(name)
             del self._sums[name], self._counts[name]
-        values = values.detach().double()
+        values = values.detach().double().nan_to_num(0.0, 0.0, 0.0)
         self._sums[name] = self._sums[name] + values if name in self._sums else values
         self._counts[name] = self._counts.get(name, 0) + count
 

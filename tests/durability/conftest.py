@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from potstill.command import report
+
 HERE = Path(__file__).parent
 
 
@@ -68,6 +70,11 @@ class Trainer:
     def close(self):
         self._server.stdin.close()
         self._server.wait()
+
+
+@pytest.fixture(autouse=True)
+def _no_time_for_latencies(monkeypatch):
+    monkeypatch.setattr(report, "SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")
