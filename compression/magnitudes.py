@@ -59,13 +59,13 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
     return Cut(float(lanes.view(kind)), rank)
 
 
-def chunks(tensor: Tensor) -> Iterator[Tensor]:
+def chunks(tensor: Tensor, size: int = CHUNK) -> Iterator[Tensor]:
     """Views of consecutive elements, in memory order where the tensor is dense (a copy where it is not)."""
     flat = tensor.detach()
     if not flat.is_contiguous():
         order = sorted(range(flat.dim()), key=flat.stride, reverse=True)
         flat = flat.permute(order)
-    return iter(flat.reshape(-1).split(CHUNK))
+    return iter(flat.reshape(-1).split(size))
 
 
 def _common_type(tensors: Iterable[Tensor]) -> torch.dtype:

@@ -37,7 +37,7 @@ def zero_smallest(parameters: Iterable[Tensor], number: int) -> None:
     for tensor in tensors:
         if not _is_dense(tensor):
             raise ValueError(f"a tensor of shape {tuple(tensor.shape)} skips or shares memory: make it contiguous")
-        for chunk in chunks(tensor):
+        for chunk in chunks(tensor, _chunk_size(tensor)):
             keep, ties = _above(chunk, cut.value, ties)
             chunk.mul_(keep)
 
@@ -59,8 +59,9 @@ def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
     for name, weight in weights.items():
         values = weight if _is_dense(weight) else weight.contiguous()
         mask = torch.empty_like(values, dtype=torch.bool)
-        living = chunks(torch.empty_like(mask).copy_(alive[name])) if name in alive else repeat(None)
-        for part, chunk, live in zip(chunks(mask), chunks(values), living, strict=False):
+        size = _chunk_size(weight)
+        living = chunks(torch.empty_like(mask).copy_(alive[name]), size) if name in alive else repeat(None)
+        for part, chunk, live in zip(chunks(mask, size), chunks(values, size), living, strict=False):
             keep, ties = _above(chunk, cut.value, ties, live)
             part.copy_(keep)
         masks[name] = mask
@@ -78,6 +79,11 @@ def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -
         keep[equal] = False
         ties -= len(equal)
     return keep, ties
+
+
+def _chunk_size(tensor: Tensor) -> int:
+    """Small enough for the cache, and for torch to stay on one thread: on busy cores its threads wait for each other."""
+    return 1 << 15 if tensor.is_cpu else 1 << 22
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Distiller's defects 9 to 24, in which policies damaged each other or numbers surprised: each shown to be gone here.
 
-The numbers are those of the project's list of Distiller's defects; "Was" says what Distiller did. 22 (choice of the best
-epoch, validation images) is the command line's and tested there.
+The numbers are those of the project's list of Distiller's defects; "Was" says what Distiller did. 22 (choice of the
+best epoch, validation images) is the command line's and tested there.
 """
 
 import logging
