@@ -15,6 +15,7 @@ from .dry_run import dry_run
 from .epochs import test
 from .export import export_onnx
 from .finish import finish
+from .import_distiller import import_distiller
 from .prepare import build_model, example_inputs, prepare, start_checkpoint
 from .summaries import SUMMARY_PRINTERS
 
@@ -28,6 +29,7 @@ def run_mode(options: argparse.Namespace) -> bool:
         (options.dry_run, dry_run),
         (bool(options.summary), _summarise),
         (options.export_onnx is not None, _export),
+        (options.import_distiller is not None, import_distiller),
         (options.evaluate, _evaluate),
         (options.thinnify, _thinnify),
     ]

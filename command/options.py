@@ -16,7 +16,6 @@ from .option_types import architecture, count, count0, dataset, every, number, p
 from .stored_options import stored_arguments
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
-MODES = ("evaluate", "thinnify", "summary", "export_onnx", "dry_run")
 FORMS = ("text", "csv", "markdown", "json")
 
 
@@ -229,5 +228,8 @@ def _modes(group: argparse._ArgumentGroup) -> None:
         const=Path("model.onnx"),
         metavar="FILE",
         help='write the network as ONNX and stop (default: model.onnx; extra "onnx")',
+    )
+    group.add_argument(
+        "--import-distiller", type=Path, metavar="FILE", help="make a checkpoint of one of Distiller's and stop"
     )
     group.add_argument("--dry-run", action="store_true", help="check the schedule, show what it would do, and stop")

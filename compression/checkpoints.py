@@ -91,7 +91,7 @@ def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        _check_archive(path)
+        check_archive(path)
         contents = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
@@ -101,8 +101,12 @@ def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
         return _checked(contents)
 
 
-def _check_archive(path: Path) -> None:
-    """Checksums, and that nothing is compressed: a small file cannot unpack to a large one."""
+def check_archive(path: Path) -> None:
+    """Check the checksums of a zip file, and that it does not unpack to more than it is.
+
+    Raises:
+        CheckpointError: it is damaged, or would.
+    """
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")

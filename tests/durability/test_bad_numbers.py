@@ -65,7 +65,7 @@ def stopped(capsys, *more):
         (infinite_weight, "the first to go bad is the parameter conv2.weight"),
         (image_not_a_number, "the first to go bad is the images of this minibatch"),
         (layer_overflows, "the first to go bad is the output of fc1 (Linear)"),
-        (gradient_not_a_number, "the loss is finite, but a gradient is not at epoch 1, minibatch 1; the first to go bad"),
+        (gradient_not_a_number, "the loss is finite, but a gradient is not at epoch 1, minibatch 1; the first to go"),
     ],
 )
 def test_stops_names_the_first_and_leaves_the_last_good_checkpoint(tmp_path, spoil, capsys, damage, first):
