@@ -82,7 +82,7 @@ def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -
 
 
 def _chunk_size(tensor: Tensor) -> int:
-    """Small enough for the cache, and for torch to stay on one thread: on busy cores its threads wait for each other."""
+    """Small enough for the cache, and for torch to stay on one thread: on busy cores threads wait for each other."""
     return 1 << 15 if tensor.is_cpu else 1 << 22
 
 
