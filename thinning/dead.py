@@ -24,10 +24,9 @@ class Fold:
 
 @dataclass
 class Dead:
-    """`channels` (bool by label) may go; `folds` are needed then; `stuck` are constants that cannot be folded."""
+    """`channels` (bool by label) may go; `stuck` are constants that cannot be folded, and why."""
 
     channels: Tensor
-    folds: list[Fold] = field(default_factory=list)
     stuck: dict[int, str] = field(default_factory=dict)
 
 
@@ -57,7 +56,7 @@ def find_dead(traced: Traced, weights: Mapping[str, Tensor], allow_inexact: bool
         if torch.equal(alive, before):
             break
     dead = read & ~alive
-    return Dead(dead, _folds(traced, weights, alive, dead), {key: why for key, why in stuck.items() if not dead[key]})
+    return Dead(dead, {key: why for key, why in stuck.items() if not dead[key]})
 
 
 def _needs(traced: Traced, weights: Mapping[str, Tensor], item: Read, alive: Tensor, labels: Tensor) -> Tensor:
@@ -108,7 +107,8 @@ def _unfoldable(traced: Traced, item: Read) -> str:
     return ""
 
 
-def _folds(traced: Traced, weights: Mapping[str, Tensor], alive: Tensor, dead: Tensor) -> list[Fold]:
+def folds_of(traced: Traced, dead: Tensor) -> list[Fold]:
+    """The constants that the channels which go hold at each layer that reads them."""
     folds = []
     for item in traced.notes.reads:
         labels = traced.numbers.labels[item.ids]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .classes import class_of_label
-from .dead import Dead, fold_amounts
+from .dead import Dead, fold_amounts, folds_of
 from .recipe import AttributeChange, Folding, Kept, Recipe, TensorChange, tensor_change
 from .trace import Traced
 
@@ -72,7 +72,7 @@ def make_recipe(
     changes = tensor_changes(traced, gone)
     keep = {change.name: change.keep for change in changes}
     folds = []
-    for name, amount in fold_amounts(traced, weights, dead.folds).items():
+    for name, amount in fold_amounts(traced, weights, folds_of(traced, gone)).items():
         kept = keep.get(name, {}).get(0)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
     recipe = Recipe(

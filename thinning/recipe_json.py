@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -74,8 +75,8 @@ class _Reader:
         return self.value
 
     def number(self) -> float:
-        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
-            raise self.fail("a number")
+        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool) or not isfinite(self.value):
+            raise self.fail("a finite number")
         return float(self.value)
 
     def integers(self) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from potstill.thinning import Recipe, thin, trace
 from potstill.thinning.exercise import make_sensitive, zero_channels
 from potstill.thinning.inputs import run, tensors_of
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from potstill.thinning import ThinningError, thin, trace
-from potstill.thinning.exercise import make_sensitive, zero_channels
 from torch import nn
 from torch.nn import functional as F
+
+from potstill.thinning import ThinningError, thin, trace
+from potstill.thinning.exercise import make_sensitive, zero_channels
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(8) % 4
@@ -26,12 +27,12 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.05),
     "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.9, centered=True),
     "adagrad": lambda p: torch.optim.Adagrad(p, 1e-2),
-    "adadelta": lambda p: torch.optim.Adadelta(p),
-    "adamax": lambda p: torch.optim.Adamax(p),
-    "nadam": lambda p: torch.optim.NAdam(p),
-    "radam": lambda p: torch.optim.RAdam(p),
-    "asgd": lambda p: torch.optim.ASGD(p),
-    "rprop": lambda p: torch.optim.Rprop(p),
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "asgd": torch.optim.ASGD,
+    "rprop": torch.optim.Rprop,
 }
 
 

@@ -1,0 +1,401 @@
+"""Kinds of layers and habits of code: each is thinned exactly, or what stays is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+MODELS: dict[str, Callable[[], Any]] = {}
+NOTHING_TO_REMOVE = {"weightnorm"}
+SAID: dict[str, tuple[str, ...]] = {
+    "hardview": ("aten.view in the model (Net): the thinned model fails",),
+    "weightnorm": ("the operation has no rule",),
+    "buffer_out": ("written into a tensor of fixed size",),
+}
+
+
+def model(build: Callable[[], Any]) -> Callable[[], Any]:
+    MODELS[build.__name__] = build
+    return build
+
+
+def cbr(i, o, k=3, s=1, g=1):
+    return nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+def images():
+    return torch.randn(2, 3, 16, 16)
+
+
+class Head(nn.Module):
+    def __init__(self, body, c):
+        super().__init__()
+        self.body = body
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(c, 10)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.body(x)).flatten(1))
+
+
+@dataclass
+class Out:
+    logits: torch.Tensor
+    feat: torch.Tensor
+
+
+class Attn(nn.Module):
+    def __init__(self, c, h, fixed=False):
+        super().__init__()
+        self.num_heads = h
+        self.head_dim = c // h
+        self.scale = self.head_dim ** (-0.5)
+        self.qkv = nn.Linear(c, 3 * c)
+        self.proj = nn.Linear(c, c)
+        self.fixed = fixed
+
+    def forward(self, x):
+        B, N, C = x.shape
+        if self.fixed:
+            qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
+        else:
+            qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        a = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
+        y = (a @ v).transpose(1, 2).reshape(B, N, C if self.fixed else self.num_heads * self.head_dim)
+        return self.proj(y)
+
+
+class Blk(nn.Module):
+    def __init__(self, c, h, fixed=False):
+        super().__init__()
+        self.n1 = nn.LayerNorm(c)
+        self.a = Attn(c, h, fixed)
+        self.n2 = nn.LayerNorm(c)
+        self.m = nn.Sequential(nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
+
+    def forward(self, x):
+        x = x + self.a(self.n1(x))
+        return x + self.m(self.n2(x))
+
+
+@model
+def inplace_size():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 16)
+            self.b = cbr(16, 6)
+            self.c = cbr(16, 12)
+
+        def forward(self, x):
+            x = self.a(x)
+            y = self.b(x)
+            x = x.clone()
+            x[:, : y.shape[1]] += y
+            return self.c(x)
+
+    return (Head(Net(), 12), images())
+
+
+@model
+def padshort():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 8)
+            self.b = cbr(8, 16, 3, 2)
+
+        def forward(self, x):
+            x = self.a(x)
+            return F.relu(self.b(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)))
+
+    return (Head(nn.Sequential(Net(), cbr(16, 12)), 12), images())
+
+
+@model
+def hardview():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 8)
+            self.b = cbr(8, 16)
+            self.f = nn.Linear(16 * 4 * 4, 20)
+            self.g = nn.Linear(20, 5)
+
+        def forward(self, x):
+            x = F.adaptive_avg_pool2d(self.b(self.a(x)), 4)
+            x = x.view(-1, 256)
+            return self.g(F.relu(self.f(x)))
+
+    return (Net(), images())
+
+
+@model
+def flat():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 8)
+            self.b = cbr(8, 16)
+            self.f = nn.Linear(16 * 3 * 5, 20)
+            self.g = nn.Linear(20, 5)
+
+        def forward(self, x):
+            x = F.adaptive_avg_pool2d(self.b(self.a(x)), (3, 5))
+            return self.g(F.relu(self.f(x.flatten(1))))
+
+    return (Net(), images())
+
+
+@model
+def shared():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 16)
+            self.b = cbr(16, 16)
+            self.f = nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.a(x)
+            x = self.b(self.b(x)) + x
+            return self.f(x.mean((2, 3)))
+
+    return (Net(), images())
+
+
+@model
+def dcout():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 16)
+            self.b = cbr(16, 12)
+            self.f = nn.Linear(12, 5)
+
+        def forward(self, x):
+            x = self.a(x)
+            y = self.b(x)
+            return Out(self.f(y.mean((2, 3))), x)
+
+    return (Net(), images())
+
+
+@model
+def branch():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 16)
+            self.b = cbr(16, 12)
+            self.c = cbr(16, 12)
+            self.f = nn.Linear(12, 5)
+
+        def forward(self, x):
+            x = self.a(x)
+            y = self.b(x) if x.sum() > 0 else self.c(x)
+            return self.f(y.mean((2, 3)))
+
+    return (Net(), images())
+
+
+@model
+def kinds():
+    return (
+        nn.Sequential(
+            nn.Conv1d(4, 16, 3),
+            nn.BatchNorm1d(16),
+            nn.PReLU(16),
+            nn.ConvTranspose1d(16, 12, 4, 2),
+            nn.InstanceNorm1d(12, affine=True),
+            nn.ELU(),
+            nn.Conv1d(12, 12, 3, groups=3),
+            nn.LeakyReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(12, 8, 1, padding=0),
+            nn.GLU(1),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        ),
+        torch.randn(2, 4, 20),
+    )
+
+
+@model
+def conv3d():
+    return (
+        nn.Sequential(
+            nn.Conv3d(2, 12, 3, padding=1),
+            nn.BatchNorm3d(12),
+            nn.ReLU(),
+            nn.MaxPool3d(2),
+            nn.ConvTranspose3d(12, 10, 2, 2),
+            nn.GroupNorm(10, 10),
+            nn.SiLU(),
+            nn.Conv3d(10, 10, 3, groups=10),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(10, 3),
+        ),
+        torch.randn(2, 2, 6, 6, 6),
+    )
+
+
+@model
+def shuffle():
+    return (
+        Head(
+            nn.Sequential(
+                cbr(3, 16),
+                nn.Conv2d(16, 32, 1),
+                nn.PixelShuffle(2),
+                cbr(8, 12),
+                nn.PixelUnshuffle(2),
+                cbr(48, 16),
+                nn.ChannelShuffle(4),
+                cbr(16, 16, g=4),
+                nn.Upsample(scale_factor=2),
+                cbr(16, 12),
+            ),
+            12,
+        ),
+        images(),
+    )
+
+
+@model
+def act0():
+    return (
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3),
+            nn.BatchNorm2d(16),
+            nn.Sigmoid(),
+            nn.Conv2d(16, 12, 1),
+            nn.BatchNorm2d(12),
+            nn.Softplus(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(12, 4),
+        ),
+        images(),
+    )
+
+
+@model
+def nonlocal_():
+
+    class N(nn.Module):
+        def __init__(self, c):
+            super().__init__()
+            self.t = nn.Conv2d(c, 8, 1)
+            self.p = nn.Conv2d(c, 8, 1)
+            self.g = nn.Conv2d(c, 8, 1)
+            self.o = nn.Conv2d(8, c, 1)
+
+        def forward(self, x):
+            B, _C, H, W = x.shape
+            t = self.t(x).flatten(2).transpose(1, 2)
+            p = self.p(x).flatten(2)
+            a = (t @ p).softmax(-1)
+            g = self.g(x).flatten(2).transpose(1, 2)
+            y = (a @ g).transpose(1, 2).reshape(B, -1, H, W)
+            return x + self.o(y)
+
+    return (Head(nn.Sequential(cbr(3, 16), N(16), cbr(16, 12)), 12), images())
+
+
+@model
+def buffer_out():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = cbr(3, 8)
+            self.b = cbr(3, 6)
+            self.c = cbr(14, 12)
+
+        def forward(self, x):
+            o = torch.zeros(x.shape[0], 14, 16, 16)
+            o[:, :8] = self.a(x)
+            o[:, 8:] = self.b(x)
+            return self.c(o)
+
+    return (Head(Net(), 12), images())
+
+
+@model
+def weightnorm():
+    return (
+        nn.Sequential(
+            weight_norm(nn.Conv2d(3, 16, 3)),
+            nn.ReLU(),
+            weight_norm(nn.Conv2d(16, 12, 3)),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(12 * 144, 4),
+        ),
+        images(),
+    )
+
+
+@model
+def coatt():
+
+    class M(nn.Module):
+        def __init__(self, i, o):
+            super().__init__()
+            h = i * 4
+            self.n = nn.BatchNorm2d(i)
+            self.a = cbr(i, h, 1)
+            self.d = cbr(h, h, 3, g=h)
+            self.se = nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Conv2d(h, 4, 1), nn.SiLU(), nn.Conv2d(4, h, 1), nn.Sigmoid()
+            )
+            self.b = nn.Conv2d(h, o, 1)
+            self.s = nn.Conv2d(i, o, 1)
+
+        def forward(self, x):
+            y = self.d(self.a(self.n(x)))
+            return self.s(x) + self.b(y * self.se(y))
+
+    class T(nn.Module):
+        def forward(self, x):
+            self.sh = x.shape
+            return x.flatten(2).transpose(1, 2)
+
+    class Bk(nn.Module):
+        def __init__(self, c):
+            super().__init__()
+            self.b = Blk(c, 4)
+
+        def forward(self, x):
+            B, C, H, W = x.shape
+            return self.b(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(B, C, H, W)
+
+    return (Head(nn.Sequential(cbr(3, 12), M(12, 16), Bk(16), cbr(16, 20)), 20), images())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_exact(name: str, thinned) -> None:
+    network, inputs = MODELS[name]()
+    least = 0.0 if name in NOTHING_TO_REMOVE else 0.01
+    recipe = thinned(network, inputs, least)
+    assert recipe.removes_nothing == (name in NOTHING_TO_REMOVE)
+    for words in SAID.get(name, ()):
+        assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused))

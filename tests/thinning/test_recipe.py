@@ -1,0 +1,154 @@
+"""Recipes and stored models: printed, saved, read back, refused when damaged."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from potstill.thinning import Recipe, ThinningError, load, resize_to, save, thin
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 2))
+
+
+def masked() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = net().eval()
+    with torch.no_grad():
+        model[0].weight[[1, 5]], model[0].bias[[1, 5]] = 0, 0
+        model[1].weight[[1, 5]], model[1].bias[[1, 5]] = 0, 0
+    return model
+
+
+def test_round_trip_and_text() -> None:
+    recipe = thin(masked(), X)
+    again = Recipe.from_json(recipe.to_json())
+    assert again.to_json() == recipe.to_json()
+    kept = {change.name: {dim: kept.tolist() for dim, kept in change.keep.items()} for change in again.tensors}
+    assert kept["0.weight"] == {0: [0, 2, 3, 4, 6, 7]}
+    assert kept["3.weight"] == {1: [0, 2, 3, 4, 6, 7]}
+    text = str(again)
+    assert "0.weight 8x3x3x3 6x3x3x3" in [" ".join(line.split()) for line in text.splitlines()]
+    assert "3 channels of 0.weight[1]: aten.convolution in 0 (Conv2d): reads an input of fixed size" in text
+
+
+def test_apply_to_another_copy() -> None:
+    model, other = masked(), masked()
+    recipe = thin(model, X)
+    recipe.apply(other)
+    assert torch.equal(model(X), other(X))
+    assert (other[0].out_channels, other[1].num_features, other[3].in_channels) == (6, 6, 6)
+    with pytest.raises(ThinningError, match=r"expects '0.weight' of shape \[8, 3, 3, 3\], found \[6, 3, 3, 3\]"):
+        recipe.apply(other)
+    with pytest.raises(ThinningError, match="the recipe is for another model: it has no '0.weight'"):
+        recipe.apply(nn.Linear(2, 2))
+
+
+def test_nothing_is_dead() -> None:
+    model = net()
+    recipe = thin(model, X)
+    assert recipe.removes_nothing
+    assert "no channel is dead, nothing is removed" in str(recipe)
+    assert model[0].weight.shape == (8, 3, 3, 3)
+
+
+def test_all_dead_keeps_one() -> None:
+    model = masked()
+    with torch.no_grad():
+        for parameter in (*model[0].parameters(), *model[1].parameters()):
+            parameter.zero_()
+    before = model(X)
+    recipe = thin(model, X)
+    assert model[0].weight.shape == (1, 3, 3, 3)
+    assert torch.equal(model(X), before)
+    assert "all channels of 0.weight[0] are dead; one stays, as zeros" in str(recipe)
+
+
+def test_rounding() -> None:
+    model = masked()
+    recipe = thin(model, X, round_to=4)
+    assert recipe.removes_nothing
+    with torch.no_grad():
+        for tensor in (model[0].weight, model[0].bias, model[1].weight, model[1].bias):
+            tensor[[2, 3, 4]] = 0
+    recipe = thin(model, X, round_to=4)
+    assert model[0].out_channels == 4
+    assert "1 dead channels stay, so that counts are multiples of 4" in str(recipe)
+
+
+BROKEN = {
+    "format": (lambda d: d.update(format="other"), "this reads format 'potstill-recipe' version 1"),
+    "missing": (lambda d: d.pop("tensors"), r"\$: 'tensors' is missing"),
+    "range": (lambda d: d["tensors"][0]["keep"].update({"0": [[0, 9]]}), r"tensors\[0\].keep.0\[0\]: expected an ascending range"),
+    "dim": (lambda d: d["tensors"][0]["keep"].update({"7": [[0, 1]]}), "'7' is no dimension of shape"),
+    "type": (lambda d: d["tensors"][0].update(shape=["8"]), r"shape\[0\]: expected an integer"),
+    "twice": (lambda d: d["tensors"].append(d["tensors"][0]), "a name occurs twice"),
+    "dunder": (lambda d: d["attributes"].append({"module": "", "name": "__class__", "index": None, "old": 1, "new": 2}), "the name of an attribute"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_damaged_recipe_is_refused(kind: str) -> None:
+    damage, message = BROKEN[kind]
+    data = json.loads(thin(masked(), X).to_json())
+    damage(data)
+    with pytest.raises(ThinningError, match=message):
+        Recipe.from_json(json.dumps(data))
+
+
+def test_not_json() -> None:
+    with pytest.raises(ThinningError, match="recipe: not JSON"):
+        Recipe.from_json("{")
+
+
+def test_attribute_that_is_no_size() -> None:
+    data = json.loads(thin(masked(), X).to_json())
+    data["attributes"].append({"module": "0", "name": "forward", "index": None, "old": 1, "new": 2})
+    with pytest.raises(ThinningError, match="'0.forward' is no integer"):
+        Recipe.from_json(json.dumps(data)).apply(masked())
+
+
+def test_store(tmp_path: Path) -> None:
+    model = masked()
+    path = save(model, thin(model, X), tmp_path / "small.safetensors")
+    assert {file.name for file in tmp_path.iterdir()} == {f"small{s}" for s in (".safetensors", ".json", ".py", ".probe.safetensors")}
+    assert torch.equal(load(net(), path).eval()(X), model(X))
+    assert torch.equal(resize_to(net(), model.state_dict())[0].weight.new_ones(1), torch.ones(1))
+    spec = importlib.util.spec_from_file_location("small", tmp_path / "small.py")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    assert "potstill" not in (tmp_path / "small.py").read_text().lower()
+    assert torch.equal(alone.load(net())(X), model(X))
+
+
+def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:
+    model = masked()
+    path = save(model, thin(model, X), tmp_path / "small")
+    weights = load_file(path)
+    weights["5.bias"] += 1
+    save_file(weights, path)
+    with pytest.raises(ThinningError, match="does not compute what it computed when stored"):
+        load(net(), path)
+    with pytest.raises(ThinningError, match="is of another model: missing"):
+        load(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(3, 3)), path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(ThinningError, match="cannot read"):
+        load(net(), path)
+
+
+def test_resize_refuses_another_model() -> None:
+    state = masked().state_dict()
+    with pytest.raises(ThinningError, match="the state dict is of another model: missing"):
+        resize_to(nn.Linear(2, 2), state)
+    grown = copy.deepcopy(state) | {"0.bias": torch.zeros(9)}
+    with pytest.raises(ThinningError, match=r"'0.bias' is \[9\] in the state dict, \[8\] in the model"):
+        resize_to(net(), grown)
