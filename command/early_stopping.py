@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from potstill.compression import CompressionScheduler, LRPolicy, RegularizationPolicy
+from potstill.compression.fields import Field, reading
 
 from .errors import UsageError
 from .stopping_rules import StoppingRule, lowest_epoch
@@ -55,8 +55,14 @@ class EarlyStopping:
         self.reason = self.rule.reason(self.training, self.validation)
 
     def restore_best(self, model: nn.Module, scheduler: CompressionScheduler) -> None:
-        """Give a network the weights and masks of the best epoch."""
-        if self._best is not None:
+        """Give a network the weights and masks of the best epoch.
+
+        Raises:
+            CheckpointError: they come from a checkpoint and do not fit.
+        """
+        if self._best is None:
+            return
+        with reading("early_stopping.best"):
             model.load_state_dict(self._best["state_dict"])
             scheduler.load_state_dict(self._best["scheduler"])
 
@@ -79,11 +85,17 @@ class EarlyStopping:
             "best": self._best,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave; the rule has its say again, since it may be another one now."""
-        self.first_epoch = state["first_epoch"]
-        self.training, self.validation = list(state["training"]), list(state["validation"])
-        self._best = state["best"]
+    def restore(self, state: Field) -> None:
+        """Take back what `state` gave; the rule has its say again, since it may be another one now.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        self.first_epoch = state["first_epoch"].integer()
+        pairs = zip(state["training"].items(), state["validation"].items(), strict=True)
+        errors = [(training.number(), validation.number(finite=False)) for training, validation in pairs]
+        self.training, self.validation = [t for t, _ in errors], [v for _, v in errors]
+        self._best = {name: value.value for name, value in state["best"].mapping().items()} if errors else None
         self.reason = self.rule.reason(self.training, self.validation) if self.validation else None
 
 

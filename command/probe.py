@@ -63,16 +63,6 @@ class Probe:
             f"{self.name}/mean": records[:, -1],
         }
 
-    def columns(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The records (T, width) that `tensors` were made from.
-
-        Raises:
-            KeyError: they have nothing of this parameter.
-        """
-        if self.coordinates is None:
-            return _rows(tensors[self.name])
-        return torch.cat([_rows(tensors[f"{self.name}/{part}"]) for part in ("sample", "norm", "mean")], dim=1)
-
     def _lost(self) -> Tensor:
         if not self._told:
             logger.warning("trajectory: thinning changed the shape of %s; from here on it is not recorded", self.name)
@@ -108,12 +98,13 @@ def records(tensors: Mapping[str, Tensor]) -> dict[str, Record]:
     for key, tensor in tensors.items():
         name, _, part = key.partition("/")
         if part == "coordinates":
-            shape, values, norm, mean = (tensors[f"{name}/{other}"] for other in ("shape", "sample", "norm", "mean"))
-            found[name] = Record(tuple(shape.tolist()), tensor, values, norm, mean)
+            shape = tuple(tensors[f"{name}/shape"].tolist())
+            values, norm, mean = (tensors[f"{name}/{other}"] for other in ("sample", "norm", "mean"))
+            found[name] = Record(shape, tensor, values, norm, mean)
         elif not part and key != "steps":
             values = _rows(tensor)
-            shape, places = tuple(tensor.shape[1:]), torch.arange(values.shape[1])
-            found[name] = Record(shape, places, values, values.norm(dim=1), values.mean(1))
+            places = torch.arange(values.shape[1])
+            found[name] = Record(tuple(tensor.shape[1:]), places, values, values.norm(dim=1), values.mean(1))
     return found
 
 

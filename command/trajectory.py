@@ -7,17 +7,17 @@ follows from the parameter's name and size alone. The first record is the state 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from potstill.compression.checkpoints import write_atomically
+from potstill.compression.fields import CheckpointError, Field
 from potstill.compression.names import resolve
 
 from .probe import Probe
@@ -75,6 +75,7 @@ class Trajectory:
         self._probes = [Probe(name, parameters[name]) for name in resolve(patterns, model)]
         self._records = torch.empty(0, sum(probe.width for probe in self._probes))
         self._fresh: list[Tensor] = []
+        self._written = 0
 
     def after_step(self, step: int) -> None:
         """Record if it is time; `step` is the number of optimizer steps done."""
@@ -89,9 +90,7 @@ class Trajectory:
 
     def tensors(self) -> dict[str, Tensor]:
         """All records by name, T of each: `steps` (T,) int64, and what `Probe.tensors` says."""
-        self._records = torch.cat([self._records, *(row[None].cpu() for row in self._fresh)])
-        self._fresh.clear()
-        columns = self._records.split([probe.width for probe in self._probes], dim=1)
+        columns = self._gathered().split([probe.width for probe in self._probes], dim=1)
         named = {"steps": torch.tensor(self.steps, dtype=torch.int64)}
         for probe, values in zip(self._probes, columns, strict=True):
             named |= probe.tensors(values)
@@ -100,31 +99,45 @@ class Trajectory:
     def write(self, folder: Path) -> None:
         """Write the file anew if there is something new.
 
+        It is replaced at once, but not forced onto the disk, which would take longer than recording: the records that
+        must not be lost are those in the checkpoint.
+
         Raises:
             CheckpointError: it cannot be written.
         """
-        if self._fresh:
-            contents = save(self.tensors(), {"format": "potstill trajectory 1"})
-            write_atomically(folder / FILE, lambda file: file.write(contents) and None)
+        if len(self.steps) == self._written:
+            return
+        temporary = folder / f"{FILE}.part"
+        try:
+            temporary.write_bytes(save(self.tensors(), {"format": "potstill trajectory 1"}))
+            os.replace(temporary, folder / FILE)
+        except OSError as error:
+            raise CheckpointError(f"{folder / FILE}: cannot be written: {error}") from error
+        self._written = len(self.steps)
 
     def state(self) -> dict[str, Any]:
-        """How many of the file's records belong to a checkpoint: those after it are made again by a resumed run."""
-        return {"every": self.every, "records": len(self.steps), "shapes": self._shapes()}
+        """All records, for a checkpoint."""
+        return {"every": self.every, "shapes": self._shapes(), "steps": self.steps, "records": self._gathered()}
 
-    def restore(self, state: Mapping[str, Any], folder: Path) -> None:
-        """Go on where a run stood; warns and begins anew where its records are missing or of other parameters."""
-        path = folder / FILE
-        if state["shapes"] != self._shapes():
+    def restore(self, state: Field) -> None:
+        """Go on with what `state` gave; begins anew, with a warning, where it is of other parameters.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if state["shapes"].value != self._shapes():
             logger.warning("the trajectory begins anew: the one so far is of other parameters or shapes")
             return
-        try:
-            tensors = load_file(path)
-            records = torch.cat([probe.columns(tensors) for probe in self._probes], dim=1)[: state["records"]]
-            steps = tensors["steps"][: state["records"]].tolist()
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            logger.warning("the trajectory begins anew: %s cannot be read (%s)", path, str(error) or "nothing there")
-            return
-        self._records, self.steps = records, steps
+        self.steps = [step.integer() for step in state["steps"].items()]
+        shape = (len(self.steps), self._records.shape[1])
+        self._records = state["records"].tensor(shape, torch.float32, finite=False)
+        self._fresh.clear()
+
+    def _gathered(self) -> Tensor:
+        """All records, one a row, on the CPU."""
+        self._records = torch.cat([self._records, *(row[None].cpu() for row in self._fresh)])
+        self._fresh.clear()
+        return self._records
 
     def _shapes(self) -> dict[str, list[int]]:
         return {probe.name: list(probe.shape) for probe in self._probes}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from potstill.compression.fields import Field, reading
 from potstill.compression.names import UnknownName
 
 from .early_stopping import EarlyStopping, first_epoch_to_watch
@@ -13,6 +13,8 @@ from .errors import UsageError
 from .session import Session
 from .stopping_rules import parse_rule
 from .trajectory import Trajectory, TrajectoryOption
+
+WATCHERS = ("early_stopping", "trajectory")
 
 
 def watch(run: Session) -> None:
@@ -33,14 +35,18 @@ def watch(run: Session) -> None:
 
 
 def resume(run: Session, checkpoint: Mapping[str, Any]) -> None:
-    """Take up what the run of a checkpoint had watched; a watch that is new begins here."""
-    if run.early_stopping and checkpoint.get("early_stopping"):
-        run.early_stopping.restore(checkpoint["early_stopping"])
+    """Take up what the run of a checkpoint had watched; a watch that is new begins here.
+
+    Raises:
+        CheckpointError: what it watched is damaged.
+    """
+    known = {name: Field(checkpoint[name], name) for name in WATCHERS if checkpoint.get(name) is not None}
+    if run.early_stopping and "early_stopping" in known:
+        with reading("early_stopping"):
+            run.early_stopping.restore(known["early_stopping"])
     elif run.early_stopping:
         run.early_stopping.first_epoch = max(run.early_stopping.first_epoch, run.epoch)
-    state = checkpoint.get("trajectory")
-    if run.trajectory and state:
-        source: Path = run.options.resume_from
-        run.trajectory.restore(state, source if source.is_dir() else source.parent)
+    if run.trajectory and "trajectory" in known:
+        run.trajectory.restore(known["trajectory"])
         if TrajectoryOption.parse(run.options.trajectory).every is None:
-            run.trajectory.every = state["every"]
+            run.trajectory.every = known["trajectory"]["every"].integer(1)

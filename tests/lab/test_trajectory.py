@@ -8,6 +8,7 @@ import compress_classifier
 from potstill.command.plots import principal_path
 from potstill.command.probe import SAMPLE, WHOLE, records
 from potstill.command.trajectory import FILE, Trajectory, TrajectoryOption
+from potstill.compression.fields import CheckpointError, Field
 
 SCHEDULE = """
 pruners:
@@ -67,31 +68,34 @@ def test_a_resumed_run_writes_the_file_of_the_whole_one(tmp_path, monkeypatch):
     assert whole == parts
 
 
-def test_records_after_the_checkpoint_are_dropped(tmp_path):
+def test_a_state_brings_the_records_back():
     model = torch.nn.Linear(2, 1)
     first = Trajectory(model, ["*"], 1)
-    for step in range(4):
-        first.record(step)
-        if step == 1:
-            state = first.state()
-    first.write(tmp_path)
+    first.record(0)
+    first.record(1)
     second = Trajectory(model, ["*"], 1)
-    second.restore(state, tmp_path)
+    second.restore(Field(first.state(), "trajectory"))
     assert second.steps == [0, 1]
-    assert torch.equal(second.tensors()["weight"], first.tensors()["weight"][:2])
+    assert all(torch.equal(second.tensors()[name], tensor) for name, tensor in first.tensors().items())
 
 
-def test_a_missing_file_and_other_parameters_begin_anew_with_a_warning(tmp_path, caplog):
+def test_other_parameters_begin_anew_with_a_warning(caplog):
     model = torch.nn.Linear(2, 1)
-    old = Trajectory(model, ["*"], 1)
+    old, other = Trajectory(model, ["*"], 1), Trajectory(model, ["bias"], 1)
     old.record(0)
-    new = Trajectory(model, ["*"], 1)
-    new.restore(old.state(), tmp_path)
-    assert new.steps == []
-    assert "the trajectory begins anew" in caplog.text and FILE in caplog.text
-    other = Trajectory(model, ["bias"], 1)
-    other.restore(old.state(), tmp_path)
-    assert "of other parameters or shapes" in caplog.text
+    other.restore(Field(old.state(), "trajectory"))
+    assert other.steps == []
+    assert "the trajectory begins anew: the one so far is of other parameters or shapes" in caplog.text
+
+
+def test_a_damaged_state_is_told():
+    trajectory = Trajectory(torch.nn.Linear(2, 1), ["*"], 1)
+    trajectory.record(0)
+    state = trajectory.state() | {"records": torch.zeros(1, 2)}
+    with pytest.raises(CheckpointError) as caught:
+        trajectory.restore(Field(state, "trajectory"))
+    told = "trajectory.records: expected a tensor of shape [1, 3], found a tensor of float32 [1, 2]"
+    assert told in str(caught.value)
 
 
 def test_a_shape_that_changes_is_told_and_leaves_gaps(caplog):
