@@ -41,7 +41,7 @@ def finish(run: Session) -> dict[str, Any]:
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
     for name, latency in latencies(models, run.example).items():
         summary[name]["latency_ms"] = latency
-    summary["max_relative_difference"] = recipe.max_relative_difference
+    summary["max_relative_difference"] = max(r.max_relative_difference for r in run.scheduler.recipes)
     summary["sparsity"] = 1 - _nonzero(run.model) / summary["dense"]["parameters"]
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
