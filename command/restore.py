@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from potstill.compression.fields import Field, reading
+from potstill.compression.fields import CheckpointError, Field, reading
 from potstill.thinning import Recipe, resize_to
 
 from . import watching
@@ -194,7 +194,9 @@ def checked_optimizer(optimizer: Optimizer, state: Field, sample: Mapping[str, A
         for name, like in sample.items():
             if isinstance(like, torch.Tensor):
                 shape = parameters[number].shape if like.dim() else ()
-                entry[name].tensor(shape, torch.float32, parameters[number].dtype)
+                found = entry[name].tensor(shape, torch.float32, parameters[number].dtype)
+                if like.dim() == 0 and found < 0:
+                    raise CheckpointError(f"{entry[name].path}: expected a number of at least 0, found {found}")
             elif entry[name].value is not None:
                 entry[name].number()
     merged = [{**live, **group.value} for group, live in zip(groups, own, strict=True)]

@@ -58,9 +58,9 @@ class Trainer:
         self._server.stdin.flush()
         return int(self._server.stdout.readline())
 
-    def run(self, arguments, log, kill_after=None):
+    def run(self, arguments, log, kill_after=None, interrupt=None):
         """Run the command line to its end, or kill it after some seconds; gives its exit status."""
-        child = self._ask(arguments=[str(argument) for argument in arguments], log=str(log))
+        child = self._ask(arguments=[str(argument) for argument in arguments], log=str(log), interrupt=interrupt)
         if kill_after is not None:
             time.sleep(kill_after)
             with contextlib.suppress(ProcessLookupError):  # it ended before

@@ -1,11 +1,13 @@
 """Starts training processes quickly: torch is imported once, and each run is a fork.
 
 Reads a line of JSON for each run: `{"arguments": [...], "log": path}` starts one and answers its process id,
-`{"wait": pid}` waits for it and answers its status (negative: the signal that killed it).
+`{"wait": pid}` waits for it and answers its status (negative: the signal that killed it). `"interrupt": [epoch,
+minibatch]` sends SIGINT to the run there.
 """
 
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -18,6 +20,18 @@ from potstill.models.datasets import load_dataset
 torch.set_num_threads(1)
 load_dataset("digits")  # imports scikit-learn once
 report.SECONDS = 0.0  # latencies are measured, but not for long
+
+
+def interrupt_at(moment: list[int]) -> None:
+    """Let a run interrupt itself in one of its minibatches."""
+
+    class Interrupting(compress_classifier.Watch):
+        def __init__(self, run, images):
+            super().__init__(run, images)
+            if [run.epoch, run.minibatch] == moment:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    compress_classifier.Watch = Interrupting
 
 
 def run(arguments: list[str], log: str) -> None:
@@ -45,5 +59,7 @@ for line in sys.stdin:
     else:
         answer = os.fork()
         if answer == 0:
+            if order["interrupt"]:
+                interrupt_at(order["interrupt"])
             run(order["arguments"], order["log"])
     print(answer, flush=True)
