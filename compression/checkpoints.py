@@ -110,6 +110,8 @@ def check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise CheckpointError(f"{path}: not a checkpoint but a TorchScript program")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
