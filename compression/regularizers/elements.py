@@ -26,19 +26,19 @@ class Elements(Term):
         """Take the strength of each tensor, and 1 or 2."""
         self.strengths, self.power = torch.tensor(strengths), power
 
-    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The sum; for L1 the signs are kept."""
-        slopes = [tensor.sign() for tensor in tensors] if self.power == 1 else tensors
+        slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
         products = [torch.dot(tensor.flatten(), slope.flatten()) for tensor, slope in zip(tensors, slopes, strict=True)]
         sums = torch.stack(products)
         if self.strengths.device != sums.device or self.strengths.dtype != sums.dtype:
             self.strengths = self.strengths.to(sums)
-        return self.strengths.dot(sums).div_(self.power), slopes
+        value = self.strengths.dot(sums)
+        return value if self.power == 1 else value.div_(2), slopes
 
-    def add_gradients(self, tensors: Sequence[Tensor], grads: Sequence[Tensor], kept: Any, scale: Tensor) -> None:
+    def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add strength x sign (0 at 0), or strength x value."""
-        for grad, slope, factor in zip(grads, kept, (self.strengths * scale).unbind(), strict=True):
-            grad.addcmul_(slope, factor)
+        torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
 
 
 class ElementRegularizer(Regularizer):

@@ -33,7 +33,7 @@ class GroupPart(ABC):
         """The mean absolute value of each group."""
 
     @abstractmethod
-    def spread(self, values: Tensor, rest: float) -> Sequence[Tensor]:
+    def spread(self, values: Tensor, rest: float) -> list[Tensor]:
         """A value for each group, by tensor, broadcasting to its shape; `rest` for what is in no group."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class PlainGroups(GroupPart):
         sums = self._reduced(tensors, 1)
         return flatten([s * (s.numel() / t.numel()) for s, t in zip(sums, tensors, strict=True)])
 
-    def spread(self, values: Tensor, rest: float) -> Sequence[Tensor]:
+    def spread(self, values: Tensor, rest: float) -> list[Tensor]:
         """A value for each group, by tensor; every element is in a group."""
         return unflatten(values, self._thin)
 

@@ -34,17 +34,16 @@ class GroupNorms(Term):
         """Take the groups."""
         self.part = part
 
-    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The sum; the norms are kept for the gradient."""
         self.part.move(tensors[0])
         norms = self.part.norms(tensors)
         return self.part.strengths.dot(norms), norms
 
-    def add_gradients(self, tensors: Sequence[Tensor], grads: Sequence[Tensor], kept: Any, scale: Tensor) -> None:
+    def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add strength x weight / norm, zero for a group that is zero."""
         factors = self.part.strengths * scale / kept.clamp_min(torch.finfo(kept.dtype).tiny)
-        for tensor, grad, factor in zip(tensors, grads, self.part.spread(factors, 0.0), strict=True):
-            grad.addcmul_(tensor, factor)
+        torch._foreach_addcmul_(grads, tensors, self.part.spread(factors, 0.0))
 
 
 @register("regularizers")

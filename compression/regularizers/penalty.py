@@ -9,7 +9,7 @@ accumulation).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +22,11 @@ class Term(ABC):
     """A function of some parameters that knows its gradient."""
 
     @abstractmethod
-    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The value (a scalar), and what `add_gradients` needs of the computation."""
 
     @abstractmethod
-    def add_gradients(self, tensors: Sequence[Tensor], grads: Sequence[Tensor], kept: Any, scale: Tensor) -> None:
+    def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add the gradient for each tensor, times `scale` (a scalar), to `grads`."""
 
 
@@ -34,7 +34,7 @@ class Penalty(NamedTuple):
     """A term and the parameters that it is of."""
 
     term: Term
-    tensors: Sequence[Tensor]
+    tensors: list[Tensor]
 
 
 def total(penalties: Iterable[Penalty]) -> Tensor:
@@ -59,16 +59,13 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
         if known is not None:
             known += parts  # the loss came from here: its node takes them along, and its value is nobody else's
             return loss.add_(value), value
-    loss = _Node.apply(loss, value, parts[0][1][0])
-    node: Any = loss.grad_fn
-    node.penalties += parts
-    return loss, value
+    return _Node.apply(loss, value, parts[0][1][0], parts), value  # a parameter makes it part of a graph
 
 
 class _Node(Function):
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, value: Tensor, anchor: Tensor) -> Tensor:
-        ctx.penalties = []
+    def forward(ctx: Any, loss: Tensor, value: Tensor, anchor: Tensor, parts: list[Any]) -> Tensor:
+        ctx.penalties = parts
         return loss + value
 
     @staticmethod
@@ -76,11 +73,11 @@ class _Node(Function):
         parts = ctx.penalties
         # private, but what torch's own data parallel classes end their backward passes with
         Variable._execution_engine.queue_callback(lambda: _add(parts, scale))
-        return scale, None, None
+        return scale, None, None, None
 
 
 @torch.no_grad()
-def _add(parts: Iterable[tuple[Term, Sequence[Tensor], Any]], scale: Tensor) -> None:
+def _add(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
     for term, tensors, kept in parts:
         term.add_gradients(tensors, [_gradient(tensor) for tensor in tensors], kept, scale)
 
@@ -94,11 +91,11 @@ def _gradient(tensor: Tensor) -> Tensor:
     return grad
 
 
-def flatten(tensors: Sequence[Tensor]) -> Tensor:
+def flatten(tensors: list[Tensor]) -> Tensor:
     """All elements of some tensors in one vector."""
     return _flatten_dense_tensors(tensors)
 
 
-def unflatten(vector: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
+def unflatten(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
     """Views of a vector in the shapes of some tensors."""
-    return _unflatten_dense_tensors(vector, like)
+    return list(_unflatten_dense_tensors(vector, like))
