@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor, nn
+
 from potstill.thinning import ThinningError, load, save, thin, trace
 from potstill.thinning.apply import carry_out
 from potstill.thinning.change import Changes
@@ -31,7 +34,6 @@ from potstill.thinning.dead import find_dead
 from potstill.thinning.exercise import make_sensitive, zero_channels
 from potstill.thinning.plan import make_recipe
 from potstill.thinning.trace import traced
-from torch import Tensor, nn
 
 HEAD = ("model", "trace", "plan", "apply", "verify", "parameters", "", "MACs", "", "difference", "loads", "trains", "peer")
 
@@ -108,7 +110,7 @@ def measure(name: str, peer: bool) -> tuple[str, ...]:
     clock.append(time.perf_counter())
     changes.roll_back()
     done = thin(model, images[:1], validation_batch=images)
-    a, b, c, d, e = (later - earlier for earlier, later in zip(clock, clock[1:], strict=False))
+    a, b, c, d, e = (later - earlier for earlier, later in itertools.pairwise(clock))
     return (
         name,
         *(f"{seconds:.2f}" for seconds in (a, b, d, c + e)),

@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 from .change import Changes, like_layout
 from .copying import named_tensors
 from .errors import ThinningError
-from .recipe import AttributeChange, Recipe
+from .recipe_data import AttributeChange, RecipeData
 from .resize import sizes_of
 from .trace import aliases_of
 
 
 @torch.no_grad()
-def apply(recipe: Recipe, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
+def apply(recipe: RecipeData, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
     """See `Recipe.apply`."""
     changes = Changes()
     try:
@@ -29,7 +29,7 @@ def apply(recipe: Recipe, model: nn.Module, masks: Any = None, optimizer: Optimi
 
 
 @torch.no_grad()
-def carry_out(changes: Changes, recipe: Recipe, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
+def carry_out(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
     """Apply a recipe through `changes`, so that it can be taken back."""
     tensors = named_tensors(model)
     _check(recipe, model, tensors)
@@ -52,7 +52,7 @@ def carry_out(changes: Changes, recipe: Recipe, model: nn.Module, masks: Any, op
         raise ThinningError("the optimizer no longer holds the model's parameters")
 
 
-def _check(recipe: Recipe, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def _check(recipe: RecipeData, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     for change in recipe.tensors:
         if change.name not in tensors:
             raise ThinningError(f"the recipe is for another model: it has no '{change.name}'")
@@ -81,7 +81,7 @@ def _set(changes: Changes, module: nn.Module, attribute: AttributeChange) -> Non
     changes.attribute(module, attribute.name, value)
 
 
-def _mask(changes: Changes, recipe: Recipe, model: nn.Module, masks: Any) -> None:
+def _mask(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any) -> None:
     """Slice masks: a mapping from name to tensor in place, anything else by its `reshape(selectors)`."""
     if masks is None:
         return

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .node import Node, attach, node_of
-from .notes import Read
+from .notes import Made, Notes, Read, Record
 from .plane import Plane, take_first
 
-if TYPE_CHECKING:
-    from .tracer import Tracer
+
+@dataclass
+class Frame:
+    """A module whose forward runs, and how many operations on channels it has carried out itself."""
+
+    name: str
+    module: nn.Module | None
+    count: int = 0
+
+    @property
+    def text(self) -> str:
+        """The dotted name and the class."""
+        return f"{self.name or 'the model'} ({type(self.module).__name__})"
+
+
+class Host(Protocol):
+    """What a call needs of the tracer that makes it."""
+
+    notes: Notes
+    weights: Mapping[str, Tensor] | None
+    quiet: bool
+
+    @property
+    def frame(self) -> Frame:
+        """The module whose forward runs."""
+
+    def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
+        """Label the result of a whole module that ran unseen."""
 
 
 class Call:
     """An operation, its arguments and its result `out`; `emit` says which planes the result has."""
 
-    def __init__(self, tracer: Tracer, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tracer: Host, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
         self.tracer = tracer
         self.notes = tracer.notes
         self.func = func
@@ -40,7 +67,7 @@ class Call:
     @property
     def place(self) -> str:
         """Operation and module, for reasons."""
-        return f"{self.name} in {self.tracer.place()}"
+        return f"{self.name} in {self.tracer.frame.text}"
 
     @property
     def sized(self) -> bool:
@@ -59,9 +86,18 @@ class Call:
         """Let `node` be what is known about a tensor that the rule itself made."""
         attach(tensor, node)
 
-    def tracer_node(self, tensor: Tensor) -> Node:
-        """What is known about an output."""
-        return node_of(tensor)
+    @property
+    def made(self) -> Made:
+        """Shape and planes of each result."""
+        return tuple((tuple(t.shape), node_of(t).planes) for t in self.outputs())
+
+    @property
+    def record(self) -> Record:
+        """The operation as data."""
+        frame = self.tracer.frame
+        read = tuple(plane for node in self.nodes for plane in node.planes)
+        kind = (type(frame.module), frame.count, self.func)
+        return Record(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
 
     def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
         """The planes of an input, with the values that still hold."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import ThinningError
-from .recipe import TensorChange
+from .recipe_data import TensorChange
 from .resize import replace_data
 
 

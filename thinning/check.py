@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +60,7 @@ def relative_difference(before: Sequence[Sequence[Tensor]], after: Sequence[Sequ
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """max |a - b| / max |a| of two tensors."""
+    """The ratio max |a - b| / max |a| of two tensors."""
     if a.shape != b.shape or a.numel() == 0:
         return 0.0 if a.shape == b.shape else float("inf")
     a, b = (t.to(torch.complex128) if t.is_complex() else t.double() for t in (a, b))
@@ -67,4 +68,4 @@ def difference(a: Tensor, b: Tensor) -> float:
     gap = torch.where(same, torch.zeros_like(a), a - b).abs().max()
     scale = torch.where(a.isfinite(), a, torch.zeros_like(a)).abs().max()
     result = float(gap / scale) if float(scale) > 0 else float(gap)
-    return result if result == result else float("inf")
+    return float("inf") if math.isnan(result) else result

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .errors import ThinningError
-from .graph import ChannelGraph, Layer, Scale, Slices, Use
+from .graph_data import GraphData, Layer, Scale, Slices, Use
 
 
 def coverage_of(
-    graph: ChannelGraph, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False
+    graph: GraphData, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False
 ) -> Slices:
     """See `ChannelGraph.coverage`."""
     chosen = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices, dtype=torch.int64)
@@ -36,7 +36,7 @@ def coverage_of(
     return slices
 
 
-def _own(graph: ChannelGraph, name: str, dim: int) -> set[tuple[str, int]]:
+def _own(graph: GraphData, name: str, dim: int) -> set[tuple[str, int]]:
     own = {(name, dim)}
     for layer in graph.layers:
         if layer.weight == name and layer.out_dim == dim:
@@ -46,7 +46,7 @@ def _own(graph: ChannelGraph, name: str, dim: int) -> set[tuple[str, int]]:
     return own
 
 
-def _roots(graph: ChannelGraph) -> Tensor:
+def _roots(graph: GraphData) -> Tensor:
     """How many different weights produce each label (depthwise filters pass it on, so they do not count)."""
     count = torch.zeros(graph.count + 1, dtype=torch.int64)
     producers = {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}
@@ -56,7 +56,7 @@ def _roots(graph: ChannelGraph) -> Tensor:
     return count
 
 
-def scales_of(graph: ChannelGraph, channels: Iterable[int] | Tensor) -> list[Scale]:
+def scales_of(graph: GraphData, channels: Iterable[int] | Tensor) -> list[Scale]:
     """See `ChannelGraph.scales`."""
     wanted = torch.zeros(graph.count + 1, dtype=torch.bool)
     wanted[torch.as_tensor(list(channels) if not isinstance(channels, Tensor) else channels)] = True

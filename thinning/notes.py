@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .graph import Role
+from .graph_data import Role
 from .plane import Plane
-
-if TYPE_CHECKING:
-    from .call import Call
 
 
 @dataclass
@@ -56,6 +53,10 @@ class Split:
     along: int | None = None
 
 
+Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
+"""Shape and planes of each result of an operation."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One operation on labelled tensors, for the comparison with a second run.
@@ -68,7 +69,7 @@ class Record:
     module: str
     kind: tuple[Any, ...]
     read: tuple[Plane, ...]
-    made: tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
+    made: Made
     arguments: Any
 
 
@@ -155,11 +156,6 @@ class Notes:
         """An axis of channels was viewed as several axes."""
         self.splits.append(Split(ids, len(self.records)))
 
-    def record(self, call: Call) -> None:
+    def record(self, record: Record) -> None:
         """Remember an operation for the comparison with a second run."""
-        read = tuple(plane for node in call.nodes for plane in node.planes)
-        made = tuple((tuple(t.shape), call.tracer_node(t).planes) for t in call.outputs())
-        frame = call.tracer.frame
-        kind = (type(frame.module), frame.count, call.func)
-        arguments = call.args if call.sized else None
-        self.records.append(Record(call.func, call.place, frame.name, kind, read, made, arguments))
+        self.records.append(record)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .classes import class_of_label
 from .dead import Dead, fold_amounts, folds_of
-from .recipe import AttributeChange, Folding, Kept, Recipe, TensorChange, tensor_change
+from .recipe import Recipe
+from .recipe_data import AttributeChange, Folding, Kept, TensorChange, tensor_change
 from .trace import Traced
 
 

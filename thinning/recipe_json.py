@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .errors import ThinningError
-from .recipe import FORMAT, VERSION, AttributeChange, Folding, Kept, Recipe, TensorChange
+from .recipe_data import FORMAT, VERSION, AttributeChange, Folding, Kept, RecipeData, TensorChange
 
 
-def encode(recipe: Recipe) -> str:
+def encode(recipe: RecipeData) -> str:
     """See `Recipe.to_json`."""
     data = {
         "format": FORMAT,
@@ -83,13 +83,13 @@ class _Reader:
         return tuple(item.integer() for item in self.items())
 
     def pair(self) -> tuple[int, int]:
-        first, second = (self.items() + [self, self])[:2]
+        first, second = ([*self.items(), self, self])[:2]
         if len(self.items()) != 2:
             raise self.fail("two integers")
         return first.integer(), second.integer()
 
 
-def decode(text: str) -> Recipe:
+def decode(text: str) -> dict[str, Any]:
     """See `Recipe.from_json`."""
     try:
         top = _Reader(json.loads(text), "$")
@@ -97,19 +97,19 @@ def decode(text: str) -> Recipe:
         raise ThinningError(f"recipe: not JSON: {error}") from error
     if top["format"].text() != FORMAT or top["version"].integer() != VERSION:
         raise ThinningError(f"recipe: this reads format {FORMAT!r} version {VERSION}; the text says otherwise")
-    return Recipe(
-        model=top["model"].text(),
-        tensors=_distinct([_tensor(item) for item in top["tensors"].items()]),
-        attributes=tuple(_attribute(item) for item in top["attributes"].items()),
-        folds=tuple(_fold(item) for item in top["folds"].items()),
-        frozen=_kept(top["frozen"]),
-        refused=_kept(top["refused"]),
-        notes=tuple(item.text() for item in top["notes"].items()),
-        max_relative_difference=top["max_relative_difference"].number(),
-        parameters=top["parameters"].pair(),
-        macs=top["macs"].pair(),
-        inputs=top["inputs"].value,
-    )
+    return {
+        "model": top["model"].text(),
+        "tensors": _distinct([_tensor(item) for item in top["tensors"].items()]),
+        "attributes": tuple(_attribute(item) for item in top["attributes"].items()),
+        "folds": tuple(_fold(item) for item in top["folds"].items()),
+        "frozen": _kept(top["frozen"]),
+        "refused": _kept(top["refused"]),
+        "notes": tuple(item.text() for item in top["notes"].items()),
+        "max_relative_difference": top["max_relative_difference"].number(),
+        "parameters": top["parameters"].pair(),
+        "macs": top["macs"].pair(),
+        "inputs": top["inputs"].value,
+    }
 
 
 def _distinct(changes: list[TensorChange]) -> tuple[TensorChange, ...]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from .call import Call
-
-Rule = Callable[["Call"], None]
+Rule = Callable[[Any], None]  # the argument is a `call.Call`
 R = TypeVar("R", bound=Callable[..., None])
 
 RULES: dict[Any, Rule] = {}

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from .build import Numbering, numbering
 from .classes import class_of_label, members
+from .copying import named_tensors
 from .notes import AttributeNote, Notes, Record, Split
+from .plane import Plane
 from .replay import DeviationError, Replay, ReplayNotes
 from .resize import fit_sizes, replace_data
-from .copying import named_tensors
-from .plane import Plane
 from .tracer import Tracer
 
 Flow = Callable[[Tracer, nn.Module], None]
@@ -120,7 +120,7 @@ class Repairs:
         splits = [split for split in self.notes.splits if split.step in steps]
         for split in splits[:1] if splits and splits[0].step == step else []:
             for axis in reversed([dim for dim, size in enumerate(split.ids.shape) if size > 1]):
-                yield ("split", step, axis), lambda axis=axis: self._follow(splits, axis, step)  # type: ignore[misc]
+                yield ("split", step, axis), lambda axis=axis: self._follow(splits, axis, step)
 
     def _follow(self, splits: list[Split], axis: int, step: int) -> None:
         before = [split.along for split in splits]
@@ -141,7 +141,7 @@ class Repairs:
             choices = [found] + ([[note] for note in found] if len(found) > 1 else [])
             for chosen in choices if found else []:
                 key = (step, level, tuple((note.name, note.index) for note in chosen))
-                yield key, lambda chosen=chosen, level=level: self._adopt(chosen, level, step, numbers, dead)  # type: ignore[misc]
+                yield key, lambda chosen=chosen, level=level: self._adopt(chosen, level, step, numbers, dead)
 
     def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeNote]:
         """What could count a size that changes at `step`, in the module `level` above the one that runs."""

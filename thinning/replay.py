@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .notes import Notes, Record
+from .notes import Made, Notes, Record
 from .plane import Plane
-
-if TYPE_CHECKING:
-    from .call import Call
 
 
 class DeviationError(Exception):
@@ -33,15 +30,14 @@ class Replay:
         self.dead = dead
         self.step = 0
 
-    def begin(self, call: Call) -> None:
+    def begin(self, func: Any) -> None:
         """Before an operation: it must be the one that the first run carried out here."""
-        if self.step >= len(self.records) or self.records[self.step].func is not call.func:
+        if self.step >= len(self.records) or self.records[self.step].func is not func:
             raise DeviationError(min(self.step, len(self.records) - 1), "the model's code takes another path")
 
-    def end(self, call: Call) -> None:
+    def end(self, made: Made) -> None:
         """After an operation: shapes and channels must be what is left of the first run's."""
         record = self.records[self.step]
-        made = [(tuple(t.shape), call.tracer_node(t).planes) for t in call.outputs()]
         if len(made) != len(record.made):
             raise DeviationError(self.step, "another number of parts")
         for part, ((shape, planes), (old, before)) in enumerate(zip(made, record.made, strict=True)):
@@ -102,5 +98,5 @@ class ReplayNotes(Notes):
     def split(self, ids: Tensor) -> None:
         """Nothing to learn."""
 
-    def record(self, call: Call) -> None:
+    def record(self, record: Record) -> None:
         """Nothing to learn."""

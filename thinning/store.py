@@ -151,7 +151,7 @@ def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
             raise ThinningError(f"the files are of another model: {error}") from error
         if not isinstance(old, (int, tuple, list)):
             raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
-        setattr(module, name, type(old)(value) if isinstance(value, list) else value)
+        setattr(module, name, tuple(value) if isinstance(old, tuple) else value)
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .graph import ChannelClass, ChannelGraph
-from .recipe import Kept, Recipe
+from .recipe_data import Kept, RecipeData
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -16,7 +16,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: RecipeData) -> str:
     """What a recipe removes, what stays and why."""
     parts = [f"Recipe for {recipe.model}: " + _headline(recipe)]
     rows = [(c.name, _shape(c.shape), _shape(c.new_shape)) for c in recipe.tensors]
@@ -29,7 +29,7 @@ def recipe_text(recipe: Recipe) -> str:
     return "\n".join(parts)
 
 
-def _headline(recipe: Recipe) -> str:
+def _headline(recipe: RecipeData) -> str:
     if recipe.removes_nothing:
         return "no channel is dead, nothing is removed"
     (p0, p1), (m0, m1) = recipe.parameters, recipe.macs

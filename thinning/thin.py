@@ -52,8 +52,13 @@ def thin(  # noqa: PLR0913
         size, macs = _size(model), count_macs(model, example_inputs)
         failure = trial.attempt(recipe)
         if failure is None:
-            measured = {"parameters": (size, _size(model)), "macs": (macs, count_macs(model, example_inputs))}
-            return replace(recipe, inputs=describe(example_inputs), max_relative_difference=trial.gap, **measured)
+            return replace(
+                recipe,
+                inputs=describe(example_inputs),
+                max_relative_difference=trial.gap,
+                parameters=(size, _size(model)),
+                macs=(macs, count_macs(model, example_inputs)),
+            )
         deviation = found.rehearse(gone)
         if deviation is None:
             raise failure

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from .build import Numbering, graph_of, numbering
+from .call import Frame
 from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .graph import ChannelGraph
@@ -20,7 +21,7 @@ from .node import node_of
 from .notes import Notes
 from .rehearse import Repairs, Stage, settle_sizes
 from .replay import DeviationError
-from .tracer import Frame, Tracer
+from .tracer import Tracer
 
 
 @dataclass

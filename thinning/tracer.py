@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,27 +10,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from .call import Call
+from .call import Call, Frame
 from .node import Cell, Node, attach, node_of
 from .notes import Notes
 from .plane import Plane
 from .registry import Rule, rule_of
 from .replay import Replay
 from .rules import elementwise, fallback, recurrent
-
-
-@dataclass
-class Frame:
-    """A module whose forward runs, and how many operations on channels it has carried out itself."""
-
-    name: str
-    module: nn.Module | None
-    count: int = 0
-
-    @property
-    def text(self) -> str:
-        """The dotted name and the class."""
-        return f"{self.name or 'the model'} ({type(self.module).__name__})"
 
 
 class Tracer(TorchDispatchMode):
@@ -76,10 +61,6 @@ class Tracer(TorchDispatchMode):
         """The module whose forward runs."""
         return self.stack[-1] if self.stack else Frame("", None)
 
-    def place(self) -> str:
-        """Where the model is: the dotted name and the class of the module whose forward runs."""
-        return self.frame.text
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out and let its rule label the result."""
         kwargs = kwargs or {}
@@ -91,8 +72,8 @@ class Tracer(TorchDispatchMode):
             tensors = _tensors(args, kwargs)
         call = Call(self, func, args, kwargs, tensors)
         if self.replay is not None and any(node.planes for node in call.nodes):
-            self.replay.begin(call)
-        call.out = func(*args, **kwargs)
+            self.replay.begin(call.func)
+        call.out = carry_out(func, args, kwargs)
         self._label(call)
         return call.out
 
@@ -126,17 +107,29 @@ class Tracer(TorchDispatchMode):
     def _remember(self, call: Call) -> None:
         self.frame.count += 1
         if self.replay is not None:
-            self.replay.end(call)
+            self.replay.end(call.made)
         else:
-            self.notes.record(call)
+            self.notes.record(call.record)
 
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
         self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
         if self.replay is not None:
-            self.replay.begin(call)
+            self.replay.begin(call.func)
         rule()
         self._remember(call)
+
+
+def carry_out(func: Any, args: Any, kwargs: Any) -> Any:
+    """Carry an operation out; BatchNorm's shapes on the meta device are known without torch's slow Python version."""
+    if func is not torch.ops.aten.native_batch_norm.default or args[0].device.type != "meta":
+        return func(*args, **kwargs)
+    x, channels = args[0], args[0].shape[1]
+    for vector in args[1:5]:
+        if vector is not None and vector.numel() != channels:
+            raise RuntimeError(f"a vector of {vector.numel()} elements for {channels} channels")
+    saved = channels if args[5] else 0
+    return torch.empty_like(x), x.new_empty(saved), x.new_empty(saved)
 
 
 def _rule(operation: Any) -> Rule:

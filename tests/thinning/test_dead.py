@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+
 from potstill.thinning import ThinningError, thin
 from potstill.thinning.rules import elementwise
-from torch import nn
 
 X = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(5))
 

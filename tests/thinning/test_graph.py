@@ -6,12 +6,13 @@ import copy
 
 import pytest
 import torch
-from potstill.thinning import ThinningError, channels_text, count_macs, rule, thin, trace
-from potstill.thinning.registry import RULES
-from potstill.thinning.union import components
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from potstill.thinning import ThinningError, channels_text, count_macs, rule, thin, trace
+from potstill.thinning.registry import RULES
+from potstill.thinning.union import components
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 

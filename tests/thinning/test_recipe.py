@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from potstill.thinning import Recipe, ThinningError, load, resize_to, save, thin
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from potstill.thinning import Recipe, ThinningError, load, resize_to, save, thin
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 

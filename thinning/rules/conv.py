@@ -9,7 +9,7 @@ from ..call import Call
 from ..notes import LayerNote, Read
 from ..plane import Plane, numel
 from ..registry import rule
-from .layer import chain, follow_bias, leaf_along, output_value
+from .layer import bias_value, chain, follow_bias, leaf_along, output_value
 
 aten = torch.ops.aten
 FIXED = "reads an input of fixed size"
@@ -157,7 +157,7 @@ def _value(
     real = call.weight(weight)
     transposed, padded = kind
     if real is None:
-        return None
+        return _derived(call, weight, 1 if transposed else 0, bias) if groups == 1 or not transposed else None
     known = None if inputs is None else inputs.value
     if not transposed:
         return output_value(call, real, known, groups, bias, padded)
@@ -166,6 +166,16 @@ def _value(
     if real.shape[1] == 1:
         return output_value(call, real, known, groups, bias, padded)
     return None
+
+
+def _derived(call: Call, weight: Tensor, dim: int, bias: Tensor | None) -> Tensor | None:
+    """For a weight computed from parameters: filters that are known to be 0."""
+    plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)
+    if plane is None or plane.value is None:
+        return None
+    known = bias_value(call, bias)
+    value = torch.where(plane.value.reshape(-1) == 0, 0.0, torch.nan)
+    return None if known is None else value + known
 
 
 def _read(call: Call, inputs: Plane | None, note: LayerNote | None, padded: bool) -> None:

@@ -72,9 +72,10 @@ def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[in
 
 def _common(group: Sequence[Plane]) -> Tensor | None:
     """The value that all parts agree on."""
-    if any(plane.value is None for plane in group):
+    values = [plane.value for plane in group if plane.value is not None]
+    if len(values) < len(group):
         return None
-    first = group[0].value
-    for plane in group[1:]:
-        first = torch.where(first == plane.value, first, torch.nan)  # type: ignore[arg-type]
+    first = values[0]
+    for value in values[1:]:
+        first = torch.where(first == value, first, torch.nan)
     return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,18 +33,23 @@ def _argument(call: Call, name: str, default: Any = None) -> Any:
 def _normalize(call: Call, x: Node, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]) -> None:
     """Unite the vectors (weight, bias, statistics), laid along `dims` of the input, with the channels there."""
     present = [vector for vector in vectors if vector is not None]
-    nodes, shapes = [x], [tuple(shape)]
+    nodes: list[Node] = [x]
+    shapes: list[tuple[int, ...]] = [tuple(shape)]
     for vector in present:
         layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
-        planes = tuple(plane.map(lambda t, ls=layout: t.reshape(_like(t, ls))) for plane in call.planes(vector))
-        nodes.append(Node(planes, call.node(vector).cell, call.node(vector).cell.version))
+        laid = tuple(plane.map(partial(_lay, layout=layout)) for plane in call.planes(vector))
+        nodes.append(Node(laid, call.node(vector).cell, call.node(vector).cell.version))
         shapes.append(tuple(layout))
-    planes = []
+    planes: list[Plane] = []
     for group in combine(call, nodes, shapes, shape):
         _roles(call, group, vectors)
         planes.append(merge(group, _value(call, group, vectors, bool(set(group[0].dims) & set(dims)))))
     for out in call.outputs()[:1]:
         call.emit(planes, out)
+
+
+def _lay(tensor: Tensor, layout: Sequence[int]) -> Tensor:
+    return tensor.reshape(_like(tensor, layout))
 
 
 def _like(ids: Tensor, layout: Sequence[int]) -> list[int]:

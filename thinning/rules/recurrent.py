@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..call import Call
+from ..call import Call, Host
 from ..node import Node, attach, node_of
 from ..notes import Read
 from ..plane import Plane
 from .layer import leaf_along
-
-if TYPE_CHECKING:
-    from ..tracer import Tracer
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
 CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
 
 
-def intercept(tracer: Tracer, model: nn.Module) -> None:
+def intercept(tracer: Host, model: nn.Module) -> None:
     """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             object.__setattr__(module, "forward", partial(_forward, tracer, module, module.forward))
 
 
-def _forward(tracer: Tracer, module: nn.RNNBase, run: Callable[..., Any], x: Any, hx: Any = None) -> Any:
+def _forward(tracer: Host, module: nn.RNNBase, run: Callable[..., Any], x: Any, hx: Any = None) -> Any:
     tracer.quiet = True
     try:
         out, finals = run(x, hx)
