@@ -77,6 +77,8 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
         ModelError: there is no such network here.
     """
     fields = Field(found)
+    if "format" in found:
+        raise CheckpointError("one of our own checkpoints: read it with --resume-from")
     if found.get("quantizer_metadata"):
         raise CheckpointError("a quantized network, which there is no equal of here")
     arch = fields["arch"].text() if "arch" in found else arch

@@ -81,6 +81,7 @@ def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None)
         augmentation=options.augmentation,
         normalise=options.normalise,
         indices=validation_images(checkpoint) if checkpoint and options.resume_from else None,
+        num_classes=checkpoint["num_classes"] if checkpoint else None,
         limit_train=options.limit_train,
         limit_validation=options.limit_validation,
         limit_test=options.limit_test,
@@ -119,7 +120,7 @@ def prepare(options: argparse.Namespace) -> Session:
     data = load_data(options, checkpoint)
     shape = data.input_shape
     if checkpoint is not None:
-        check_fit(checkpoint, len(data.classes), shape, data.name)
+        check_fit(checkpoint, data)
     model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
     for note in data.notes:
         logger.info("%s: %s", data.name, note)

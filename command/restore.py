@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from potstill.compression.fields import CheckpointError, Field, reading
+from potstill.models.datasets import DataBundle
 from potstill.thinning import Recipe, resize_to
 
 from . import watching
@@ -87,17 +88,17 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     model.train(mode)
 
 
-def check_fit(checkpoint: Mapping[str, Any], classes: int, input_shape: tuple[int, int, int], data: str) -> None:
-    """Check that a network was made for data of this kind.
+def check_fit(checkpoint: Mapping[str, Any], data: DataBundle) -> None:
+    """Check that a network was made for images of this shape.
 
     Raises:
-        UsageError: it has other classes or inputs.
+        UsageError: it takes others.
     """
-    theirs, shape = checkpoint["num_classes"], tuple(checkpoint["input_shape"])
-    if theirs != classes:
-        raise UsageError(f"the checkpoint's network tells {theirs} classes apart, but {data} has {classes}")
-    if shape != tuple(input_shape):
-        raise UsageError(f"the checkpoint's network takes images of {list(shape)}, {data} has {list(input_shape)}")
+    theirs = tuple(checkpoint["input_shape"])
+    if theirs != tuple(data.input_shape):
+        raise UsageError(
+            f"the checkpoint's network takes images of {list(theirs)}, {data.name} has {list(data.input_shape)}"
+        )
 
 
 def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
@@ -147,9 +148,9 @@ def _meter(field: Field) -> dict[str, Any]:
 
 
 def _score(field: Field) -> Score:
-    names = [f.name for f in fields(Score)]
-    field.only(names)
-    return Score(**{n: field[n].integer() if n in ("epoch", "nonzero") else field[n].number() for n in names})
+    field.only([f.name for f in fields(Score)])
+    top1, top5, sparsity = (field[name].number() for name in ("top1", "top5", "sparsity"))
+    return Score(field["epoch"].integer(), top1, top5, sparsity, field["nonzero"].integer())
 
 
 def _restore_optimizer(session: Session, state: Field) -> None:
