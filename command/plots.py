@@ -165,7 +165,7 @@ def _figure(count: int, width: float = 9, height: float | None = None) -> Any:
 
 
 def _grey(axis: Any) -> None:
-    axis.tick_params(colors=GREY)
+    axis.tick_params(which="both", colors=GREY)
     for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
         text.set_color(GREY)
     for spine in axis.spines.values():

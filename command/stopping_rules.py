@@ -115,7 +115,8 @@ class SuccessiveIncreases(StoppingRule):
         if any(later <= earlier for earlier, later in pairwise(ends)):
             return None
         errors = ", ".join(f"{error:.4g}" for error in ends)
-        return f"UP: the validation loss rose over {self.increases} strips of {self.strip} epochs: {errors}"
+        strips = "1 strip" if self.increases == 1 else f"{self.increases} successive strips"
+        return f"UP: the validation loss rose over {strips} of {self.strip} epochs: {errors}"
 
 
 def parse_rule(text: str) -> StoppingRule:
