@@ -111,7 +111,7 @@ def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:
     missing = [name for i, name in own.items() if i not in set(held) and model.get_parameter(name).requires_grad]
     if strangers and missing:
         raise ThinningError(
-            f"the optimizer holds {len(strangers)} tensors that are not the model's, and not '{missing[0]}': it was made"
+            f"the optimizer holds {len(strangers)} tensors that are not the model's, not '{missing[0]}': it was made"
             " for another copy of the model, and what is thinned would stop learning"
         )
     return held

@@ -42,7 +42,9 @@ def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor
     marks = torch.full((count + 1,), -1)
     if marked:
         ids = torch.cat([ids for ids, _ in marked])
-        reasons = torch.repeat_interleave(torch.tensor([r for _, r in marked]), torch.tensor([len(i) for i, _ in marked]))
+        reasons = torch.repeat_interleave(
+            torch.tensor([r for _, r in marked]), torch.tensor([len(i) for i, _ in marked])
+        )
         first = torch.full((count + 1,), torch.iinfo(torch.int64).max)
         first.scatter_reduce_(0, root[ids], reasons, "amin")
         marks = torch.where(first < torch.iinfo(torch.int64).max, first, marks)
@@ -69,7 +71,9 @@ def _settle(split: Split, root: Tensor, frozen: Tensor) -> list[tuple[Tensor, Te
     return [(ids.reshape(-1), first.expand(ids.shape).reshape(-1))]
 
 
-def graph_of(notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]) -> ChannelGraph:
+def graph_of(
+    notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]
+) -> ChannelGraph:
     """The public view of a trace."""
     free = numbers.frozen < 0
     uses = []

@@ -20,7 +20,9 @@ def coverage_of(
     if use is None:
         return {name: [(dim, chosen)]}
     if len(chosen) and not -len(use.labels) <= int(chosen.min()) <= int(chosen.max()) < len(use.labels):
-        raise ThinningError(f"'{name}' has {len(use.labels)} channels in dimension {dim}; got indices {chosen.tolist()}")
+        raise ThinningError(
+            f"'{name}' has {len(use.labels)} channels in dimension {dim}; got indices {chosen.tolist()}"
+        )
     labels = torch.zeros(graph.count + 1, dtype=torch.bool)
     labels[use.labels[chosen]] = True
     labels[0] = False

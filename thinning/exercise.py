@@ -21,10 +21,13 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
     draw = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if not bool(parameter.any()):
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.05)
+            parameter.copy_(torch.randn(parameter.shape, generator=draw).to(parameter) * 0.05)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)) and module.weight is not None:
+        if (
+            isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
+            and module.weight is not None
+        ):
             module.weight.copy_(torch.rand(module.weight.shape, generator=draw) + 0.5)
             if module.bias is not None:
                 module.bias.copy_(torch.randn(module.bias.shape, generator=draw) * 0.2)
@@ -38,8 +41,8 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
         norm.momentum = momentum
         mean, var = norm.running_mean, norm.running_var
         if mean is not None and var is not None:
-            mean += torch.randn(mean.shape, generator=draw) * 0.05 * var.sqrt()
-            var *= torch.rand(var.shape, generator=draw) * 0.4 + 0.8
+            mean += torch.randn(mean.shape, generator=draw).to(mean) * 0.05 * var.sqrt()
+            var *= torch.rand(var.shape, generator=draw).to(var) * 0.4 + 0.8
     return model.eval()
 
 
@@ -58,5 +61,6 @@ def zero_channels(model: nn.Module, graph: ChannelGraph, fraction: float = 0.3, 
     parameters = dict(model.named_parameters())
     for use in graph.uses:
         if use.role in ("out", "scale", "shift") and use.name in parameters:
-            parameters[use.name].index_fill_(use.dim, dead[use.channels].nonzero().flatten(), 0)
+            parameter = parameters[use.name]
+            parameter.index_fill_(use.dim, dead[use.channels].nonzero().flatten().to(parameter.device), 0)
     return int(dead.sum())

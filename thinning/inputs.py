@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 
 def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments: a tensor is the only argument, a tuple or list the arguments, a dict keywords."""
+    """Positional and keyword arguments: a tensor alone, a tuple or list of arguments, or a dict of keywords."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, (tuple, list)):

@@ -1,6 +1,6 @@
-"""The text of the loader that is stored beside a thinned model; it needs torch and safetensors only."""
+"""The text of the loader that is stored beside a thinned model."""
 
-LOADER = '''"""Makes a dense model the thinned one stored beside this file: `load(model)`. Needs torch and safetensors."""
+LOADER = '''"""`load(model)` makes a dense model the thinned one stored here; needs torch and safetensors."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,9 @@ def check(model, spec, probe):
     kwargs = {k: probe[item["tensor"]] if "tensor" in item else item["value"] for k, item in spec["kwargs"].items()}
     with torch.no_grad():
         out = model(*args, **kwargs)
-    out = out[0] if isinstance(out, (tuple, list)) else next(iter(out.values())) if hasattr(out, "values") and not isinstance(out, torch.Tensor) else out
+    if isinstance(out, dict):
+        out = list(out.values())
+    out = out[0] if isinstance(out, (tuple, list)) else out
     if isinstance(out, torch.Tensor):
         gap = (out - probe["output.0"]).abs().max() / probe["output.0"].abs().max().clamp_min(1e-30)
         if not gap <= 1e-4:

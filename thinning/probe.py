@@ -15,7 +15,7 @@ Spec = dict[str, Any]
 
 
 def describe(example_inputs: Any) -> Spec | None:
-    """Shapes, types and, for integers, the range of the inputs; None for inputs that are not plain tensors and numbers."""
+    """Shapes, types and, for integers, the range of the inputs; None unless they are plain tensors and numbers."""
     args, kwargs = arguments(example_inputs)
     try:
         return {"args": [_one(value) for value in args], "kwargs": {key: _one(value) for key, value in kwargs.items()}}

@@ -158,7 +158,9 @@ def _size(item: _Reader) -> int | tuple[int, ...]:
 
 
 def _fold(item: _Reader) -> Folding:
-    return Folding(item["name"].text(), torch.tensor([x.number() for x in item["amounts"].items()], dtype=torch.float64))
+    return Folding(
+        item["name"].text(), torch.tensor([x.number() for x in item["amounts"].items()], dtype=torch.float64)
+    )
 
 
 def _kept(item: _Reader) -> tuple[Kept, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ class Repairs:
         splits = [split for split in self.notes.splits if split.step in steps]
         for split in splits[:1] if splits and splits[0].step == step else []:
             for axis in reversed([dim for dim, size in enumerate(split.ids.shape) if size > 1]):
-                yield ("split", step, axis), lambda axis=axis: self._follow(splits, axis, step)
+                yield ("split", step, axis), partial(self._follow, splits, axis, step)
 
     def _follow(self, splits: list[Split], axis: int, step: int) -> None:
         before = [split.along for split in splits]
@@ -141,7 +142,7 @@ class Repairs:
             choices = [found] + ([[note] for note in found] if len(found) > 1 else [])
             for chosen in choices if found else []:
                 key = (step, level, tuple((note.name, note.index) for note in chosen))
-                yield key, lambda chosen=chosen, level=level: self._adopt(chosen, level, step, numbers, dead)
+                yield key, partial(self._adopt, chosen, level, step, numbers, dead)
 
     def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeNote]:
         """What could count a size that changes at `step`, in the module `level` above the one that runs."""

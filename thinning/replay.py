@@ -70,7 +70,9 @@ class Replay:
             expected = expected.index_select(dim, self.left(plane.ids, dim).nonzero().flatten())
         if any(size not in (1, other) for size, other in zip(twin.ids.shape, expected.shape, strict=True)):
             return False
-        return bool(((self.labels[twin.ids] == expected) | (twin.ids == 0)).all()) and not bool(self.dead[expected].any())
+        return bool(((self.labels[twin.ids] == expected) | (twin.ids == 0)).all()) and not bool(
+            self.dead[expected].any()
+        )
 
 
 class ReplayNotes(Notes):

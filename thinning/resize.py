@@ -97,7 +97,7 @@ def sizes_of(module: nn.Module) -> Sizes:
 
 
 def fit_sizes(model: nn.Module) -> list[tuple[str, str, Any, Any]]:
-    """Set the sizes of all modules by their parameters' shapes; returns (module, attribute, old, new) of each change."""
+    """Set the sizes of all modules by their parameters' shapes; returns each (module, attribute, old, new)."""
     changes = []
     for name, module in model.named_modules():
         for attribute, new in sizes_of(module).items():

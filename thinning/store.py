@@ -1,4 +1,4 @@
-"""Thinned models on disk: weights as safetensors, sizes and recipe as JSON, a probe, and a loader that needs no Potstill."""
+"""Thinned models on disk: weights as safetensors, sizes and recipe as JSON, a probe, a loader of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
 
     `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
     `<stem>.probe.safetensors` (an input and what the model makes of it) and `<stem>.py`, a loader for machines without
-    Potstill. The probe's input is random, of the shapes that the model was thinned with, unless `example_inputs` is given.
+    Potstill. The probe's input is random, of the shapes that the model was thinned with, unless `example_inputs` is
+    given.
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,9 @@ def _on(inputs: Any, device: torch.device) -> Any:
 def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
     """[module, attribute, value] of every size that differs from the dense model's."""
     touched = {change.name.rpartition(".")[0] for change in recipe.tensors}
-    entries = {(name, key): value for name, m in model.named_modules() if name in touched for key, value in sizes_of(m).items()}
+    entries = {
+        (name, key): value for name, m in model.named_modules() if name in touched for key, value in sizes_of(m).items()
+    }
     for change in recipe.attributes:
         entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
     return [[module, name, value] for (module, name), value in entries.items()]
@@ -110,7 +113,9 @@ def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
 def _tied(model: nn.Module) -> set[str]:
     from .trace import aliases_of
 
-    return set(aliases_of(model)) | {name for name, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    return set(aliases_of(model)) | {
+        name for name, value in model.state_dict().items() if not isinstance(value, Tensor)
+    }
 
 
 def _read(path: Path) -> dict[str, Tensor]:

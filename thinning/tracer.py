@@ -68,7 +68,9 @@ class Tracer(TorchDispatchMode):
             return func(*args, **kwargs)
         tensors = _tensors(args, kwargs)
         if any(t.device.type == "meta" for t in tensors):
-            args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs)) if self._mixed(tensors) else (args, kwargs)
+            args, kwargs = (
+                tree_map_only(Tensor, self._to_meta, (args, kwargs)) if self._mixed(tensors) else (args, kwargs)
+            )
             tensors = _tensors(args, kwargs)
         call = Call(self, func, args, kwargs, tensors)
         if self.replay is not None and any(node.planes for node in call.nodes):

@@ -1,4 +1,4 @@
-"""Which rows of a weight do nothing, and what a layer makes of constants. All on real weights, touching little of them."""
+"""Which rows of a weight do nothing, and what a layer makes of constants; on real weights, touching little of them."""
 
 from __future__ import annotations
 

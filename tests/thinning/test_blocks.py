@@ -106,9 +106,9 @@ def res2net():
             o = self.conv1(x)
             sp = torch.split(o, self.width, 1)
             out = []
-            for i, c in enumerate(self.convs):
-                t = sp[i] if i == 0 else t + sp[i]
-                t = c(t)
+            t = torch.zeros_like(sp[0])
+            for part, c in zip(sp, self.convs, strict=False):
+                t = c(t + part)
                 out.append(t)
             out.append(sp[-1])
             return self.conv3(torch.cat(out, 1)) + x
@@ -335,48 +335,6 @@ def c2f():
             return self.cv2(torch.cat(y, 1))
 
     return (Head(nn.Sequential(cbr(3, 16), C2f(16, 24), C2s(24, 32)), 32), images())
-
-
-@model
-def ws():
-
-    class WS(nn.Conv2d):
-        def forward(self, x):
-            w = self.weight
-            mu = w.mean((1, 2, 3), keepdim=True)
-            sd = w.std((1, 2, 3), keepdim=True) + 1e-05
-            return F.conv2d(x, (w - mu) / sd, self.bias, self.stride, self.padding)
-
-    return (
-        Head(
-            nn.Sequential(
-                WS(3, 16, 3, padding=1),
-                nn.BatchNorm2d(16),
-                nn.ReLU(),
-                WS(16, 20, 3, padding=1),
-                nn.BatchNorm2d(20),
-                nn.ReLU(),
-                cbr(20, 12),
-            ),
-            12,
-        ),
-        images(),
-    )
-
-
-@model
-def repvgg():
-
-    class Rep(nn.Module):
-        def __init__(self, c):
-            super().__init__()
-            self.a = nn.Conv2d(c, c, 3, padding=1, bias=False)
-            self.b = nn.Conv2d(c, c, 1, bias=False)
-
-        def forward(self, x):
-            return F.relu(F.conv2d(x, self.a.weight + F.pad(self.b.weight, (1, 1, 1, 1)), padding=1))
-
-    return (Head(nn.Sequential(cbr(3, 16), Rep(16), cbr(16, 12)), 12), images())
 
 
 @model

@@ -38,7 +38,14 @@ def test_same_channels() -> None:
     ids = graph.channels_of("a.weight")
     assert ids.tolist() == sorted(set(ids.tolist()))
     assert 0 not in ids.tolist()
-    for name, dim in (("b.weight", 0), ("b.weight", 1), ("b.bias", 0), ("dw.weight", 0), ("bn_a.running_var", 0), ("c.weight", 1)):
+    for name, dim in (
+        ("b.weight", 0),
+        ("b.weight", 1),
+        ("b.bias", 0),
+        ("dw.weight", 0),
+        ("bn_a.running_var", 0),
+        ("c.weight", 1),
+    ):
         assert torch.equal(graph.channels_of(name, dim), ids)
     assert not set(graph.channels_of("c.weight").tolist()) & set(ids.tolist())
     assert graph.channels_of("a.weight", 1).tolist() == [0, 0, 0]
@@ -46,12 +53,21 @@ def test_same_channels() -> None:
     roles = {(use.name, use.dim): use.role for use in graph.uses}
     assert roles["a.weight", 0] == roles["c.bias", 0] == roles["dw.weight", 0] == "out"
     assert roles["b.weight", 1] == "in"
-    assert (roles["bn_a.weight", 0], roles["bn_a.bias", 0], roles["bn_a.running_mean", 0]) == ("scale", "shift", "vector")
+    assert (roles["bn_a.weight", 0], roles["bn_a.bias", 0], roles["bn_a.running_mean", 0]) == (
+        "scale",
+        "shift",
+        "vector",
+    )
 
 
 def test_classes() -> None:
     classes = trace(Residual(), X).classes()
-    assert sorted((c.size, c.status) for c in classes) == [(2, "frozen"), (3, "frozen"), (5, "removable"), (6, "removable")]
+    assert sorted((c.size, c.status) for c in classes) == [
+        (2, "frozen"),
+        (3, "frozen"),
+        (5, "removable"),
+        (6, "removable"),
+    ]
     reasons = {c.size: c.reason for c in classes if c.status == "frozen"}
     assert reasons[2] == "an output of the model"
     assert reasons[3] == "aten.convolution in a (Conv2d): reads an input of fixed size"
@@ -80,7 +96,10 @@ def test_gates_scale_each_producer_once() -> None:
     scaled = {(s.name, s.dim, s.index) for s in graph.scales([channel])}
     assert scaled == {(f"{bn}.{part}", 0, 2) for bn in ("bn_a", "bn_b", "bn_dw") for part in ("weight", "bias")}
     plain = int(graph.channels_of("c.weight")[1])
-    assert {(s.name, s.index, s.channel) for s in graph.scales([plain])} == {("c.weight", 1, plain), ("c.bias", 1, plain)}
+    assert {(s.name, s.index, s.channel) for s in graph.scales([plain])} == {
+        ("c.weight", 1, plain),
+        ("c.bias", 1, plain),
+    }
 
 
 def test_sizes_are_those_of_the_thinned_model() -> None:
@@ -98,7 +117,9 @@ def test_sizes_are_those_of_the_thinned_model() -> None:
             model.get_parameter(name).index_fill_(0, parts[0][1], 0)
     alive[graph.channels_of("c.weight")[[0, 3]]] = False
     recipe = thin(model, X)
-    assert int(graph.parameter_count(alive, names)) == recipe.parameters[1] == sum(p.numel() for p in model.parameters())
+    assert (
+        int(graph.parameter_count(alive, names)) == recipe.parameters[1] == sum(p.numel() for p in model.parameters())
+    )
     assert int(graph.macs(alive)) == recipe.macs[1]
     half = torch.full((graph.count + 1,), 0.5, requires_grad=True)
     graph.macs(half).backward()
@@ -140,7 +161,9 @@ def test_an_operation_without_a_rule_freezes_and_a_rule_from_outside_helps() -> 
 
     @rule(torch.ops.potstill_test.double_it)
     def follow(call) -> None:
-        call.emit(plane.but(value=None if plane.value is None else plane.value * 2) for plane in call.planes(call.args[0]))
+        call.emit(
+            plane.but(value=None if plane.value is None else plane.value * 2) for plane in call.planes(call.args[0])
+        )
 
     try:
         model = Net()

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 MODELS: dict[str, Callable[[], Any]] = {}
-NOTHING_TO_REMOVE = {"weightnorm"}
+NOTHING_TO_REMOVE: set[str] = set()
 SAID: dict[str, tuple[str, ...]] = {
     "hardview": ("aten.view in the model (Net): the thinned model fails",),
-    "weightnorm": ("the operation has no rule",),
     "buffer_out": ("written into a tensor of fixed size",),
 }
 
@@ -49,41 +48,6 @@ class Head(nn.Module):
 class Out:
     logits: torch.Tensor
     feat: torch.Tensor
-
-
-class Attn(nn.Module):
-    def __init__(self, c, h, fixed=False):
-        super().__init__()
-        self.num_heads = h
-        self.head_dim = c // h
-        self.scale = self.head_dim ** (-0.5)
-        self.qkv = nn.Linear(c, 3 * c)
-        self.proj = nn.Linear(c, c)
-        self.fixed = fixed
-
-    def forward(self, x):
-        B, N, C = x.shape
-        if self.fixed:
-            qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
-        else:
-            qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        a = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
-        y = (a @ v).transpose(1, 2).reshape(B, N, C if self.fixed else self.num_heads * self.head_dim)
-        return self.proj(y)
-
-
-class Blk(nn.Module):
-    def __init__(self, c, h, fixed=False):
-        super().__init__()
-        self.n1 = nn.LayerNorm(c)
-        self.a = Attn(c, h, fixed)
-        self.n2 = nn.LayerNorm(c)
-        self.m = nn.Sequential(nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
-
-    def forward(self, x):
-        x = x + self.a(self.n1(x))
-        return x + self.m(self.n2(x))
 
 
 @model
@@ -298,29 +262,6 @@ def act0():
 
 
 @model
-def nonlocal_():
-
-    class N(nn.Module):
-        def __init__(self, c):
-            super().__init__()
-            self.t = nn.Conv2d(c, 8, 1)
-            self.p = nn.Conv2d(c, 8, 1)
-            self.g = nn.Conv2d(c, 8, 1)
-            self.o = nn.Conv2d(8, c, 1)
-
-        def forward(self, x):
-            B, _C, H, W = x.shape
-            t = self.t(x).flatten(2).transpose(1, 2)
-            p = self.p(x).flatten(2)
-            a = (t @ p).softmax(-1)
-            g = self.g(x).flatten(2).transpose(1, 2)
-            y = (a @ g).transpose(1, 2).reshape(B, -1, H, W)
-            return x + self.o(y)
-
-    return (Head(nn.Sequential(cbr(3, 16), N(16), cbr(16, 12)), 12), images())
-
-
-@model
 def buffer_out():
 
     class Net(nn.Module):
@@ -352,43 +293,6 @@ def weightnorm():
         ),
         images(),
     )
-
-
-@model
-def coatt():
-
-    class M(nn.Module):
-        def __init__(self, i, o):
-            super().__init__()
-            h = i * 4
-            self.n = nn.BatchNorm2d(i)
-            self.a = cbr(i, h, 1)
-            self.d = cbr(h, h, 3, g=h)
-            self.se = nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Conv2d(h, 4, 1), nn.SiLU(), nn.Conv2d(4, h, 1), nn.Sigmoid()
-            )
-            self.b = nn.Conv2d(h, o, 1)
-            self.s = nn.Conv2d(i, o, 1)
-
-        def forward(self, x):
-            y = self.d(self.a(self.n(x)))
-            return self.s(x) + self.b(y * self.se(y))
-
-    class T(nn.Module):
-        def forward(self, x):
-            self.sh = x.shape
-            return x.flatten(2).transpose(1, 2)
-
-    class Bk(nn.Module):
-        def __init__(self, c):
-            super().__init__()
-            self.b = Blk(c, 4)
-
-        def forward(self, x):
-            B, C, H, W = x.shape
-            return self.b(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(B, C, H, W)
-
-    return (Head(nn.Sequential(cbr(3, 12), M(12, 16), Bk(16), cbr(16, 20)), 20), images())
 
 
 @pytest.mark.parametrize("name", MODELS)

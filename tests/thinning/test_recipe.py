@@ -18,7 +18,9 @@ X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 
 
 def net() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 2)
+    )
 
 
 def masked() -> nn.Sequential:
@@ -89,11 +91,17 @@ def test_rounding() -> None:
 BROKEN = {
     "format": (lambda d: d.update(format="other"), "this reads format 'potstill-recipe' version 1"),
     "missing": (lambda d: d.pop("tensors"), r"\$: 'tensors' is missing"),
-    "range": (lambda d: d["tensors"][0]["keep"].update({"0": [[0, 9]]}), r"tensors\[0\].keep.0\[0\]: expected an ascending range"),
+    "range": (
+        lambda d: d["tensors"][0]["keep"].update({"0": [[0, 9]]}),
+        r"tensors\[0\].keep.0\[0\]: expected an ascending range",
+    ),
     "dim": (lambda d: d["tensors"][0]["keep"].update({"7": [[0, 1]]}), "'7' is no dimension of shape"),
     "type": (lambda d: d["tensors"][0].update(shape=["8"]), r"shape\[0\]: expected an integer"),
     "twice": (lambda d: d["tensors"].append(d["tensors"][0]), "a name occurs twice"),
-    "dunder": (lambda d: d["attributes"].append({"module": "", "name": "__class__", "index": None, "old": 1, "new": 2}), "the name of an attribute"),
+    "dunder": (
+        lambda d: d["attributes"].append({"module": "", "name": "__class__", "index": None, "old": 1, "new": 2}),
+        "the name of an attribute",
+    ),
 }
 
 
@@ -121,7 +129,9 @@ def test_attribute_that_is_no_size() -> None:
 def test_store(tmp_path: Path) -> None:
     model = masked()
     path = save(model, thin(model, X), tmp_path / "small.safetensors")
-    assert {file.name for file in tmp_path.iterdir()} == {f"small{s}" for s in (".safetensors", ".json", ".py", ".probe.safetensors")}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        f"small{s}" for s in (".safetensors", ".json", ".py", ".probe.safetensors")
+    }
     assert torch.equal(load(net(), path).eval()(X), model(X))
     assert torch.equal(resize_to(net(), model.state_dict())[0].weight.new_ones(1), torch.ones(1))
     spec = importlib.util.spec_from_file_location("small", tmp_path / "small.py")

@@ -20,7 +20,9 @@ QUOTIENTS = (aten.div, aten.div_)
 SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
 
-def combine(call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], out: Sequence[int]) -> list[list[Plane]]:
+def combine(
+    call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], out: Sequence[int]
+) -> list[list[Plane]]:
     """Unite the planes of operands that are broadcast to shape `out`.
 
     Returns, for each plane of the result, the operands' planes that became it, the first of them with its final ids.
@@ -144,7 +146,8 @@ def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
 
 
 UNTAGGED = (
-    "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise masked_fill_ "
+    "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
+    "masked_fill_ "
     "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
     "zeros_like ones_like full_like empty_like rand_like randn_like fake_quantize_per_tensor_affine"
 )

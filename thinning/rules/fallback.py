@@ -10,7 +10,36 @@ from ..node import Node, attach
 aten = torch.ops.aten
 UNIFORM = {
     getattr(aten, name)
-    for name in ["zeros", "ones", "full", "empty", "rand", "randn", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty_strided", "new_empty_strided", "bernoulli", "bernoulli_", "uniform_", "normal_", "native_dropout", "fill_", "zero_", "_to_copy", "clone", "scalar_tensor"]
+    for name in [
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "rand",
+        "randn",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "empty_strided",
+        "new_empty_strided",
+        "bernoulli",
+        "bernoulli_",
+        "uniform_",
+        "normal_",
+        "native_dropout",
+        "fill_",
+        "zero_",
+        "_to_copy",
+        "clone",
+        "scalar_tensor",
+    ]
 }
 
 

@@ -88,9 +88,7 @@ def _split(call: Call, tensor: Tensor, dim: int) -> tuple[Plane | None, list[Pla
     return inner, outer, collapsed
 
 
-def _contract(
-    call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor, collapsed: bool
-) -> None:
+def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor, collapsed: bool) -> None:
     """The summed channels of both factors are the same."""
     if x is not None and w is not None:
         call.unite(x.ids.reshape(-1), w.ids.reshape(-1))
@@ -138,7 +136,13 @@ def _note(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerNote | None:
 
 
 def _labelled(
-    call: Call, plane: Plane, note: LayerNote | None, a: Tensor, b: Tensor, inner: tuple[Plane | None, Plane | None], bias: Tensor | None
+    call: Call,
+    plane: Plane,
+    note: LayerNote | None,
+    a: Tensor,
+    b: Tensor,
+    inner: tuple[Plane | None, Plane | None],
+    bias: Tensor | None,
 ) -> Plane:
     """Give the layer's own output channels their origin and value."""
     if note is None or plane.leaf is None or plane.leaf != (note.weight, note.out_dim):

@@ -30,7 +30,9 @@ def _argument(call: Call, name: str, default: Any = None) -> Any:
     return default
 
 
-def _normalize(call: Call, x: Node, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]) -> None:
+def _normalize(
+    call: Call, x: Node, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]
+) -> None:
     """Unite the vectors (weight, bias, statistics), laid along `dims` of the input, with the channels there."""
     present = [vector for vector in vectors if vector is not None]
     nodes: list[Node] = [x]
@@ -68,9 +70,13 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
     weight, bias = (call.node(v).weight for v in vectors[:2])
     for plane in group[1:]:
         name = plane.leaf[0] if plane.leaf is not None else None
-        call.notes.role(plane.leaf, "scale" if weight and name == weight[0] else "shift" if bias and name == bias[0] else "vector")
+        call.notes.role(
+            plane.leaf, "scale" if weight and name == weight[0] else "shift" if bias and name == bias[0] else "vector"
+        )
     x = group[0]
-    leaves = [plane.leaf for plane in group[1:] if plane.leaf and call.notes.roles.get(plane.leaf) in ("scale", "shift")]
+    leaves = [
+        plane.leaf for plane in group[1:] if plane.leaf and call.notes.roles.get(plane.leaf) in ("scale", "shift")
+    ]
     if leaves:
         chain(call, x, *leaves)
         if x.origin is not None:

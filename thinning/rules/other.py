@@ -8,6 +8,7 @@ from ..call import Call
 from ..notes import Read
 from ..plane import Plane
 from ..registry import rule
+from .elementwise import combine, merge
 from .layer import leaf_along
 
 aten = torch.ops.aten
@@ -71,4 +72,21 @@ def glu(call: Call) -> None:
         value = None if plane.value is None else plane.value.chunk(2, dim)
         zero = None if value is None else torch.where(value[0] == 0, 0.0, value[0] * value[1].sigmoid())
         planes.append(Plane(first, zero, None, None, plane.sources))
+    call.emit(planes)
+
+
+@rule(aten._weight_norm_interface)
+def weight_norm(call: Call) -> None:
+    """V * g / |v|: inputs whose v is 0 do not change the norm; the outputs are united with g."""
+    v, g, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
+    planes = []
+    for group in combine(call, [call.node(v), call.node(g)], [v.shape, g.shape], v.shape):
+        own = group[0].ids.shape[dim] > 1
+        value = call.value_of(group[-1]) if own and len(group) > 1 else call.value_of(group[0])
+        zero = None if value is None else torch.where(value == 0, 0.0, torch.nan)
+        if own:
+            call.notes.role(group[-1].leaf, "out")
+        else:
+            call.read(group[0].but(value=zero))
+        planes.append(merge(group, zero))
     call.emit(planes)

@@ -102,7 +102,7 @@ def other(call: Call) -> None:
 @rule(*_ops("_softmax softmax _log_softmax log_softmax _safe_softmax cumsum cumprod logcumsumexp sort topk cumsum_"))
 @rule(*_ops("masked_softmax _softmax_backward_data cummax cummin argsort"))
 def along(call: Call) -> None:
-    """The result has the same shape (or fewer elements) along a dimension, each depending on all: that one is frozen."""
+    """Each element of the result depends on all along one dimension: channels along that one are frozen."""
     dims = [(_argument(call, "dim", -1)) % len(call.shapes[0])]
     planes = []
     for plane in call.planes(call.args[0]):

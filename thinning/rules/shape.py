@@ -136,7 +136,9 @@ def repeat(call: Call) -> None:
 
 
 PADS = [
-    getattr(aten, f"{kind}_pad{n}d") for kind in ("reflection", "replication") for n in (1, 2, 3)
+    getattr(aten, f"{kind}_pad{n}d")
+    for kind in ("reflection", "replication")
+    for n in (1, 2, 3)
     if hasattr(aten, f"{kind}_pad{n}d")
 ]
 
