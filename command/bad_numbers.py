@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from potstill.compression.fields import is_finite
 
 from .errors import TrainingError
-from .evaluation import Meter
-
-if TYPE_CHECKING:
-    from .session import Session
+from .finite import bad_tensor
+from .session import Session
 
 logger = logging.getLogger("potstill")
 
@@ -60,7 +58,7 @@ class Watch:
     def _bad(self, what: str, first: str) -> None:
         run = self.run
         what = f"{what} at epoch {run.epoch}, minibatch {run.minibatch}; the first to go bad is {first}"
-        lost = _bad_tensor(run.model.named_parameters()) is not None
+        lost = bad_tensor(run.model.named_parameters()) is not None
         if lost or run.options.on_nan != "skip":
             help_ = "a lower --lr may help" + ("" if lost else "; --on-nan skip goes on without such steps")
             raise TrainingError(f"{what}; stopped, {run.folder.checkpoint} is the last good checkpoint ({help_})")
@@ -76,7 +74,7 @@ def first_bad(run: Session, images: Tensor, parts: Iterable[tuple[str, Tensor]] 
 
     The forward pass is made again for it; random numbers go on as if it were not.
     """
-    name = _bad_tensor(run.model.named_parameters())
+    name = bad_tensor(run.model.named_parameters())
     if name is not None:
         return f"the parameter {name}"
     if not is_finite(images):
@@ -87,33 +85,6 @@ def first_bad(run: Session, images: Tensor, parts: Iterable[tuple[str, Tensor]] 
         run.model(images)
     terms = [f"the loss term {name}" for name, value in parts if not is_finite(value)]
     return (*found, *terms, "the loss itself")[0]
-
-
-def check_network(model: nn.Module) -> None:
-    """Refuse to write a checkpoint of a network that is lost, over one that is not.
-
-    Raises:
-        TrainingError: a parameter is not finite, or a buffer is NaN.
-    """
-    name = _bad_tensor(model.named_parameters())
-    if name is None:
-        name = next((n for n, b in model.named_buffers() if b.is_floating_point() and b.isnan().any()), None)
-    if name is not None:
-        raise TrainingError(f"{name} has values that are not finite: no checkpoint was written over the last good one")
-
-
-def check_epoch(meter: Meter, epoch: int) -> None:
-    """Stop a run that skips all that it does.
-
-    Raises:
-        TrainingError: no minibatch of the epoch had a finite loss.
-    """
-    if meter.skipped and not meter.images:
-        raise TrainingError(f"every minibatch of epoch {epoch} was skipped, since no loss was finite: see run.log")
-
-
-def _bad_tensor(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    return next((name for name, tensor in named if not is_finite(tensor.detach())), None)
 
 
 @contextmanager

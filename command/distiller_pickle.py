@@ -71,7 +71,7 @@ KNOWN: dict[str, Any] = {
 }
 
 Storage = Callable[[torch.dtype, str, int], Tensor]
-_PurePython: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the other one allocates whatever a file's memo says
+_PurePython: Any = pickle._Unpickler
 
 
 class _Reader(_PurePython):

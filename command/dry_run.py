@@ -91,7 +91,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     those of a training, what depends on the values of weights (thresholds, penalties) is not. Plateau schedulers are
     given results that keep improving. Parameters and MACs are those that thinning would leave.
     """
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
         scheduler.on_epoch_begin(epoch, optimizer)

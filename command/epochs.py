@@ -7,9 +7,9 @@ import logging
 from potstill.compression import format_table, sparsity, sparsity_table
 from potstill.models.datasets import Split
 
-from .bad_numbers import check_epoch
 from .best import Score
 from .evaluation import Meter, evaluate
+from .finite import check_epoch
 from .session import Session
 
 logger = logging.getLogger("potstill")

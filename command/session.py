@@ -16,10 +16,10 @@ from potstill.compression import CompressionScheduler, save_checkpoint
 from potstill.compression.policies import LRPolicy
 from potstill.models.datasets import DataBundle
 
-from .bad_numbers import check_network
 from .best import BestEpochs
 from .early_stopping import EarlyStopping
 from .evaluation import Meter
+from .finite import check_network
 from .folder import RunFolder
 from .intervals import Interval
 from .randomness import random_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +12,23 @@ from torch.optim import Optimizer
 class Hooks(Protocol):
     """What a scheduler offers a training loop."""
 
-    on_epoch_begin: Callable[..., None]
-    on_minibatch_begin: Callable[..., None]
-    before_backward_pass: Callable[..., Any]
-    before_parameter_optimization: Callable[..., None]
-    on_minibatch_end: Callable[..., None]
-    on_epoch_end: Callable[..., None]
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        """See `CompressionScheduler.on_epoch_begin`."""
+
+    def on_minibatch_begin(self, *args: Any, **kwargs: Any) -> None:
+        """See `CompressionScheduler.on_minibatch_begin`."""
+
+    def before_backward_pass(self, *args: Any, **kwargs: Any) -> Any:
+        """See `CompressionScheduler.before_backward_pass`."""
+
+    def before_parameter_optimization(self, *args: Any, **kwargs: Any) -> None:
+        """See `CompressionScheduler.before_parameter_optimization`."""
+
+    def on_minibatch_end(self, *args: Any, **kwargs: Any) -> None:
+        """See `CompressionScheduler.on_minibatch_end`."""
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        """See `CompressionScheduler.on_epoch_end`."""
 
 
 class Attachment:

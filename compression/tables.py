@@ -68,7 +68,8 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
     styles = {"text": "psql", "markdown": "github"}
     if form not in styles:
         raise ValueError(f"no form {form!r}: text, csv, markdown or json")
-    return tabulate(table, headers="keys", tablefmt=styles[form], showindex=False, floatfmt=".5g", intfmt=",")
+    rows = table.to_numpy().tolist()
+    return tabulate(rows, headers=list(table.columns), tablefmt=styles[form], floatfmt=".5g", intfmt=",")
 
 
 def _row(name: str, parameter: Tensor, nonzero: int) -> dict[str, object]:
