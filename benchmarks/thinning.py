@@ -5,8 +5,9 @@
     python benchmarks/thinning.py --all --markdown docs/thinning_models.md
 
 30 % of the removable channels of every coupled class are zeroed at their producers and then removed. Seconds: trace,
-plan and apply are the work, verify is the equality check (two forward passes on two inputs). Where `torch_pruning` is
-installed, the last column is what its dependency graph, pruner and step take in the same run.
+plan and apply are the work, verify is the equality check (two forward passes on two inputs). They are processor seconds
+on one thread, which another job on the machine does not change much. Where `torch_pruning` is installed, the last column
+is what its dependency graph, pruner and step take in the same run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,21 @@ from potstill.thinning.exercise import make_sensitive, zero_channels
 from potstill.thinning.plan import make_recipe
 from potstill.thinning.trace import traced
 
-HEAD = ("model", "trace", "plan", "apply", "verify", "parameters", "", "MACs", "", "difference", "loads", "trains", "peer")
+HEAD = (
+    "model",
+    "trace",
+    "plan",
+    "apply",
+    "verify",
+    "parameters",
+    "",
+    "MACs",
+    "",
+    "difference",
+    "loads",
+    "trains",
+    "peer",
+)
 
 
 def build(name: str) -> nn.Module:
@@ -78,11 +93,13 @@ def peer_seconds(name: str) -> str:
     try:
         model, images = build(name).eval(), torch.randn(1, 3, side, side)
         heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1000]
-        start = time.perf_counter()
+        start = time.process_time()
         importance = torch_pruning.importance.MagnitudeImportance()
-        pruner = torch_pruning.pruner.MagnitudePruner(model, images, importance, pruning_ratio=0.3, ignored_layers=heads)
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            model, images, importance, pruning_ratio=0.3, ignored_layers=heads
+        )
         pruner.step()
-        return f"{time.perf_counter() - start:.2f}"
+        return f"{time.process_time() - start:.2f}"
     except Exception as error:
         return type(error).__name__
 
@@ -94,20 +111,20 @@ def measure(name: str, peer: bool) -> tuple[str, ...]:
     images = torch.randn(2, 3, side, side)
     model = make_sensitive(build(name), images)
     zero_channels(model, trace(model, images[:1]))
-    clock = [time.perf_counter()]
+    clock = [time.process_time()]
     weights = named_tensors(model)
     found = traced(model, images[:1], weights)
-    clock.append(time.perf_counter())
+    clock.append(time.process_time())
     recipe, _ = make_recipe(found, find_dead(found, weights), weights, model)
-    clock.append(time.perf_counter())
+    clock.append(time.process_time())
     batches = [randomized(images[:1]), images]
     before = outputs(model, batches)
-    clock.append(time.perf_counter())
+    clock.append(time.process_time())
     changes = Changes()
     carry_out(changes, recipe, model, None, None)
-    clock.append(time.perf_counter())
+    clock.append(time.process_time())
     gap = relative_difference(before, outputs(model, batches))
-    clock.append(time.perf_counter())
+    clock.append(time.process_time())
     changes.roll_back()
     done = thin(model, images[:1], validation_batch=images)
     a, b, c, d, e = (later - earlier for earlier, later in itertools.pairwise(clock))
@@ -136,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = torchvision.models.list_models(torchvision.models) if options.all else options.models
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     failed = 0
+    torch.set_num_threads(1)
     sys.stdout.write("\n".join(lines) + "\n")
     for name in names:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -51,6 +52,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
         _atomically(_beside(weights, ".probe.safetensors"), lambda target: save_file(probe, target))
     _atomically(weights, lambda target: save_file(_tensors(model, recipe), target))
+    facts["sha256"] = _digest(weights)
     _atomically(_beside(weights, ".json"), lambda target: target.write_text(json.dumps(facts, indent=1)))
     _atomically(_beside(weights, ".py"), lambda target: target.write_text(LOADER))
     return weights
@@ -73,6 +75,8 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
         if tensor.ndim != own[name].ndim:
             shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
             raise ThinningError(f"'{name}' is {shapes}")
+    if facts.get("sha256", _digest(weights)) != _digest(weights):
+        raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
     _set_attributes(dense_model, facts)
     for name, tensor in stored.items():
         replace_data(own[name], tensor.to(own[name].device))
@@ -83,6 +87,10 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
 
 def _beside(weights: Path, suffix: str) -> Path:
     return weights.with_name(weights.stem + suffix)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _on(inputs: Any, device: torch.device) -> Any:

@@ -16,6 +16,7 @@ from .macs import count_macs
 from .plan import make_recipe
 from .probe import describe
 from .recipe import Recipe
+from .refusal import with_measured_refusals
 from .trace import traced
 from .trial import Trial
 
@@ -46,7 +47,9 @@ def thin(  # noqa: PLR0913
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
     trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else tolerance)
     for _ in range(ATTEMPTS):
-        recipe, gone = make_recipe(found, find_dead(found, weights, allow_inexact), weights, model, round_to)
+        dead = find_dead(found, weights, allow_inexact)
+        recipe, gone = make_recipe(found, dead, weights, model, round_to)
+        recipe = with_measured_refusals(recipe, found, dead, weights, model, batches)
         if recipe.removes_nothing:
             return recipe
         size, macs = _size(model), count_macs(model, example_inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -60,6 +61,7 @@ def test_constants_that_meet_padding_stay() -> None:
     assert model[0].out_channels == 8
     assert [(kept.channels, kept.use) for kept in recipe.refused] == [(3, "0.weight[0]")]
     assert "a constant other than 0 meets the zero padding of 3" in recipe.refused[0].reason
+    assert re.search(r"would change the output by \d\.\de-\d\d of its maximum", recipe.refused[0].reason)
 
 
 def test_no_bias_to_take_the_constant() -> None:
