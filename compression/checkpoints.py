@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the layout; raised when a field changes its meaning."""
 
+DIRECTORY_BIT = 0x10
+"""In the external attributes of a zip entry, as DOS had it."""
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that at any moment either the old or the new content stands under its name.
@@ -112,9 +115,18 @@ def check_archive(path: Path) -> None:
             raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
         if any(name.endswith("constants.pkl") for name in archive.namelist()):
             raise CheckpointError(f"{path}: not a checkpoint but a TorchScript program")
+        odd = [entry.filename for entry in archive.infolist() if not _is_plain_file(entry)]
+        if odd:
+            raise CheckpointError(f"{path}: damaged at {odd[0]} (it is compressed or a folder)")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+
+
+def _is_plain_file(entry: zipfile.ZipInfo) -> bool:
+    """Whether torch reads it: of what its directory bit calls a folder it gives memory that was never written."""
+    stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    return stored and not entry.is_dir() and not entry.external_attr & DIRECTORY_BIT
 
 
 def _checked(contents: Any) -> dict[str, Any]:
