@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from potstill.compression.fields import CheckpointError, Field, reading
+from potstill.compression.fields import Field, reading
+from potstill.compression.optimizer_state import load_optimizer_state
 from potstill.models.datasets import DataBundle
 from potstill.thinning import Recipe, resize_to
 
@@ -19,7 +19,6 @@ from . import watching
 from .best import Score
 from .errors import UsageError
 from .evaluation import Meter
-from .optimizers import make_optimizer
 from .randomness import restore_random_state
 from .session import Session
 
@@ -158,47 +157,4 @@ def _restore_optimizer(session: Session, state: Field) -> None:
     if theirs != options.optimizer:
         logger.warning("the checkpoint's optimizer is %s: %s starts afresh", theirs, options.optimizer)
         return
-    probe = nn.Parameter(torch.zeros(2, 3))
-    sample = make_optimizer(options.optimizer, [probe], options.lr, options.momentum, options.weight_decay)
-    probe.grad = torch.zeros(2, 3)
-    sample.step()
-    session.optimizer.load_state_dict(checked_optimizer(session.optimizer, state["optimizer"], sample.state[probe]))
-
-
-def checked_optimizer(optimizer: Optimizer, state: Field, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of an optimizer, to be loaded.
-
-    Args:
-        optimizer: the one to load it.
-        state: from the file.
-        sample: what an optimizer of the kind keeps of a parameter of shape (2, 3) after a step.
-
-    Raises:
-        CheckpointError: groups, hyperparameters or tensors are not those that the optimizer would have.
-    """
-    own, groups = optimizer.state_dict()["param_groups"], state["param_groups"].items()
-    if len(groups) != len(own):
-        raise state["param_groups"].error(f"{len(own)} groups")
-    for group, live in zip(groups, own, strict=True):
-        for name, value in group.only(live).mapping().items():
-            value.like(live[name])
-            if type(value.value) in (int, float) and value.number() < 0:
-                raise value.error("a number of at least 0")
-        if group["params"].value != live["params"]:
-            raise group["params"].error(f"the numbers of {len(live['params'])} parameters in their order")
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    kept = state["state"].value
-    if not isinstance(kept, dict) or not all(type(i) is int and 0 <= i < len(parameters) for i in kept):
-        raise state["state"].error(f"a mapping of {len(parameters)} parameters' numbers")
-    for number, value in kept.items():
-        entry = Field(value, f"{state.path}.state.{number}").only(sample)
-        for name, like in sample.items():
-            if isinstance(like, torch.Tensor):
-                shape = parameters[number].shape if like.dim() else ()
-                found = entry[name].tensor(shape, torch.float32, parameters[number].dtype)
-                if like.dim() == 0 and found < 0:
-                    raise CheckpointError(f"{entry[name].path}: expected a number of at least 0, found {found}")
-            elif entry[name].value is not None:
-                entry[name].number()
-    merged = [{**live, **group.value} for group, live in zip(groups, own, strict=True)]
-    return {"state": kept, "param_groups": merged}
+    load_optimizer_state(session.optimizer, state["optimizer"])

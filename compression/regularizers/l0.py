@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from potstill.thinning import Recipe
 
 from ..arguments import Fraction, Names, NonNegative, Positive, Range
+from ..fields import Field
 from ..names import resolve
+from ..optimizer_state import load_optimizer_state
 from ..registry import register
 from ..steps import Step
 from .base import Ending, Regularizer, Site
@@ -212,7 +214,7 @@ class L0Regularizer(Regularizer):
         if not state:
             return
         self._gates.load_state_dict(state["gates"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self._optimizer, Field(state)["optimizer"])
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
 
