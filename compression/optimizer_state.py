@@ -22,8 +22,8 @@ def load_optimizer_state(optimizer: Optimizer, stored: Field) -> None:
     own, groups = optimizer.state_dict()["param_groups"], stored["param_groups"].items()
     if len(groups) != len(own):
         raise stored["param_groups"].error(f"{len(own)} groups")
-    for group, live in zip(groups, own, strict=True):
-        _check_group(group, live)
+    for stored_group, live in zip(groups, own, strict=True):
+        _check_group(stored_group, live)
     parameters = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     kept = stored["state"].value
     if not isinstance(kept, dict) or not all(type(i) is int and 0 <= i < len(parameters) for i in kept):
@@ -32,7 +32,7 @@ def load_optimizer_state(optimizer: Optimizer, stored: Field) -> None:
         parameter, group = parameters[number]
         entry = Field(value, f"{stored.path}.state.{number}")
         _check_entry(entry, parameter, _sample(type(optimizer), group, parameter))
-    merged = [{**live, **group.value} for group, live in zip(groups, own, strict=True)]
+    merged = [{**live, **stored_group.value} for stored_group, live in zip(groups, own, strict=True)]
     optimizer.load_state_dict({"state": kept, "param_groups": merged})
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from potstill.thinning import Recipe
 
+from ..fields import Field
 from ..regularizers import Regularizer, Site
 from ..regularizers.penalty import add_penalties, total
 from ..steps import Step, Window
@@ -19,6 +20,8 @@ from .host import Host
 from .overlap import warn_of_overlap
 from .rates import LearningRates
 from .weights import DenseWeights
+
+Stage = Literal["waiting", "active", "finished"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
     def __init__(self, regularizer: Regularizer, args: RegularizerArgs | None = None) -> None:
         """Take the regularizer and how its threshold behaves."""
         self.regularizer, self.args = regularizer, args or RegularizerArgs()
-        self._stage: Literal["waiting", "active", "finished"] = "waiting"
+        self._stage: Stage = "waiting"
         self._last_metrics: dict[str, float] = {}
         self._component = f"{type(regularizer).__name__}_loss"
 
@@ -143,10 +146,13 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; inside of the window the regularizer begins at once."""
-        if state["stage"] == "active":
+        fields = Field(state)
+        stage: Any = fields["stage"].text(get_args(Stage))
+        if stage == "active":
             self._begin()
-        self._stage, self._last_metrics = state["stage"], dict(state["metrics"])
-        self.regularizer.load_state_dict(state["regularizer"])
+        self._stage = stage
+        self._last_metrics = {name: value.number() for name, value in fields["metrics"].mapping().items()}
+        self.regularizer.load_state_dict(fields["regularizer"].value)
 
     def _begin(self) -> None:
         if self._stage == "waiting":
