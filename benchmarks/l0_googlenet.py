@@ -141,7 +141,10 @@ def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def table(options: argparse.Namespace) -> str:
     """The table in Markdown, with what must be known to run it again."""
-    again = " ".join(["python benchmarks/l0_googlenet.py", *options.given])
+    again = f"python benchmarks/l0_googlenet.py --data CIFAR10 --protocol {options.protocol} --device {options.device}"
+    if options.protocol == "short":
+        again += f" --epochs {options.epochs} --train {options.train} --test {options.test}"
+    again += f" --seed {options.seed}" + " --amp" * options.amp
     hardware = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor() or "CPU"
     lines = [
         f"Protocol `{options.protocol}`: {options.epochs} epochs of {options.train:,} images in batches of {BATCH}, "
@@ -167,7 +170,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    options.given = list(sys.argv[1:] if arguments is None else arguments)
     options.held_out = min(1_000, HELD_OUT)
     if options.protocol == "full":
         options.epochs, options.train, options.held_out, options.test = FULL_EPOCHS, TRAIN_IMAGES, HELD_OUT, 10_000
