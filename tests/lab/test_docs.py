@@ -1,0 +1,36 @@
+"""The page on the lab names options and files that exist, and its tables are those of the schedules' headers."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from potstill.command.options import parse
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "lab.md").read_text()
+COMMANDS = re.findall(r"^    python compress_classifier\.py ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command):
+    options = parse(shlex.split(command.replace("\\\n", " ")))
+    assert options.dataset in ("mnist", "symmetry")
+    assert not options.compress or (ROOT / "schedules" / "lab" / f"{options.compress}.yaml").exists()
+
+
+def test_there_are_commands_and_what_is_linked_exists():
+    assert len(COMMANDS) >= 6
+    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["l1_loss", "l1_proximal"])
+def test_sparsity_tables_are_those_of_the_headers(name):
+    header = (ROOT / f"schedules/lab/{name}.yaml").read_text()
+    rows = re.findall(r"^#   (layers\S+|Total sparsity:)\s+(.*)$", header, re.MULTILINE)
+    assert len(rows) == 5
+    for parameter, numbers in rows:
+        cells = " | ".join([parameter, *numbers.split()[:5]])
+        assert f"| {cells} |" in PAGE
