@@ -6,8 +6,8 @@
 
 30 % of the removable channels of every coupled class are zeroed at their producers and then removed. Seconds: trace,
 plan and apply are the work, verify is the equality check (two forward passes on two inputs). They are processor seconds
-on one thread, which another job on the machine does not change much. Where `torch_pruning` is installed, the last column
-is what its dependency graph, pruner and step take in the same run.
+on one thread, which another job on the machine does not change much. Where `torch_pruning` is installed, the last
+column is what its dependency graph, pruner and step take in the same run.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .copying import meta_copy, shared_copy
 from .inputs import batch_of, run, to
 from .plane import numel
+from .shortcuts import carry_out
 from .trace import plain_attention
-from .tracer import carry_out
 
 aten = torch.ops.aten
 

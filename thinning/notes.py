@@ -107,6 +107,7 @@ class Notes:
         self.splits: list[Split] = []
         self.records: list[Record] = []
         self.attributes: list[AttributeNote] = []
+        self.sequence: list[tuple[Any, Made]] = []
         self.warnings: list[str] = []
         self.other_macs = 0.0
         self.batch = 1

@@ -15,6 +15,7 @@ from .build import Numbering, graph_of, numbering
 from .call import Frame
 from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
+from .glance import Glance
 from .graph import ChannelGraph
 from .inputs import batch_of, run, tensors_of, to
 from .node import node_of
@@ -88,12 +89,20 @@ def _first_run(
             for dim, size in enumerate(tensor.shape):
                 notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
 
+    two = _at_least_two(inputs)
+
     def again(second: Tracer, changed: nn.Module) -> None:
         flow(second, changed.eval(), inputs)
         if both:
-            flow(second, changed.train(), _at_least_two(inputs))
+            flow(second, changed.train(), two)
 
-    return notes, Stage(lambda: copier(model), again, Repairs(notes, model))
+    def look(glance: Glance, changed: nn.Module) -> None:
+        with plain_attention(), torch.no_grad(), torch.random.fork_rng(devices=[]), glance:
+            run(changed.eval(), inputs)
+            if both:
+                run(changed.train(), two)
+
+    return notes, Stage(lambda: copier(model), again, look, Repairs(notes, model))
 
 
 def _asks_for_mode(model: nn.Module) -> bool:
@@ -117,12 +126,13 @@ def _training_run(tracer: Tracer, copy: nn.Module, inputs: Any) -> bool:
     """Trace in training mode too; modules that run in training only take part, the others are known already."""
     notes = tracer.notes
     layers, reads, records, macs = len(notes.layers), len(notes.reads), len(notes.records), notes.other_macs
+    steps = len(notes.sequence)
     known = {layer.weight for layer in notes.layers}
     try:
         flow(tracer, copy.train(), _at_least_two(inputs))
     except Exception as error:  # a model's code may refuse to train on such inputs; then there is nothing to learn
         notes.warnings.append(f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}")
-        del notes.records[records:], notes.reads[reads:], notes.layers[layers:]
+        del notes.records[records:], notes.reads[reads:], notes.layers[layers:], notes.sequence[steps:]
         return False
     notes.other_macs = macs
     for layer in notes.layers[layers:]:

@@ -17,6 +17,7 @@ from .plane import Plane
 from .registry import Rule, rule_of
 from .replay import Replay
 from .rules import elementwise, fallback, recurrent
+from .shortcuts import carry_out
 
 
 class Tracer(TorchDispatchMode):
@@ -77,6 +78,8 @@ class Tracer(TorchDispatchMode):
             self.replay.begin(call.func)
         call.out = carry_out(func, args, kwargs)
         self._label(call)
+        if self.replay is None:
+            self.notes.sequence.append((func, call.made))
         return call.out
 
     @staticmethod
@@ -120,18 +123,6 @@ class Tracer(TorchDispatchMode):
             self.replay.begin(call.func)
         rule()
         self._remember(call)
-
-
-def carry_out(func: Any, args: Any, kwargs: Any) -> Any:
-    """Carry an operation out; BatchNorm's shapes on the meta device are known without torch's slow Python version."""
-    if func is not torch.ops.aten.native_batch_norm.default or args[0].device.type != "meta":
-        return func(*args, **kwargs)
-    x, channels = args[0], args[0].shape[1]
-    for vector in args[1:5]:
-        if vector is not None and vector.numel() != channels:
-            raise RuntimeError(f"a vector of {vector.numel()} elements for {channels} channels")
-    saved = channels if args[5] else 0
-    return torch.empty_like(x), x.new_empty(saved), x.new_empty(saved)
 
 
 def _rule(operation: Any) -> Rule:
