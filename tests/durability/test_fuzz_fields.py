@@ -1,6 +1,6 @@
 """Checkpoints with wrong fields: a run resumed from one goes on to its end, or stops with one line and status 2.
 
-The file itself is sound, as a stranger's would be. The long form is `--mutations 10000`.
+The file itself is sound, as a stranger's would be. The long form is `--mutations 10000`: 2,000 runs.
 """
 
 import copy
@@ -80,7 +80,7 @@ def outcome(arguments, capsys):
 
 def test_wrong_fields(half_way, fast, tmp_path, capsys, mutations, fuzz_seed):
     refused, went_on, failures = 0, 0, []
-    for number in range(mutations):
+    for number in range(mutations // 5):  # each is a run
         chance = random.Random(f"{fuzz_seed} {number}")
         arguments, checkpoint = half_way[KINDS[number % len(KINDS)]]
         mutant, told = mutate_fields(copy.deepcopy(checkpoint), chance)
@@ -97,4 +97,4 @@ def test_wrong_fields(half_way, fast, tmp_path, capsys, mutations, fuzz_seed):
             continue
         refused, went_on = refused + (not fine), went_on + fine
     assert not failures, f"{len(failures)} failures:\n" + "\n".join(failures[:10])
-    assert refused > mutations / 4 and went_on > 0
+    assert refused > mutations / 20 and went_on > 0

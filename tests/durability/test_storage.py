@@ -135,7 +135,8 @@ def test_a_run_on_a_full_disk_stops_with_one_line(trainer, tmp_path, small_disk)
     assert "Traceback" not in said and "Logging error" not in said
 
 
-def test_a_log_that_cannot_be_written_is_said_once(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # consoles of other tests
     folder = RunFolder(tmp_path / "run")
     logger = logging.getLogger("potstill")
     try:
