@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from potstill.compression import Masks
 from potstill.compression.fields import Field, reading
 from potstill.compression.optimizer_state import load_optimizer_state
 from potstill.models.datasets import DataBundle
@@ -128,7 +130,23 @@ def _restore(session: Session, state: Field) -> None:
     with reading("random"):
         if state["random"].value is not None:
             restore_random_state(state["random"].value)
+    if session.early_stopping and state["early_stopping"].value is not None:
+        _check_early_stopping(state["early_stopping"], session.model)
     watching.resume(session, state.value)
+
+
+def _check_early_stopping(state: Field, model: nn.Module) -> None:
+    """Check errors and the best network so far, which is needed when training has ended: too late to find out."""
+    state["first_epoch"].integer()
+    for error in (*state["training"].items(), *state["validation"].items()):
+        error.number(finite=False)
+    if len(state["training"].items()) != len(state["validation"].items()):
+        raise state["training"].error("as many errors as in validation")
+    best = state["best"]
+    if best.value is not None:
+        for name, tensor in model.state_dict().items():
+            best["state_dict"].only(model.state_dict())[name].tensor(tensor.shape, tensor.dtype, finite=False)
+        Masks(copy.deepcopy(model)).load_state_dict(best["scheduler"]["masks"].value)
 
 
 def metric(field: Field) -> Any:

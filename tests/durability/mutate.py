@@ -94,7 +94,8 @@ def other_value(value, chance):
 
 
 def _of_other_shape(tensor, chance):
-    return chance.choice([tensor[None], tensor.flatten()[:-1], tensor.t() if tensor.dim() == 2 else tensor[..., :0]])
+    flat = tensor.flatten()
+    return chance.choice([tensor[None], flat[:-1], tensor.t() if tensor.dim() == 2 else flat[:0]])
 
 
 def _of_other_type(tensor, chance):
