@@ -85,7 +85,7 @@ def _first_run(
     flow(tracer, copy.eval(), inputs)
     both = _asks_for_mode(model) and _training_run(tracer, copy, inputs)
     for name, tensor in named_tensors(model).items():
-        if name not in tracer.touched:
+        if name not in tracer.touched and tensor.is_floating_point():
             for dim, size in enumerate(tensor.shape):
                 notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
 

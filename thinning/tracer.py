@@ -50,7 +50,9 @@ class Tracer(TorchDispatchMode):
 
     def _leaf(self, name: str, tensor: Tensor) -> Node:
         planes = []
-        for dim, size in enumerate(tensor.shape):
+        # Integers and truth values are indices and masks of fixed size, never channels.
+        sizes = tensor.shape if tensor.is_floating_point() or tensor.is_complex() else ()
+        for dim, size in enumerate(sizes):
             shape = [1] * tensor.ndim
             shape[dim] = size
             if size > 1:
