@@ -145,12 +145,20 @@ class _Log(logging.FileHandler):
 
 def set_up_console(debug: bool) -> None:
     """Let messages of the library reach the terminal: this is the command line, which may decide that."""
-    console = logging.StreamHandler(sys.stdout)
+    console = _Console()
     console.setFormatter(_Plain())
     root = logging.getLogger()
     root.handlers = [console]
     root.setLevel(logging.WARNING)
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Console(logging.Handler):
+    """Writes to what `sys.stdout` is at the moment, which tests and notebooks change."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
 
 
 class _Plain(logging.Formatter):
