@@ -122,10 +122,15 @@ class Repairs:
         yield from self._attributes(deviation.step, numbers, dead)
         yield from self._splits(deviation.step)
 
+    def _kind(self, step: int) -> Any:
+        """What is tried once for all modules of a class; torch's own modules are each a case of their own."""
+        kind = self.notes.records[step].kind
+        return step if kind[0].__module__.startswith("torch.") else kind
+
     def _alike(self, step: int) -> list[int]:
         """The same operation in all modules of the same class: what helps one is tried on all at once."""
-        kind = self.notes.records[step].kind
-        if kind[0].__module__.startswith("torch."):
+        kind = self._kind(step)
+        if kind == step:
             return [step]
         return [other for other in range(step, len(self.notes.records)) if self.notes.records[other].kind == kind]
 
@@ -135,7 +140,7 @@ class Repairs:
         splits = [split for split in self.notes.splits if split.step in steps]
         for split in splits[:1] if splits and splits[0].step == step else []:
             for axis in reversed([dim for dim, size in enumerate(split.ids.shape) if size > 1]):
-                yield ("split", step, axis), partial(self._follow, splits, axis, step)
+                yield ("split", self._kind(step), axis), partial(self._follow, splits, axis, step)
 
     def _follow(self, splits: list[Split], axis: int, step: int) -> None:
         before = [split.along for split in splits]
@@ -155,7 +160,7 @@ class Repairs:
             found = self._candidates(step, level, numbers, dead)
             choices = [found] + ([[note] for note in found] if len(found) > 1 else [])
             for chosen in choices if found else []:
-                key = (step, level, tuple((note.name, note.index) for note in chosen))
+                key = (self._kind(step), level, tuple((note.name, note.index) for note in chosen))
                 yield key, partial(self._adopt, chosen, level, step, numbers, dead)
 
     def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeNote]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -40,12 +41,12 @@ def thin(  # noqa: PLR0913
     channels stay multiples of this.
 
     The outputs in eval mode, on random inputs and on `validation_batch`, must not change by more than `tolerance`
-    times the largest output. Raises `ThinningError` otherwise, with model, masks and optimizer as they were.
+    times the largest output (in half precision: than its rounding allows). Raises `ThinningError` otherwise, with model, masks and optimizer as they were.
     """
     weights = named_tensors(model)
     found = traced(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
-    trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else tolerance)
+    trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else max(tolerance, _rounding(model)))
     for _ in range(ATTEMPTS):
         dead = find_dead(found, weights, allow_inexact)
         recipe, gone = make_recipe(found, dead, weights, model, round_to)
@@ -71,6 +72,12 @@ def thin(  # noqa: PLR0913
 
 ATTEMPTS = 50
 """How often a removal that fails is repaired: each time at least one more class of channels is frozen."""
+
+
+def _rounding(model: nn.Module) -> float:
+    """What the order of a sum may change in half precision, 0 in single precision and better."""
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max((16 * torch.finfo(kind).eps for kind in kinds if kind.itemsize < 4), default=0.0)
 
 
 def _size(model: nn.Module) -> int:

@@ -147,3 +147,12 @@ def test_channels_last_stays() -> None:
     model = distiller(0).to(memory_format=torch.channels_last)
     thin(model, X.to(memory_format=torch.channels_last))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_half_precision() -> None:
+    model = distiller(0).bfloat16()
+    before = copy.deepcopy(model)(X.bfloat16())
+    recipe = thin(model, X.bfloat16())
+    assert model[0].out_channels == 5
+    assert (model(X.bfloat16()) - before).abs().max() <= 0.1 * before.abs().max()
+    assert recipe.max_relative_difference < 0.1
