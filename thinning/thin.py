@@ -41,7 +41,8 @@ def thin(  # noqa: PLR0913
     channels stay multiples of this.
 
     The outputs in eval mode, on random inputs and on `validation_batch`, must not change by more than `tolerance`
-    times the largest output (in half precision: than its rounding allows). Raises `ThinningError` otherwise, with model, masks and optimizer as they were.
+    times the largest output (in half precision: than its rounding allows). Raises `ThinningError` otherwise, with
+    model, masks and optimizer as they were.
     """
     weights = named_tensors(model)
     found = traced(model, example_inputs, weights)
