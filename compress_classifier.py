@@ -7,11 +7,16 @@ The training loop is here to be read and copied: `train_epoch` is all that a loo
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+# Before torch is loaded: threads that spin while they wait made a step of GoogLeNet take 5 s instead of 0.7 s where
+# another program had one of two cores; where both are free, waiting passively costs about a tenth.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from tqdm import tqdm
