@@ -1,5 +1,8 @@
 """The table of GoogLeNet on CIFAR-10 with L0 gates: without, by strength, by target; stops and goes on.
 
+A strength ends where it ends. So that a strength and a target can be compared at one size, a target is also asked for
+exactly the sparsity that each fine-tuned strength reached.
+
     python benchmarks/l0_googlenet.py --data CIFAR10 --protocol full --device cuda --amp
     python benchmarks/l0_googlenet.py --data CIFAR10 --protocol short --epochs 12 --train 10000
 
@@ -30,16 +33,34 @@ SCHEDULES = HERE.parent / "schedules" / "l0"
 FULL_EPOCHS, TRAIN_IMAGES, HELD_OUT, BATCH = 180, 45_000, 5_000, 128
 PEAK = 4e-3
 """Highest learning rate of the short protocol's one-cycle curve."""
+STRENGTHS = (10, 20, 30, 50)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: schedule, what it is about, whether it starts from the dense network, published results."""
+    """A row of the table: name, what it is about, whether it starts from the dense network, published results.
 
-    schedule: str
+    `name` is the schedule's too, unless the row `matches` another one: then it asks for the sparsity of that row.
+    """
+
+    name: str
     what: str
     trained: bool
     published: tuple[float, float, float] | None = None
+    matches: str | None = None
+
+    def schedule(self, folder: Path) -> dict[str, Any]:
+        """The full schedule; `folder` has the rows that were run."""
+        schedule = yaml.safe_load((SCHEDULES / f"{'target_0.64' if self.matches else self.name}.yaml").read_text())
+        if self.matches:
+            summary = json.loads((folder / self.matches / "latest" / "summary.json").read_text())
+            schedule["regularizers"]["gates"]["target_sparsity"] = round(sparsity(summary), 4)
+        return schedule
+
+
+def sparsity(summary: dict[str, Any]) -> float:
+    """The share of the dense network's parameters that a run's thinning removed."""
+    return 1 - summary["thinned"]["parameters"] / summary["dense"]["parameters"]
 
 
 ROWS = (
@@ -56,6 +77,7 @@ ROWS = (
     Row("target_0.55", "fine-tuned, target 0.55", True),
     Row("target_0.64", "fine-tuned, target 0.64", True),
     Row("target_0.815", "fine-tuned, target 0.815", True),
+    *(Row(f"as_{old}", f"target: what strength {old} reached", True, matches=f"finetune_{old}") for old in STRENGTHS),
 )
 
 
@@ -79,15 +101,13 @@ def command(row: Row, options: argparse.Namespace, folder: Path) -> list[str]:
     run = [sys.executable, "-m", "compress_classifier"]
     if (folder / "latest" / "checkpoint.pt").exists():
         return [*run, "--resume-from", str((folder / "latest").resolve()), *_data(options)]
-    schedule = SCHEDULES / f"{row.schedule}.yaml"
-    rate = "0.001"
+    content, rate, path = row.schedule(options.folder), "0.001", folder / "schedule.yaml"
     if options.protocol == "short":
-        steps = options.epochs * -(-options.train // BATCH)
-        text = yaml.safe_dump(shortened(yaml.safe_load(schedule.read_text()), options.epochs, steps), sort_keys=False)
-        schedule, rate = folder / "short.yaml", str(PEAK / 25)
-        schedule.write_text(text)
+        steps, rate = options.epochs * -(-options.train // BATCH), str(PEAK / 25)
+        content = shortened(content, options.epochs, steps)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     start = [f"--exp-load-weights-from={options.folder / 'none' / 'latest' / 'checkpoint.pt'}"] if row.trained else []
-    return [*run, "--compress", str(schedule), "-o", str(folder), "--lr", rate, *start, *_data(options)]
+    return [*run, "--compress", str(path), "-o", str(folder), "--lr", rate, *start, *_data(options)]
 
 
 def _data(options: argparse.Namespace) -> list[str]:
@@ -103,7 +123,7 @@ def _data(options: argparse.Namespace) -> list[str]:
 
 def run_row(row: Row, options: argparse.Namespace) -> None:
     """Run a row unless its summary is there; its output goes to `output.txt` beside it."""
-    folder = options.folder / row.schedule
+    folder = options.folder / row.name
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "latest" / "summary.json").exists():
         return
@@ -112,13 +132,13 @@ def run_row(row: Row, options: argparse.Namespace) -> None:
     with (folder / "output.txt").open("a") as output:
         status = subprocess.run(arguments, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     if status:
-        sys.exit(f"{row.schedule} ended with status {status}: see {folder / 'output.txt'}; run this again to go on")
+        sys.exit(f"{row.name} ended with status {status}: see {folder / 'output.txt'}; run this again to go on")
 
 
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What the finished rows show."""
     for row in ROWS:
-        latest = options.folder / row.schedule / "latest"
+        latest = options.folder / row.name / "latest"
         if not (latest / "summary.json").exists():
             continue
         summary = json.loads((latest / "summary.json").read_text())
@@ -129,7 +149,7 @@ def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "row": row.what,
             "validation %": f"{float(metrics['val_top1']):.2f}",
             "test %": f"{thin['top1']:.2f}",
-            "sparsity": f"{1 - thin['parameters'] / dense['parameters']:.3f}",
+            "sparsity": f"{sparsity(summary):.3f}",
             "parameters": f"{thin['parameters']:,}",
             "MACs (M)": f"{thin['macs'] / 1e6:.1f}",
             "bytes": f"{thin['bytes']:,}",
@@ -162,7 +182,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/<class>/* and test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("runs/l0_googlenet"))
     parser.add_argument("--table", type=Path, help="write the table here too, after each row")
-    parser.add_argument("--only", action="append", choices=[row.schedule for row in ROWS], help="row (repeatable)")
+    parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], help="row (repeatable)")
     parser.add_argument("--epochs", type=int, default=12, help="of the short protocol (default: %(default)s)")
     parser.add_argument("--train", type=int, default=10_000, help="training images of the short protocol")
     parser.add_argument("--test", type=int, default=2_000, help="test images of the short protocol")
@@ -181,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the rows that are missing and print the table."""
     options = parse(arguments)
     for row in ROWS:
-        if not options.only or row.schedule in options.only:
+        if not options.only or row.name in options.only:
             run_row(row, options)
             if options.table:
                 options.table.write_text(table(options))
