@@ -14,8 +14,10 @@ if __name__ == "compression":
     __path__ = [str(Path(sysconfig.get_path("stdlib"), "compression"))]
 else:
     from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+    from .distillation import DistillationError, DistillationLossWeights, distillation_loss
     from .masks import Masks
     from .policies import (
+        KnowledgeDistillationPolicy,
         LRPolicy,
         PolicyLoss,
         PrunerArgs,
@@ -36,6 +38,9 @@ else:
     __all__ = [
         "CheckpointError",
         "CompressionScheduler",
+        "DistillationError",
+        "DistillationLossWeights",
+        "KnowledgeDistillationPolicy",
         "LRPolicy",
         "Masks",
         "PolicyLoss",
@@ -53,6 +58,7 @@ else:
         "Window",
         "build",
         "dict_config",
+        "distillation_loss",
         "file_config",
         "format_table",
         "load_checkpoint",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -34,8 +35,9 @@ class Hooks(Protocol):
 class Attachment:
     """Calls a scheduler's hooks around each `optimizer.step()`.
 
-    Terms of regularizers are added as gradients just before the step, which is the same as adding them to the loss. An
-    epoch is `minibatches_per_epoch` steps; with gradient accumulation count steps, not batches.
+    Terms of regularizers are added as gradients just before the step, which is the same as adding them to the loss.
+    Distillation weighs the loss itself: with it, call `backward` on `attachment.loss(loss)`. An epoch is
+    `minibatches_per_epoch` steps; with gradient accumulation count steps, not batches.
 
     Attributes:
         steps: optimizer steps since the start of training; set it when a run goes on.
@@ -55,11 +57,18 @@ class Attachment:
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
         self.metrics: Mapping[str, float] = {}
+        self._weighed = False
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
         self._begin()
+
+    def loss(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate: weighed, and with the terms of all policies, which are not added again."""
+        epoch, minibatch = divmod(self.steps, self.per_epoch)
+        self._weighed = True
+        return self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, loss, self.optimizer)
 
     def remove(self) -> None:
         """Detach; masks are no longer applied."""
@@ -74,11 +83,13 @@ class Attachment:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         epoch, minibatch = divmod(self.steps, self.per_epoch)
-        with torch.enable_grad():
-            nothing = torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
-            terms = self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, nothing, optimizer)
-            if terms.requires_grad:
-                terms.backward()
+        if not self._weighed:
+            with torch.enable_grad():
+                nothing = torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
+                terms = self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, nothing, optimizer)
+                if terms.requires_grad:
+                    terms.backward()
+        self._weighed = False
         self.scheduler.before_parameter_optimization(epoch, minibatch, self.per_epoch, optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

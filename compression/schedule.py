@@ -22,7 +22,7 @@ from .language.locate import PluginError, find_schedule, load_plugin
 from .language.plan import InstancePlan, PolicyPlan, Schedule
 from .language.schema import json_schema
 from .learning_rates import MultiStepMultiGammaLR, PolynomialLR
-from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy
+from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy, TeacherBuilder
 from .scheduler import CompressionScheduler
 
 __all__ = [
@@ -70,6 +70,7 @@ def build(
     *,
     scheduler: CompressionScheduler | None = None,
     example_inputs: Any = None,
+    build_teacher: TeacherBuilder | None = None,
 ) -> CompressionScheduler:
     """Make the classes that a schedule names and add its policies: in its order, those of learning rates last.
 
@@ -79,6 +80,7 @@ def build(
         optimizer: needed where the schedule has learning-rate schedulers.
         scheduler: one to add the policies to, instead of a new one.
         example_inputs: what `model` is called with, for a new scheduler.
+        build_teacher: makes a trained network of (architecture, checkpoint or None, pretrained), for distillation.
 
     Raises:
         ScheduleError: a class refuses its arguments, or there is no optimizer where one is needed.
@@ -86,10 +88,11 @@ def build(
     scheduler = scheduler or CompressionScheduler(model, example_inputs)
     taken = {policy.name for policy in scheduler.policies}
     made: dict[tuple[str, str], Any] = {}
+    offers = {"model": model, "optimizer": optimizer, "build_teacher": build_teacher}
     for plan in sorted(schedule.policies, key=lambda plan: plan.kind == "lr_scheduler"):
         instance = schedule.instances[KINDS[plan.kind], plan.instance]
         try:
-            policy = _policy(plan, instance, made, {"model": model, "optimizer": optimizer, "name": plan.instance})
+            policy = _policy(plan, instance, made, {**offers, "name": plan.instance})
             scheduler.add_policy(policy, plan.window, name=_unused(plan.instance, taken))
         except (ValueError, TypeError) as error:
             where = f"{instance.section}.{instance.name}"
@@ -106,6 +109,7 @@ def file_config(
     resumed_epoch: int | None = None,
     *,
     example_inputs: Any = None,
+    build_teacher: TeacherBuilder | None = None,
 ) -> CompressionScheduler:
     """The scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
 
@@ -116,7 +120,14 @@ def file_config(
     """
     schedule = load_schedule(filename, model)
     _tell(schedule)
-    return build(schedule, model, optimizer, scheduler=scheduler, example_inputs=example_inputs)
+    return build(
+        schedule,
+        model,
+        optimizer,
+        scheduler=scheduler,
+        example_inputs=example_inputs,
+        build_teacher=build_teacher,
+    )
 
 
 def dict_config(
@@ -127,6 +138,7 @@ def dict_config(
     resumed_epoch: int | None = None,
     *,
     example_inputs: Any = None,
+    build_teacher: TeacherBuilder | None = None,
 ) -> CompressionScheduler:
     """The scheduler of a schedule given as a mapping, which stays as it is; otherwise like `file_config`.
 
@@ -135,7 +147,14 @@ def dict_config(
     """
     schedule = load_schedule(sched_dict, model)
     _tell(schedule)
-    return build(schedule, model, optimizer, scheduler=scheduler, example_inputs=example_inputs)
+    return build(
+        schedule,
+        model,
+        optimizer,
+        scheduler=scheduler,
+        example_inputs=example_inputs,
+        build_teacher=build_teacher,
+    )
 
 
 def _policy(

@@ -99,7 +99,8 @@ class CompressionScheduler:
         if any(known.name == name for known in self.policies):
             raise ValueError(f"a policy called {name} exists already")
         policy.bind(self, window, name)
-        self.policies.append(policy)
+        place = sum(known.weighs_loss for known in self.policies) if policy.weighs_loss else len(self.policies)
+        self.policies.insert(place, policy)
         self._now = None
 
     def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
@@ -264,10 +265,10 @@ class CompressionScheduler:
 
     def _close(self, moment: Moment, unit: str) -> None:
         """Tell policies that their window is over: where it ends, and again at each epoch's begin."""
+        step = moment.step
         for policy in self.policies:
-            window, step = policy.window, moment.step
-            comes = step.minibatch == 0 or window.position(step) == window.end
-            if comes and window.unit == unit and window.over(step):
+            window = policy.window
+            if window.unit == unit and window.over(step) and (step.minibatch == 0 or window.position(step) == window.end):
                 policy.after_window(moment)
 
     def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:

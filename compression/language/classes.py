@@ -27,7 +27,7 @@ KINDS = {
     "lr_scheduler": "lr_schedulers",
     "extension": "extensions",
 }
-INJECTED = {"self", "model", "optimizer", "name", "last_epoch"}
+INJECTED = {"self", "model", "optimizer", "name", "last_epoch", "build_teacher"}
 DROPPED = {"verbose"}
 TORCH_RANGES: dict[str, Any] = {
     "step_size": Count,
@@ -107,7 +107,7 @@ def arguments(make: type) -> Mapping[str, Argument]:
 
 
 def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the offers (`model`, `optimizer`, `name`) that the constructor takes."""
+    """Those of the offers (`model`, `optimizer`, `name`, `build_teacher`) that the constructor takes."""
     return {name: offers[name] for name in inspect.signature(cls).parameters if name in offers}
 
 

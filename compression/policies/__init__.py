@@ -1,12 +1,14 @@
 """Policies: what a scheduler runs at its hooks, one kind a file."""
 
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .distillation import KnowledgeDistillationPolicy, TeacherBuilder
 from .learning_rate import LRPolicy
 from .pruning import PrunerArgs, PruningPolicy
 from .regularization import RegularizationPolicy, RegularizerArgs
 from .thinning import Thinner
 
 __all__ = [
+    "KnowledgeDistillationPolicy",
     "LRPolicy",
     "LossComponent",
     "Moment",
@@ -16,5 +18,6 @@ __all__ = [
     "RegularizationPolicy",
     "RegularizerArgs",
     "ScheduledTrainingPolicy",
+    "TeacherBuilder",
     "Thinner",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -45,7 +45,12 @@ class ScheduledTrainingPolicy:
         scheduler: the scheduler that the policy was added to.
         window: when it acts.
         name: its name in that scheduler, also the owner of its masks.
+        compresses: whether it makes the network another one (learning rates and teachers do not).
+        weighs_loss: whether it weighs the training loop's own loss: it then goes before those that add terms to it.
     """
+
+    compresses: ClassVar[bool] = True
+    weighs_loss: ClassVar[bool] = False
 
     scheduler: Host
     window: Window

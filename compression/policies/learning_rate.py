@@ -24,6 +24,8 @@ class LRPolicy(ScheduledTrainingPolicy):
     hyperparameters, so several policies do not compound, and a resumed run gives the same rates.
     """
 
+    compresses = False
+
     def __init__(self, factory: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> None:
         """Take what makes the scheduler for an optimizer, and the optimizer whose rates it starts from."""
         self.factory = factory

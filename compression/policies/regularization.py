@@ -159,14 +159,14 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             self._stage = "active"
             self.regularizer.start()
 
-    @torch.no_grad()
     def _threshold(self, keeps: bool) -> None:
         masks = self.regularizer.threshold(self._values)
         if keeps:
             for name, mask in masks.items():
                 self.scheduler.masks.set(self.name, name, mask)
         elif masks:
-            torch._foreach_mul_([self._values[name] for name in masks], list(masks.values()))
+            with torch.no_grad():
+                torch._foreach_mul_([self._values[name] for name in masks], list(masks.values()))
             self.scheduler.masks.refresh()
 
     def _thresholds(self, step: Step, ends: bool) -> bool:

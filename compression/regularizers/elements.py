@@ -14,8 +14,10 @@ from ..names import resolve_mapping
 from ..registry import register
 from ..steps import Step
 from .base import Regularizer
-from .penalty import Penalty, Term, add_penalties
+from .penalty import Penalty, Term, add_penalties, flatten, unflatten
 
+AT_ONCE = 2**20
+"""Up to this many elements are treated as one vector."""
 Criterion = Literal["Max", "Mean_Abs"] | None
 
 
@@ -25,20 +27,41 @@ class Elements(Term):
     def __init__(self, strengths: Sequence[float], power: int) -> None:
         """Take the strength of each tensor, and 1 or 2."""
         self.strengths, self.power = torch.tensor(strengths), power
+        self._sizes: list[int] = []
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """The sum; for L1 the signs are kept."""
-        slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
-        products = [torch.dot(tensor.flatten(), slope.flatten()) for tensor, slope in zip(tensors, slopes, strict=True)]
-        sums = torch.stack(products)
-        if self.strengths.device != sums.device or self.strengths.dtype != sums.dtype:
-            self.strengths = self.strengths.to(sums)
-        value = self.strengths.dot(sums)
+        """The sum; the slopes are kept: strength x sign (0 at 0), or strength x value."""
+        if self.strengths.device != tensors[0].device:
+            self.strengths = self.strengths.to(tensors[0].device)
+        sizes = [tensor.numel() for tensor in tensors]
+        if sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1:
+            value, slopes = self._at_once(tensors, sizes)
+        else:
+            value, slopes = self._one_by_one(tensors)
         return value if self.power == 1 else value.div_(2), slopes
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
-        """Add strength x sign (0 at 0), or strength x value."""
-        torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
+        """Add the slopes."""
+        if isinstance(kept, Tensor):
+            slopes = unflatten(kept if scale.is_cpu else kept * scale, tensors)
+            torch._foreach_add_(grads, slopes, alpha=scale.item() if scale.is_cpu else 1)  # no wait for a GPU
+        else:
+            torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
+
+    def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Tensor]:
+        """For few elements, where calls cost more than what they compute: all of them in one vector."""
+        vector = flatten(tensors)
+        if sizes != self._sizes or self._each.device != vector.device or self._each.dtype != vector.dtype:
+            self._sizes = sizes
+            self._each = self.strengths.to(vector).repeat_interleave(torch.tensor(sizes, device=vector.device))
+        slopes = (vector.sign() if self.power == 1 else vector) * self._each
+        return vector.dot(slopes), slopes
+
+    def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
+        slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
+        sums = torch.stack([torch.dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
+        return self.strengths.to(sums).dot(sums), slopes
 
 
 class ElementRegularizer(Regularizer):

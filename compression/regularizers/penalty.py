@@ -1,9 +1,9 @@
-"""Penalties of many parameters as one node of the autograd graph, whose gradients are added in place.
+"""Penalties of many parameters, whose gradients are added in place when the backward pass ends.
 
 An ordinary term of the loss makes a gradient tensor for each parameter, which autograd then adds to that of the rest of
-the network; where steps are short, that shows. All penalties of a loss share one node here. When the backward pass ends
-it adds to each finished `.grad` in place, scaled like any gradient by what came from above (loss scaling, division for
-accumulation).
+the network; where steps are short, that shows. Here the loss gets the penalties' values only, and a hook. When the
+backward pass ends it adds to each finished `.grad` in place, scaled like any gradient by what came from above (loss
+scaling, division for accumulation).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.autograd import Function, Variable
+from torch.autograd import Variable
+
+_KNOWN = "_penalties"
+"""Attribute of a loss: the penalties that it has already."""
 
 
 class Term(ABC):
@@ -46,8 +49,11 @@ def total(penalties: Iterable[Penalty]) -> Tensor:
 def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, Tensor]:
     """The loss with penalties of parameters (leaves of the graph), and their value.
 
-    `backward` of the returned loss adds their gradients too; `torch.autograd.grad` does not see them.
+    `backward` of the returned loss adds their gradients too; `torch.autograd.grad` does not see them. The gradients are
+    added on top of what data parallel classes have averaged: every process adds the same.
     """
+    if not loss.requires_grad:
+        loss = loss.detach().requires_grad_()  # else it has no backward pass
     values, parts = [], []
     with torch.no_grad():
         for term, tensors in penalties:
@@ -55,25 +61,24 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
             values.append(value)
             parts.append((term, tensors, kept))
         value = values[0] if len(values) == 1 else torch.stack(values).sum()
-        known = getattr(loss.grad_fn, "penalties", None)
+        known = getattr(loss, _KNOWN, None)
         if known is not None:
-            known += parts  # the loss came from here: its node takes them along, and its value is nobody else's
+            known += parts  # this loss is ours: its hook takes them along, and its value is nobody else's
             return loss.add_(value), value
-    return _Node.apply(loss, value, parts[0][1][0], parts), value  # a parameter makes it part of a graph
+    loss = loss + value
+    loss.register_hook(lambda scale: _when_done(parts, scale))
+    setattr(loss, _KNOWN, parts)
+    return loss, value
 
 
-class _Node(Function):
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, value: Tensor, anchor: Tensor, parts: list[Any]) -> Tensor:
-        ctx.penalties = parts
-        return loss + value
+def _when_done(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
+    """Add the gradients when the backward pass is over.
 
-    @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> Any:
-        parts = ctx.penalties
-        # private, but what torch's own data parallel classes end their backward passes with
-        Variable._execution_engine.queue_callback(lambda: _add(parts, scale))
-        return scale, None, None, None
+    `queue_callback` is private, but what torch's own data parallel classes end their backward passes with. Theirs write
+    averaged gradients over what is in `.grad`; queued from within a callback, ours comes behind them.
+    """
+    queue = Variable._execution_engine.queue_callback
+    queue(lambda: queue(lambda: _add(parts, scale)))
 
 
 @torch.no_grad()
