@@ -268,7 +268,9 @@ class CompressionScheduler:
         step = moment.step
         for policy in self.policies:
             window = policy.window
-            if window.unit == unit and window.over(step) and (step.minibatch == 0 or window.position(step) == window.end):
+            if window.unit != unit or not window.over(step):
+                continue
+            if step.minibatch == 0 or window.position(step) == window.end:
                 policy.after_window(moment)
 
     def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
