@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,14 +77,19 @@ def classification_loss(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     return loss, outputs.logits
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Meter:
     """Loss and accuracy of a network in eval mode over a split; the mode of before is restored."""
+    return evaluate_batches(model, split.batches(batch_size), device)
+
+
+@torch.no_grad()
+def evaluate_batches(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Meter:
+    """Loss and accuracy of a network in eval mode over batches; the mode of before is restored."""
     was_training = model.training
     model.eval()
     meter = Meter()
     try:
-        for images, labels in split.batches(batch_size):
+        for images, labels in batches:
             targets = labels.to(device)
             loss, logits = classification_loss(model(images.to(device)), targets)
             meter.add(loss.item(), logits, targets)

@@ -1,4 +1,4 @@
-"""What the command line does instead of training: list, dry-run, summarise, evaluate, thin."""
+"""What the command line does instead of training: list, dry-run, summarise, evaluate, analyse, thin."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .export import export_onnx
 from .finish import finish
 from .import_distiller import import_distiller
 from .prepare import build_model, example_inputs, prepare, start_checkpoint
+from .sensitivity import sense
 from .summaries import SUMMARY_PRINTERS
 
 logger = logging.getLogger("potstill")
@@ -30,6 +31,7 @@ def run_mode(options: argparse.Namespace) -> bool:
         (bool(options.summary), _summarise),
         (options.export_onnx is not None, _export),
         (options.import_distiller is not None, import_distiller),
+        (bool(options.sense), sense),
         (options.evaluate, _evaluate),
         (options.thinnify, _thinnify),
     ]

@@ -13,6 +13,7 @@ from potstill.models.datasets import augmentation_names, dataset_names
 from .distiller_options import add_distiller_options, translate
 from .optimizers import OPTIMIZERS
 from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
+from .sensitivity_options import add_sensitivity_options, problem
 from .stored_options import stored_arguments
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     _compression(top.add_argument_group("compression"))
     _checkpoints(top.add_argument_group("checkpoints and results"))
     _modes(top.add_argument_group("instead of training"))
+    add_sensitivity_options(top.add_argument_group("sensitivity analysis, instead of training"))
     add_distiller_options(top.add_argument_group("as Distiller had them"))
     return top
 
@@ -59,6 +61,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
     if options.thinnify and not (options.resume_from or options.exp_load_weights_from):
         top.error("--thinnify needs the checkpoint to thin: --resume-from FILE")
+    wrong = problem(options)
+    if wrong:
+        top.error(wrong)
     if options.dry_run and not options.compress:
         top.error("--dry-run shows a schedule: --compress FILE")
     return options

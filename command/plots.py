@@ -1,4 +1,4 @@
-"""Every picture that the command line draws, as PNG and SVG (extra `plot`)."""
+"""The pictures of a training: metrics, kept channels, trajectory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import UsageError
+from .figures import GREY, LINES, colour_bar, figure_of, save
 from .folder import METRICS
 from .probe import Record, records
 from .symmetric_weights import Weights
-
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours: told apart by the colour-blind, on white and on black, and in print."""
-GREY = "#7f7f7f"
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
@@ -30,7 +26,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
         ("sparsity", ["sparsity"], "linear"),
         *[(name, [name], "linear") for name in parts],
     ]
-    figure, axes = _figure(len(panels))
+    figure, axes = figure_of(len(panels))
     for axis, (title, names, scale) in zip(axes, panels, strict=False):
         for name, colour, style in zip(names, LINES, ("-", "--"), strict=False):
             points = [(row["epoch"], row[name]) for row in rows if row.get(name) not in (None, "")]
@@ -42,7 +38,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
         axis.xaxis.get_major_locator().set_params(integer=True)
         if len(names) > 1:
             axis.legend(frameon=False, labelcolor=GREY)
-    return _save(figure, folder / "metrics")
+    return save(figure, folder / "metrics")
 
 
 def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Path]:
@@ -52,7 +48,7 @@ def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Pat
         kept: layer -> (channels now, channels of the dense network).
         folder: where the pictures go.
     """
-    figure, (axis,) = _figure(1, height=max(2.5, 0.16 * len(kept)), width=8)
+    figure, (axis,) = figure_of(1, height=max(2.5, 0.16 * len(kept)), width=8)
     names = list(kept)[::-1]
     axis.barh(names, [kept[n][1] for n in names], color="none", edgecolor=GREY, label="dense")
     axis.barh(names, [kept[n][0] for n in names], color=LINES[0], label="kept")
@@ -60,7 +56,7 @@ def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Pat
     axis.set(xlabel="channels", title="channels kept by layer")
     axis.margins(y=0.01)
     axis.legend(frameon=False, labelcolor=GREY)
-    return _save(figure, folder / "channels")
+    return save(figure, folder / "channels")
 
 
 WEIGHTS, PANELS = 4, 12
@@ -77,32 +73,32 @@ def plot_trajectory(tensors: Mapping[str, Tensor], folder: Path) -> list[Path]:
         folder: where the pictures go.
     """
     steps, found = tensors["steps"].numpy(), records(tensors)
-    figure, (axis,) = _figure(1, height=4)
+    figure, (axis,) = figure_of(1, height=4)
     for number, (name, record) in enumerate(found.items()):
         style = ("-", "--", ":", "-.")[number // len(LINES) % 4]
         axis.plot(steps, record.norm, style, color=LINES[number % len(LINES)], label=name)
     axis.set(xlabel="step", title="Euclidean norms", ylim=(0, None))
     place: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": 1 + len(found) // 26}
     axis.legend(frameon=False, labelcolor=GREY, fontsize=7, **place)
-    return [*_save(figure, folder / "norms"), *_plot_weights(steps, found, folder), *_plot_path(steps, found, folder)]
+    return [*save(figure, folder / "norms"), *_plot_weights(steps, found, folder), *_plot_path(steps, found, folder)]
 
 
 def _plot_weights(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Path]:
     farthest = sorted(found, key=lambda name: -float(found[name].moved().max()))[:PANELS]
     shown = {name: record for name, record in found.items() if name in farthest}
-    figure, axes = _figure(len(shown))
+    figure, axes = figure_of(len(shown))
     for axis, (name, record) in zip(axes, shown.items(), strict=True):
         for number, colour in zip(record.moved().argsort(descending=True)[:WEIGHTS].tolist(), LINES, strict=False):
             label = str(list(record.place(number)))
             axis.plot(steps, record.values[:, number], color=colour, linewidth=1, label=label)
         axis.set(xlabel="step", title=name)
         axis.legend(frameon=False, labelcolor=GREY, fontsize=7, ncols=2)
-    return _save(figure, folder / "weights")
+    return save(figure, folder / "weights")
 
 
 def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Path]:
     path, shares = principal_path(torch.cat([record.values for record in found.values()], dim=1))
-    figure, (axis,) = _figure(1, width=6.5, height=5)
+    figure, (axis,) = figure_of(1, width=6.5, height=5)
     axis.plot(*path.T, color=GREY, linewidth=0.8)
     dots = axis.scatter(*path.T, c=steps[: len(path)], cmap=_colours_of_time(), s=9, zorder=2)
     for place, text in ((0, "start"), (-1, "end")):
@@ -110,22 +106,20 @@ def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Pa
     axis.set(title="path in the plane of its first two principal components")
     axis.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
     axis.set_ylabel(f"second component ({100 * shares[1]:.0f} %)")
-    bar = figure.colorbar(dots, ax=axis, label="step")
-    _grey(bar.ax)
-    bar.outline.set_edgecolor(GREY)
-    return _save(figure, folder / "path")
+    colour_bar(figure, dots, axis, "step")
+    return save(figure, folder / "path")
 
 
 def plot_symmetry(weights: Weights, folder: Path) -> list[Path]:
     """The weights of both hidden units by input, as bars: `symmetry.png` and `symmetry.svg`."""
-    figure, (axis,) = _figure(1, width=6.5, height=3)
+    figure, (axis,) = figure_of(1, width=6.5, height=3)
     for unit, row in enumerate(weights.hidden.tolist()):
         places = [place + 0.36 * (unit - 0.5) for place in range(1, len(row) + 1)]
         axis.bar(places, row, width=0.34, color=LINES[unit], label=f"hidden unit {unit + 1}", zorder=2)
     axis.axvline((1 + weights.hidden.shape[1]) / 2, color=GREY, linestyle="--", linewidth=1)
     axis.set(xlabel="input", title="weights from the inputs to the hidden units")
     axis.legend(frameon=False, labelcolor=GREY, loc="upper left", bbox_to_anchor=(1, 1))
-    return _save(figure, folder / "symmetry")
+    return save(figure, folder / "symmetry")
 
 
 def principal_path(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,37 +138,3 @@ def _colours_of_time() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("time", [LINES[0], LINES[3], LINES[4]])
-
-
-def _figure(count: int, width: float = 9, height: float | None = None) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError('--plot needs the extra "plot": pip install "potstill[plot]"') from error
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(width, height or 2.8 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    for unused in axes[count:]:
-        unused.remove()
-    for axis in axes[:count]:
-        axis.grid(visible=True, color=GREY, alpha=0.3, linewidth=0.5)
-        axis.set_facecolor("none")
-        _grey(axis)
-    return figure, axes[:count]
-
-
-def _grey(axis: Any) -> None:
-    axis.tick_params(which="both", colors=GREY)
-    for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
-        text.set_color(GREY)
-    for spine in axis.spines.values():
-        spine.set_color(GREY)
-
-
-def _save(figure: Any, stem: Path) -> list[Path]:
-    """Transparent, in greys that show on white and on black."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150, transparent=True)
-    return paths

@@ -19,6 +19,7 @@ from potstill.models.datasets import DataBundle, load_dataset
 
 from . import watching
 from .errors import UsageError
+from .figures import require_matplotlib
 from .folder import RunFolder
 from .intervals import Interval
 from .optimizers import make_optimizer
@@ -115,6 +116,8 @@ def prepare(options: argparse.Namespace) -> Session:
         One of `errors.USER_ERRORS`, each with one line that says what to do.
     """
     device = find_device(options.device)
+    if options.plot:
+        require_matplotlib()
     seed_everything(options.seed, options.deterministic)
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)
@@ -197,6 +200,8 @@ def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:
 
 
 def _folder(options: argparse.Namespace) -> RunFolder:
+    if options.sense and options.sense_folder:
+        return RunFolder(options.sense_folder)
     if options.resume_from and options.resume_from.is_dir():
         return RunFolder(options.resume_from)
     return RunFolder.new(options.out_dir, options.name)
