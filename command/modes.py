@@ -17,6 +17,7 @@ from .export import export_onnx
 from .finish import finish
 from .import_distiller import import_distiller
 from .prepare import build_model, example_inputs, prepare, start_checkpoint
+from .schema import write_schema
 from .sensitivity import sense
 from .summaries import SUMMARY_PRINTERS
 
@@ -27,6 +28,7 @@ def run_mode(options: argparse.Namespace) -> bool:
     """Do what was asked for instead of training; False if training was."""
     modes: list[tuple[bool, Callable[[argparse.Namespace], None]]] = [
         (options.arch == "list", _list),
+        (options.write_schema is not None, write_schema),
         (options.dry_run, dry_run),
         (bool(options.summary), _summarise),
         (options.export_onnx is not None, _export),

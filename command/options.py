@@ -238,3 +238,11 @@ def _modes(group: argparse._ArgumentGroup) -> None:
         "--import-distiller", type=Path, metavar="FILE", help="make a checkpoint of one of Distiller's and stop"
     )
     group.add_argument("--dry-run", action="store_true", help="check the schedule, show what it would do, and stop")
+    group.add_argument(
+        "--write-schema",
+        nargs="?",
+        type=Path,
+        const=Path("potstill.schema.json"),
+        metavar="FILE",
+        help="write the JSON Schema of schedules, with which editors complete and check them (default: %(const)s)",
+    )

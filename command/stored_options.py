@@ -12,7 +12,7 @@ from potstill.compression.fields import Field, reading
 NOT_KEPT = (
     *("resume_from", "resume", "reset_optimizer", "exp_load_weights_from", "pretrained", "import_distiller", "debug"),
     *("evaluate", "thinnify", "summary", "export_onnx", "dry_run", "help", "folder", "act_stats", "plugin"),
-    *("sense", "sense_range", "sense_weights", "sense_on", "sense_loss", "sense_folder"),
+    *("write_schema", "sense", "sense_range", "sense_weights", "sense_on", "sense_loss", "sense_folder"),
 )
 """Options that say what this call does, not how its run is; and those that name code."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 from ..registry import SECTIONS
@@ -9,6 +11,17 @@ from .classes import KINDS, arguments, classes
 from .policies import ARGS, FORMS, WHEN
 
 Schema = dict[str, Any]
+TIMES = {
+    "starting_epoch": "The first epoch, counted from 0.",
+    "ending_epoch": "The epoch after the last.",
+    "frequency": "Act in each n-th epoch (1).",
+    "epochs": "Act in exactly these epochs.",
+    "starting_minibatch": "The first minibatch, counted from 0 since the start of training.",
+    "ending_minibatch": "The minibatch after the last.",
+    "minibatch_frequency": "Act at each n-th minibatch (1).",
+    "minibatches": "Act at exactly these minibatches.",
+}
+"""What editors say of the keys that tell when a policy acts."""
 
 
 def json_schema() -> Schema:
@@ -38,33 +51,57 @@ def _section(section: str) -> Schema:
 def _definition(name: str, cls: type) -> Schema:
     """What holds where `class` is this one."""
     taken = arguments(cls)
-    properties: Schema = {"class": {"const": name}}
-    for key, argument in taken.items():
-        properties[key] = argument.kind.schema()
-        if isinstance(argument.default, (bool, int, float, str)):
-            properties[key] = properties[key] | {"default": argument.default}
+    properties = {"class": {"const": name}, **_properties(cls)}
     required = [key for key, argument in taken.items() if argument.required]
     then = {"properties": properties, "required": required, "additionalProperties": False}
-    described = {"description": cls.__doc__.partition("\n")[0]} if cls.__doc__ else {}
+    described = {"description": inspect.cleandoc(cls.__doc__).partition("\n")[0]} if cls.__doc__ else {}
     return {"if": {"properties": {"class": {"const": name}}}, "then": then | described}
+
+
+def _properties(cls: type) -> Schema:
+    """The arguments of a class, with their defaults and with what its docstring says of them."""
+    described = _described(cls)
+    properties: Schema = {}
+    for key, argument in arguments(cls).items():
+        properties[key] = argument.kind.schema()
+        if isinstance(argument.default, (bool, int, float, str)):
+            properties[key] |= {"default": argument.default}
+        if key in described:
+            properties[key] |= {"description": described[key]}
+    return properties
+
+
+def _described(cls: type) -> dict[str, str]:
+    """The texts of `name: text` lines, one level in, of a class's docstring and of those that it inherits from."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found = re.findall(r"^    (\w+): ((?:.|\n {5,})+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
+        texts |= {name: re.sub(r"\s+", " ", text) for name, text in found}
+    return texts
 
 
 def _policy() -> Schema:
     kinds = [kind for kind in KINDS if kind != "quantizer"]
+    times = {key: kind.schema() | {"description": TIMES[key]} for key, kind in WHEN.items()}
     return {
         "type": "object",
-        "properties": {kind: _acting(kind) for kind in kinds} | {key: kind.schema() for key, kind in WHEN.items()},
+        "properties": {kind: _acting(kind) for kind in kinds} | times,
         "additionalProperties": False,
         "allOf": [
             {"oneOf": [{"required": [kind]} for kind in kinds]},
-            {"oneOf": [{"required": keys[:2]} for _, keys in FORMS]},
+            {"oneOf": [_times(keys) for _, keys in FORMS]},
         ],
     }
 
 
+def _times(keys: list[str]) -> Schema:
+    """One way to say when, and no key of another."""
+    others = [key for key in WHEN if key not in keys]
+    return {"required": keys[:2], "not": {"anyOf": [{"required": [key]} for key in others]}}
+
+
 def _acting(kind: str) -> Schema:
-    taken = arguments(ARGS[kind]) if kind in ARGS else {}
-    properties = {key: argument.kind.schema() for key, argument in taken.items()}
+    properties = _properties(ARGS[kind]) if kind in ARGS else {}
     args = {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
-    both = {"instance_name": {"type": "string"}, "args": args}
+    both = {"instance_name": {"type": "string", "description": f"A name in {KINDS[kind]}."}, "args": args}
     return {"type": "object", "properties": both, "required": ["instance_name"], "additionalProperties": False}
