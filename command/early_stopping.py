@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from potstill.compression import CompressionScheduler, LRPolicy, RegularizationPolicy
+from potstill.compression import CompressionScheduler, RegularizationPolicy
 from potstill.compression.fields import Field, reading
 
 from .errors import UsageError
@@ -112,7 +112,7 @@ def first_epoch_to_watch(scheduler: CompressionScheduler, epochs: int, minibatch
     for policy in scheduler.policies:
         last = policy.window.last // (1 if policy.window.unit == "epoch" else minibatches)
         lasts = isinstance(policy, RegularizationPolicy) and last >= epochs - 1
-        if not isinstance(policy, LRPolicy) and not lasts:
+        if policy.compresses and not lasts:
             first = max(first, last)
     if epochs > 0 and first >= epochs - 1 and first > 0:
         raise UsageError(

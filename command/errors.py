@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from potstill.compression import CheckpointError
+from potstill.compression import CheckpointError, DistillationError
 from potstill.compression.schedule import PluginError, ScheduleError
 from potstill.models import ModelError
 from potstill.models.datasets import DatasetError
@@ -26,6 +26,7 @@ class TrainingError(RuntimeError):
 USER_ERRORS = (
     CheckpointError,
     DatasetError,
+    DistillationError,
     ModelError,
     PluginError,
     ScheduleError,

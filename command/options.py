@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from potstill.models.datasets import augmentation_names, dataset_names
 
+from .distillation_options import add_distillation_options, distillation_problem
 from .distiller_options import add_distiller_options, translate
 from .optimizers import OPTIMIZERS
 from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _data_and_model(top.add_argument_group("network and data"))
     _training(top.add_argument_group("training"))
     _compression(top.add_argument_group("compression"))
+    add_distillation_options(top.add_argument_group("distillation"))
     _checkpoints(top.add_argument_group("checkpoints and results"))
     _modes(top.add_argument_group("instead of training"))
     add_sensitivity_options(top.add_argument_group("sensitivity analysis, instead of training"))
@@ -61,10 +63,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         top.error("--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them")
     if options.thinnify and not (options.resume_from or options.exp_load_weights_from):
         top.error("--thinnify needs the checkpoint to thin: --resume-from FILE")
-    wrong = problem(options)
+    wrong = problem(options) or distillation_problem(options)
     if wrong:
         top.error(wrong)
-    if options.dry_run and not options.compress:
+    if options.dry_run and not (options.compress or options.kd_teacher):
         top.error("--dry-run shows a schedule: --compress FILE")
     return options
 

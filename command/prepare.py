@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,22 +17,18 @@ from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, load_dataset
 
 from . import watching
+from .distillation import Teachers, with_teacher
 from .errors import UsageError
 from .figures import require_matplotlib
 from .folder import RunFolder
 from .intervals import Interval
 from .optimizers import make_optimizer
 from .randomness import seed_everything
-from .restore import check_fit, check_sizes, fill, restore, thinned, validation_images
+from .restore import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images
 from .session import Session
 from .tensorboard import EventWriter
 
 logger = logging.getLogger("potstill")
-
-
-def checkpoint_path(path: Path) -> Path:
-    """The checkpoint that a path means: a file, or the newest one of a run folder."""
-    return path / "checkpoint.pt" if path.is_dir() else path
 
 
 def find_device(name: str) -> torch.device:
@@ -134,9 +129,10 @@ def prepare(options: argparse.Namespace) -> Session:
     images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
     scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
     scheduler.recipes = thinned(checkpoint) if checkpoint else []
-    schedule = read_schedule(options, model)
+    teachers = Teachers.of(options, len(data.classes), shape)
+    schedule = with_teacher(options, read_schedule(options, model), model, teachers)
     if schedule is not None:
-        build(schedule, model, optimizer, scheduler=scheduler)
+        build(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
     session = Session(
         options=options,
         folder=_folder(options),
@@ -152,7 +148,7 @@ def prepare(options: argparse.Namespace) -> Session:
     session.trained = bool(options.exp_load_weights_from or options.pretrained or options.reset_optimizer)
     watching.watch(session)
     session.events = EventWriter(session.folder.path) if options.tensorboard else None
-    if schedule is not None:
+    if schedule is not None and schedule.text:
         session.folder.write_text("schedule.yaml", schedule.text)
     if checkpoint is not None and options.resume_from:
         restore(session, checkpoint)

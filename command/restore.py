@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,11 @@ from .session import Session
 logger = logging.getLogger("potstill")
 
 LARGEST_SIDE = 4096
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The checkpoint that a path means: a file, or the newest one of a run folder."""
+    return path / "checkpoint.pt" if path.is_dir() else path
 
 
 def check_sizes(checkpoint: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, save_checkpoint
-from potstill.compression.policies import LRPolicy
 from potstill.models.datasets import DataBundle
 
 from .best import BestEpochs
@@ -86,8 +85,8 @@ class Session:
         return self.epoch * self.minibatches + self.minibatch
 
     def compresses_from(self, epoch: int) -> bool:
-        """Whether something other than a learning rate begins to act in this epoch, and nothing did before."""
-        acting = [policy for policy in self.scheduler.policies if not isinstance(policy, LRPolicy)]
+        """Whether something that compresses begins to act in this epoch, and nothing did before."""
+        acting = [policy for policy in self.scheduler.policies if policy.compresses]
         starts = [p.window.start // (1 if p.window.unit == "epoch" else self.minibatches) for p in acting]
         return bool(starts) and min(starts) == epoch
 
