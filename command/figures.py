@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,41 @@ def figure_of(count: int, width: float = 9, height: float | None = None) -> Any:
     Raises:
         UsageError: the extra is not installed.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     columns = min(2, count)
     lines = -(-count // columns)
-    figure = Figure(figsize=(width, height or 2.8 * lines), layout="constrained")
+    figure = _empty(width, height or 2.8 * lines)
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for unused in axes[count:]:
         unused.remove()
-    for axis in axes[:count]:
+    _dress(axes[:count])
+    return figure, axes[:count]
+
+
+def stacked(heights: Sequence[float], width: float = 9) -> Any:
+    """A figure of panels that share their x axis, of these heights in inches without labels, and its axes.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    figure = _empty(width, sum(heights) + 0.35 * len(heights))
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    _dress(axes)
+    return figure, axes
+
+
+def _empty(width: float, height: float) -> Any:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _dress(axes: Iterable[Any]) -> None:
+    for axis in axes:
         axis.grid(visible=True, color=GREY, alpha=0.3, linewidth=0.5)
+        axis.set_axisbelow(True)
         axis.set_facecolor("none")
         grey(axis)
-    return figure, axes[:count]
 
 
 def grey(axis: Any) -> None:

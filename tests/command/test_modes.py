@@ -157,7 +157,9 @@ def test_dry_run(tmp_path, capsys, monkeypatch):
     more = ["--compress", "s.yaml", "--dry-run", "--table", "csv", "--epochs", "18"]
     assert compress_classifier.main(["-a", "resnet20_cifar", *more]) == 0
     told = capsys.readouterr().out
-    assert '9,"layer1.0.conv1.weight, layer1.1.conv1.weight, layer1.2.conv1.weight, ..."' in told
+    assert "pruner,filters,L1RankedStructureParameterPruner,epoch 1,0.5,9" in told
+    assert "filters (epoch 1) names 9 parameters:\n  layer1.0.conv1.weight, layer1.1.conv1.weight" in told
+    assert told.count(".conv1.weight") == 9
     left = 272_474 - sum(count * (width // 2) * (9 * (inputs + width) + 2) for width, inputs, count in BLOCKS)
     rows = [line.split(",") for line in told.splitlines() if line[:1].isdigit()]
     rates = {row[0]: row[1] for row in rows}
@@ -181,7 +183,7 @@ def test_dry_run_remarks(tmp_path, capsys, monkeypatch):
     )
     assert compress_classifier.main(["-a", "resnet20_cifar", "--compress", "s.yaml", "--dry-run", "--epochs", "5"]) == 0
     told = capsys.readouterr().out
-    assert "warning: a and b act on layer1.0.conv1.weight at the same time (1 in all)" in told
+    assert "warning: a and b act on layer1.0.conv1.weight in the same epochs (1 in all)" in told
     assert "warning: a touches the first layer, conv1.weight" in told
     assert "warning: b never acts: training ends before epoch 5" in told
 

@@ -1,0 +1,93 @@
+"""What a schedule would do to learning rate and size, epoch by epoch, without data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from potstill.compression import CompressionScheduler
+from potstill.thinning import count_macs, thin
+
+ALMOST_ZERO = 1e-6  # ranks below every weight
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The learning rate of an epoch, and what thinning would leave after it.
+
+    Sparsity is in percent of the network's first parameters: those that thinning removes, and zeros among the others.
+    Multiply-adds are those of one image.
+    """
+
+    rate: float
+    sparsity: float
+    parameters: int
+    macs: int
+
+
+def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int) -> list[Epoch]:
+    """Run the policies through all epochs, one minibatch each, without images; the scheduler's model is used up.
+
+    Counts of pruners and targets of gates are those of a training; what depends on the values of weights (thresholds,
+    penalties) is not, since nothing is learned. Zeros that no mask holds come to life, as in training. Plateau
+    schedulers are given results that keep improving.
+    """
+    rows: list[Epoch] = []
+    model = scheduler.model
+    total = sum(p.numel() for p in model.parameters())
+    found: list[int] | None = None
+    nonzero = parameters = macs = 0
+    for epoch in range(epochs):
+        at = (epoch, 0, 1, optimizer)
+        scheduler.on_epoch_begin(epoch, optimizer)
+        scheduler.on_minibatch_begin(*at)
+        rate = optimizer.param_groups[0]["lr"]
+        scheduler.before_parameter_optimization(*at)
+        _move(model)
+        scheduler.on_minibatch_end(*at)
+        before, found = found, [int(p.count_nonzero()) for p in model.parameters()]
+        if found != before:
+            nonzero, parameters, macs = _thinned(scheduler)
+        rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
+        scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
+    return rows
+
+
+def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
+    """The timeline with epochs that are alike in one row."""
+    told = [(f"{row.rate:.6g}", f"{row.sparsity:.2f}", row.parameters, row.macs) for row in rows]
+    spans: list[tuple[object, ...]] = []
+    start = 0
+    for epoch in range(1, len(told) + 1):
+        if epoch == len(told) or told[epoch] != told[start]:
+            spans.append((str(start) if epoch - 1 == start else f"{start}-{epoch - 1}", *told[start]))
+            start = epoch
+    return pd.DataFrame(spans, columns=["epochs", "learning rate", "sparsity (%)", "parameters", "MACs"])
+
+
+def size(scheduler: CompressionScheduler) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network as it is."""
+    model = scheduler.model
+    return sum(p.numel() for p in model.parameters()), count_macs(model, scheduler.example_inputs[:1])
+
+
+def _move(model: nn.Module) -> None:
+    """What an optimizer does to zeros: they do not stay, unless a mask holds them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.masked_fill_(parameter == 0, ALMOST_ZERO)
+
+
+def _thinned(scheduler: CompressionScheduler) -> tuple[int, int, int]:
+    """Parameters that are not zero, parameters, and multiply-adds of the thinned network."""
+    model = copy.deepcopy(scheduler.model)
+    thin(model, scheduler.example_inputs)
+    sizes = [(int(p.count_nonzero()), p.numel()) for p in model.parameters()]
+    nonzero, parameters = (sum(column) for column in zip(*sizes, strict=True))
+    return nonzero, parameters, count_macs(model, scheduler.example_inputs[:1])

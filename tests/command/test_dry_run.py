@@ -1,0 +1,135 @@
+"""`--dry-run`: what the tables and the picture say, against schedules whose effect is known by hand."""
+
+import re
+import sys
+
+import pytest
+
+import compress_classifier
+from potstill.command.plan_table import when
+from potstill.compression import Window
+from potstill.models import create_model
+
+NET = "simplenet_mnist"
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    """Dry-run a schedule; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(schedule, *more, arch=NET):
+        (tmp_path / "s.yaml").write_text(schedule)
+        assert compress_classifier.main(["-a", arch, "--compress", "s.yaml", "--dry-run", "--table", "csv", *more]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def timeline(text):
+    """Epochs -> (learning rate, sparsity, parameters, MACs)."""
+    rows = re.findall(r"^(\d+(?:-\d+)?),([\d.e-]+),([\d.]+),(\d+),(\d+)$", text, re.MULTILINE)
+    return {epochs: (float(rate), float(zeros), int(size), int(macs)) for epochs, rate, zeros, size, macs in rows}
+
+
+LEVELS = """
+pruners:
+  p: {class: SparsityLevelParameterPruner, levels: {fc1.weight: 0.5}}
+policies:
+  - {pruner: {instance_name: p, args: {ARGS}}, starting_epoch: 1, ending_epoch: 3, frequency: 1}
+  - {pruner: {instance_name: p, args: {levels: {fc2.weight: 0.25, fc1.weight: 0.9}}}, epochs: [4]}
+"""
+
+
+def test_sparsity_counts_what_masks_hold(told):
+    """Zeros of an untrained network, its biases, come to life in training; so do weights that a soft mask leaves."""
+    text = told(LEVELS.replace("ARGS", "mask_on_forward_only: true"), "--epochs", "6")
+    sizes = {name: p.numel() for name, p in create_model(NET).named_parameters()}
+    total = sum(sizes.values())
+    one, both = (int(0.5 * sizes["fc1.weight"]), int(0.9 * sizes["fc1.weight"]) + int(0.25 * sizes["fc2.weight"]))
+    rows = timeline(text)
+    assert list(rows) == ["0", "1-2", "3", "4-5"]
+    assert [row[2] for row in rows.values()] == pytest.approx([total] * 4, rel=0.03)
+    assert [row[1] for row in rows.values()] == pytest.approx([0, 100 * one / total, 0, 100 * both / total], abs=0.5)
+    assert "p (epochs 1-2) names 1 parameter:\n  fc1.weight\n" in text
+    assert "p (epoch 4) names 2 parameters:\n  fc2.weight, fc1.weight\n" in text
+    assert "pruner,p,SparsityLevelParameterPruner,epochs 1-2,0.5,mask_on_forward_only: true,1\n" in text
+    assert "pruner,p,SparsityLevelParameterPruner,epoch 4,0.25 to 0.9,,2\n" in text
+
+
+REMARKS = """
+pruners:
+  agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: [fc1.weight]}
+  rigl: {class: RigLPruner, sparsity: 0.5, weights: [conv2.weight]}
+regularizers:
+  lasso: {class: L1Regularizer, reg_regims: {fc1.weight: 1e-4}}
+policies:
+  - {pruner: {instance_name: agp}, starting_epoch: 0, ending_epoch: 5, frequency: 2}
+  - {regularizer: {instance_name: lasso}, epochs: [3]}
+  - {pruner: {instance_name: rigl}, starting_minibatch: 0, ending_minibatch: 300, minibatch_frequency: 100}
+"""
+
+
+def test_remarks(told):
+    text = told(REMARKS)
+    assert "warning: agp and lasso act on fc1.weight in the same epochs (1 in all)" in text  # 0, 2, 4 and 3
+    assert "warning: lasso goes by the values of weights: in training it acts otherwise than here" in text
+    assert "warning: rigl counts minibatches, so that without data it is not in the timeline by epochs" in text
+    assert "agp goes by" not in text
+    assert "pruner,rigl,RigLPruner,\"minibatches 0-299, every 100\",0.5,1\n" in text
+    assert {row[2] for row in timeline(text).values()} == {431_080}
+
+
+def test_minibatches_alone_have_no_timeline(told):
+    schedule = REMARKS.replace("starting_epoch: 0, ending_epoch: 5, frequency: 2", "minibatches: [7]")
+    text = told(schedule.replace("epochs: [3]", "starting_minibatch: 3, ending_minibatch: 4"))
+    assert timeline(text) == {}
+    assert "warning: agp counts minibatches" in text
+    assert "lasso (minibatch 3) names 1 parameter:\n  fc1.weight" in text
+
+
+def test_what_was_pruned_before_stays_pruned(told, tmp_path):
+    small = ["-a", NET, "--limit-train", "64", "--limit-test", "32", "--limit-validation", "32", "-o", "runs"]
+    hard = LEVELS.replace("ARGS", "").replace("starting_epoch: 1, ending_epoch: 3, frequency: 1", "epochs: [0]")
+    told(hard)
+    assert compress_classifier.main([*small, "--compress", "s.yaml", "--epochs", "1"]) == 0
+    later = "pruners: {q: {class: NMPruner, weights: conv2.weight}}\n"
+    later += "policies: [{pruner: {instance_name: q}, epochs: [1]}]"
+    rows = timeline(told(later, "--resume-from", "runs/latest/checkpoint.pt"))
+    assert rows["0"][1] == pytest.approx(100 * 200_000 / 431_080, abs=0.2)
+    assert rows["1"][1] > rows["0"][1]
+
+
+def test_picture(told, tmp_path):
+    text = told(LEVELS.replace("ARGS", ""), "--plot", "-o", "out", "-n", "dry")
+    folder = (tmp_path / "out" / "latest").resolve()
+    assert folder.name.startswith("dry_")
+    assert {path.name for path in folder.iterdir()} == {"timeline.png", "timeline.svg", "run.log"}
+    assert f"wrote out/{folder.name}/timeline.png, out/{folder.name}/timeline.svg" in text
+    svg = (folder / "timeline.svg").read_text()
+    assert "<!-- p (0.5, 1 parameter) -->" in svg and "<!-- p (0.25 to 0.9, 2 parameters) -->" in svg
+
+
+@pytest.mark.parametrize("more", [["--compress", "s.yaml", "--dry-run"], ["--epochs", "1", "--limit-train", "64"]])
+def test_missing_matplotlib_is_told_before_anything_runs(more, told, tmp_path, monkeypatch, capsys):
+    told(LEVELS.replace("ARGS", ""))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as caught:
+        compress_classifier.main(["-a", NET, *more, "--plot"])
+    assert caught.value.code == 2
+    assert '--plot needs the extra "plot": pip install "potstill[plot]"' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (Window.between(0, 30, 2), "epochs 0-29, every 2"),
+        (Window.between(5, 6), "epoch 5"),
+        (Window.between(0, 10, 10), "epochs 0-9, every 10"),
+        (Window.at([3, 7]), "epochs 3, 7"),
+        (Window.between(0, 9, 1, "minibatch"), "minibatches 0-8"),
+    ],
+)
+def test_times_in_words(window, text):
+    assert when(window) == text
