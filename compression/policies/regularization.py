@@ -29,7 +29,7 @@ class RegularizerArgs:
     """The `args` of a regularizer's policy.
 
     Attributes:
-        keep_mask: when the window ends, what the threshold zeroes becomes a permanent mask.
+        keep_mask: when the window ends, what the threshold or the proximal step zeroes becomes a permanent mask.
         threshold_at: when the threshold acts: after each `minibatch`, after the last one of each active `epoch`, at the
             `end` of the window, or `never`.
         mode: `loss`: a term of the loss; `proximal`: a step of its own after the optimizer's, by learning rate x
@@ -161,6 +161,10 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
 
     def _threshold(self, keeps: bool) -> None:
         masks = self.regularizer.threshold(self._values)
+        if keeps and self.args.mode == "proximal":
+            for name in self.regularizer.shrinks():
+                alive = self._values[name] != 0
+                masks[name] = masks[name] * alive if name in masks else alive
         if keeps:
             for name, mask in masks.items():
                 self.scheduler.masks.set(self.name, name, mask)

@@ -106,6 +106,10 @@ class Regularizer(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no proximal step")
 
+    def shrinks(self) -> Iterable[str]:
+        """The parameters that the proximal step changes, known after `start`."""
+        return ()
+
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on, known after `bind`; none without a threshold."""
         return ()

@@ -28,16 +28,15 @@ class Elements(Term):
         """Take the strength of each tensor, and 1 or 2."""
         self.strengths, self.power = torch.tensor(strengths), power
         self._sizes: list[int] = []
+        self._each = self.strengths
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The sum; the slopes are kept: strength x sign (0 at 0), or strength x value."""
         if self.strengths.device != tensors[0].device:
             self.strengths = self.strengths.to(tensors[0].device)
         sizes = [tensor.numel() for tensor in tensors]
-        if sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1:
-            value, slopes = self._at_once(tensors, sizes)
-        else:
-            value, slopes = self._one_by_one(tensors)
+        few = sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1
+        value, slopes = self._at_once(tensors, sizes) if few else self._one_by_one(tensors)
         return value if self.power == 1 else value.div_(2), slopes
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
@@ -48,7 +47,7 @@ class Elements(Term):
         else:
             torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
 
-    def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Tensor]:
+    def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Any]:
         """For few elements, where calls cost more than what they compute: all of them in one vector."""
         vector = flatten(tensors)
         if sizes != self._sizes or self._each.device != vector.device or self._each.dtype != vector.dtype:
@@ -57,7 +56,7 @@ class Elements(Term):
         slopes = (vector.sign() if self.power == 1 else vector) * self._each
         return vector.dot(slopes), slopes
 
-    def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
         slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
         sums = torch.stack([torch.dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
@@ -96,6 +95,10 @@ class ElementRegularizer(Regularizer):
         if self.threshold_criteria is None:
             return {}
         return {name: weights[name].abs() > strength for name, strength in self._strengths.items()}
+
+    def shrinks(self) -> Iterable[str]:
+        """The listed parameters."""
+        return self._strengths
 
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on."""

@@ -137,6 +137,10 @@ class GroupLassoRegularizer(Regularizer):
             for tensor, factor in zip(tensors, part.spread(factors, 1.0), strict=True):
                 tensor.mul_(factor)
 
+    def shrinks(self) -> Iterable[str]:
+        """The parameters that the groups lie in."""
+        return dict.fromkeys(name for part in self._groups for name in part.names)
+
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on."""
         return [name for part in self._groups for name in part.names] if self.threshold_criteria else ()

@@ -296,6 +296,16 @@ def test_weights_grow_back_after_a_threshold_and_keep_mask_ends_that(make_run):
     assert run.zeros(NAME) == gone
 
 
+@pytest.mark.parametrize("regularizer", [L1Regularizer({NAME: 0.2}), GroupLassoRegularizer({NAME: (0.5, "2D")})])
+def test_keep_mask_keeps_what_the_proximal_step_zeroed(make_run, regularizer):
+    run = run_with(make_run, regularizer, Window.between(0, 2), mode="proximal", keep_mask=True)
+    run.train(range(2))
+    gone = run.weight(NAME) == 0
+    assert 0 < gone.sum() < gone.numel()
+    run.train(range(2, 5))
+    assert torch.equal(run.weight(NAME) == 0, gone)
+
+
 def test_the_loss_names_its_parts(make_run):
     run = run_with(make_run, L1Regularizer({NAME: 0.01})).train([0])
     assert [part.name for part in run.components] == ["L1Regularizer_loss"]
