@@ -13,10 +13,14 @@ ATTRIBUTE = "_potstill_node"
 
 @dataclass
 class Cell:
-    """The memory that a tensor and its views share. `version` counts the writes; `uniform`: all elements are alike."""
+    """The memory that a tensor and its views share.
+
+    `version` counts the writes; `uniform`: all elements are alike, `value`: what all are known to equal.
+    """
 
     version: int = 0
     uniform: bool = False
+    value: float | None = None
 
 
 @dataclass

@@ -209,8 +209,10 @@ class Repairs:
 
     def _touched(self, step: int, numbers: Numbering, dead: Tensor) -> list[Plane]:
         record = self.notes.records[step]
-        planes = [*record.read, *(plane for _, made in record.made for plane in made)]
-        return [plane for plane in planes if bool(dead[numbers.labels[plane.ids]].any())]
+        made = [plane for _, planes in record.made for plane in planes]
+        change = [[p for p in planes if bool(dead[numbers.labels[p.ids]].any())] for planes in (made, record.read)]
+        # of a recurrent layer the units first: it is mostly the state that has a fixed size, not the input
+        return change[0] if change[0] and isinstance(record.func, type) else [*change[1], *change[0]]
 
 
 @dataclass(frozen=True)

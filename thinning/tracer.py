@@ -93,7 +93,8 @@ class Tracer(TorchDispatchMode):
             return tensor
         if id(tensor) not in self._converted:
             converted = torch.empty_like(tensor, device="meta")
-            attach(converted, Node(cell=Cell(uniform=node_of(tensor).uniform)))
+            known = node_of(tensor)
+            attach(converted, Node(cell=Cell(uniform=known.uniform, value=known.cell.value)))
             self._converted[id(tensor)] = (tensor, converted)
         return self._converted[id(tensor)][1]
 
@@ -107,6 +108,7 @@ class Tracer(TorchDispatchMode):
                 # A call that the rule's author did not think of: what it touches stays, and the reason says so.
                 call.give_up(f"the rule does not understand this call ({type(error).__name__}: {str(error)[:80]})")
             call.finish()
+            fallback.freshen(call)
             self._remember(call)
         else:
             fallback.unlabelled(call)

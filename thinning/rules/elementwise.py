@@ -17,6 +17,7 @@ from ..registry import rule
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
 QUOTIENTS = (aten.div, aten.div_)
+CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
 SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
 
@@ -96,7 +97,7 @@ def elementwise(call: Call) -> None:
 
 def _into_buffer(call: Call) -> None:
     """Writing into a fresh tensor of constants: its size was chosen by the model."""
-    call.nodes[0].cell.uniform = False
+    call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
     for tensor in call.tensors[1:]:
         call.freeze(call.planes(tensor), "written into a tensor of fixed size")
 
@@ -120,7 +121,7 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
     operands = [member.operand for member in group]
     mine: dict[int, Tensor] = {}
     for number, tensor in enumerate(call.tensors):
-        known = values[operands.index(number)] if operands.count(number) == 1 else None
+        known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.nodes[number])
         mine[id(tensor)] = unknown if known is None else known
     result = _carry_out(call, mine)
     if result is None:
@@ -129,30 +130,53 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
     return result.contiguous() if not bool(result.isnan().all()) else None
 
 
+def _constant(node: Node) -> Tensor | None:
+    known = node.cell.value
+    return None if known is None or node.planes else torch.tensor(known, dtype=torch.float64)
+
+
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
-    args, kwargs = tree_map_only(Tensor, lambda t: mine[id(t)].clone(), (call.args, call.kwargs))
+    """The operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
+    packet = getattr(call.func, "overloadpacket", None)
+    if packet in CHOICES:
+        args = tree_map_only(Tensor, lambda t: mine[id(t)], call.args)
+        return _choose(*(args if packet is aten.where else (args[1], args[2], args[0])))
+    args, kwargs = tree_map_only(Tensor, lambda t: _like(mine[id(t)], t), (call.args, call.kwargs))
     kwargs.pop("device", None)
     try:
         result = call.func(*args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
         return None
-    result = result[0] if isinstance(result, (tuple, list)) else result
-    packet = getattr(call.func, "overloadpacket", None)
+    result = (result[0] if isinstance(result, (tuple, list)) else result).double()
+    if packet not in CONSTANTS:
+        for tensor in mine.values():
+            result = torch.where(tensor.isnan(), torch.nan, result)
     if packet in PRODUCTS + QUOTIENTS and isinstance(call.args[0], Tensor):
-        tensors = [mine[id(t)] for t in call.tensors[: 1 if packet in QUOTIENTS else 2]]
-        for tensor in tensors:
-            result = torch.where((tensor == 0).expand(result.shape), 0.0, result.double())
-    return result.double()
+        for tensor in [mine[id(t)] for t in call.tensors[: 1 if packet in QUOTIENTS else 2]]:
+            result = torch.where(tensor == 0, 0.0, result)
+    return result
+
+
+def _like(value: Tensor, tensor: Tensor) -> Tensor:
+    return value.bool() if tensor.dtype == torch.bool else value.clone()
+
+
+def _choose(condition: Tensor, first: Any, second: Any) -> Tensor:
+    """`where`: what is chosen between equals does not depend on the condition."""
+    first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (first, second))
+    either = torch.where(first == second, first, torch.nan)
+    return torch.where(condition.isnan(), either, torch.where(condition != 0, first, second))
 
 
 UNTAGGED = (
     "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
     "masked_fill_ "
     "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
-    "zeros_like ones_like full_like empty_like rand_like randn_like fake_quantize_per_tensor_affine"
+    "empty_like rand_like randn_like fake_quantize_per_tensor_affine"
 )
+CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
 POINTWISE = [getattr(aten, name) for name in UNTAGGED.split() if hasattr(aten, name)]
-rule(*POINTWISE)(elementwise)
+rule(*POINTWISE, *CONSTANTS)(elementwise)
 
 
 def is_pointwise(operation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""LSTM, GRU and plain recurrent layers: caught whole, before torch takes them apart step by step."""
+"""LSTM, GRU and plain recurrent layers and cells: caught whole, before torch takes them apart step by step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves
 
 from ..call import Call, Host
 from ..node import Node, attach, node_of
@@ -19,26 +20,35 @@ from .layer import leaf_along
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
 CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
+FIXED = "starts from a given state of fixed size"
 
 
 def intercept(tracer: Host, model: nn.Module) -> None:
     """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
     for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            object.__setattr__(module, "forward", partial(_forward, tracer, module, module.forward))
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            whole = recurrent if isinstance(module, nn.RNNBase) else cell
+            object.__setattr__(module, "forward", partial(_forward, tracer, module, whole, module.forward))
 
 
-def _forward(tracer: Host, module: nn.RNNBase, run: Callable[..., Any], x: Any, hx: Any = None) -> Any:
+def _forward(
+    tracer: Host,
+    module: nn.Module,
+    whole: Callable[..., None],
+    run: Callable[..., Any],
+    input: Any,
+    hx: Any = None,
+) -> Any:
     tracer.quiet = True
     try:
-        out, finals = run(x, hx)
+        out = run(input, hx)
     finally:
         tracer.quiet = False
-    tensors = [_tensor(x), *(tensor for tensor in (hx if isinstance(hx, tuple) else (hx,)) if tensor is not None)]
-    call = Call(tracer, type(module), (_tensor(x),), {}, [*tensors, *module.parameters()])
-    call.out = (_tensor(out), *(finals if isinstance(finals, tuple) else (finals,)))
-    tracer.label_whole(call, lambda: recurrent(call, module, tensors[0], tensors[1:]))
-    return out, finals
+    x, state = _tensor(input), [given for given in (hx if isinstance(hx, tuple) else (hx,)) if given is not None]
+    call = Call(tracer, type(module), (x,), {}, [x, *state, *module.parameters()])
+    call.out = tuple(_tensor(item) for item in tree_leaves(out, is_leaf=lambda item: isinstance(item, PackedSequence)))
+    tracer.label_whole(call, lambda: whole(call, module, x, state))
+    return out
 
 
 def _tensor(value: Any) -> Tensor:
@@ -49,16 +59,18 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
     """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
     kind = next(name for name in GATES if module.mode.startswith(name))
     reads = _features(call, x)
+    zero = torch.full((module.hidden_size,), all(node_of(given).cell.value == 0 for given in state))
+    fits = all(node_of(given).uniform for given in state)
     every: list[Plane] = []
     for layer in range(module.num_layers):
         made: list[Plane] = []
         for direction in range(2 if module.bidirectional else 1):
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
-            made.append(_unit(call, module, suffix, kind, reads, not state))
+            made.append(_unit(call, module, suffix, kind, reads, zero))
         every += made
         ids = torch.cat([plane.ids for plane in made])
-        if state:
-            call.notes.freeze(ids, f"{call.place}: starts from a given state of fixed size")
+        if not fits:
+            call.notes.freeze(ids, f"{call.place}: {FIXED}")
         values = [plane.value for plane in made if plane.value is not None]
         reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
     for given in state:
@@ -70,6 +82,27 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
         _finals(call, final, every)
 
 
+def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor]) -> None:
+    """One step: the state that comes in and the one that goes out have the same units."""
+    kind = type(module).__name__.removesuffix("Cell")
+    planes = [_features(call, given) for given in state]
+    zero = torch.ones(module.hidden_size, dtype=torch.bool)
+    for given, plane in zip(state, planes, strict=True):
+        if plane is not None:
+            zero = zero & (plane.value == 0) if plane.value is not None else torch.zeros_like(zero)
+        else:
+            zero &= node_of(given).cell.value == 0
+    made = _unit(call, module, "", kind, _features(call, x), zero)
+    for given, plane in zip(state, planes, strict=True):
+        if plane is not None:
+            call.unite(plane.ids, made.ids)
+        elif not node_of(given).uniform:
+            call.notes.freeze(made.ids, f"{call.place}: {FIXED}")
+    shape = [1] * (call.out[0].ndim - 1) + [-1]
+    for out in call.out:
+        attach(out, Node((made.map(lambda t: t.reshape(shape)),)))
+
+
 def _features(call: Call, x: Tensor) -> Plane | None:
     planes = node_of(x).current
     plane = next((p for p in planes if p.dims == (x.ndim - 1,)), None)
@@ -77,8 +110,8 @@ def _features(call: Call, x: Tensor) -> Plane | None:
     return None if plane is None else plane.map(lambda t: t.reshape(-1))
 
 
-def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, from_zero: bool) -> Plane:
-    """One layer in one direction; returns its hidden (or projected) channels."""
+def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Plane:
+    """One layer in one direction, or a cell; returns its hidden (or projected) channels. `zero`: who starts at 0."""
     weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
     inputs = node_of(weights["weight_ih"]).along(1)
     if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
@@ -100,7 +133,7 @@ def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, 
     if recurrent_in is not None:
         call.unite(recurrent_in.ids.reshape(-1), made.ids)
         call.notes.role(recurrent_in.leaf, "in")
-    value = _value(call, module, suffix, kind, reads) if from_zero and not getattr(module, "proj_size", 0) else None
+    value = None if getattr(module, "proj_size", 0) else _value(call, module, suffix, kind, reads, zero)
     call.notes.read(Read(made.ids, value))
     return made.but(value=value)
 
@@ -124,12 +157,12 @@ def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str,
     return hidden
 
 
-def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None) -> Tensor | None:
-    """0 for units whose content gate has only zeros."""
+def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Tensor | None:
+    """0 for units that start at 0 and whose content gate has only zeros."""
     if call.tracer.weights is None:
         return None
     names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
-    silent = torch.ones(module.hidden_size, dtype=torch.bool)
+    silent = zero.clone()
     for name in names:
         known = node_of(getattr(module, name + suffix)).weight
         if known is None:

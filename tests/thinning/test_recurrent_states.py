@@ -1,0 +1,57 @@
+"""Recurrent layers and cells that are given a state: by nobody, by a size of theirs, by a number in the code."""
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import thin
+
+GATES = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1, nn.LSTM: 4, nn.GRU: 3}
+HIDDEN = {"none": 13, "attribute": 13, "number": 16, "ones": 16}
+UNITS = [1, 5, 7]
+
+
+class Steps(nn.Module):
+    """A cell, step by step, or a layer over all steps."""
+
+    def __init__(self, kind, start):
+        super().__init__()
+        self.read = nn.Linear(4, 12)
+        self.core = kind(12, 16)
+        self.last = nn.Linear(16, 3)
+        self.start = start
+
+    def state(self, x):
+        if self.start == "none":
+            return None
+        size = 16 if self.start == "number" else self.core.hidden_size
+        shape = (x.shape[1], size) if isinstance(self.core, nn.RNNCellBase) else (1, x.shape[1], size)
+        h = x.new_ones(shape) if self.start == "ones" else x.new_zeros(shape)
+        return (h, torch.zeros_like(h)) if isinstance(self.core, (nn.LSTMCell, nn.LSTM)) else h
+
+    def forward(self, x):
+        x, state = self.read(x).relu(), self.state(x)
+        if isinstance(self.core, nn.RNNBase):
+            return self.last(self.core(x, state)[0][-1])
+        for step in x:
+            state = self.core(step, state)
+        return self.last(state[0] if isinstance(state, tuple) else state)
+
+
+@pytest.mark.parametrize("start", HIDDEN)
+@pytest.mark.parametrize("kind", GATES, ids=lambda kind: kind.__name__)
+def test_units_that_stay_zero_go(kind, start):
+    """Units with zero weights go where they start at zero and the state's size follows; dead inputs always go."""
+    model, x = Steps(kind, start), torch.randn(5, 2, 4)
+    with torch.no_grad():
+        for tensor in model.core.parameters():
+            tensor.view(GATES[kind], 16, -1)[:, UNITS] = 0
+        for tensor in model.read.parameters():
+            tensor[:3] = 0
+        expected = model(x)
+        recipe = thin(model, x)
+        assert model.core.hidden_size == HIDDEN[start]
+        assert model.core.input_size == 9 or start == "number"
+        assert torch.allclose(model(x), expected, atol=1e-6)
+    said = [kept.reason for kept in recipe.frozen if kept.use.startswith("core.weight_ih")]
+    assert bool(said) == (start == "number")
