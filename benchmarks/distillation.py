@@ -4,7 +4,7 @@ The teacher is trained once, on all training images. Each student is trained twi
 same few images, for as many steps, in the same order: once on the labels alone, once with the teacher. Seeds are
 0, 1, 2, ...: they choose the images too. All are runs of the command line in `OUT`; what is there is not run again.
 
-    OMP_NUM_THREADS=1 python benchmarks/distillation.py
+    OMP_NUM_THREADS=1 python benchmarks/distillation.py --amp
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100, help="labelled images of a student (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=60, help="of a student (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=0.002, help="of Adam, at first (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=0.005, help="of Adam, at first (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=4.0, help="(default: %(default)s)")
     parser.add_argument("--distill-weight", type=float, default=0.9, help="1 - student weight (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=10, help="number of pairs (default: %(default)s)")
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     teacher = train(folder, ["-a", options.teacher, *data(options), *limit], options.teacher_epochs)
     lessons = [
         *("--kd-teacher", options.teacher, "--kd-resume", folder / "latest", "--kd-temp", options.temperature),
-        *("--kd-distill-wt", options.distill_weight, "--kd-student-wt", 1 - options.distill_weight),
+        *("--kd-distill-wt", options.distill_weight, "--kd-student-wt", round(1 - options.distill_weight, 9)),
     ]
     alone, taught = [], []
     for seed in range(options.seeds):

@@ -169,7 +169,15 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
 class KnowledgeDistillation(KnowledgeDistillationPolicy):
     """Learns from a teacher too (Hinton et al. 2015): a trained network, given by architecture and checkpoint.
 
-    The network under training is the student; `build_teacher` comes from whoever builds the schedule.
+    Attributes:
+        model: the student, which is the network under training.
+        arch: the teacher's architecture.
+        checkpoint: its checkpoint, thinned or not, or its run folder.
+        pretrained: take the weights that come with the architecture instead.
+        temperature: divides the logits of both networks; above 1 it shows more of what the teacher thinks.
+        distill_weight: weight of the distance to the teacher's answers.
+        student_weight: weight of the training loop's own loss.
+        build_teacher: makes the teacher; it comes from whoever builds the schedule.
     """
 
     model: nn.Module
