@@ -29,13 +29,15 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     figure, axes = figure_of(len(panels))
     for axis, (title, names, scale) in zip(axes, panels, strict=False):
         for name, colour, style in zip(names, LINES, ("-", "--"), strict=False):
-            points = [(row["epoch"], row[name]) for row in rows if row.get(name) not in (None, "")]
-            axis.plot(
-                *zip(*points, strict=True), style, color=colour, label=name, marker="." if len(points) < 30 else None
-            )
-        axis.set_yscale(scale if all(row.get(n, 0) > 0 for row in rows for n in names) else "linear")
-        axis.set(title=title, xlabel="epoch")
+            known = [row for row in rows if row.get(name) is not None]
+            marker = "." if len(known) < 30 else None
+            epochs, values = [row["epoch"] for row in known], [row[name] for row in known]
+            axis.plot(epochs, values, style, color=colour, label=name, marker=marker)
+        axis.set_yscale(scale if all((row.get(name) or 0) > 0 for row in rows for name in names) else "linear")
+        axis.set(title=title, xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)
+        if title == "sparsity":
+            axis.set_ylim(0, None)
         if len(names) > 1:
             axis.legend(frameon=False, labelcolor=GREY)
     return save(figure, folder / "metrics")
@@ -53,9 +55,10 @@ def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Pat
     axis.barh(names, [kept[n][1] for n in names], color="none", edgecolor=GREY, label="dense")
     axis.barh(names, [kept[n][0] for n in names], color=LINES[0], label="kept")
     axis.tick_params(axis="y", labelsize=6)
-    axis.set(xlabel="channels", title="channels kept by layer")
-    axis.margins(y=0.01)
-    axis.legend(frameon=False, labelcolor=GREY)
+    axis.set(xlabel="channels")
+    axis.set_title("channels kept by layer", loc="left", color=GREY)
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    axis.legend(frameon=False, labelcolor=GREY, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return save(figure, folder / "channels")
 
 
@@ -92,7 +95,7 @@ def _plot_weights(steps: Any, found: Mapping[str, Record], folder: Path) -> list
             label = str(list(record.place(number)))
             axis.plot(steps, record.values[:, number], color=colour, linewidth=1, label=label)
         axis.set(xlabel="step", title=name)
-        axis.legend(frameon=False, labelcolor=GREY, fontsize=7, ncols=2)
+        axis.legend(frameon=False, labelcolor=GREY, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, folder / "weights")
 
 
@@ -104,6 +107,7 @@ def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Pa
     for place, text in ((0, "start"), (-1, "end")):
         axis.annotate(text, path[place].tolist(), xytext=(5, 5), textcoords="offset points", color=GREY)
     axis.set(title="path in the plane of its first two principal components")
+    axis.margins(0.1)
     axis.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
     axis.set_ylabel(f"second component ({100 * shares[1]:.0f} %)")
     colour_bar(figure, dots, axis, "step")
