@@ -21,6 +21,7 @@ from .optimizers import make_optimizer
 from .plan_table import Acting, acting, names_text, policies_table, remarks
 from .plot_timeline import plot_timeline
 from .prepare import build_model, example_inputs, read_schedule, start_checkpoint
+from .randomness import seed_everything
 from .timeline import Epoch, size, timeline, timeline_table
 
 logger = logging.getLogger("potstill")
@@ -34,6 +35,7 @@ def dry_run(options: argparse.Namespace) -> None:
     """
     if options.plot:
         require_matplotlib()
+    seed_everything(options.seed, options.deterministic)
     info = model_info(options.arch)
     checkpoint = start_checkpoint(options)
     classes = checkpoint["num_classes"] if checkpoint else info.num_classes

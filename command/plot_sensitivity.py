@@ -43,7 +43,7 @@ def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss:
     dots = [found[name] for name in names]
     axis.scatter(dots, range(len(names)), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=2)
     axis.set_yticks(range(len(names)), names, fontsize=6)
-    axis.set(xlabel=f"sparsity; the dots mark the highest at which Top1 falls by at most {loss:g} points")
+    axis.set(xlabel=f"sparsity (dots: the highest up to which Top1 falls by at most {loss:g})")
     axis.set_title("Top1 (%) with one weight pruned", color=GREY)
     colour_bar(figure, drawn, axis, "Top1 (%)")
     return save(figure, stem)

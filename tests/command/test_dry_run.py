@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,16 @@ def test_picture(told, tmp_path):
     assert f"wrote out/{folder.name}/timeline.png, out/{folder.name}/timeline.svg" in text
     svg = (folder / "timeline.svg").read_text()
     assert "<!-- p (0.5, 1 parameter) -->" in svg and "<!-- p (0.25 to 0.9, 2 parameters) -->" in svg
+
+
+def test_the_page_shows_what_is_printed(told, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text()
+    schedule = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
+    printed = told(schedule, "--table", "text", arch="resnet20_cifar").splitlines()
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    lines = [line for line in shown.splitlines() if line.strip() != "..."]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in printed] == []
 
 
 @pytest.mark.parametrize("more", [["--compress", "s.yaml", "--dry-run"], ["--epochs", "1", "--limit-train", "64"]])
