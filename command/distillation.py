@@ -44,7 +44,7 @@ class Teachers:
     @classmethod
     def of(cls, options: argparse.Namespace, classes: int, input_shape: tuple[int, ...]) -> Teachers:
         """For the student of the options."""
-        trains = not (options.dry_run or options.evaluate or options.thinnify)
+        trains = not (options.dry_run or options.evaluate or options.sense or options.thinnify)
         return cls(classes, input_shape, trains, {name: getattr(options, name) for name in IMAGES})
 
     def __call__(self, arch: str, checkpoint: str | None, pretrained: bool) -> nn.Module | None:
