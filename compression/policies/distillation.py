@@ -109,8 +109,8 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
         if heard is None or count != 1:
             raise DistillationError(
                 f"{self.name}: the student ran {count} times between on_minibatch_begin and before_backward_pass; "
-                "distillation needs exactly one forward pass of its student_model, in training mode (where the loop calls "
-                "what torch.compile or DataParallel made of the network, that is the student_model)"
+                "distillation needs exactly one forward pass of its student_model, in training mode (where the loop "
+                "calls what torch.compile or DataParallel made of the network, that is the student_model)"
             )
         value = self.loss_weights.distill * distillation_loss(*heard, self.temperature)
         return PolicyLoss(self.loss_weights.student * loss + value, [LossComponent("distillation_loss", value)])
