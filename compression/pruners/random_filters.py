@@ -27,10 +27,12 @@ class RandomScore(RankedStructurePruner):
 
 
 class Bernoulli(RankedStructurePruner):
-    """Keeps each filter with probability 1 - s and divides what it keeps by the share that it kept.
+    """Keeps each filter with probability 1 - s.
 
-    In soft modes each activation draws anew, and the filters alone are masked: a dropout of filters. In hard mode a
-    filter's draw is made once, so that it goes for good when the sparsity passes it, and nothing is scaled.
+    In soft modes each activation draws anew, and the filters alone are masked: a dropout of filters. With a dense copy
+    what is kept is divided by the share that was kept; without one there is nothing unscaled to return to, and the
+    factors of all draws would multiply. In hard mode a filter's draw is made once, so that it goes for good when the
+    sparsity passes it.
     """
 
     seed: int = 0
@@ -49,13 +51,15 @@ class Bernoulli(RankedStructurePruner):
         return keep if alive is None else keep & self._groups[name].split(alive).any(1)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter: factors in soft modes."""
+        """The masks by parameter: factors where there is a dense copy."""
         if view.mode == "hard":
             return super().masks(view)
         masks = {}
         for name, keep in self._keeps(view).items():
             weight = view.weights[name]
-            factors = keep.to(weight) / keep.to(weight).mean().clamp_min(torch.finfo(weight.dtype).tiny)
+            factors = keep.to(weight)
+            if view.mode == "copy":
+                factors /= factors.mean().clamp_min(torch.finfo(weight.dtype).tiny)
             masks[name] = self._groups[name].expand(factors, weight.shape)
         return masks
 

@@ -72,6 +72,16 @@ def test_bernoulli_scales_what_it_keeps(make_view):
     assert not torch.equal(mask, again)
 
 
+def test_bernoulli_scales_nothing_where_no_dense_copy_is_kept(make_view):
+    """Factors on the weights themselves would multiply, draw by draw."""
+    model = nn.Linear(3, 400, bias=False)
+    pruner = BernoulliFilterPruner(0.3, ["weight"])
+    pruner.bind(model)
+    masks = [pruner.masks(make_view(model, epoch, mode="forward"))["weight"] for epoch in range(2)]
+    assert all(mask.unique().tolist() == [0, 1] for mask in masks)
+    assert not torch.equal(*masks)
+
+
 def test_bernoulli_in_hard_mode_rises_without_return(make_run):
     run = make_run().prune(BernoulliFilterPruner_AGP(0.1, 0.9, [NAME]), Window.between(0, 5), "p")
     gone = [set(dead(run.train([epoch]).weight(NAME))) for epoch in range(5)]
