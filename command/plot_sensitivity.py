@@ -50,14 +50,15 @@ def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss:
 
 
 def _one(name: str, curve: Sequence[Row], dense: float, loss: float, stem: Path) -> list[Path]:
-    figure, (accuracy, losses) = figure_of(2, height=3)
+    figure, (accuracy, losses) = figure_of(2, height=3.2)
     levels = [row[1] for row in curve]
     styles: Any = {"marker": "."}
     accuracy.plot(levels, [row[2] for row in curve], color=LINES[0], label="Top1", **styles)
     accuracy.plot(levels, [row[3] for row in curve], "--", color=LINES[1], label="Top5", **styles)
     accuracy.axhline(dense - loss, color=GREY, linestyle=":", linewidth=1, label=f"Top1 dense - {loss:g}")
-    accuracy.set(xlabel="sparsity", ylabel="%", title=name)
+    accuracy.set(xlabel="sparsity", title="accuracy (%)")
     accuracy.legend(frameon=False, labelcolor=GREY)
     losses.plot(levels, [row[4] for row in curve], color=LINES[0], **styles)
     losses.set(xlabel="sparsity", title="loss")
+    figure.suptitle(name, color=GREY)
     return save(figure, stem)

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +15,11 @@ import yaml
 
 import compress_classifier
 from potstill.command.errors import UsageError
+from potstill.command.options import parse
+from potstill.command.sensitivity_options import levels
 from potstill.command.sensitivity_table import HEADER, Analysis, SensitivityTable, digest
 from potstill.compression import load_schedule
+from potstill.compression.sensitivity import prunable_weights, tolerated_levels
 from potstill.models import create_model
 
 NET = ["-a", "simplenet_cifar", "--limit-train", "64", "--limit-test", "40", "--limit-validation", "20", "-b", "32"]
@@ -233,3 +239,43 @@ def test_another_checkpoint_is_refused(done, trained, capsys):
     with pytest.raises(SystemExit):
         compress_classifier.main([*arguments, "--sense-folder", str(done)])
     assert "it was made with other weights (the checkpoint);" in capsys.readouterr().err
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sensitivity.md").read_text()
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "sensitivity_googlenet.csv"
+
+
+def test_page_names_options_and_files_that_exist():
+    commands = re.findall(r"^    python compress_classifier\.py ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        arguments = shlex.split(command.replace("\\\n", " "))
+        parse([argument for argument in arguments if argument not in ("--resume-from", "runs/latest")])
+    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (TABLE.parents[1] / link).exists(), link
+    listed = re.findall(r"^\| `(--[\w-]+)", PAGE, re.MULTILINE)
+    assert {option for option in vars(parse([])) if option.startswith("sense")} <= {
+        option[2:].replace("-", "_") for option in listed
+    }
+
+
+def test_shown_table_is_whole_and_of_this_network():
+    """The digits of a real run: a header, 50 weights at 19 sparsities, and the levels that the page shows."""
+    header, *rows = csv.reader(TABLE.open())
+    assert ",".join(header) + "\n" == HEADER
+    names = prunable_weights(create_model("googlenet_cifar"), "filter")
+    sparsities = levels(parse([]))
+    assert [(row[0], float(row[1])) for row in rows] == [(name, level) for name in names for level in sparsities]
+    found = tolerated_levels([(row[0], float(row[1]), float(row[2])) for row in rows], float(rows[0][2]) - 1)
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (pruner,) = load_schedule(yaml.safe_load(shown), create_model("googlenet_cifar")).instances.values()
+    for name in pruner.args["weights"]:
+        assert found[name] == pruner.args["desired_sparsity"]
+
+
+def test_python_of_the_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    model = create_model("simplenet_cifar")
+    space = {"model": model, "images": torch.randn(2, 3, 32, 32), "evaluate": lambda net: 98.0}
+    exec(code, space)
+    assert space["levels"] == dict.fromkeys(prunable_weights(model, "filter"), 0.6)
