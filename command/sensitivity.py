@@ -38,6 +38,8 @@ def sense(options: argparse.Namespace) -> None:
     """
     options.tensorboard = False  # nothing here goes by epochs
     run = prepare(options)
+    if not (options.resume_from or run.trained):
+        logger.warning("the network is not trained: --resume-from gives one that is")
     try:
         _sense(run)
     except KeyboardInterrupt:

@@ -233,6 +233,14 @@ def test_mistakes_are_one_line(done, trained, capsys, more, message):
     assert (done / "sensitivity.csv").read_bytes() == before
 
 
+def test_an_untrained_network_is_warned_of(tmp_path, capsys):
+    few = ["--sense-weights", "conv1.weight", "--sense-range", "0.5", "0.6", "0.1"]
+    assert compress_classifier.main([*NET, "--sense", "element", *few, "-o", str(tmp_path)]) == 0
+    assert "warning: the network is not trained: --resume-from gives one that is" in capsys.readouterr().out
+    rows = list(csv.reader((tmp_path / "latest" / "sensitivity.csv").open()))
+    assert [row[:2] for row in rows[1:]] == [["conv1.weight", "0.5"]]
+
+
 def test_another_checkpoint_is_refused(done, trained, capsys):
     assert json.loads((done / "sensitivity.json").read_text())["arch"] == "simplenet_cifar"
     arguments = [*NET, "--resume-from", str(trained / "checkpoint.pt.previous"), "--sense", "filter", *RANGE]
