@@ -26,7 +26,7 @@ from .optimizers import make_optimizer
 from .randomness import seed_everything
 from .restore import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images
 from .session import Session
-from .tensorboard import EventWriter
+from .tensorboard import EventWriter, require_tensorboard
 
 logger = logging.getLogger("potstill")
 
@@ -113,6 +113,8 @@ def prepare(options: argparse.Namespace) -> Session:
     device = find_device(options.device)
     if options.plot:
         require_matplotlib()
+    if options.tensorboard:
+        require_tensorboard()
     seed_everything(options.seed, options.deterministic)
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ PLACES = {
 }
 
 
+def require_tensorboard() -> None:
+    """Say early that events cannot be written.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UsageError('--tensorboard needs the extra: pip install "potstill[tensorboard]"')
+
+
 class EventWriter:
     """Writes the same numbers as `metrics.csv`, and the sparsity of each parameter."""
 
@@ -29,10 +40,9 @@ class EventWriter:
         Raises:
             UsageError: the extra is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UsageError('--tensorboard needs the extra: pip install "potstill[tensorboard]"') from error
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder))
 
     def write(self, row: Mapping[str, Any], model: nn.Module) -> None:

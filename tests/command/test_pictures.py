@@ -79,10 +79,10 @@ def test_tensorboard_has_the_metrics_the_sparsity_of_each_layer_and_histograms(r
 
 
 def test_missing_tensorboard_is_told_before_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     small = ["-a", "mlp_bn_drop", "--limit-train", "32", "--limit-test", "10", "--epochs", "1"]
     with pytest.raises(SystemExit) as caught:
         compress_classifier.main([*small, "--tensorboard", "-o", str(tmp_path)])
     assert caught.value.code == 2
     assert '--tensorboard needs the extra: pip install "potstill[tensorboard]"' in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*.pt"))
+    assert not list(tmp_path.iterdir())
