@@ -4,10 +4,10 @@
     python benchmarks/schedules.py agp l0_macs --write   # these, then their headers and schedules/README.md
     python benchmarks/schedules.py --index               # schedules/README.md alone, from the headers
 
-Runs lie in `OUT/runs/<name>`; what is there is not run again, what was cut off goes on. Only schedules whose data
-everybody has (`--dataset digits`) are run. A header has, in this order: method, `Paper:`, reasons, the schedule's own
-command, that of the dense network, `Baseline:`, `Result:` and the final sparsity table; what begins with `Baseline:` is
-written here.
+Runs lie in `OUT/runs/<name>`; what is there is not run again (after a change of the code, delete it), what was cut off
+goes on. Only schedules whose data everybody has (`--dataset digits`) are run. A header has, in this order: method,
+`Paper:`, reasons, the schedule's own command, that of the dense network, `Baseline:`, `Result:` and the final sparsity
+table; what begins with `Baseline:` is written here.
 """
 
 from __future__ import annotations
