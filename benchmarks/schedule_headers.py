@@ -86,9 +86,9 @@ class Shipped:
         return found.groups("") if found else ()
 
     def says(self, label: str) -> str:
-        """What stands behind a label."""
+        """What stands behind a label, with the lines that go on indented or in small letters."""
         text = "\n".join(self.header)
-        found = re.search(rf"^(?:Published )?{label}:\s*(.*(?:\n[^\n:]+)*)", text, re.MULTILINE | re.IGNORECASE)
+        found = re.search(rf"^(?:Published )?(?i:{label}):\s*(.*(?:\n[ a-z].*)*)", text, re.MULTILINE)
         return " ".join(found.group(1).split()) if found else ""
 
 

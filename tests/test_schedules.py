@@ -157,6 +157,15 @@ def test_header_is_filled_from_a_run(tmp_path, monkeypatch):
     ]
 
 
+def test_what_headers_in_other_forms_say_goes_on_in_small_letters(tmp_path):
+    file = tmp_path / "one.yaml"
+    text = "# What. More\n#\n# Published baseline: 90 %\n# and so\n# Result:  91 %\n#   and 92 %\n# Else: no\n"
+    file.write_text(text)
+    schedule = headers.Shipped(file)
+    assert schedule.title == "What"
+    assert (schedule.says("Baseline"), schedule.says("Result")) == ("90 % and so", "91 % and 92 %")
+
+
 def test_a_run_is_repeated_when_its_schedule_changes():
     one, other = ALL[0], ALL[1]
     assert runner.recipe(one) == runner.recipe(headers.Shipped(one.path))
