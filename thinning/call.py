@@ -168,6 +168,10 @@ class Call:
         real = self.tracer.weights[known[0]]
         return real.permute(known[1])
 
+    def known(self, plane: Plane) -> Plane:
+        """The plane with what is known of its values, no longer that of a parameter as it is."""
+        return plane.but(value=self.value_of(plane), leaf=None)
+
     def value_of(self, plane: Plane) -> Tensor | None:
         """The values of a plane's channels; for a parameter itself they are looked up."""
         if plane.value is not None or plane.leaf is None or self.tracer.weights is None:

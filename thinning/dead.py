@@ -102,7 +102,9 @@ def _unfoldable(traced: Traced, item: Read) -> str:
     note = traced.notes.layers[item.layer]
     if not item.foldable:
         return f"a constant other than 0 meets the zero padding of {note.weight.removesuffix('.weight')}"
-    if note.groups > 1 or fold_target(traced, item.layer) is None:
+    if note.groups > 1:
+        return f"a constant other than 0 goes into {note.weight.removesuffix('.weight')}, which has groups"
+    if fold_target(traced, item.layer) is None:
         return f"a constant other than 0 goes into {note.weight.removesuffix('.weight')}, which has no bias to take it"
     return ""
 
@@ -126,8 +128,8 @@ def fold_amounts(traced: Traced, weights: Mapping[str, Tensor], folds: list[Fold
     for fold in folds:
         note = traced.notes.layers[fold.layer]
         target = fold_target(traced, fold.layer)
-        if target is None:
-            continue
+        if target is None or note.groups > 1:
+            continue  # only where a removal is tried that is refused
         matrix = weights[note.weight].detach().movedim((note.out_dim, note.in_dim), (0, 1))
         picked = matrix[:, fold.columns.to(matrix.device)].double().cpu()
         amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ fold.values

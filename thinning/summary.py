@@ -24,7 +24,7 @@ def recipe_text(recipe: RecipeData) -> str:
         parts.append(table(("tensor", "before", "after"), rows))
     if recipe.folds:
         parts.append("constants folded into: " + ", ".join(fold.name for fold in recipe.folds))
-    parts += _kept("dead, but kept", recipe.refused) + _kept("never removable", recipe.frozen)
+    parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)
     parts += [f"note: {note}" for note in recipe.notes]
     return "\n".join(parts)
 

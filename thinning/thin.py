@@ -13,6 +13,7 @@ from .check import randomized
 from .copying import named_tensors
 from .dead import find_dead
 from .errors import ThinningError
+from .leftover import leftovers
 from .macs import count_macs
 from .plan import make_recipe
 from .probe import describe
@@ -52,6 +53,7 @@ def thin(  # noqa: PLR0913
         dead = find_dead(found, weights, allow_inexact)
         recipe, gone = make_recipe(found, dead, weights, model, round_to)
         recipe = with_measured_refusals(recipe, found, dead, weights, model, batches)
+        recipe = replace(recipe, refused=recipe.refused + leftovers(found, dead, weights))
         if recipe.removes_nothing:
             return recipe
         size, macs = _size(model), count_macs(model, example_inputs)

@@ -120,7 +120,7 @@ def split(call: Call) -> None:
 @rule(aten.roll, aten.flip)
 def reorder(call: Call) -> None:
     """Move elements along dimensions of which most hold no channels."""
-    call.emit([plane.map(_again(call)).but(leaf=None) for plane in call.planes(call.args[0])])
+    call.emit([call.known(plane).map(_again(call)) for plane in call.planes(call.args[0])])
 
 
 @rule(aten.repeat)
@@ -129,9 +129,9 @@ def repeat(call: Call) -> None:
     times = list(call.args[1])
     planes = []
     for plane in call.planes(call.args[0]):
-        plane = plane.lift(len(times))
+        plane = call.known(plane).lift(len(times))
         own = [count if size > 1 else 1 for count, size in zip(times, plane.ids.shape, strict=True)]
-        planes.append(plane.map(lambda t, own=own: t.repeat(own)).but(leaf=None))  # type: ignore[misc]
+        planes.append(plane.map(lambda t, own=own: t.repeat(own)))  # type: ignore[misc]
     call.emit(planes)
 
 
@@ -173,7 +173,7 @@ def channel_shuffle(call: Call) -> None:
         if plane.ids.shape[1] > 1:
             grouped = plane.ids.transpose(0, 1).reshape(count, -1)
             call.unite(grouped, grouped[:1])
-    call.emit([plane.map(_again(call)).but(leaf=None) for plane in call.planes(call.args[0])])
+    call.emit([call.known(plane).map(_again(call)) for plane in call.planes(call.args[0])])
 
 
 @rule(aten.pixel_shuffle)

@@ -1,0 +1,56 @@
+"""Channels that are zero where they are made and stay: the recipe says why."""
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import thin
+
+
+class Choice(nn.Module):
+    """Adds 1 where the input is positive on average."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.second(torch.where(x.mean((1, 2, 3), keepdim=True) > 0, y, y + 1))
+
+
+def normed(*layers):
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "use", "why"),
+    [
+        (normed(nn.GroupNorm(1, 8)), "0.weight[0]", "native_group_norm in 1 (GroupNorm): averages over the channels"),
+        (Choice(), "first.weight[0]", "zero where it is made, but that is lost in aten.where in the model (Choice)"),
+    ],
+    ids=["inexact", "lost"],
+)
+def test_what_stays_is_said(model, use, why):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if len(parameter) == 8:
+                parameter[2:4] = 0
+    recipe = thin(model, torch.randn(2, 3, 9, 9))
+    assert recipe.removes_nothing
+    (kept,) = recipe.refused
+    assert (kept.channels, kept.use) == (2, use)
+    assert why in kept.reason
+    assert "zero or constant, but kept:" in str(recipe)
+
+
+def test_instance_norm_with_zero_weight_and_bias_lets_channels_go():
+    model, x = normed(nn.InstanceNorm2d(8, affine=True)), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        for parameter in [*model[0].parameters(), *model[1].parameters()]:
+            parameter[2:4] = 0
+        expected = model(x)
+        recipe = thin(model, x)
+        assert len(model[0].weight) == 6
+        assert recipe.refused == ()
+        assert torch.allclose(model(x), expected, atol=1e-6)

@@ -1,0 +1,65 @@
+"""Channels that are zero where they are made and stay all the same: why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .dead import Dead
+from .notes import Record
+from .plane import Plane
+from .recipe_data import Kept
+from .trace import Traced
+from .values import zero_rows
+
+UNREAD = "zero where it is made, but nothing is known to read it"
+
+
+def leftovers(traced: Traced, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
+    """What stays, by parameter and reason; frozen channels and constants that cannot be folded are said elsewhere."""
+    graph = traced.graph
+    makers, silent = _silent(traced, weights)
+    silent &= ~dead.channels & (graph.frozen < 0)
+    silent[[0, *dead.stuck]] = False
+    reasons = dict.fromkeys(silent.nonzero().flatten().tolist(), UNREAD)
+    for record in traced.notes.records if reasons else ():
+        for label in _lost(traced, record, silent).tolist():
+            if reasons[label] == UNREAD:
+                reasons[label] = f"zero where it is made, but that is lost in {record.place}"
+    for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
+        reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
+    counts = Counter((makers[label], why) for label, why in reasons.items())
+    return tuple(Kept(count, use, why) for (use, why), count in counts.items())
+
+
+def _silent(traced: Traced, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
+    """The channels whose slices are zero in every parameter that makes them, and the first of these."""
+    makers: dict[int, str] = {}
+    loud = torch.zeros(len(traced.graph.frozen), dtype=torch.bool)
+    for use in traced.graph.uses:
+        if use.role in ("out", "scale", "shift"):
+            zero = zero_rows(weights[use.name].detach().movedim(use.dim, 0).reshape(len(use.labels), -1))
+            loud[use.labels[~zero]] = True
+            for label in use.labels[zero].tolist():
+                makers.setdefault(label, f"{use.name}[{use.dim}]")
+    silent = torch.zeros_like(loud)
+    silent[list(makers)] = True
+    return makers, silent & ~loud
+
+
+def _lost(traced: Traced, record: Record, silent: Tensor) -> Tensor:
+    """The channels that are 0 in what an operation reads, and unknown in what it makes."""
+    before, after = torch.zeros_like(silent), torch.zeros_like(silent)
+    for plane in record.read:
+        before[traced.numbers.labels[plane.ids[_value(plane) == 0]]] = True
+    for _, planes in record.made:
+        for plane in planes:
+            after[traced.numbers.labels[plane.ids[_value(plane).isnan()]]] = True
+    return (before & after & silent).nonzero().flatten()
+
+
+def _value(plane: Plane) -> Tensor:
+    return torch.full(plane.ids.shape, torch.nan) if plane.value is None else plane.value
