@@ -33,7 +33,8 @@ def finish(run: Session) -> dict[str, Any]:
     logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     masked = copy.deepcopy(run.model)
-    recipe = run.scheduler.thin(run.optimizer, allow_inexact=run.options.allow_inexact)
+    options = run.options
+    recipe = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
     logger.info("%s", _removed(recipe))
     dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}

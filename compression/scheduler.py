@@ -189,7 +189,9 @@ class CompressionScheduler:
             self._graph = trace(self.model, self.example_inputs)
         return self._graph
 
-    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False) -> Recipe:
+    def thin(
+        self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1
+    ) -> Recipe:
         """Remove dead channels from model, masks and optimizer, and check that the function is the same.
 
         Raises:
@@ -202,20 +204,20 @@ class CompressionScheduler:
         for policy in self.policies:
             policy.before_thinning()
         try:
-            recipe = self._thin(optimizer, allow_inexact)
+            recipe = self._thin(optimizer, allow_inexact=allow_inexact, round_to=round_to)
         finally:
             for policy in self.policies:
                 policy.after_thinning(recipe)
         return recipe
 
-    def _thin(self, optimizer: Optimizer | None, allow_inexact: bool) -> Recipe:
+    def _thin(self, optimizer: Optimizer | None, **options: Any) -> Recipe:
         recipe = thin(
             self.model,
             self.example_inputs,
             None,
             optimizer,
-            allow_inexact=allow_inexact,
             validation_batch=self.validation_batch,
+            **options,
         )
         self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
         self._graph = None

@@ -45,6 +45,8 @@ def thin(  # noqa: PLR0913
     times the largest output (in half precision: than its rounding allows). Raises `ThinningError` otherwise, with
     model, masks and optimizer as they were.
     """
+    if round_to < 1:
+        raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     weights = named_tensors(model)
     found = traced(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])

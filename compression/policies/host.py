@@ -27,5 +27,5 @@ class Host(Protocol):
     def graph(self) -> ChannelGraph | None:
         """The channel graph, where the model can be traced."""
 
-    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False) -> Recipe:
+    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1) -> Recipe:
         """Remove dead channels."""

@@ -1,4 +1,4 @@
-"""Says so when a pruner and a thresholding regularizer act on the same parameter."""
+"""Says what is well defined but seldom meant: two policies on one parameter, a mask of nothing."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> N
             more = f" and {len(both) - 1} more" if len(both) > 1 else ""
             meet = f"{other.name} and {policy.name} act on {both[0]}{more}"
             logger.warning("%s: one prunes, the other zeroes what is below its threshold; the weight obeys both", meet)
+
+
+def warn_of_empty_mask(policy: Any) -> None:
+    """Warn of a penalty in the loss whose `keep_mask` has nothing to keep: it makes weights small, not zero."""
+    regularizer = policy.regularizer
+    if policy.args.keep_mask and policy.args.mode == "loss" and getattr(regularizer, "threshold_criteria", "") is None:
+        logger.warning(
+            "%s: keep_mask keeps nothing, since %s zeroes no weight: give it threshold_criteria, or mode: proximal",
+            policy.name,
+            type(regularizer).__name__,
+        )

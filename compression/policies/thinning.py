@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from ..arguments import Range
 from ..registry import register
 from .base import Moment, ScheduledTrainingPolicy
 
@@ -22,9 +23,14 @@ class Thinner(ScheduledTrainingPolicy):
         arch: str | None = None,
         dataset: str | None = None,
         allow_inexact: bool = False,
+        round_to: Annotated[int, Range(1)] = 1,
     ) -> None:
-        """Take Distiller's three arguments, which change nothing, and whether inexact removal is wanted."""
-        self.allow_inexact = allow_inexact
+        """Take Distiller's three arguments, which change nothing, and what `thin` takes.
+
+        `allow_inexact`: remove channels that a LayerNorm averages over, too. `round_to`: numbers of channels stay
+        multiples of this.
+        """
+        self.allow_inexact, self.round_to = allow_inexact, round_to
 
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Thin, once per time of the window.
@@ -33,4 +39,4 @@ class Thinner(ScheduledTrainingPolicy):
             ThinningError: the thinned model would compute another function.
         """
         if self.window.unit == "minibatch" or moment.step.minibatch == 0:
-            self.scheduler.thin(moment.optimizer, allow_inexact=self.allow_inexact)
+            self.scheduler.thin(moment.optimizer, allow_inexact=self.allow_inexact, round_to=self.round_to)

@@ -108,6 +108,14 @@ def test_thinnify(run, tmp_path, capsys):
     assert mine["thinned"]["parameters"] == theirs["thinned"]["parameters"]
 
 
+def test_thinnify_to_multiples(run, tmp_path):
+    """Half of 16 filters are dead: with multiples of 7, 14 stay."""
+    more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path), "--round-to", "7"]
+    assert compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt"), "--thinnify"]) == 0
+    weights = load_checkpoint(tmp_path / "latest" / "thinned.pt")["state_dict"]
+    assert len(weights["layer1.0.conv1.weight"]) == 14
+
+
 def test_masks_hold_without_a_schedule(run, tmp_path):
     more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path), "--epochs", "2", "--reset-optimizer"]
     assert compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt")]) == 0

@@ -200,17 +200,18 @@ def test_23_folding_and_minibatches_mask_the_real_weight(make_run):
     assert zeros == [4 * 27] * 8
 
 
-def test_24_thinning_preserves_outputs(make_run):
+@pytest.mark.parametrize(("round_to", "kept"), [(1, 4), (3, 6)])
+def test_24_thinning_preserves_outputs(make_run, round_to, kept):
     """Was: Thinning is not output-preserving (bias, BN beta)."""
     run = make_run().train([0])
     run.model[1].bias.data += 0.5
     run.prune(L1RankedStructureParameterPruner(0.5, [FIRST]), Window.at([1]), "p").train([1])
     x = torch.randn(4, 3, 8, 8)
     before = run.model.eval()(x)
-    run.scheduler.add_policy(Thinner(), Window.at([2]))
+    run.scheduler.add_policy(Thinner(round_to=round_to), Window.at([2]))
     run.scheduler.on_epoch_begin(2, run.optimizer, 3)
     run.scheduler.on_minibatch_begin(2, 0, 3, run.optimizer)
-    assert run.model[0].weight.shape[0] == run.model[3].weight.shape[1] == 4
+    assert run.model[0].weight.shape[0] == run.model[3].weight.shape[1] == kept
     assert torch.allclose(run.model(x), before, atol=1e-6)
 
 
@@ -233,6 +234,14 @@ def test_a_pruner_and_a_threshold_on_one_parameter_are_warned_about(caplog, make
         f"r and p act on {FIRST} and 1 more: "
         "one prunes, the other zeroes what is below its threshold; the weight obeys both"
     ]
+
+
+@pytest.mark.parametrize(("mode", "criterion", "count"), [("loss", None, 1), ("proximal", None, 0), ("loss", "Max", 0)])
+def test_a_mask_of_nothing_is_warned_about(caplog, make_run, mode, criterion, count):
+    args = RegularizerArgs(keep_mask=True, mode=mode)
+    found = warnings_of(caplog, make_run, ("r", RegularizationPolicy(L1Regularizer({NAME: 0.1}, criterion), args)))
+    assert len(found) == count
+    assert all("r: keep_mask keeps nothing, since L1Regularizer zeroes no weight" in text for text in found)
 
 
 def test_no_warning_without_a_threshold(caplog, make_run):
