@@ -8,9 +8,9 @@ import torch
 import yaml
 from torch import nn
 
-from potstill.compression import CompressionScheduler, PruningPolicy, file_config, load_schedule
-from potstill.compression.pruners import AutomatedGradualPruner
+from potstill.compression import CompressionScheduler, PruningPolicy, load_schedule
 from potstill.models import create_model
+from potstill.thinning import thin
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -59,10 +59,6 @@ def loop(tmp_path, monkeypatch):
         "criterion": nn.CrossEntropyLoss(),
         "validation_loss": 1.0,
         "top1": 50.0,
-        "file_config": file_config,
-        "CompressionScheduler": CompressionScheduler,
-        "PruningPolicy": PruningPolicy,
-        "AutomatedGradualPruner": AutomatedGradualPruner,
     }
 
 
@@ -79,7 +75,30 @@ def test_two_lines(loop):
 
 def test_loop_of_hooks(loop):
     attach, hooks, _ = blocks("training_loop.md", "python")
-    exec(attach.splitlines()[0], loop)
+    exec(attach.rpartition("scheduler.attach")[0], loop)
     exec(hooks, loop)
     assert loop["recipe"].max_relative_difference <= 1e-5
     assert loop["model"].layer1[0].conv1.out_channels == 8
+
+
+def test_rule_of_an_operation_of_ones_own():
+    """The operation is registered, and its rule lets a dead channel through."""
+    (code,) = (block for block in blocks("thinning.md", "python") if "custom_op" in block)
+    exec(code, {})
+    net = Doubled()
+    with torch.no_grad():
+        for tensor in net.first.parameters():
+            tensor[2:4] = 0
+    thin(net, torch.randn(2, 3, 9, 9))
+    assert net.first.out_channels == 6
+
+
+class Doubled(nn.Module):
+    """Convolutions with the operation in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        return self.second(torch.ops.mylib.double_it(self.first(x)))
