@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from .check import outputs, relative_difference
@@ -50,11 +50,11 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         results = outputs(model, [_on(inputs, device)])[0]
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
-        _atomically(_beside(weights, ".probe.safetensors"), lambda target: save_file(probe, target))
-    _atomically(weights, lambda target: save_file(_tensors(model, recipe), target))
+        _atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
+    _atomically(weights, to_bytes(_tensors(model, recipe)))
     facts["sha256"] = _digest(weights)
-    _atomically(_beside(weights, ".json"), lambda target: target.write_text(json.dumps(facts, indent=1)))
-    _atomically(_beside(weights, ".py"), lambda target: target.write_text(LOADER))
+    _atomically(_beside(weights, ".json"), json.dumps(facts, indent=1).encode())
+    _atomically(_beside(weights, ".py"), LOADER.encode())
     return weights
 
 
@@ -176,14 +176,17 @@ def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: 
         raise ThinningError(f"the loaded model does not compute what it computed when stored: difference {gap:.1e}")
 
 
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside, sync, rename: a crash leaves the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
+def _atomically(path: Path, content: bytes) -> None:
+    """Write beside, sync, rename: a crash leaves the old file or the new one.
+
+    The file is opened like any other, for safetensors' own writing and temporary files hide it from other users.
+    """
+    temporary = path.with_name(path.name + ".part")
     try:
-        write(Path(name))
-        with open(name, "rb+") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(temporary, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

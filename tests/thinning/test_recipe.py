@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,16 @@ def test_resize_refuses_another_model() -> None:
     grown = copy.deepcopy(state) | {"0.bias": torch.zeros(9)}
     with pytest.raises(ThinningError, match=r"'0.bias' is \[9\] in the state dict, \[8\] in the model"):
         resize_to(net(), grown)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_stored_files_have_the_mode_that_the_umask_allows(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        model = masked()
+        save(model, thin(model, X), tmp_path / "thinned.safetensors")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        [f"thinned{suffix}" for suffix in (".safetensors", ".probe.safetensors", ".json", ".py")], mode
+    )
