@@ -15,6 +15,7 @@ from .attach import Attachment
 from .fields import Field, reading
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .policies.components import tell_apart
 from .steps import Step, Window
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class CompressionScheduler:
         if any(known.name == name for known in self.policies):
             raise ValueError(f"a policy called {name} exists already")
         policy.bind(self, window, name)
+        tell_apart(self.policies, policy)
         place = sum(known.weighs_loss for known in self.policies) if policy.weighs_loss else len(self.policies)
         self.policies.insert(place, policy)
         self._now = None

@@ -47,10 +47,12 @@ class ScheduledTrainingPolicy:
         name: its name in that scheduler, also the owner of its masks.
         compresses: whether it makes the network another one (learning rates and teachers do not).
         weighs_loss: whether it weighs the training loop's own loss: it then goes before those that add terms to it.
+        component: what its part of the loss is called; nothing where it has none.
     """
 
     compresses: ClassVar[bool] = True
     weighs_loss: ClassVar[bool] = False
+    component: str = ""
 
     scheduler: Host
     window: Window

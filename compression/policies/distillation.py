@@ -44,6 +44,7 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
 
     compresses = False
     weighs_loss = True
+    component = "distillation_loss"
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
                 "calls what torch.compile or DataParallel made of the network, that is the student_model)"
             )
         value = self.loss_weights.distill * distillation_loss(*heard, self.temperature)
-        return PolicyLoss(self.loss_weights.student * loss + value, [LossComponent("distillation_loss", value)])
+        return PolicyLoss(self.loss_weights.student * loss + value, [LossComponent(self.component, value)])
 
     def on_minibatch_end(self, moment: Moment) -> None:
         """Listen no more: validation and copies of the network are undisturbed."""

@@ -49,7 +49,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.regularizer, self.args = regularizer, args or RegularizerArgs()
         self._stage: Stage = "waiting"
         self._last_metrics: dict[str, float] = {}
-        self._component = f"{type(regularizer).__name__}_loss"
+        self.component = f"{type(regularizer).__name__}_loss"
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the regularizer resolves its names and checks what it can.
@@ -91,7 +91,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         else:
             value = self.regularizer.loss(self._weights, moment.step)
             loss = loss + value
-        return PolicyLoss(loss, [LossComponent(self._component, value)])
+        return PolicyLoss(loss, [LossComponent(self.component, value)])
 
     def on_minibatch_end(self, moment: Moment) -> None:
         """Zero what is below the threshold; at the end of the window keep it so if asked, and end the rest."""

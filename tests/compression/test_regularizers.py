@@ -312,6 +312,17 @@ def test_the_loss_names_its_parts(make_run):
     assert run.components[0].value > 0
 
 
+def test_parts_of_one_class_are_told_apart_by_their_policies(make_run):
+    run = run_with(make_run, L1Regularizer({NAME: 0.01}))
+    add = run.scheduler.add_policy
+    add(RegularizationPolicy(L2Regularizer({NAME: 0.01})), Window.at([0]), name="alone")
+    for name in ("b", "c"):
+        add(RegularizationPolicy(L1Regularizer({NAME: 0.02})), Window.at([0]), name=name)
+    parts = dict(run.train([0]).components)
+    assert list(parts) == ["r.L1Regularizer_loss", "L2Regularizer_loss", "b.L1Regularizer_loss", "c.L1Regularizer_loss"]
+    assert float(parts["b.L1Regularizer_loss"]) == pytest.approx(2 * float(parts["r.L1Regularizer_loss"]))
+
+
 def test_proximal_mode_takes_the_learning_rate_of_each_group(make_run):
     run = run_with(
         make_run, L1Regularizer({NAME: 0.5, "6.weight": 0.5, "0.weight": 0.5}), Window.between(0, 5), mode="proximal"
