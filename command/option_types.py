@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from potstill.models import model_names
 from potstill.models.datasets import dataset_names
+from potstill.models.nearest import nearest
 
 from .intervals import interval
 from .stopping_rules import parse_rule
@@ -52,9 +53,7 @@ def _checked(parse: Callable[[str], object], text: str) -> str:
 
 
 def _unknown(kind: str, text: str, names: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(text, names, 3, 0.5)
+    near = nearest(text, names, 0.5)
     return f"no {kind} {text!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from torch import nn
 
+from .nearest import nearest
 from .torchvision_models import is_torchvision_name, torchvision_names
 
 Factory = Callable[[int, int], nn.Module]
@@ -84,7 +84,7 @@ def model_info(name: str) -> ModelInfo:
     if is_torchvision_name(name):
         side = 299 if name == "inception_v3" else 224
         return ModelInfo(name, (3, side, side), 1000, "torchvision's own", "torchvision")
-    near = get_close_matches(name.lower(), model_names(), n=3, cutoff=0.6)
+    near = nearest(name, model_names())
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {len(model_names())}, see model_names()"
     raise ModelError(f"no model is called {name!r}; {hint}")
 

@@ -27,6 +27,7 @@ KINDS = {
     "lr_scheduler": "lr_schedulers",
     "extension": "extensions",
 }
+OFFERED = [kind for kind in KINDS if kind != "quantizer"]  # Distiller's quantizers are known only to be refused
 INJECTED = {"self", "model", "optimizer", "name", "last_epoch", "build_teacher"}
 DROPPED = {"verbose"}
 TORCH_RANGES: dict[str, Any] = {

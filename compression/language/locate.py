@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import traceback
@@ -14,6 +15,8 @@ from types import ModuleType
 from ..names import near
 from ..registry import SECTIONS, registered
 from .errors import Problem, ScheduleError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = ("", ".yaml", ".yml")
 
@@ -36,14 +39,31 @@ def find_schedule(name_or_path: str | Path) -> Path:
     bare = wanted.removesuffix(".yaml")
     fitting = [path for name, path in shipped.items() if bare in (name, path.stem)]
     if len(fitting) == 1:
+        _tell(wanted, fitting[0])
         return fitting[0]
     if fitting:
         which = ", ".join(name for name, path in shipped.items() if path in fitting)
         raise ScheduleError([Problem(wanted, None, "", f"fits several shipped schedules: {which}")])
     what = "is a folder" if os.path.isdir(wanted) else "no such file here, and no shipped schedule has this name"
-    similar = near(Path(wanted).stem, [Path(name).name for name in shipped], 3)
+    similar = _similar(Path(wanted), shipped)
     hint = f" (did you mean {' or '.join(similar)}?)" if similar else _some(shipped)
     raise ScheduleError([Problem(wanted, None, "", f"{what}{hint}")])
+
+
+def _tell(wanted: str, path: Path) -> None:
+    """Say that a shipped schedule is taken: as a warning where what was asked for reads like a file."""
+    if Path(wanted).suffix in SUFFIXES[1:]:
+        logger.warning("%s: no such file here; taken is the shipped schedule %s", wanted, path)
+    else:
+        logger.info("schedule %s: the shipped %s", wanted, path)
+
+
+def _similar(wanted: Path, shipped: dict[str, Path]) -> list[str]:
+    """What a mistyped name may have meant: files beside it, and shipped schedules."""
+    beside = wanted.parent.glob("*.y*ml") if os.path.isdir(wanted.parent) else []
+    here = {path.stem: f"the file {path}" for path in sorted(beside)}
+    names = {path.stem: f"the shipped schedule {name}" for name, path in shipped.items()}
+    return [*(here[stem] for stem in near(wanted.stem, here)), *(names[stem] for stem in near(wanted.stem, names, 2))]
 
 
 def shipped_schedules() -> dict[str, Path]:

@@ -10,7 +10,7 @@ from ..names import did_you_mean
 from ..policies import PrunerArgs, RegularizerArgs
 from ..steps import Window
 from .annotations import kind_of
-from .classes import KINDS, arguments
+from .classes import KINDS, OFFERED, arguments
 from .errors import Path, show
 from .instances import Checker
 from .kinds import Faults, Kind
@@ -56,13 +56,13 @@ class PolicyChecker:
         """The plan of one entry, or None if it is wrong."""
         before = len(self.report.problems)
         if not isinstance(entry, Mapping):
-            self.report.error(path, f"must be a mapping with a kind ({', '.join(KINDS)}) and times, not {show(entry)}")
+            self.report.error(path, f"must be a mapping of a kind ({', '.join(OFFERED)}) and times, not {show(entry)}")
             return None
         kinds = [key for key in entry if key in KINDS]
         self.unknown_keys(entry, path)
         if len(kinds) != 1:
             what = f"has {len(kinds)} kinds ({', '.join(kinds)})" if kinds else "has no kind"
-            self.report.error(path, f"{what}: give exactly one of {', '.join(KINDS)}")
+            self.report.error(path, f"{what}: give exactly one of {', '.join(OFFERED)}")
         instance, args = self.acting(kinds[0], entry[kinds[0]], (*path, kinds[0])) if len(kinds) == 1 else ("", None)
         window = self.window(_with_nested_times(entry), path)
         if window is None or len(self.report.problems) > before or kinds == ["quantizer"]:
@@ -75,7 +75,7 @@ class PolicyChecker:
             if key in ("args", "instance_name"):
                 self.report.error((*path, key), f"belongs inside the kind, below `{_kind(entry)}:`")
             elif key not in KINDS and key not in WHEN:
-                self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*KINDS, *WHEN])}")
+                self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*OFFERED, *WHEN])}")
 
     def acting(self, kind: str, content: Any, path: Path) -> tuple[str, Any]:
         """The instance's name and the policy's arguments."""

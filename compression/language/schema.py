@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ..registry import SECTIONS
-from .classes import KINDS, arguments, classes
+from .classes import KINDS, OFFERED, arguments, classes
 from .policies import ARGS, FORMS, WHEN
 
 Schema = dict[str, Any]
@@ -81,14 +81,13 @@ def _described(cls: type) -> dict[str, str]:
 
 
 def _policy() -> Schema:
-    kinds = [kind for kind in KINDS if kind != "quantizer"]
     times = {key: kind.schema() | {"description": TIMES[key]} for key, kind in WHEN.items()}
     return {
         "type": "object",
-        "properties": {kind: _acting(kind) for kind in kinds} | times,
+        "properties": {kind: _acting(kind) for kind in OFFERED} | times,
         "additionalProperties": False,
         "allOf": [
-            {"oneOf": [{"required": [kind]} for kind in kinds]},
+            {"oneOf": [{"required": [kind]} for kind in OFFERED]},
             {"oneOf": [_times(keys) for _, keys in FORMS]},
         ],
     }

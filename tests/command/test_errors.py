@@ -29,6 +29,7 @@ def files(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--arch", "resnet20_cifer"], "no network 'resnet20_cifer' (did you mean resnet20_cifar"),
+        (["--arch", "resnet20"], "no network 'resnet20' (did you mean resnet20_cifar"),
         (["--dataset", "digit"], "no data set 'digit' (did you mean digits?)"),
         (["--lr", "abc"], "argument --learning-rate/--lr: 'abc' is not a number"),
         (["--lr", "nan"], "nan is not a number of 0 or more"),

@@ -242,7 +242,8 @@ def test_a_plugin_that_fails_is_told(name, text, message, tmp_path):
         load_plugin(tmp_path / name)
 
 
-def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch):
+def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     shipped = {name: tmp_path / "shipped" / f"{name}.yaml" for name in ("googlenet_l0", "agp/x", "ssl/x")}
     monkeypatch.setattr(locate, "shipped_schedules", lambda: shipped)
     monkeypatch.chdir(tmp_path)
@@ -250,10 +251,16 @@ def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     assert find_schedule("here").name == find_schedule(tmp_path / "here.yaml").name == "here.yaml"
     assert find_schedule("googlenet_l0") == find_schedule("googlenet_l0.yaml") == shipped["googlenet_l0"]
     assert find_schedule("agp/x") == shipped["agp/x"]
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    path = shipped["googlenet_l0"]
+    assert ("WARNING", f"googlenet_l0.yaml: no such file here; taken is the shipped schedule {path}") in told
+    assert ("INFO", f"schedule googlenet_l0: the shipped {path}") in told and len(told) == 3
     with pytest.raises(ScheduleError, match="x: fits several shipped schedules: agp/x, ssl/x"):
         find_schedule("x")
-    with pytest.raises(ScheduleError, match=r"googlenet_10: no such file here, .* \(did you mean googlenet_l0\?\)"):
+    with pytest.raises(ScheduleError, match=r"googlenet_10: .* \(did you mean the shipped schedule googlenet_l0\?\)"):
         find_schedule("googlenet_10")
+    with pytest.raises(ScheduleError, match=r"hire.yaml: no such file here, .* \(did you mean the file here.yaml\?\)"):
+        find_schedule("hire.yaml")
     with pytest.raises(ScheduleError, match=f"{tmp_path}: is a folder"):
         find_schedule(tmp_path)
     with pytest.raises(ScheduleError, match=r"a\\x00b: no such file"):
