@@ -28,6 +28,7 @@ from potstill.command.evaluation import Meter, classification_loss, evaluate
 from potstill.command.finish import finish
 from potstill.command.folder import set_up_console
 from potstill.command.modes import run_mode
+from potstill.command.opening import tell_start
 from potstill.command.options import parse
 from potstill.command.prepare import prepare
 from potstill.command.session import Session
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         session = prepare(options)
         session.folder.record_environment(arguments)
+        tell_start(session)
         try:
             return train(session)
         finally:

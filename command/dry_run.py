@@ -64,7 +64,8 @@ def _show(
     ends = [plan.window.end for plan in schedule.policies if plan.window.unit == "epoch"]
     epochs = options.epochs if options.epochs is not None else max(ends, default=1)
     logger.info("%s", format_table(policies_table(found), options.table))
-    logger.info("%s", names_text(found))
+    if names := names_text(found):
+        logger.info("%s", names)
     dense = size(scheduler)
     rows = timeline(scheduler, optimizer, epochs) if ends else []
     if rows:

@@ -16,6 +16,7 @@ from .epochs import test
 from .export import export_onnx
 from .finish import finish
 from .import_distiller import import_distiller
+from .opening import warn_if_untrained
 from .prepare import build_model, example_inputs, prepare, start_checkpoint
 from .schema import write_schema
 from .sensitivity import sense
@@ -70,6 +71,7 @@ def _summarise(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     session = prepare(options)
+    warn_if_untrained(session)
     scores = test(session, session.data.test)
     logger.info("%s", format_table(sparsity_table(session.model), options.table))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())

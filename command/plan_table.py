@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from potstill.compression import Window
-from potstill.compression.language.classes import KINDS
+from potstill.compression.language.classes import KINDS, classes
 from potstill.compression.names import resolve, resolve_mapping
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 
@@ -59,7 +59,7 @@ def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
         {
             "kind": one.plan.kind,
             "instance": one.plan.instance,
-            "class": one.instance.cls.__name__,
+            "class": _class_name(one.instance),
             "when": when(one.plan.window),
             "sparsity": target(one),
             "args": _args(one.plan.args),
@@ -69,6 +69,13 @@ def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows)
     return table if table["args"].any() else table.drop(columns="args")
+
+
+def _class_name(instance: InstancePlan) -> str:
+    """What schedules call the class."""
+    own = instance.cls.__name__
+    known = [name for name, cls in classes(instance.section).items() if cls is instance.cls]
+    return own if own in known or not known else known[0]
 
 
 def names_text(found: Sequence[Acting]) -> str:
@@ -128,23 +135,37 @@ def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]
         window, instance = one.plan.window, one.plan.instance
         if window.unit == "minibatch":
             told.append(f"{instance} counts minibatches, so that without data it is not in the timeline by epochs")
-        elif window.last >= epochs:
-            fate = "never acts" if window.start >= epochs else "is cut off"
-            told.append(f"{instance} {fate}: training ends before epoch {epochs}")
+        elif remark := late(instance, window, epochs):
+            told.append(remark)
     for one in found:
         if one.plan.kind in ("pruner", "regularizer") and not target(one):
             told.append(f"{one.plan.instance} goes by the values of weights: in training it acts otherwise than here")
-    for one, other in combinations(found, 2):
-        both = sorted(set(one.names) & set(other.names))
-        if both and _meet(one.plan.window, other.plan.window):
-            names = f"{one.plan.instance} and {other.plan.instance}"
-            told.append(f"{names} act on {both[0]} in the same epochs ({len(both)} in all)")
+    told += [text for one, other in combinations(found, 2) if (text := _clash(one, other))]
     weights = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     for one in found:
         for place, name in (("first", weights[0]), ("last", weights[-1])):
             if name in one.names:
                 told.append(f"{one.plan.instance} touches the {place} layer, {name}")
     return list(dict.fromkeys(told))
+
+
+def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
+    """What to say of a policy that begins or acts last after so many epochs; nothing of others."""
+    per_epoch = 1 if window.unit == "epoch" else minibatches
+    if window.last < epochs * per_epoch:
+        return ""
+    fate = "never acts" if window.start >= epochs * per_epoch else "is cut off"
+    return f"{name} {fate}: training ends before epoch {epochs}"
+
+
+def _clash(one: Acting, other: Acting) -> str:
+    """What to say of two policies that act on one parameter at a time; nothing where they do not."""
+    both = sorted(set(one.names) & set(other.names))
+    if not both or not _meet(one.plan.window, other.plan.window):
+        return ""
+    one_, other_ = (f"{acts.plan.instance} ({when(acts.plan.window)})" for acts in (one, other))
+    more = "" if len(both) == 1 else f" and {len(both) - 1} more parameter{'s' if len(both) > 2 else ''}"
+    return f"{one_} and {other_} overlap: both act on {both[0]}{more}"
 
 
 def _meet(one: Window, other: Window) -> bool:

@@ -17,6 +17,7 @@ from potstill.models.datasets import Split
 
 from .errors import UsageError
 from .evaluation import evaluate_batches
+from .opening import warn_if_untrained
 from .plot_sensitivity import plot_sensitivity
 from .prepare import prepare
 from .sensitivity_options import levels
@@ -38,8 +39,7 @@ def sense(options: argparse.Namespace) -> None:
     """
     options.tensorboard = False  # nothing here goes by epochs
     run = prepare(options)
-    if not (options.resume_from or run.trained):
-        logger.warning("the network is not trained: --resume-from gives one that is")
+    warn_if_untrained(run)
     try:
         _sense(run)
     except KeyboardInterrupt:

@@ -191,7 +191,7 @@ def test_dry_run_remarks(tmp_path, capsys, monkeypatch):
     )
     assert compress_classifier.main(["-a", "resnet20_cifar", "--compress", "s.yaml", "--dry-run", "--epochs", "5"]) == 0
     told = capsys.readouterr().out
-    assert "warning: a and b act on layer1.0.conv1.weight in the same epochs (1 in all)" in told
+    assert "warning: a (epochs 2, 3) and b (epochs 0-2) overlap: both act on layer1.0.conv1.weight\n" in told
     assert "warning: a touches the first layer, conv1.weight" in told
     assert "warning: b never acts: training ends before epoch 5" in told
 
