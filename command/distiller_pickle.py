@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from potstill.compression import CheckpointError
-from potstill.compression.checkpoints import check_archive
+from potstill.compression.checkpoints import begins_as_zip, check_archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """What files of torch before 1.6 begin with."""
@@ -37,6 +37,10 @@ DTYPES = {
 }
 
 
+class DamageError(pickle.UnpicklingError):
+    """A file contradicts itself; said in words for users, unlike what unpicklers say."""
+
+
 class Inert(dict[Any, Any]):
     """What stands for an object of a class that is not looked up: it takes everything and does nothing."""
 
@@ -53,7 +57,7 @@ class Inert(dict[Any, Any]):
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
     if not isinstance(storage, Tensor):
-        raise pickle.UnpicklingError("a tensor without values")
+        raise DamageError("a tensor without values")
     return storage.as_strided(size, stride, storage.storage_offset() + offset)  # refuses what lies outside
 
 
@@ -89,7 +93,7 @@ class _Reader(_PurePython):
         """The values of a tensor, a view of them where an old file says so."""
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int or count < 0:
-            raise pickle.UnpicklingError("a reference to something else than a tensor's values")
+            raise DamageError("a reference to something else than a tensor's values")
         values = self._storage(dtype, str(key), count)
         if view and view[0] is not None:
             _, offset, length = view[0]
@@ -110,14 +114,15 @@ def read_pickled(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or is something else.
     """
     try:
-        found = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        found = _read_zip(path) if begins_as_zip(path) else _read_legacy(path)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    except DamageError as error:
+        raise CheckpointError(f"{path}: not a checkpoint written by torch: {error}") from error
     except Exception as error:  # damaged pickles fail in many ways, and each means the same
-        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-        raise CheckpointError(f"{path}: not a checkpoint written by torch: {reason}") from error
+        raise CheckpointError(f"{path}: not a checkpoint written by torch, or a damaged one") from error
     if type(found) is not dict:
         raise CheckpointError(f"{path}: holds a {type(found).__name__}, not a checkpoint")
     return found
@@ -146,21 +151,21 @@ def _read_legacy(path: Path) -> Any:
         if key not in known:
             left[0] -= count * dtype.itemsize
             if left[0] < 0:
-                raise pickle.UnpicklingError("its tensors are larger than the file")
+                raise DamageError("its tensors are larger than the file")
             known[key] = torch.zeros(count, dtype=dtype)
         return known[key]
 
     magic, version, _ = (_Reader(file, storage).load() for _ in range(3))
     if magic != MAGIC or version != 1001:
-        raise pickle.UnpicklingError("it does not begin like one")
+        raise DamageError("it does not begin like one")
     found = _Reader(file, storage).load()
     for key in _Reader(file, storage).load():
         values = known[str(key)]
         if int.from_bytes(file.read(8), "little") != len(values):
-            raise pickle.UnpicklingError(f"the values of tensor {key} are of another number")
+            raise DamageError(f"the values of tensor {key} are of another number")
         raw = bytearray(file.read(values.nbytes))
         if len(raw) != values.nbytes:
-            raise pickle.UnpicklingError("it is cut off")
+            raise DamageError("it is cut off")
         if raw:
             values.copy_(torch.frombuffer(raw, dtype=values.dtype))
     return found

@@ -30,7 +30,7 @@ def stored_arguments(parser: argparse.ArgumentParser, folder: Path, plugins: lis
             code: which to run is for the user to say and not for a file.
     """
     path = folder / "checkpoint.pt"
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, warns=False)  # who restores the run warns
     with reading(str(path)):
         options = Field(checkpoint)["options"].mapping()
         needed = [item.text() for item in options["plugin"].items()] if "plugin" in options else []

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the layout; raised when a field changes its meaning."""
 
+UNREADABLE = "not a checkpoint of tensors and plain data"
+
 DIRECTORY_BIT = 0x10
 """In the external attributes of a zip entry, as DOS had it."""
 
@@ -65,8 +67,8 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     _sync_folder(path.parent)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; where it is damaged, the one before it, with a warning.
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool = True) -> dict[str, Any]:
+    """Read a checkpoint; where it is damaged, the one before it, with a warning (which a second reader may leave out).
 
     Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
     that the rest is tensors and plain data. Between the renames of `save_checkpoint` `<name>.new` is the newest.
@@ -83,7 +85,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
                 contents = _load(other, device)
             except CheckpointError:
                 continue
-            logger.warning("%s; using %s instead", error, other)
+            if warns:
+                logger.warning("%s; using %s instead", error, other)
             return contents
         if others:
             raise CheckpointError(f"{error}; {' and '.join(o.name for o in others)} is no better") from error
@@ -98,8 +101,10 @@ def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
         contents = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
     except Exception as error:  # damaged archives fail in many ways, and each means the same
-        raise CheckpointError(f"{path}: not a checkpoint of tensors and plain data: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one") from error
     with reading(str(path)):
         return _checked(contents)
 
@@ -110,6 +115,8 @@ def check_archive(path: Path) -> None:
     Raises:
         CheckpointError: it is damaged, or would.
     """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: {'damaged: its end is missing' if begins_as_zip(path) else UNREADABLE}")
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
@@ -121,6 +128,12 @@ def check_archive(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+
+
+def begins_as_zip(path: Path) -> bool:
+    """Whether a file begins like those that torch writes, be it whole or not."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _is_plain_file(entry: zipfile.ZipInfo) -> bool:

@@ -67,3 +67,14 @@ def test_an_untrained_network_is_warned_of_before_it_is_tested(told):
     assert warning in told("-e")
     told("--epochs", "1")
     assert warning not in told("-e", "--resume-from", "runs/latest/best.pt")
+
+
+def test_a_damaged_checkpoint_is_told_once(told, tmp_path):
+    told("--epochs", "1")
+    path = (tmp_path / "runs" / "latest").resolve() / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    lines = told("--resume-from", "runs/latest", "-e")
+    stem = "runs/latest/checkpoint.pt"
+    assert [line for line in lines if line.startswith("warning: ")] == [
+        f"warning: {stem}: damaged: its end is missing; using {stem}.previous instead"
+    ]

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from potstill.command.distiller_pickle import read_pickled
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 
 CONTENTS = {"epoch": 3, "minibatch": 0, "arch": "mlp", "state_dict": {"w": torch.arange(6.0)}}
@@ -36,6 +37,23 @@ def test_a_damaged_one_is_noticed_and_the_previous_used(tmp_path, damage, caplog
     path.with_name("checkpoint.pt.previous").unlink()
     with pytest.raises(CheckpointError, match="checkpoint.pt: "):
         load_checkpoint(path)
+
+
+def test_damage_is_told_in_plain_words(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, CONTENTS)
+    path.write_bytes(path.read_bytes()[:-100])
+    for read in (load_checkpoint, read_pickled):
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path}: damaged: its end is missing"
+    path.write_bytes(b"no archive")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value) == f"{path}: not a checkpoint of tensors and plain data"
+    with pytest.raises(CheckpointError) as caught:
+        read_pickled(path)
+    assert str(caught.value) == f"{path}: not a checkpoint written by torch, or a damaged one"
 
 
 def test_a_pickle_that_would_run_code_does_not(tmp_path):
