@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,22 +41,36 @@ class RunFolder:
             handler = _Log(path / "run.log")
         except OSError as error:
             raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
+        self._latest: Path | None = None
+        self._made = False
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handler = handler
         logging.getLogger().addHandler(handler)
 
     @classmethod
     def new(cls, out_dir: Path, name: str | None) -> RunFolder:
-        """Make `out_dir/<name>_<date>-<time>`; `out_dir/latest` leads there."""
+        """Make `out_dir/<name>_<date>-<time>`; `lead` lets `out_dir/latest` lead there."""
         stamp = datetime.now().strftime("%Y.%m.%d-%H%M%S")
         base = f"{name}_{stamp}" if name else stamp
         path, again = out_dir / base, 1
-        while path.exists():
+        while not _make(path):
             again += 1
             path = out_dir / f"{base}_{again}"
         folder = cls(path)
-        folder._link(out_dir / "latest")
+        folder._latest, folder._made = out_dir / "latest", True
         return folder
+
+    def lead(self) -> None:
+        """Let `latest` lead to this run: only once it has a checkpoint, for that is what one goes on with."""
+        if self._latest is not None:
+            self._link(self._latest)
+            self._latest = None
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began, if it was made for it."""
+        self.close()
+        if self._made:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
         """Stop writing the log."""
@@ -127,6 +142,17 @@ class RunFolder:
                 raise FileExistsError(errno.EEXIST, "a real file or folder of that name")
         except OSError as error:  # a file system without links, or a real file of that name
             logger.warning("%s does not lead to this run: %s", link, error.strerror)
+
+
+def _make(path: Path) -> bool:
+    """Make a folder; False if it is there already, so that two runs that start at once have each its own."""
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        if os.path.lexists(path):
+            return False
+        raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
+    return True
 
 
 class _Log(logging.FileHandler):

@@ -200,7 +200,7 @@ def _checkpoints(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         type=Path,
         default=Path("runs"),
-        help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest",
+        help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest training",
     )
     group.add_argument(
         "--checkpoint-every", type=every, metavar="N", help="also write a checkpoint every N minibatches or Nm minutes"

@@ -145,6 +145,21 @@ def prepare(options: argparse.Namespace) -> Session:
         scheduler=scheduler,
         epochs=last_epoch(options, schedule, data),
     )
+    try:
+        _begin(session, schedule, checkpoint)
+    except BaseException:
+        session.folder.discard()
+        raise
+    return session
+
+
+def _begin(session: Session, schedule: Schedule | None, checkpoint: dict[str, Any] | None) -> None:
+    """Set what goes by the options, write the schedule into the run folder, and take up the state of then.
+
+    Raises:
+        UsageError: training would end before the epoch to go on with.
+    """
+    options = session.options
     session.best.by = options.best_by
     session.interval = Interval(options.checkpoint_every)
     session.trained = bool(options.exp_load_weights_from or options.pretrained or options.reset_optimizer)
@@ -158,7 +173,6 @@ def prepare(options: argparse.Namespace) -> Session:
         session.trajectory.record(session.steps)
     if session.epoch > session.epochs and options.epochs is not None:
         raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
-    return session
 
 
 def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:

@@ -126,6 +126,8 @@ class Session:
         if self.trajectory is not None:
             self.trajectory.write(self.folder.path)
         save_checkpoint(path or self.folder.checkpoint, self.state())
+        if path is None:
+            self.folder.lead()
         self.interval.restart()
 
 

@@ -80,3 +80,33 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     assert metrics[0] == metrics[1]
     assert metrics[0].splitlines()[0].startswith("epoch,train_loss,train_top1,val_loss,val_top1,lr,sparsity")
     assert len(metrics[0].splitlines()) == 5
+
+
+def test_only_a_training_moves_latest(tmp_path, capsys):
+    small = ["-a", "simplenet_cifar", "--limit-train", "64", "--limit-test", "32", "--limit-validation", "32"]
+    out = [*small, "-o", str(tmp_path)]
+    assert compress_classifier.main([*out, "--epochs", "1"]) == 0
+    run, latest = (tmp_path / "latest").resolve(), tmp_path / "latest"
+    assert compress_classifier.main([*out, "-e", "--exp-load-weights-from", str(run / "checkpoint.pt")]) == 0
+    assert compress_classifier.main([*out, "--thinnify", "--resume-from", str(run / "checkpoint.pt")]) == 0
+    assert latest.resolve() == run
+    before = set(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        compress_classifier.main([*out, "--epochs", "0", "--resume-from", str(run / "checkpoint.pt")])
+    assert "--epochs 0 ends before the epoch to go on with, 1" in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) == before
+    assert compress_classifier.main(["--resume-from", str(latest), "--epochs", "2"]) == 0
+    assert latest.resolve() == run
+    assert compress_classifier.main([*out, "--epochs", "0"]) == 0
+    assert latest.resolve() != run
+
+
+def test_a_folder_for_each_of_two_runs_that_start_at_once(tmp_path):
+    from potstill.command.folder import RunFolder
+
+    first, second = RunFolder.new(tmp_path, "run"), RunFolder.new(tmp_path, "run")
+    assert first.path != second.path and not (tmp_path / "latest").exists()
+    second.discard()
+    first.lead()
+    first.close()
+    assert not second.path.exists() and (tmp_path / "latest").resolve() == first.path
