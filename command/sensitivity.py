@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from potstill.compression import format_table
-from potstill.compression.names import UnknownName, resolve
-from potstill.compression.sensitivity import prunable_weights, sensitivity_analysis, tolerated_levels
+from potstill.compression.names import UnknownName
+from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
 from potstill.models.datasets import Split
 
 from .errors import UsageError
@@ -101,8 +101,7 @@ def _names(run: Session) -> list[str]:
     """
     kind, given = run.options.sense, run.options.sense_weights
     try:
-        names = resolve(given, run.model) if given else prunable_weights(run.model, kind)
-        sensitivity_analysis(run.model, lambda model: None, names, [], kind)
+        names = named_weights(run.model, given, kind) if given else prunable_weights(run.model, kind)
     except UnknownName as error:
         raise UsageError(f"--sense-weights: {error}") from error
     except ValueError as error:

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from potstill.thinning import trace
 
 from .groups import CHANNELS, FILTERS, oriented
-from .names import resolve
+from .names import is_pattern, resolve
 from .pruners import L1RankedStructureParameterPruner, Pruner, SparsityLevelParameterPruner, View
 from .steps import Step, Window
 
@@ -47,6 +47,33 @@ def prunable_weights(model: nn.Module, structure: Structure = "element") -> list
     ]
 
 
+def named_weights(model: nn.Module, parameters: str | Sequence[str], structure: Structure = "element") -> list[str]:
+    """The parameters that names and patterns fit; of a pattern those that have such structures.
+
+    Raises:
+        ValueError: a name or pattern fits nothing, or nothing that has such structures.
+    """
+    resolve(parameters, model)  # complains of all that fit nothing
+    found: dict[str, None] = {}
+    for given in [parameters] if isinstance(parameters, str) else parameters:
+        names = resolve(given, model)
+        refusals = {name: text for name in names if (text := _refusal(model, structure, name))}
+        if refusals and (len(refusals) == len(names) or not is_pattern(given)):
+            raise ValueError(next(iter(refusals.values())))
+        found.update(dict.fromkeys(name for name in names if name not in refusals))
+    return list(found)
+
+
+def _refusal(model: nn.Module, structure: Structure, name: str) -> str:
+    """Why a parameter cannot be pruned so; nothing where it can."""
+    pruner = _pruner(structure, name, 0)
+    try:
+        pruner.bind(model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def sensitivity_analysis(
     model: nn.Module,
     evaluate: Callable[[nn.Module], S],
@@ -64,7 +91,8 @@ def sensitivity_analysis(
     Args:
         model: the network, already on its device.
         evaluate: gets the pruned network; what it returns comes with each point. It should not draw at random.
-        parameters: names or patterns; `prunable_weights` lists those that are worth a look.
+        parameters: names or patterns; `prunable_weights` lists those that are worth a look. What a pattern fits besides
+            what has such structures (the biases that `conv*` fits, where filters are pruned) is left out.
         levels: sparsities, 0..1.
         structure: `element` prunes the smallest absolute values, `filter` and `channel` (output and input channels)
             those of smallest mean absolute value.
@@ -75,12 +103,10 @@ def sensitivity_analysis(
     Raises:
         ValueError: a name fits nothing, a level is not in 0..1, or a parameter has no such structures.
     """
-    names = resolve(parameters, model)
+    names = named_weights(model, parameters, structure)
     wrong = [level for level in levels if not 0 <= level <= 1]
     if wrong:
         raise ValueError(f"a sparsity must be in 0..1, not {wrong[0]}")
-    for name in names:
-        _pruner(structure, name, 0).bind(model)
     probe = _Probe(model, evaluate, cache(lambda: None if example_inputs is None else trace(model, example_inputs)))
     places = [(name, level) for name in names for level in levels]
     return (Point(name, level, probe.scores(_pruner(structure, name, level))) for name, level in places[start:])

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression.sensitivity import Point, prunable_weights, sensitivity_analysis, tolerated_levels
+from potstill.compression.sensitivity import (
+    Point,
+    named_weights,
+    prunable_weights,
+    sensitivity_analysis,
+    tolerated_levels,
+)
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -43,6 +49,16 @@ def test_elements_are_the_smallest_and_all_else_is_dense(model):
         expected = dense * (dense.abs() > ordered[number - 1]) if number else dense
         assert torch.equal(point.scores[point.parameter], expected)
         assert same(*({n: t for n, t in s.items() if n != point.parameter} for s in (point.scores, before)))
+
+
+def test_patterns_leave_out_what_has_no_such_structures(model):
+    assert named_weights(model, ["3.*", "0*"], "filter") == ["3.weight", "0.weight"]
+    assert named_weights(model, "3.*") == ["3.weight", "3.bias"]
+    points = sensitivity_analysis(model, lambda net: None, "0.*", [0.5], "channel")
+    assert [point.parameter for point in points] == ["0.weight"]
+    for wrong in ("3.bias", "*.bias", ["*.weight", "3.bias"]):
+        with pytest.raises(ValueError, match="Filters needs a weight of 2 dimensions or more"):
+            named_weights(model, wrong, "filter")
 
 
 def test_filters_take_bias_and_norm_along(model):
