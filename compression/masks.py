@@ -6,7 +6,7 @@ of plain parameters, outside autograd: modules, state-dict keys and optimizers s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,6 +175,15 @@ class Masks(Mapping[str, ParameterMask]):
             for owned in entry.owners.values():
                 owned.mask = shrink(owned.mask).contiguous()
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
+        self._plan = None
+
+    def admit(self, names: Iterable[str]) -> None:
+        """After thinning: masks of these parameters let go of what is not 0, constants that were folded into it."""
+        for name in names:
+            if name in self._masks:
+                parameter = self._parameters[name].detach()
+                for owned in self._masks[name].owners.values():
+                    owned.mask = owned.mask.where(parameter == 0, 1) if owned.mode == "hard" else owned.mask
         self._plan = None
 
     def state_dict(self) -> dict[str, Any]:

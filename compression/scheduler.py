@@ -222,6 +222,7 @@ class CompressionScheduler:
             **options,
         )
         self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
+        self.masks.admit(fold.name for fold in recipe.folds)
         self._graph = None
         self.recipes.append(recipe)
         return recipe

@@ -16,8 +16,9 @@ from .inputs import run, tensors_of
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; mode and random state come back."""
+    """Eval mode without gradients; mode, random state and buffers (some are written to in eval mode too) come back."""
     modes = [(module, module.training) for module in model.modules()]
+    buffers = [(m, name, b, b.clone()) for m in model.modules() for name, b in _dense(m)]
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng():
@@ -25,6 +26,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        for module, name, buffer, before in buffers:
+            module._buffers[name] = buffer
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+
+
+def _dense(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, b) for name, b in module._buffers.items() if b is not None and b.layout is torch.strided]
 
 
 def randomized(example_inputs: Any, seed: int = 0) -> Any:

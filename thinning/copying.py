@@ -8,20 +8,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
-def _twin(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    made = change(tensor.detach())
-    return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = False) -> nn.Module:
+    """A copy of the model whose parameters and buffers are `change(tensor)`, or the same with `share` (parameters).
 
-
-def copied(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy of the model whose parameters and buffers are `change(tensor)`; ties stay ties."""
+    Ties stay ties.
+    """
     memo: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if id(tensor) not in memo:
-            memo[id(tensor)] = _twin(tensor, change)
+    for parameter in model.parameters():
+        made = parameter.detach() if share else change(parameter.detach())
+        memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
+    for tensor in [*model.buffers(), *_computed(model)]:
+        memo.setdefault(id(tensor), change(tensor.detach()))
     return copy.deepcopy(model, memo)
+
+
+def _computed(model: nn.Module) -> list[Tensor]:
+    """Tensors with a graph that modules keep as attributes: weights that hooks compute, activations of the last run."""
+    kept = tree_leaves([[v for k, v in vars(m).items() if not k.startswith("_")] for m in model.modules()])
+    return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -30,8 +37,8 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy that shares the memory of parameters and buffers; for models whose forward looks at values."""
-    return copied(model, lambda tensor: tensor)
+    """A copy with the same parameters in memory and buffers of its own, for models whose forward looks at values."""
+    return copied(model, torch.clone, share=True)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -102,10 +102,13 @@ def _unfoldable(traced: Traced, item: Read) -> str:
     note = traced.notes.layers[item.layer]
     if not item.foldable:
         return f"a constant other than 0 meets the zero padding of {note.weight.removesuffix('.weight')}"
+    name = note.weight.removesuffix(".weight")
+    if sum(note.weight == other.weight or note.bias == other.bias is not None for other in traced.notes.layers) > 1:
+        return f"a constant other than 0 goes into {name}, which is used more than once"
     if note.groups > 1:
-        return f"a constant other than 0 goes into {note.weight.removesuffix('.weight')}, which has groups"
+        return f"a constant other than 0 goes into {name}, which has groups"
     if fold_target(traced, item.layer) is None:
-        return f"a constant other than 0 goes into {note.weight.removesuffix('.weight')}, which has no bias to take it"
+        return f"a constant other than 0 goes into {name}, which has no bias to take it"
     return ""
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from .blame import without_culprits
 from .check import randomized
 from .copying import named_tensors
 from .dead import find_dead
@@ -69,9 +70,12 @@ def thin(  # noqa: PLR0913
                 macs=(macs, count_macs(model, example_inputs)),
             )
         deviation = found.rehearse(gone)
-        if deviation is None:
+        if deviation is not None:
+            found = found.repaired(deviation, gone)
+        elif (rest := without_culprits(found, gone, weights, model, batches, trial.tolerance)) is not None:
+            found = rest
+        else:
             raise failure
-        found = found.repaired(deviation, gone)
     raise ThinningError(f"no removal worked in {ATTEMPTS} attempts; the last one failed with: {failure}")
 
 

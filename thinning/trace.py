@@ -41,6 +41,10 @@ class Traced:
     def repaired(self, deviation: DeviationError, dead: Tensor) -> Traced:
         """The trace with something changed so that the next try gets further."""
         self.stage.repairs.repair(deviation, self.numbers, dead)
+        return self.renumbered()
+
+    def renumbered(self) -> Traced:
+        """The trace after a change of its notes."""
         numbers = numbering(self.notes)
         graph = graph_of(self.notes, numbers, self.graph.shapes, self.graph.aliases)
         return Traced(graph, self.notes, numbers, self.stage)
@@ -60,7 +64,7 @@ def traced(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] 
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
     try:
         notes, stage = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as cause:
+    except Exception as cause:  # whatever a model's code raises
         try:
             # The model's code looks at values (a branch on data, say): run it with real numbers.
             notes, stage = _first_run(model, shared_copy, example_inputs, weights)

@@ -265,3 +265,19 @@ def test_thresholds_act_on_the_dense_copy(make_run):
     assert small > 0
     run.scheduler.on_epoch_begin(1, run.optimizer, 2)
     assert run.zeros(NAME) == small
+
+
+def test_a_folded_constant_is_not_masked_away():
+    """Thinning moves a constant into a bias of which elements are pruned: it stays there."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 6, 3)), torch.randn(2, 3, 9, 9)
+    scheduler = CompressionScheduler(model, x)
+    scheduler.add_policy(PruningPolicy(SparsityLevelParameterPruner({"2.bias": 0.5})), epochs=[0])
+    scheduler.add_policy(PruningPolicy(L1RankedStructureParameterPruner(0.5, ["0.weight"])), epochs=[0])
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    scheduler.on_epoch_begin(0, optimizer, 1)
+    expected = model(x)
+    scheduler.thin(optimizer)
+    scheduler.masks.apply()
+    assert model[0].out_channels == 4
+    assert torch.allclose(model(x), expected, atol=1e-6)

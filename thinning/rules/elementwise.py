@@ -138,6 +138,8 @@ def _constant(node: Node) -> Tensor | None:
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
     """The operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
     packet = getattr(call.func, "overloadpacket", None)
+    if packet in RANDOM:
+        return None
     if packet in CHOICES:
         args = tree_map_only(Tensor, lambda t: mine[id(t)], call.args)
         return _choose(*(args if packet is aten.where else (args[1], args[2], args[0])))
@@ -174,6 +176,7 @@ UNTAGGED = (
     "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
     "empty_like rand_like randn_like fake_quantize_per_tensor_affine"
 )
+RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.bernoulli_, aten.empty_like)
 CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
 POINTWISE = [getattr(aten, name) for name in UNTAGGED.split() if hasattr(aten, name)]
 rule(*POINTWISE, *CONSTANTS)(elementwise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -45,7 +46,7 @@ def _normalize(
     planes: list[Plane] = []
     for group in combine(call, nodes, shapes, shape):
         _roles(call, group, vectors)
-        planes.append(merge(group, _value(call, group, vectors, bool(set(group[0].dims) & set(dims)))))
+        planes.append(merge(group, _value(call, group, vectors, dims)))
     for out in call.outputs()[:1]:
         call.emit(planes, out)
 
@@ -83,13 +84,16 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
             call.notes.layers[x.origin].norm = leaves[0][0]
 
 
-def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], own: bool) -> Tensor | None:
+def _value(
+    call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], dims: Sequence[int]
+) -> Tensor | None:
     """(x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
     if call.tracer.weights is None:
         return None
-    weight, bias, mean, var = (_vector(call, vector) for vector in (*vectors, None, None)[:4])
     x, shape = group[0].value, group[0].ids.shape
-    if not own:
+    layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
+    weight, bias, mean, var = (_vector(call, vector, layout) for vector in (*vectors, None, None)[:4])
+    if not set(group[0].dims) & set(dims):
         keeps = x is not None and vectors[1] is None
         return torch.where(x == 0, 0.0, torch.nan) if keeps and x is not None else None
     if (vectors[0] is not None and weight is None) or (vectors[1] is not None and bias is None):
@@ -97,15 +101,15 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     base = torch.full(shape, torch.nan, dtype=torch.float64) if x is None else x
     if mean is not None and var is not None:
         eps = float(_argument(call, "eps", 1e-5))
-        base = (base - mean.reshape(shape)) / (var.reshape(shape) + eps).sqrt()
+        base = (base - mean) / (var + eps).sqrt()
     elif x is not None:
         base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
     if _averages(call):
         base = torch.full(shape, torch.nan, dtype=torch.float64)
     if weight is not None:
-        base = torch.where(weight.reshape(shape) == 0, 0.0, base * weight.reshape(shape))
+        base = torch.where(weight == 0, 0.0, base * weight)
     if bias is not None:
-        base = base + bias.reshape(shape)
+        base = base + bias
     return None if bool(base.isnan().all()) else base
 
 
@@ -114,10 +118,11 @@ def _averages(call: Call) -> bool:
     return call.func.overloadpacket in AVERAGING
 
 
-def _vector(call: Call, vector: Tensor | None) -> Tensor | None:
+def _vector(call: Call, vector: Tensor | None, layout: Sequence[int]) -> Tensor | None:
+    """The known values of a vector, laid along the input's dimensions; None where they do not fit."""
     plane = next(iter(call.planes(vector)), None) if vector is not None else None
     value = call.value_of(plane) if plane is not None else None
-    return None if value is None else value.reshape(-1)
+    return value.reshape(layout) if value is not None and value.numel() == math.prod(layout) else None
 
 
 @rule(*_ops("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"))
