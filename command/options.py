@@ -14,9 +14,11 @@ from .distillation_options import add_distillation_options, distillation_problem
 from .distiller_options import add_distiller_options, translate
 from .optimizers import OPTIMIZERS
 from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
+from .plugins import add_plugin_option, load_plugins
 from .sensitivity_options import add_sensitivity_options, problem
 from .stored_options import stored_arguments
 
+PROGRAM = "compress-classifier"
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
 FORMS = ("text", "csv", "markdown", "json")
 
@@ -31,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The parser; abbreviations of long options are allowed, as they always were."""
     top = _Parser(
-        prog="compress-classifier",
+        prog=PROGRAM,
         description="Train an image classifier under a compression schedule, thin it, prove it stayed the same.",
     )
     _data_and_model(top.add_argument_group("network and data"))
@@ -52,9 +54,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     Raises:
         CheckpointError: the run folder has no sound checkpoint.
+        PluginError: a plugin cannot be imported.
     """
-    top = parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    load_plugins(_Parser(prog=PROGRAM, add_help=False), given)
+    top = parser()
     options = top.parse_args(given)
     if options.resume_from and options.resume_from.is_dir():
         options = top.parse_args([*stored_arguments(top, options.resume_from, options.plugin), *given])
@@ -159,14 +163,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
 
 def _compression(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--compress", metavar="FILE", help="schedule: a YAML file, or the name of a shipped one")
-    group.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE.py",
-        help="Python file that registers pruners, regularizers or policies (repeatable)",
-    )
+    add_plugin_option(group)
     group.add_argument("--masks-sparsity", action="store_true", help="print the sparsity table after each epoch")
     group.add_argument("--table", choices=FORMS, default="text", help="form of sparsity tables (default: %(default)s)")
     group.add_argument(

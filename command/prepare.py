@@ -12,7 +12,7 @@ from torch import nn
 
 from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.fields import reading
-from potstill.compression.schedule import Schedule, build, load_plugin, load_schedule
+from potstill.compression.schedule import Schedule, build, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, load_dataset
 
@@ -181,13 +181,11 @@ def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | None:
-    """The schedule of `--compress`, checked against the network; plugins are loaded first.
+    """The schedule of `--compress`, checked against the network.
 
     Raises:
         ScheduleError: all that is wrong with it.
     """
-    for plugin in options.plugin:
-        load_plugin(plugin)
     if not options.compress:
         return None
     schedule = load_schedule(options.compress, model)

@@ -7,7 +7,7 @@ import json
 import logging
 
 from potstill.compression.checkpoints import write_atomically
-from potstill.compression.schedule import json_schema, load_plugin
+from potstill.compression.schedule import json_schema
 
 logger = logging.getLogger("potstill")
 
@@ -17,10 +17,7 @@ def write_schema(options: argparse.Namespace) -> None:
 
     Raises:
         CheckpointError: the file cannot be written.
-        PluginError: a plugin cannot be imported.
     """
-    for plugin in options.plugin:
-        load_plugin(plugin)
     text = json.dumps(json_schema(), indent=1) + "\n"
     write_atomically(options.write_schema, lambda file: file.write(text.encode()))
     logger.info("wrote %s; for editors, a schedule beside it begins with", options.write_schema)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .again import is_same
 from .nearest import nearest
 from .torchvision_models import is_torchvision_name, torchvision_names
 
@@ -57,7 +58,7 @@ def register_model(
 
     def enter(factory: Factory) -> Factory:
         taken = _factories.get(name)
-        if is_torchvision_name(name) or (taken is not None and taken is not factory):
+        if is_torchvision_name(name) or (taken is not None and not is_same(taken, factory)):
             owner = "torchvision" if taken is None else f"{taken.__module__}.{taken.__name__}"
             raise ModelError(f"model name {name!r} is already taken by {owner}; choose another")
         line = description or (inspect.getdoc(factory) or "").partition("\n")[0]

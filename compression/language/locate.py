@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -75,8 +76,12 @@ def shipped_schedules() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
-def load_plugin(path: str | Path) -> ModuleType:
+def load_plugin(path: str | Path, brings: Callable[[str], bool] | None = None) -> ModuleType:
     """Import a Python file that registers classes of its own for schedules to name.
+
+    Args:
+        path: the file.
+        brings: whether a module of this name registered something else than classes of schedules: a network, say.
 
     Raises:
         PluginError: there is no such file, it fails, or it registers nothing.
@@ -95,8 +100,10 @@ def load_plugin(path: str | Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise PluginError(f"plugin {_where(error, file)}: {type(error).__name__}: {error}") from error
-    if not any(cls.__module__ == name for section in SECTIONS for cls in registered(section).values()):
-        raise PluginError(f"plugin {path}: registers nothing: put @register(section) above a class")
+    classes = any(cls.__module__ == name for section in SECTIONS for cls in registered(section).values())
+    if not classes and not (brings and brings(name)):
+        others = ", or @register_model or @register_dataset above a function" if brings else ""
+        raise PluginError(f"plugin {path}: registers nothing: put @register(section) above a class{others}")
     return module
 
 
@@ -104,7 +111,8 @@ def _where(error: Exception, file: Path) -> str:
     """The file and the last of its lines that the error came through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{file}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(file)]
     return f"{file}:{lines[-1]}" if lines else str(file)
 
 

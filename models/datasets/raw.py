@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..again import is_same
 from .errors import DatasetError
 from .settings import Settings
 
@@ -71,7 +72,7 @@ def register_dataset(name: str) -> Callable[[Reader], Reader]:
 
     def enter(reader: Reader) -> Reader:
         taken = _readers.get(name)
-        if taken is not None and taken is not reader:
+        if taken is not None and not is_same(taken, reader):
             raise DatasetError(f"data set name {name!r} is already taken by {taken.__module__}; choose another")
         _readers[name] = reader
         return reader
