@@ -11,6 +11,9 @@ from potstill.compression.sensitivity import tolerated_levels
 from .figures import GREY, LINES, colour_bar, figure_of, save
 from .sensitivity_table import Row
 
+TICKS = 12
+"""So many numbers fit below a picture."""
+
 
 def plot_sensitivity(rows: Sequence[Row], dense: float, loss: float, folder: Path) -> list[Path]:
     """`sensitivity.png` and `.svg`, and for each parameter a picture in the folder `sensitivity`.
@@ -43,10 +46,16 @@ def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss:
     dots = [found[name] for name in names]
     axis.scatter(dots, range(len(names)), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=2)
     axis.set_yticks(range(len(names)), names, fontsize=6)
+    axis.set_xticks(_ticks(levels))
     axis.set(xlabel=f"sparsity (dots: the highest up to which Top1 falls by at most {loss:g})")
     axis.set_title("Top1 (%) with one weight pruned", color=GREY)
     colour_bar(figure, drawn, axis, "Top1 (%)")
     return save(figure, stem)
+
+
+def _ticks(levels: Sequence[float]) -> Sequence[float]:
+    """The levels themselves, or every so many where they are too many to be written."""
+    return levels[:: -(-len(levels) // TICKS)]
 
 
 def _one(name: str, curve: Sequence[Row], dense: float, loss: float, stem: Path) -> list[Path]:
@@ -56,6 +65,8 @@ def _one(name: str, curve: Sequence[Row], dense: float, loss: float, stem: Path)
     accuracy.plot(levels, [row[2] for row in curve], color=LINES[0], label="Top1", **styles)
     accuracy.plot(levels, [row[3] for row in curve], "--", color=LINES[1], label="Top5", **styles)
     accuracy.axhline(dense - loss, color=GREY, linestyle=":", linewidth=1, label=f"Top1 dense - {loss:g}")
+    for axis in (accuracy, losses):
+        axis.set_xticks(_ticks(levels))
     accuracy.set(xlabel="sparsity", title="accuracy (%)")
     accuracy.legend(frameon=False, labelcolor=GREY)
     losses.plot(levels, [row[4] for row in curve], color=LINES[0], **styles)

@@ -33,14 +33,14 @@ def plot_timeline(
     rate.set_yscale("log" if min(rates, default=0) > 0 and max(rates) > 10 * min(rates) else "linear")
     rate.set_ylabel("learning rate")
     zeros.stairs([row.sparsity for row in rows], edges, baseline=None, color=LINES[0], linewidth=1.5)
-    zeros.set(ylabel="sparsity (%)", ylim=(0, 100))
+    zeros.set(ylabel="sparsity (%)", ylim=(-4, 104))  # 0 and 100 are not lost in the frame
     left = {
         "parameters": ([100 * row.parameters / dense[0] for row in rows], LINES[0], "-"),
         "MACs": ([100 * row.macs / dense[1] for row in rows], LINES[1], "--"),
     }
     for label, (values, colour, style) in left.items():
         size.stairs(values, edges, baseline=None, color=colour, linestyle=style, label=label, linewidth=1.5)
-    size.set(xlabel="epoch", ylabel="after thinning (%)", xlim=(0, len(rows)), ylim=(0, 105))
+    size.set(xlabel="epoch", ylabel="after thinning (%)", xlim=(0, len(rows)), ylim=(-4, 104))
     size.xaxis.get_major_locator().set_params(integer=True)
     size.legend(frameon=False, labelcolor=GREY, loc="lower left")
     return save(figure, folder / "timeline")

@@ -36,8 +36,9 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
         axis.set_yscale(scale if all((row.get(name) or 0) > 0 for row in rows for name in names) else "linear")
         axis.set(title=title, xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        if title == "sparsity":
-            axis.set_ylim(0, None)
+        if title == "sparsity":  # from a little below 0, which would be lost in the frame
+            top = max(axis.get_ylim()[1], 0.01)
+            axis.set_ylim(-0.04 * top, top)
         if len(names) > 1:
             axis.legend(frameon=False, labelcolor=GREY)
     return save(figure, folder / "metrics")

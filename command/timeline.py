@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler
+from potstill.compression.pruners import reconstruction
 from potstill.thinning import count_macs, thin
 
 ALMOST_ZERO = 1e-6  # ranks below every weight
@@ -45,8 +48,9 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     nonzero = parameters = macs = 0
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
-        scheduler.on_epoch_begin(epoch, optimizer)
-        scheduler.on_minibatch_begin(*at)
+        with _without_samples() if epoch else nullcontext():
+            scheduler.on_epoch_begin(epoch, optimizer)
+            scheduler.on_minibatch_begin(*at)
         rate = optimizer.param_groups[0]["lr"]
         scheduler.before_parameter_optimization(*at)
         _move(model)
@@ -57,6 +61,20 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
         scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
     return rows
+
+
+@contextmanager
+def _without_samples() -> Iterator[None]:
+    """Pruners that sample from forward passes have no samples here, and need not say so: in training they have."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return record.msg != reconstruction.NO_SAMPLES
+
+    reconstruction.logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        reconstruction.logger.removeFilter(keeps)
 
 
 def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:

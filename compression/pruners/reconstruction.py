@@ -25,6 +25,7 @@ from .sites import only
 
 logger = logging.getLogger(__name__)
 Samples = tuple[Tensor, Tensor]
+NO_SAMPLES = "%s: no samples yet, so its weights are not refitted: start the policy later"
 
 
 @register("pruners")
@@ -118,7 +119,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         fitted = {}
         for name, mask in masks.items():
             if not self._data[name]:
-                logger.warning("%s: no samples yet, so its weights are not refitted: start the policy later", name)
+                logger.warning(NO_SAMPLES, name)
             elif not mask.all():
                 fitted[name] = self._fit(name, mask, view.weights[name])
         self._data = {name: [] for name in self._data}

@@ -101,6 +101,19 @@ def test_classes_are_called_as_in_the_schedule_and_nothing_is_an_empty_line(told
     assert "\n\n" not in text.strip()
 
 
+def test_missing_samples_are_told_where_training_has_none_either(told):
+    schedule = """
+pruners:
+  p: {class: FMReconstructionChannelPruner, desired_sparsity: 0.5, weights: [conv2.weight]}
+policies:
+  - {pruner: {instance_name: p}, epochs: [EPOCH]}
+"""
+    assert "conv2.weight: no samples yet" in told(schedule.replace("EPOCH", "0"))
+    text = told(schedule.replace("EPOCH", "1"))
+    assert "no samples" not in text
+    assert timeline(text)["1"][1] > timeline(text)["0"][1]
+
+
 def test_minibatches_alone_have_no_timeline(told):
     schedule = REMARKS.replace("starting_epoch: 0, ending_epoch: 5, frequency: 2", "minibatches: [7]")
     text = told(schedule.replace("epochs: [3]", "starting_minibatch: 3, ending_minibatch: 4"))
