@@ -32,6 +32,7 @@ def translate(options: argparse.Namespace) -> None:
     """Set our options by Distiller's, and say what was done with those that have no equal."""
     if options.folder is not None:
         options.data = options.folder
+    options.dataset_given = options.dataset is not None or options.folder is not None
     if options.dataset is None:
         options.dataset = _dataset_of(options.arch) if options.folder is not None else "digits"
     if options.resume is not None:

@@ -20,7 +20,7 @@ from .folder import RunFolder
 from .optimizers import make_optimizer
 from .plan_table import Acting, acting, names_text, policies_table, remarks
 from .plot_timeline import plot_timeline
-from .prepare import build_model, example_inputs, read_schedule, start_checkpoint
+from .prepare import build_model, class_count_of, example_inputs, read_schedule, start_checkpoint
 from .randomness import seed_everything
 from .timeline import Epoch, size, timeline, timeline_table
 
@@ -38,7 +38,7 @@ def dry_run(options: argparse.Namespace) -> None:
     seed_everything(options.seed, options.deterministic)
     info = model_info(options.arch)
     checkpoint = start_checkpoint(options)
-    classes = checkpoint["num_classes"] if checkpoint else info.num_classes
+    classes = class_count_of(options, checkpoint)
     model = build_model(options, classes, info.input_shape[0], checkpoint)
     teachers = Teachers.of(options, classes, info.input_shape)
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)

@@ -17,7 +17,7 @@ from .export import export_onnx
 from .finish import finish
 from .import_distiller import import_distiller
 from .opening import warn_if_untrained
-from .prepare import build_model, example_inputs, prepare, start_checkpoint
+from .prepare import build_model, class_count_of, example_inputs, prepare, start_checkpoint
 from .schema import write_schema
 from .sensitivity import sense
 from .summaries import SUMMARY_PRINTERS
@@ -55,8 +55,7 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, Tensor]:
     checkpoint = start_checkpoint(options)
     info = model_info(options.arch)
     shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
-    classes = checkpoint["num_classes"] if checkpoint else info.num_classes
-    return build_model(options, classes, shape[0], checkpoint), example_inputs(shape)
+    return build_model(options, class_count_of(options, checkpoint), shape[0], checkpoint), example_inputs(shape)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.fields import reading
 from potstill.compression.schedule import Schedule, build, load_schedule
 from potstill.models import create_model, model_info
-from potstill.models.datasets import DataBundle, load_dataset
+from potstill.models.datasets import DataBundle, class_count, load_dataset
 
 from . import watching
 from .distillation import Teachers, with_teacher
@@ -97,6 +97,18 @@ def build_model(
         with reading(f"{options.resume_from or options.exp_load_weights_from}"):
             fill(model, checkpoint)
     return model
+
+
+def class_count_of(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> int:
+    """The classes of a network that is shown without data.
+
+    They are those of the checkpoint or of the data set that was asked for, if its classes can be known unread; else as
+    many as the network usually has.
+    """
+    if checkpoint is not None:
+        return int(checkpoint["num_classes"])
+    known = class_count(options.dataset, options.data) if options.dataset_given else None
+    return known or model_info(options.arch).num_classes
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
@@ -205,7 +217,7 @@ def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: Dat
 
 
 def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:
-    """Height and width are the network's; networks take the data's channels, but those made for grey images."""
+    """Images are brought to the size and the channels that the network usually has."""
     return model_info(options.arch).input_shape
 
 

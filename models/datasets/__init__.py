@@ -11,7 +11,7 @@ from .augment import augmentation_names
 from .bundle import DataBundle
 from .errors import DatasetError
 from .load import load_dataset
-from .raw import RawData, RawPart, dataset_names, register_dataset
+from .raw import RawData, RawPart, class_count, dataset_names, register_dataset
 from .settings import Settings
 from .split import Split
 
@@ -26,6 +26,7 @@ __all__ = [
     "Settings",
     "Split",
     "augmentation_names",
+    "class_count",
     "dataset_names",
     "load_dataset",
     "register_dataset",

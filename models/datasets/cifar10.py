@@ -19,7 +19,7 @@ from .settings import Settings
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-@register_dataset("cifar10")
+@register_dataset("cifar10", num_classes=10)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """CIFAR-10, from torchvision's files or from class folders."""
     if folder is None:

@@ -21,7 +21,7 @@ HIGHEST = 16
 MEAN, STD = (0.3053,), (0.3760,)  # of all pixels, over the highest value
 
 
-@register_dataset("digits")
+@register_dataset("digits", num_classes=10)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """Handwritten digits of scikit-learn, resized to 32x32 unless the model asks otherwise."""
     if folder is not None:

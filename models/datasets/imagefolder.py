@@ -23,7 +23,15 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@register_dataset("imagefolder")
+def count_classes(folder: Path | None) -> int | None:
+    """How many class folders there are; None where there are none to be seen."""
+    try:
+        return len(_class_names(folder / "train")) if folder else None
+    except DatasetError:
+        return None
+
+
+@register_dataset("imagefolder", num_classes=count_classes)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """Any folder of images in class folders."""
     if folder is None:

@@ -19,7 +19,7 @@ PLACES = (".", "raw", "MNIST/raw")
 MEAN, STD = (0.1307,), (0.3081,)
 
 
-@register_dataset("mnist")
+@register_dataset("mnist", num_classes=10)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """MNIST from its four idx files."""
     if folder is None:

@@ -60,11 +60,18 @@ class RawData:
 
 
 Reader = Callable[[Path | None, Settings], RawData]
+ClassCount = int | Callable[[Path | None], int | None]
 _readers: dict[str, Reader] = {}
+_class_counts: dict[str, ClassCount | None] = {}
 
 
-def register_dataset(name: str) -> Callable[[Reader], Reader]:
+def register_dataset(name: str, num_classes: ClassCount | None = None) -> Callable[[Reader], Reader]:
     """Make a reader known by name.
+
+    Args:
+        name: what `load_dataset` and `--dataset` call it.
+        num_classes: the number of classes, or what counts them in a folder, where that needs no reading of images: what
+            is shown without data (`--dry-run`, `--summary`) is then the network that a training would have.
 
     Raises:
         DatasetError: the name is taken by another reader.
@@ -74,7 +81,7 @@ def register_dataset(name: str) -> Callable[[Reader], Reader]:
         taken = _readers.get(name)
         if taken is not None and not is_same(taken, reader):
             raise DatasetError(f"data set name {name!r} is already taken by {taken.__module__}; choose another")
-        _readers[name] = reader
+        _readers[name], _class_counts[name] = reader, num_classes
         return reader
 
     return enter
@@ -83,6 +90,12 @@ def register_dataset(name: str) -> Callable[[Reader], Reader]:
 def dataset_names() -> list[str]:
     """All names that `load_dataset` takes, sorted."""
     return sorted(_readers)
+
+
+def class_count(name: str, folder: Path | None = None) -> int | None:
+    """The number of a data set's classes where it is known without reading images, or None."""
+    known = _class_counts.get(name)
+    return known(folder.expanduser() if folder else None) if callable(known) else known
 
 
 def find_reader(name: str) -> Reader:

@@ -15,7 +15,7 @@ from .settings import Settings
 LENGTH = 6
 
 
-@register_dataset("symmetry")
+@register_dataset("symmetry", num_classes=2)
 def read(folder: Path | None, settings: Settings) -> RawData:
     """All 64 vectors as "images" (6, 1, 1) of 0 and 1, for training, validation and test alike; 8 are symmetric."""
     if folder is not None:

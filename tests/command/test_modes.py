@@ -225,3 +225,22 @@ def test_options_as_distillers_schedules_have_them(tmp_path, capsys, monkeypatch
     assert "layer1.0.conv1.weight" in told
     assert "==> Best [Top1:" in told
     torch.use_deterministic_algorithms(False)
+
+
+def test_what_is_shown_without_data_has_the_classes_of_the_data_set(tmp_path, capsys):
+    def last_layer(*more):
+        assert compress_classifier.main(["-a", "mobilenet_025", "--summary", "params", *more]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "- fc.weight " in line)
+        return line.partition("#")[2].strip()
+
+    folder = tmp_path / "images"
+    for name in ("ant", "bee", "cow"):
+        (folder / "train" / name).mkdir(parents=True)
+    assert last_layer() == last_layer("--dataset", "imagefolder", "--data", str(tmp_path)) == "[1000, 256]"
+    assert last_layer("--dataset", "digits") == "[10, 256]"
+    assert last_layer("--dataset", "imagefolder", "--data", str(folder)) == last_layer(str(folder)) == "[3, 256]"
+    (tmp_path / "s.yaml").write_text(SCHEDULE.replace("layer*.conv1.weight", "fc.weight").replace("filters", "f"))
+    arguments = ["-a", "mobilenet_025", "--compress", str(tmp_path / "s.yaml"), "--dry-run", "--dataset", "digits"]
+    assert compress_classifier.main(arguments) == 0
+    parameters = 470_072 - 990 * 257  # the page of models tells those of 1000 classes
+    assert f"the network has {parameters:,} parameters" in capsys.readouterr().out
