@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .copying import meta_copy, shared_copy
+from .errors import ThinningError
 from .inputs import batch_of, run, to
 from .plane import numel
 from .shortcuts import carry_out
@@ -53,8 +54,13 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """
     try:
         total = _total(meta_copy(model), to(example_inputs, "meta"))
-    except (RuntimeError, NotImplementedError, ValueError, TypeError):
-        total = _total(shared_copy(model), example_inputs)
+    except Exception:  # whatever a model's code raises without numbers
+        try:
+            total = _total(shared_copy(model), example_inputs)
+        except Exception as error:
+            raise ThinningError(
+                f"a copy of the model does not run (a hook that writes to the original?): {type(error).__name__}: {error}"
+            ) from error
     return round(total / batch_of(example_inputs))
 
 

@@ -41,9 +41,17 @@ class LRPolicy(ScheduledTrainingPolicy):
         return isinstance(self._scheduler, ReduceLROnPlateau)
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
-        """Join a scheduler."""
+        """Join a scheduler.
+
+        Raises:
+            ValueError: the curve ends before the window does.
+        """
         super().bind(scheduler, window, name)
         self._start()
+        steps = getattr(self._scheduler, "total_steps", None)
+        if steps is not None and steps < window.end:
+            kind = type(self._scheduler).__name__
+            raise ValueError(f"{kind} has total_steps {steps}, but its window ends at {window.unit} {window.end}")
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Set the rate that the curve begins with, where it begins with training itself (warm-ups begin low)."""

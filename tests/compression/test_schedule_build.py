@@ -128,6 +128,18 @@ def test_learning_rates_need_an_optimizer():
         dict_config(model(), None, SCHEDULE)
 
 
+def test_a_curve_that_ends_before_its_window(tmp_path):
+    """torch would raise in the middle of training."""
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "lr_schedulers:\n  big: {class: OneCycleLR, max_lr: 9.0, total_steps: 9}\n"
+        "policies:\n  - {lr_scheduler: {instance_name: big}, starting_epoch: 0, ending_epoch: 10}\n"
+    )
+    net = model()
+    with pytest.raises(ScheduleError, match=r"a\.yaml:\d: .*OneCycleLR has total_steps 9, but its window ends at epoch 10"):
+        file_config(net, sgd(net), file)
+
+
 def test_unused_instances_are_not_made_and_warned_about(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text(
