@@ -59,7 +59,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
             total = _total(shared_copy(model), example_inputs)
         except Exception as error:
             raise ThinningError(
-                f"a copy of the model does not run (a hook that writes to the original?): {type(error).__name__}: {error}"
+                f"a copy of the model does not run (a hook of the original?): {type(error).__name__}: {error}"
             ) from error
     return round(total / batch_of(example_inputs))
 
