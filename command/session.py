@@ -27,6 +27,9 @@ from .trajectory import Trajectory
 
 logger = logging.getLogger("potstill")
 
+OF_THIS_CALL = ("dataset_given",)
+"""Options that a run which goes on has otherwise, though it is the same run."""
+
 
 @dataclass
 class Session:
@@ -92,7 +95,7 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """The checkpoint's contents: tensors and plain data."""
-        plain = {k: _plain(v) for k, v in vars(self.options).items()}
+        plain = {k: _plain(v) for k, v in vars(self.options).items() if k not in OF_THIS_CALL}
         return {
             "epoch": self.epoch,
             "minibatch": self.minibatch,
