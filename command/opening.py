@@ -30,6 +30,8 @@ def tell_start(run: Session) -> None:
 
 def _span(run: Session) -> str:
     """Where training begins and ends."""
+    if run.ended:
+        return "no further: early stopping ended this run"
     if run.steps == 0:
         return f"for {run.epochs} epoch{'' if run.epochs == 1 else 's'}"
     minibatch = f", minibatch {run.minibatch}," if run.minibatch else ""
