@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODELS: dict[str, Callable[[], Any]] = {}
-NOTHING_TO_REMOVE: set[str] = set()
-SAID: dict[str, tuple[str, ...]] = {"gpt": ("rows are chosen by an index",)}
+from .networks import Head, Networks, cbr, images
+
+SAID = {"gpt": ("rows are chosen by an index",)}
+model = Networks(SAID)
 
 
-def model(build: Callable[[], Any]) -> Callable[[], Any]:
-    MODELS[build.__name__] = build
-    return build
+class Tokens(nn.Module):
+    """Patches, blocks that mix them, a classifier on their mean."""
 
-
-def cbr(i, o, k=3, s=1, g=1):
-    return nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-
-
-def images():
-    return torch.randn(2, 3, 16, 16)
-
-
-class Head(nn.Module):
-    def __init__(self, body, c):
+    def __init__(self, *blocks):
         super().__init__()
-        self.body = body
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(c, 10)
+        self.p = nn.Conv2d(3, 24, 4, 4)
+        self.b = nn.Sequential(*blocks)
+        self.f = nn.Linear(24, 10)
 
     def forward(self, x):
-        return self.fc(self.pool(self.body(x)).flatten(1))
+        x = self.p(x).flatten(2).transpose(1, 2)
+        return self.f(self.b(x).mean(1))
 
 
 class Attn(nn.Module):
@@ -149,18 +137,7 @@ def mixer():
             x = x + self.t(self.n1(x).transpose(1, 2)).transpose(1, 2)
             return x + self.c(self.n2(x))
 
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.p = nn.Conv2d(3, 24, 4, 4)
-            self.b = nn.Sequential(Mx(16, 24), Mx(16, 24))
-            self.f = nn.Linear(24, 10)
-
-        def forward(self, x):
-            x = self.p(x).flatten(2).transpose(1, 2)
-            return self.f(self.b(x).mean(1))
-
-    return (Net(), images())
+    return (Tokens(Mx(16, 24), Mx(16, 24)), images())
 
 
 @model
@@ -187,18 +164,7 @@ def gmlp():
         def forward(self, x):
             return x + self.b(self.u(F.gelu(self.a(x))))
 
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.p = nn.Conv2d(3, 24, 4, 4)
-            self.b = nn.Sequential(B(16, 24), B(16, 24))
-            self.f = nn.Linear(24, 10)
-
-        def forward(self, x):
-            x = self.p(x).flatten(2).transpose(1, 2)
-            return self.f(self.b(x).mean(1))
-
-    return (Net(), images())
+    return (Tokens(B(16, 24), B(16, 24)), images())
 
 
 @model
@@ -365,11 +331,6 @@ def repvgg():
     return (Head(nn.Sequential(cbr(3, 16), Rep(16), cbr(16, 12)), 12), images())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model)
 def test_exact(name: str, thinned) -> None:
-    network, inputs = MODELS[name]()
-    least = 0.0 if name in NOTHING_TO_REMOVE else 0.01
-    recipe = thinned(network, inputs, least)
-    assert recipe.removes_nothing == (name in NOTHING_TO_REMOVE)
-    for words in SAID.get(name, ()):
-        assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused))
+    model.check(name, thinned)

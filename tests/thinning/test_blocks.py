@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODELS: dict[str, Callable[[], Any]] = {}
-NOTHING_TO_REMOVE: set[str] = set()
-SAID: dict[str, tuple[str, ...]] = {
+from .networks import Head, Networks, cbr, images
+
+SAID = {
     "cbam": ("aten.max in body.2 (SA): over the channels",),
     "inplace_slice": ("a size is fixed in the model",),
 }
-
-
-def model(build: Callable[[], Any]) -> Callable[[], Any]:
-    MODELS[build.__name__] = build
-    return build
-
-
-def cbr(i, o, k=3, s=1, g=1):
-    return nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-
-
-def images():
-    return torch.randn(2, 3, 16, 16)
-
-
-class Head(nn.Module):
-    def __init__(self, body, c):
-        super().__init__()
-        self.body = body
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(c, 10)
-
-    def forward(self, x):
-        return self.fc(self.pool(self.body(x)).flatten(1))
+model = Networks(SAID)
 
 
 @model
@@ -138,38 +112,33 @@ def sknet():
     return (Head(nn.Sequential(cbr(3, 16), SK(16), cbr(16, 24)), 24), images())
 
 
+class Mix(nn.Module):
+    """Two kernel sizes, each on its own part of the channels."""
+
+    def __init__(self, first, c):
+        super().__init__()
+        self.splits = [first, c - first]
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(n, n, k, padding=k // 2, groups=n) for n, k in zip(self.splits, (3, 5), strict=False)]
+        )
+
+    def forward(self, x):
+        return torch.cat([c(p) for c, p in zip(self.convs, torch.split(x, self.splits, 1), strict=False)], 1)
+
+
+def mixed(first):
+    body = nn.Sequential(cbr(3, 20), Mix(first, 20), nn.BatchNorm2d(20), nn.ReLU(), cbr(20, 12, 1))
+    return (Head(body, 12), images())
+
+
 @model
 def mixnet():
-
-    class Mix(nn.Module):
-        def __init__(self, c):
-            super().__init__()
-            self.splits = [c // 2, c - c // 2]
-            self.convs = nn.ModuleList(
-                [nn.Conv2d(n, n, k, padding=k // 2, groups=n) for n, k in zip(self.splits, (3, 5), strict=False)]
-            )
-
-        def forward(self, x):
-            return torch.cat([c(p) for c, p in zip(self.convs, torch.split(x, self.splits, 1), strict=False)], 1)
-
-    return (Head(nn.Sequential(cbr(3, 20), Mix(20), nn.BatchNorm2d(20), nn.ReLU(), cbr(20, 12, 1)), 12), images())
+    return mixed(10)
 
 
 @model
 def mixuneven():
-
-    class Mix(nn.Module):
-        def __init__(self, c):
-            super().__init__()
-            self.splits = [7, c - 7]
-            self.convs = nn.ModuleList(
-                [nn.Conv2d(n, n, k, padding=k // 2, groups=n) for n, k in zip(self.splits, (3, 5), strict=False)]
-            )
-
-        def forward(self, x):
-            return torch.cat([c(p) for c, p in zip(self.convs, torch.split(x, self.splits, 1), strict=False)], 1)
-
-    return (Head(nn.Sequential(cbr(3, 20), Mix(20), nn.BatchNorm2d(20), nn.ReLU(), cbr(20, 12, 1)), 12), images())
+    return mixed(7)
 
 
 @model
@@ -357,11 +326,6 @@ def inplace_slice():
     return (Head(Net(), 12), images())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model)
 def test_exact(name: str, thinned) -> None:
-    network, inputs = MODELS[name]()
-    least = 0.0 if name in NOTHING_TO_REMOVE else 0.01
-    recipe = thinned(network, inputs, least)
-    assert recipe.removes_nothing == (name in NOTHING_TO_REMOVE)
-    for words in SAID.get(name, ()):
-        assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused))
+    model.check(name, thinned)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
@@ -12,36 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-MODELS: dict[str, Callable[[], Any]] = {}
-NOTHING_TO_REMOVE: set[str] = set()
-SAID: dict[str, tuple[str, ...]] = {
+from .networks import Head, Networks, cbr, images
+
+SAID = {
     "hardview": ("aten.view in the model (Net): the thinned model fails",),
     "buffer_out": ("written into a tensor of fixed size",),
 }
-
-
-def model(build: Callable[[], Any]) -> Callable[[], Any]:
-    MODELS[build.__name__] = build
-    return build
-
-
-def cbr(i, o, k=3, s=1, g=1):
-    return nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-
-
-def images():
-    return torch.randn(2, 3, 16, 16)
-
-
-class Head(nn.Module):
-    def __init__(self, body, c):
-        super().__init__()
-        self.body = body
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(c, 10)
-
-    def forward(self, x):
-        return self.fc(self.pool(self.body(x)).flatten(1))
+model = Networks(SAID)
 
 
 @dataclass
@@ -295,11 +270,6 @@ def weightnorm():
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model)
 def test_exact(name: str, thinned) -> None:
-    network, inputs = MODELS[name]()
-    least = 0.0 if name in NOTHING_TO_REMOVE else 0.01
-    recipe = thinned(network, inputs, least)
-    assert recipe.removes_nothing == (name in NOTHING_TO_REMOVE)
-    for words in SAID.get(name, ()):
-        assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused))
+    model.check(name, thinned)

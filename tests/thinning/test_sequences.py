@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODELS: dict[str, Callable[[], Any]] = {}
-NOTHING_TO_REMOVE = {"maxout"}
-SAID: dict[str, tuple[str, ...]] = {
+from .networks import Networks
+
+SAID = {
     "maxout": ("the thinned model fails",),
     "encdec": ("nn.MultiheadAttention shares",),
     "lstm_tagger": ("rows are chosen by an index",),
 }
-
-
-def model(build: Callable[[], Any]) -> Callable[[], Any]:
-    MODELS[build.__name__] = build
-    return build
+model = Networks(SAID, untouched={"maxout"})
 
 
 @model
@@ -198,11 +191,6 @@ def maxout():
     return (Net(), torch.randn(3, 6))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model)
 def test_exact(name: str, thinned) -> None:
-    network, inputs = MODELS[name]()
-    least = 0.0 if name in NOTHING_TO_REMOVE else 0.01
-    recipe = thinned(network, inputs, least)
-    assert recipe.removes_nothing == (name in NOTHING_TO_REMOVE)
-    for words in SAID.get(name, ()):
-        assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused))
+    model.check(name, thinned)

@@ -1,0 +1,53 @@
+"""What the networks of these tests are made of, and the check that each of them goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Networks(dict[str, Callable[[], Any]]):
+    """Functions that make a network and its inputs, by name; a decorator that enters them.
+
+    `said`: words of reasons that the recipe of a network must have. `untouched`: networks that lose nothing.
+    """
+
+    def __init__(self, said: Mapping[str, tuple[str, ...]], untouched: Collection[str] = ()) -> None:
+        super().__init__()
+        self.said, self.untouched = said, untouched
+
+    def __call__(self, build: Callable[[], Any]) -> Callable[[], Any]:
+        self[build.__name__] = build
+        return build
+
+    def check(self, name: str, thinned: Callable[..., Any]) -> None:
+        """Thin it, compare with the masked one, and read the reasons of what stays."""
+        network, inputs = self[name]()
+        recipe = thinned(network, inputs, 0.0 if name in self.untouched else 0.01)
+        assert recipe.removes_nothing == (name in self.untouched)
+        for words in self.said.get(name, ()):
+            assert any(words in kept.reason for kept in (*recipe.frozen, *recipe.refused)), words
+
+
+class Head(nn.Module):
+    """A classifier on a body of convolutions."""
+
+    def __init__(self, body, c):
+        super().__init__()
+        self.body = body
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(c, 10)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.body(x)).flatten(1))
+
+
+def cbr(i, o, k=3, s=1, g=1):
+    return nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+def images():
+    return torch.randn(2, 3, 16, 16)
