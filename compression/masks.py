@@ -24,7 +24,7 @@ class _Plan:
     hard: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
     soft: tuple[list[Tensor], list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], [], []))
     copies: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
-    gradients: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    gradients: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
 
     def add(self, parameter: Tensor, entry: ParameterMask) -> None:
         """Enter a parameter under each pass that concerns it."""
@@ -32,7 +32,7 @@ class _Plan:
         if hard is not None:
             _append(self.hard, parameter, hard)
         if gradient is not None:
-            self.gradients.append((parameter, gradient))
+            _append(self.gradients, parameter, gradient)
         if entry.is_soft and entry.dense is not None and mask is not None:
             _append(self.soft, parameter, entry.dense, mask)
             if entry.keeps_copy:
@@ -139,30 +139,35 @@ class Masks(Mapping[str, ParameterMask]):
             torch._foreach_copy_(parameters, dense)
             torch._foreach_mul_(parameters, masks)
 
-    @torch.no_grad()
     def apply(self) -> None:
         """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
         plan = self._planned()
-        if plan.hard[0]:
-            torch._foreach_mul_(*plan.hard)
         parameters, dense, masks = plan.soft
-        if parameters:
-            torch._foreach_copy_(dense, parameters)
-            torch._foreach_mul_(parameters, masks)
+        if plan.hard[0] or parameters:  # a step without masks costs nothing
+            with torch.no_grad():
+                if plan.hard[0]:
+                    torch._foreach_mul_(*plan.hard)
+                if parameters:
+                    torch._foreach_copy_(dense, parameters)
+                    torch._foreach_mul_(parameters, masks)
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zero the gradients of what is hidden for good: before an optimizer step."""
-        live = [(p.grad, mask) for p, mask in self._planned().gradients if p.grad is not None]
-        if live:
-            torch._foreach_mul_([gradient for gradient, _ in live], [mask for _, mask in live])
+        parameters, masks = self._planned().gradients
+        every = [parameter.grad for parameter in parameters]
+        gradients = [gradient for gradient in every if gradient is not None]
+        if len(gradients) < len(every):
+            masks = [mask for mask, gradient in zip(masks, every, strict=True) if gradient is not None]
+        if gradients:
+            with torch.no_grad():
+                torch._foreach_mul_(gradients, masks)
 
-    @torch.no_grad()
     def restore_dense(self) -> None:
         """Put the dense copies back: before an optimizer step."""
         parameters, dense = self._planned().copies
         if parameters:
-            torch._foreach_copy_(parameters, dense)
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, dense)
 
     def reshape(self, select: Mapping[str, Any]) -> None:
         """After thinning, keep of each mask and dense copy what was kept of its parameter.

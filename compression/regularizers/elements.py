@@ -27,40 +27,45 @@ class Elements(Term):
     def __init__(self, strengths: Sequence[float], power: int) -> None:
         """Take the strength of each tensor, and 1 or 2."""
         self.strengths, self.power = torch.tensor(strengths), power
+        self._common = strengths[0] if len(set(strengths)) == 1 else None
         self._sizes: list[int] = []
         self._each = self.strengths
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """The sum; the slopes are kept: strength x sign (0 at 0), or strength x value."""
-        if self.strengths.device != tensors[0].device:
-            self.strengths = self.strengths.to(tensors[0].device)
+        """The sum; the slopes are kept: sign (0 at 0) or value, times the strength where that differs."""
         sizes = [tensor.numel() for tensor in tensors]
         few = sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1
-        value, slopes = self._at_once(tensors, sizes) if few else self._one_by_one(tensors)
-        return value if self.power == 1 else value.div_(2), slopes
+        return self._at_once(tensors, sizes) if few else self._one_by_one(tensors)
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add the slopes."""
-        if isinstance(kept, Tensor):
-            slopes = unflatten(kept if scale.is_cpu else kept * scale, tensors)
-            torch._foreach_add_(grads, slopes, alpha=scale.item() if scale.is_cpu else 1)  # no wait for a GPU
-        else:
+        if not isinstance(kept, Tensor):
             torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
+            return
+        factor = 1.0 if self._common is None else self._common
+        if scale.is_cpu:
+            torch._foreach_add_(grads, unflatten(kept, tensors), alpha=factor * scale.item())
+        else:  # no wait for a GPU
+            torch._foreach_add_(grads, unflatten(kept * (factor * scale), tensors))
 
     def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Any]:
         """For few elements, where calls cost more than what they compute: all of them in one vector."""
         vector = flatten(tensors)
+        slopes = vector.sign() if self.power == 1 else vector
+        if self._common is not None:
+            return vector.dot(slopes) * (self._common / self.power), slopes
         if sizes != self._sizes or self._each.device != vector.device or self._each.dtype != vector.dtype:
             self._sizes = sizes
             self._each = self.strengths.to(vector).repeat_interleave(torch.tensor(sizes, device=vector.device))
-        slopes = (vector.sign() if self.power == 1 else vector) * self._each
-        return vector.dot(slopes), slopes
+        slopes = slopes * self._each
+        return vector.dot(slopes) / self.power, slopes
 
     def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
+        self.strengths = self.strengths.to(tensors[0].device)
         slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
         sums = torch.stack([torch.dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
-        return self.strengths.to(sums).dot(sums), slopes
+        return self.strengths.to(sums).dot(sums) / self.power, slopes
 
 
 class ElementRegularizer(Regularizer):

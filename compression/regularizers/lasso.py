@@ -109,7 +109,7 @@ class GroupLassoRegularizer(Regularizer):
 
     def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
         """The penalty: a term for groups within weights, one for second groups of these, one for coupled channels."""
-        return [Penalty(GroupNorms(part), part.tensors(weights)) for part in self._groups]
+        return [Penalty(term, term.part.tensors(weights)) for term in self._terms]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks that keep the groups that are large enough."""
@@ -169,6 +169,7 @@ class GroupLassoRegularizer(Regularizer):
             if graph is None:
                 raise ValueError("Coupled needs to know what belongs together: give the scheduler example_inputs")
             self._groups.append(CoupledGroups(coupled, graph))
+        self._terms = [GroupNorms(part) for part in self._groups]
 
 
 def _parts(group_type: str) -> list[str]:
