@@ -15,7 +15,7 @@ def load(model):
     """Resize the dense `model` in place, fill it, and check it on the stored probe."""
     for name, tensor in load_file(f"{STEM}.safetensors").items():
         module, _, leaf = name.rpartition(".")
-        getattr(model.get_submodule(module), leaf).data = tensor
+        getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
     facts = json.loads(Path(f"{STEM}.json").read_text())
     for module, name, value in facts["attributes"]:
         old = getattr(model.get_submodule(module), name)

@@ -79,7 +79,8 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
         raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
     _set_attributes(dense_model, facts)
     for name, tensor in stored.items():
-        replace_data(own[name], tensor.to(own[name].device))
+        # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
+        replace_data(own[name], tensor.clone().to(own[name].device))
     if facts["inputs"] is not None:
         _prove(dense_model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
     return dense_model
