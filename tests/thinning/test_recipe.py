@@ -140,8 +140,8 @@ def test_store(tmp_path: Path) -> None:
     assert "potstill" not in (tmp_path / "small.py").read_text().lower()
     for loaded in (load(net(), path).eval(), alone.load(net())):
         assert torch.equal(loaded(X), model(X))
-        for tensor in loaded.state_dict().values():  # not views of the file, whose odd addresses change sums
-            assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        for tensor in loaded.state_dict().values():  # as views of the file they would lie anywhere, and sums change
+            assert tensor.data_ptr() % 64 == 0
 
 
 def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:
