@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from .copying import shared_copy
 from .inputs import run, tensors_of
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; mode, random state and buffers (some are written to in eval mode too) come back."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(m, name, b, b.clone()) for m in model.modules() for name, b in _dense(m)]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for module, name, buffer, before in buffers:
-            module._buffers[name] = buffer
-            if not torch.equal(buffer, before):
-                buffer.copy_(before)
-
-
-def _dense(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, b) for name, b in module._buffers.items() if b is not None and b.layout is torch.strided]
 
 
 def randomized(example_inputs: Any, seed: int = 0) -> Any:
@@ -48,14 +26,24 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
     return tree_map_only(Tensor, draw, example_inputs)
 
 
-def outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
-    """The tensors that a model returns for each of several inputs."""
-    results = []
-    for batch in batches:
-        with evaluating(model):
+def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> list[list[Tensor]]:
+    """The tensors that a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
+
+    The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
+    the same at the next call. With `double` the copy and its inputs are in double precision.
+    """
+    copy, results = shared_copy(model).eval(), []
+    if double:
+        copy, batches = copy.double(), [_in_double(batch) for batch in batches]
+    with torch.no_grad(), torch.random.fork_rng():
+        for batch in batches:
             torch.manual_seed(0)
-            results.append([tensor.detach().clone() for tensor in tensors_of(run(model, batch))])
+            results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch))])
     return results
+
+
+def _in_double(example_inputs: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs)
 
 
 def relative_difference(before: Sequence[Sequence[Tensor]], after: Sequence[Sequence[Tensor]]) -> float:

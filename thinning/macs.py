@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .copying import meta_copy, shared_copy
 from .errors import ThinningError
 from .inputs import batch_of, run, to
+from .modes import plain_run
 from .plane import numel
 from .shortcuts import carry_out
-from .trace import plain_attention
 
 aten = torch.ops.aten
 
@@ -66,6 +66,6 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
 def _total(copy: nn.Module, example_inputs: Any) -> int:
     counter = _Counter()
-    with plain_attention(), torch.no_grad(), torch.random.fork_rng(devices=[]), counter:
-        run(copy.eval(), example_inputs)
+    with plain_run(copy.eval()), counter:
+        run(copy, example_inputs)
     return counter.total

@@ -21,7 +21,7 @@ from .copying import named_tensors
 from .glance import Glance, takes_by_number
 from .notes import AttributeNote, Notes, Record, Split
 from .plane import Plane
-from .replay import DeviationError, Replay, ReplayNotes
+from .replay import DeviationError, Replay, ReplayNotes, UnfollowedError
 from .resize import fit_sizes, replace_data
 from .tracer import Tracer
 
@@ -71,6 +71,8 @@ class Stage:
             self.flow(Tracer(ReplayNotes(notes, numbers.labels, dead), replay=replay), copy)
         except DeviationError as deviation:
             return deviation
+        except UnfollowedError:
+            return None  # found out when channels that are zero go, which changes no values
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             last = max(0, min(replay.step, len(notes.records) - 1))
             return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
@@ -184,7 +186,7 @@ class Repairs:
 
     def _matches(self, path: str, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
         taken = {(note.name, note.index) for note in self.notes.attributes if note.module == path}
-        for key, value in vars(self.model.get_submodule(path)).items():
+        for key, value in vars(_submodule(self.model, path)).items():
             if key.startswith("_"):
                 continue
             if type(value) is int and value == size.old and (key, None) not in taken:
@@ -244,6 +246,13 @@ def _axis(plane: Plane, dim: int) -> Tensor:
         if other != dim:
             ids = ids.narrow(other, 0, 1)
     return ids.reshape(-1)
+
+
+def _submodule(model: nn.Module, path: str) -> Any:
+    try:
+        return model.get_submodule(path)
+    except RuntimeError:  # a scripted module, whose sizes are part of its code
+        return nn.Module()
 
 
 def _ancestor(path: str, level: int) -> str | None:

@@ -21,6 +21,10 @@ class DeviationError(Exception):
         self.why = why
 
 
+class UnfollowedError(Exception):
+    """What comes now depends on the data, which removing channels that are not zero has changed."""
+
+
 class Replay:
     """The first run's records and which labels are removed; each operation must give exactly what is left over."""
 
@@ -29,10 +33,13 @@ class Replay:
         self.labels = labels
         self.dead = dead
         self.step = 0
+        self.data_read = False
 
     def begin(self, func: Any) -> None:
         """Before an operation: it must be the one that the first run carried out here."""
         if self.step >= len(self.records) or self.records[self.step].func is not func:
+            if self.data_read:
+                raise UnfollowedError
             raise DeviationError(min(self.step, len(self.records) - 1), "the model's code takes another path")
 
     def end(self, made: Made) -> None:
@@ -43,9 +50,23 @@ class Replay:
         for part, ((shape, planes), (old, before)) in enumerate(zip(made, record.made, strict=True)):
             if part and not before:
                 continue  # by-products, such as the saved statistics of a normalisation
-            if shape != self.expected_shape(old, before) or not all(self._agrees(plane, planes) for plane in before):
+            expected = self.expected_shape(old, before)
+            if shape != expected and self._depends_on_data(record, shape, expected, before):
+                raise UnfollowedError
+            if shape != expected or not all(self._agrees(plane, planes) for plane in before):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
         self.step += 1
+
+    @staticmethod
+    def _depends_on_data(
+        record: Record, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
+    ) -> bool:
+        """Whether the sizes differ only where an operation such as `nonzero` takes them from values."""
+        channels = {dim for plane in planes for dim in plane.dims}
+        differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
+        foreign = getattr(record.func, "namespace", "aten") not in ("aten", "prims")
+        dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(record.func, "tags", ())
+        return dynamic and len(shape) == len(expected) and not differ & channels
 
     def left(self, ids: Tensor, dim: int) -> Tensor:
         """Which indices of a dimension are left, as bools."""

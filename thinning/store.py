@@ -80,10 +80,18 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     _set_attributes(dense_model, facts)
     for name, tensor in stored.items():
         # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
-        replace_data(own[name], tensor.clone().to(own[name].device))
+        _fill(own[name], tensor.clone())
     if facts["inputs"] is not None:
         _prove(dense_model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
     return dense_model
+
+
+def _fill(own: Tensor, tensor: Tensor) -> None:
+    """Give a parameter or buffer of the model what was stored of it, as sparse as it was."""
+    if own.layout == torch.strided:
+        replace_data(own, tensor.to(own.device))
+    else:
+        own.data = tensor.to(own.device).to_sparse(layout=own.layout)
 
 
 def _beside(weights: Path, suffix: str) -> Path:
@@ -116,7 +124,11 @@ def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
     state = model.state_dict()
     named = named_tensors(model)
     wanted = {name for name in named if name in state} | {change.name for change in recipe.tensors}
-    return {name: named[name].detach().cpu().contiguous().clone() for name in sorted(wanted)}
+    return {name: _dense(named[name]).detach().cpu().contiguous().clone() for name in sorted(wanted)}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def _tied(model: nn.Module) -> set[str]:

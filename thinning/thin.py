@@ -52,7 +52,7 @@ def thin(  # noqa: PLR0913
     found = traced(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
     trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else max(tolerance, _rounding(model)))
-    for _ in range(ATTEMPTS):
+    for attempt in range(2 * REPAIRS):
         dead = find_dead(found, weights, allow_inexact)
         recipe, gone = make_recipe(found, dead, weights, model, round_to)
         recipe = with_measured_refusals(recipe, found, dead, weights, model, batches)
@@ -65,22 +65,25 @@ def thin(  # noqa: PLR0913
             return replace(
                 recipe,
                 inputs=describe(example_inputs),
+                notes=recipe.notes + trial.notes,
                 max_relative_difference=trial.gap,
                 parameters=(size, _size(model)),
                 macs=(macs, count_macs(model, example_inputs)),
             )
-        deviation = found.rehearse(gone)
+        if attempt == 0:
+            trial.must_be_steady()
+        deviation = found.rehearse(gone) if attempt < REPAIRS else None
         if deviation is not None:
             found = found.repaired(deviation, gone)
-        elif (rest := without_culprits(found, gone, weights, model, batches, trial.tolerance)) is not None:
+        elif (rest := without_culprits(found, gone, weights, model, trial)) is not None:
             found = rest
         else:
             raise failure
-    raise ThinningError(f"no removal worked in {ATTEMPTS} attempts; the last one failed with: {failure}")
+    raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
 
 
-ATTEMPTS = 50
-"""How often a removal that fails is repaired: each time at least one more class of channels is frozen."""
+REPAIRS = 30
+"""How often a removal that fails is repaired where it leaves the first run's track; then classes are tried in turn."""
 
 
 def _rounding(model: nn.Module) -> float:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from .build import Numbering, graph_of, numbering
-from .call import Frame
 from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .glance import Glance
 from .graph import ChannelGraph
 from .inputs import batch_of, run, tensors_of, to
+from .modes import at_least_two, plain_run, trains_otherwise, untraced, watched
 from .node import node_of
 from .notes import Notes
 from .rehearse import Repairs, Stage, settle_sizes
@@ -87,13 +84,12 @@ def _first_run(
     tracer = Tracer(notes, weights)
     copy = copier(model)
     flow(tracer, copy.eval(), inputs)
-    both = _asks_for_mode(model) and _training_run(tracer, copy, inputs)
+    two = at_least_two(inputs)
+    both = trains_otherwise(model, copier, two, tracer.path, notes) and _training_run(tracer, copy, two)
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and tensor.is_floating_point():
             for dim, size in enumerate(tensor.shape):
                 notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
-
-    two = _at_least_two(inputs)
 
     def again(second: Tracer, changed: nn.Module) -> None:
         flow(second, changed.eval(), inputs)
@@ -101,41 +97,24 @@ def _first_run(
             flow(second, changed.train(), two)
 
     def look(glance: Glance, changed: nn.Module) -> None:
-        with plain_attention(), torch.no_grad(), torch.random.fork_rng(devices=[]), glance:
-            run(changed.eval(), inputs)
-            if both:
-                run(changed.train(), two)
+        modes = [(changed.eval, inputs), (changed.train, two)]
+        for mode, batch in modes if both else modes[:1]:
+            with plain_run(mode()), glance:
+                run(changed, batch)
 
     return notes, Stage(lambda: copier(model), again, look, Repairs(notes, model))
 
 
-def _asks_for_mode(model: nn.Module) -> bool:
-    """Whether code other than torch's own looks at `self.training`: then some modules may run in training only."""
-    kinds = {type(module) for module in model.modules()}
-    own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
-    return any("training" in getattr(getattr(k, f, None), "__code__", _NO_CODE).co_names for k in own for f in vars(k))
-
-
-_NO_CODE = (lambda: None).__code__
-
-
-def _at_least_two(inputs: Any) -> Any:
-    """Inputs with at least two samples: BatchNorm trains on no less."""
-    if batch_of(inputs) > 1:
-        return inputs
-    return tree_map_only(Tensor, lambda t: torch.cat((t, t)) if t.ndim and len(t) == 1 else t, inputs)
-
-
-def _training_run(tracer: Tracer, copy: nn.Module, inputs: Any) -> bool:
+def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
     """Trace in training mode too; modules that run in training only take part, the others are known already."""
     notes = tracer.notes
     layers, reads, records, macs = len(notes.layers), len(notes.reads), len(notes.records), notes.other_macs
     steps = len(notes.sequence)
     known = {layer.weight for layer in notes.layers}
     try:
-        flow(tracer, copy.train(), _at_least_two(inputs))
+        flow(tracer, copy.train(), two)
     except Exception as error:  # a model's code may refuse to train on such inputs; then there is nothing to learn
-        notes.warnings.append(f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}")
+        notes.warnings.append(untraced(error))
         del notes.records[records:], notes.reads[reads:], notes.layers[layers:], notes.sequence[steps:]
         return False
     notes.other_macs = macs
@@ -158,40 +137,10 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
     return aliases
 
 
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Switch torch's fused inference path of transformer layers off, so that their parts are seen."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def watched(tracer: Tracer) -> Iterator[None]:
-    """Let the tracer know which module runs, by global hooks that are taken off again."""
-
-    def enter(module: nn.Module, _: Any) -> None:
-        tracer.stack.append(Frame(tracer.names.get(id(module), ""), module))
-
-    def leave(*_: Any) -> None:
-        tracer.stack.pop()
-
-    before = nn.modules.module.register_module_forward_pre_hook(enter)
-    after = nn.modules.module.register_module_forward_hook(leave)
-    try:
-        yield
-    finally:
-        before.remove()
-        after.remove()
-
-
 def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> None:
     """Run a copy of a model under the tracer; its outputs are frozen."""
     tracer.adopt(model)
-    with plain_attention(), torch.no_grad(), torch.random.fork_rng(devices=[]), watched(tracer), tracer:
+    with plain_run(model), watched(tracer), tracer:
         out = run(model, example_inputs)
     for tensor in tensors_of(out):
         for plane in node_of(tensor).planes:

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from .call import Call, Frame
+from .copying import named_tensors
+from .modes import is_own
 from .node import Cell, Node, attach, node_of
 from .notes import Notes
 from .plane import Plane
@@ -33,15 +35,18 @@ class Tracer(TorchDispatchMode):
         self.weights = weights
         self.replay = replay
         self.quiet = False
+        self.meta = False
         self.touched: set[str] = set()
         self.names: dict[int, str] = {}
         self.stack: list[Frame] = []
+        self.path: list[Any] = []
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
 
     def adopt(self, model: nn.Module) -> None:
         """Give the parameters and buffers of `model` (a copy) their integers."""
         self.names = {}
         self.stack = []
+        self.meta = any(tensor.is_meta for tensor in named_tensors(model).values())
         for name, module in model.named_modules():
             self.names.setdefault(id(module), name)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -69,12 +74,14 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.quiet:
             return func(*args, **kwargs)
+        if is_own(self.frame.module):
+            self.path.append(func)
         tensors = _tensors(args, kwargs)
-        if any(t.device.type == "meta" for t in tensors):
-            args, kwargs = (
-                tree_map_only(Tensor, self._to_meta, (args, kwargs)) if self._mixed(tensors) else (args, kwargs)
-            )
+        if self.meta and self._mixed(tensors):
+            args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
             tensors = _tensors(args, kwargs)
+        if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
+            self.replay.data_read = True
         call = Call(self, func, args, kwargs, tensors)
         if self.replay is not None and any(node.planes for node in call.nodes):
             self.replay.begin(call.func)
@@ -86,7 +93,7 @@ class Tracer(TorchDispatchMode):
 
     @staticmethod
     def _mixed(tensors: list[Tensor]) -> bool:
-        return any(t.device.type != "meta" for t in tensors)
+        return len({t.device.type == "meta" for t in tensors}) > 1
 
     def _to_meta(self, tensor: Tensor) -> Tensor:
         if tensor.device.type == "meta":

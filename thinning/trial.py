@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import carry_out
+from .apply import apply, carry_out
 from .change import Changes
-from .check import difference, evaluating, outputs, relative_difference
+from .check import difference, outputs, relative_difference
+from .copying import shared_copy
 from .errors import ThinningError
 from .inputs import run, tensors_of
 from .recipe import Recipe
+from .recipe_data import RecipeData
+
+IN_DOUBLE = 1e-6
+"""The difference allowed in double precision, where rounding is far below it."""
 
 
 class Trial:
@@ -29,14 +35,15 @@ class Trial:
         self.batches = batches
         self.tolerance = tolerance
         self.gap = 0.0
+        self.notes: tuple[str, ...] = ()
         self._before: list[list[Tensor]] | None = None
+        self._double: list[list[Tensor]] | None = None
 
     def attempt(self, recipe: Recipe) -> ThinningError | None:
         """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
         if self._before is None:
             self._before = outputs(self.model, self.batches)
         changes = Changes()
-        after: dict[str, Tensor] = {}
         try:
             carry_out(changes, recipe, self.model, self.masks, self.optimizer)
             self.gap = self._compare()
@@ -54,11 +61,54 @@ class Trial:
             changes.roll_back()
             raise
         changes.roll_back()
+        if self._only_rounding(recipe):
+            apply(recipe, self.model, self.masks, self.optimizer)
+            return None
         where = _first_difference(recipe, _module_outputs(self.model, self.batches[-1]), after, self.tolerance)
         return ThinningError(
             f"the thinned model computes another function: max |difference| / max |output| = {self.gap:.1e}, allowed"
             f" {self.tolerance:.0e}; the first tensor that differs is {where}; nothing was changed"
         )
+
+    def must_be_steady(self) -> None:
+        """Refuse a model whose outputs are others each time, even with nothing removed."""
+        gap = self._compare()
+        if not gap <= self.tolerance:
+            raise ThinningError(
+                f"the model computes something else each time that it runs (difference {gap:.1e} with nothing removed):"
+                " whether thinning changes it cannot be checked; nothing was changed"
+            )
+
+    def keeps(self, recipe: RecipeData) -> tuple[bool, float]:
+        """Whether the outputs of a copy stay what they are, and the difference; in double precision where that runs."""
+        copy = shared_copy(self.model)
+        try:
+            if self._runs_in_double():
+                apply(recipe, copy.double())
+                gap = relative_difference(self._double or [], outputs(copy, self.batches, double=True))
+                return gap <= IN_DOUBLE, gap
+            apply(recipe, copy)
+            gap = relative_difference(self._before or [], outputs(copy, self.batches))
+            return gap <= self.tolerance, gap
+        except Exception:  # whatever a model's code raises when sizes do not fit
+            return False, float("inf")
+
+    def _only_rounding(self, recipe: Recipe) -> bool:
+        """Whether the function is the same in double precision: then a sort or a threshold made much of rounding."""
+        if not self._runs_in_double():
+            return False
+        same, gap = self.keeps(recipe)
+        text = f"the outputs differ by {self.gap:.1e}, in double precision by {gap:.1e}: the model amplifies rounding"
+        self.notes = (text,) if same else ()
+        return same
+
+    def _runs_in_double(self) -> bool:
+        if self._double is None:
+            try:
+                self._double = outputs(self.model, self.batches, double=True)
+            except Exception:  # whatever a model's code raises that insists on its own precision
+                self._double = []
+        return bool(self._double)
 
     def _compare(self) -> float:
         return relative_difference(self._before or [], outputs(self.model, self.batches))
@@ -73,13 +123,12 @@ def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
         if tensors:
             results.setdefault(name, tensors[0].detach().clone())
 
-    handles = [module.register_forward_hook(partial(keep, name)) for name, module in model.named_modules()]
-    try:
-        with evaluating(model):
-            run(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    copy = shared_copy(model).eval()
+    for name, module in copy.named_modules():
+        module.register_forward_hook(partial(keep, name))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        run(copy, batch)
     return results
 
 
