@@ -23,15 +23,13 @@ class Numbering:
 
 def numbering(notes: Notes) -> Numbering:
     """Unite, settle the split axes, and number the components."""
-    pairs = list(notes.pairs)
-    root = components(notes.count + 1, pairs)
+    root = notes.roots()
     frozen = _marks(notes.frozen, root, notes.count)
     for _ in range(4):
         added = [pair for split in notes.splits for pair in _settle(split, root, frozen)]
         if not added:
             break
-        pairs += added
-        root = components(notes.count + 1, pairs)
+        root = components(notes.count + 1, added, root)
         frozen = _marks(notes.frozen, root, notes.count)
     kept, labels = root.unique(return_inverse=True)
     return Numbering(labels, frozen[kept], _marks(notes.inexact, root, notes.count)[kept])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .graph_data import Role
 from .plane import Plane
+from .union import components
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Notes:
         self.sequence: list[tuple[Any, Made]] = []
         self.warnings: list[str] = []
         self.other_macs = 0.0
+        self._roots: tuple[tuple[int, int], Tensor] | None = None
         self.batch = 1
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
@@ -130,6 +132,12 @@ class Notes:
         if bool(((a == 0) | (b == 0)).any()):
             self.pairs[-1] = (a[(a != 0) & (b != 0)], b[(a != 0) & (b != 0)])
             self.freeze(torch.cat((a[b == 0], b[a == 0])), why)
+
+    def roots(self) -> Tensor:
+        """The smallest id that each id (and 0) is united with."""
+        if self._roots is None or self._roots[0] != (self.count, len(self.pairs)):
+            self._roots = (self.count, len(self.pairs)), components(self.count + 1, self.pairs)
+        return self._roots[1]
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """These channels can never be removed."""

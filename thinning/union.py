@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 
-def components(count: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def components(count: int, pairs: Sequence[tuple[Tensor, Tensor]], root: Tensor | None = None) -> Tensor:
     """The smallest member of the component of each integer in 0..count-1, given pairs of equal-length integer tensors.
 
     Hooking to the smaller root and pointer jumping: a few vector operations for each halving of the longest chain.
+    `root` is what other pairs gave before; it stays as it is.
     """
-    root = torch.arange(count)
+    root = torch.arange(count) if root is None else root.clone()
     if not pairs:
         return root
     left = torch.cat([a for a, _ in pairs])
