@@ -57,6 +57,7 @@ class Call:
         self.shapes = [tuple(tensor.shape) for tensor in tensors]
         self.out: Any = None
         self.same_weight: tuple[str, tuple[int, ...]] | None = None
+        self.repeated: Tensor | None = None
         self._emitted: dict[int, tuple[Plane, ...]] = {}
 
     @property
@@ -153,7 +154,7 @@ class Call:
         for tensor in self.outputs():
             planes = self._emitted.get(id(tensor), ())
             source = self.nodes[0] if self.nodes else None
-            node = Node(planes, weight=self.same_weight)
+            node = Node(planes, weight=self.same_weight, repeated=self.repeated)
             if source is not None and (mutable or getattr(self.func, "is_view", False)):
                 node.cell = source.cell
                 node.cell.version += mutable

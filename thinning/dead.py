@@ -103,7 +103,8 @@ def _unfoldable(traced: Traced, item: Read) -> str:
     if not item.foldable:
         return f"a constant other than 0 meets the zero padding of {note.weight.removesuffix('.weight')}"
     name = note.weight.removesuffix(".weight")
-    if sum(note.weight == other.weight or note.bias == other.bias is not None for other in traced.notes.layers) > 1:
+    layers = [other for other in traced.notes.layers if not other.again]
+    if sum(note.weight == other.weight or note.bias == other.bias is not None for other in layers) > 1:
         return f"a constant other than 0 goes into {name}, which is used more than once"
     if note.groups > 1:
         return f"a constant other than 0 goes into {name}, which has groups"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -32,12 +33,16 @@ class Watcher(Protocol):
 def plain_run(model: nn.Module) -> Iterator[None]:
     """As the model runs when it trains (with gradients enabled) or not, random state as before.
 
-    Torch's fused inference path of transformer layers is off, so that their parts are seen.
+    Torch's fused kernels of transformer layers and of attention are off, so that their parts are seen.
     """
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.set_grad_enabled(model.training), torch.random.fork_rng(devices=[]):
+        with (
+            torch.set_grad_enabled(model.training),
+            torch.random.fork_rng(devices=[]),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)

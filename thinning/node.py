@@ -25,12 +25,16 @@ class Cell:
 
 @dataclass
 class Node:
-    """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`."""
+    """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
+
+    `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is.
+    """
 
     planes: tuple[Plane, ...] = ()
     cell: Cell = field(default_factory=Cell)
     version: int = 0
     weight: tuple[str, tuple[int, ...]] | None = None
+    repeated: Tensor | None = None
 
     @property
     def uniform(self) -> bool:

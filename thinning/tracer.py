@@ -62,7 +62,10 @@ class Tracer(TorchDispatchMode):
             shape[dim] = size
             if size > 1:
                 planes.append(Plane(self.notes.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
-        return Node(tuple(planes), weight=(name, tuple(range(tensor.ndim))))
+        # a scale or shift of one element is a constant to all channels that meet it
+        known = self.weights.get(name) if self.weights is not None and tensor.numel() == 1 else None
+        value = None if known is None or not known.is_floating_point() else float(known.detach())
+        return Node(tuple(planes), Cell(value=value), weight=(name, tuple(range(tensor.ndim))))
 
     @property
     def frame(self) -> Frame:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..call import Call
@@ -17,6 +17,7 @@ from ..registry import rule
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
 QUOTIENTS = (aten.div, aten.div_)
+KEEP_ZERO = (*QUOTIENTS, aten._prelu_kernel, aten.rrelu_with_noise)  # 0 stays 0, whatever the other operands are
 CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
 SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
@@ -89,7 +90,8 @@ def elementwise(call: Call) -> None:
         _into_buffer(call)
         return
     groups = combine(call, call.nodes, [t.shape for t in call.tensors], out.shape)
-    _note_roles(call, groups)
+    if not _adds_bias(call, groups):
+        _note_roles(call, groups)
     planes = [merge(group, _value(call, group, out.ndim)) for group in groups]
     for tensor in call.outputs():
         call.emit(planes, tensor)
@@ -100,6 +102,17 @@ def _into_buffer(call: Call) -> None:
     call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
     for tensor in call.tensors[1:]:
         call.freeze(call.planes(tensor), "written into a tensor of fixed size")
+
+
+def _adds_bias(call: Call, groups: Sequence[Sequence[Plane]]) -> bool:
+    """Whether this is a linear layer's own bias, which torch adds apart where the input is not contiguous."""
+    origin, leaf = (groups[0][0].origin, groups[0][-1].leaf) if groups and len(groups[0]) == 2 else (None, None)
+    if getattr(type(call.tracer.frame.module), "forward", None) is not nn.Linear.forward or origin is None:
+        return False
+    if leaf is not None and call.func.overloadpacket in SUMS:
+        call.notes.role(leaf, "out")
+        call.notes.layers[origin].bias = leaf[0]
+    return leaf is not None
 
 
 def _note_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
@@ -148,13 +161,15 @@ def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
     try:
         result = call.func(*args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
-        return None
+        if packet not in KEEP_ZERO:
+            return None
+        result = torch.full_like(mine[id(call.tensors[0])], torch.nan)
     result = (result[0] if isinstance(result, (tuple, list)) else result).double()
     if packet not in CONSTANTS:
         for tensor in mine.values():
             result = torch.where(tensor.isnan(), torch.nan, result)
-    if packet in PRODUCTS + QUOTIENTS and isinstance(call.args[0], Tensor):
-        for tensor in [mine[id(t)] for t in call.tensors[: 1 if packet in QUOTIENTS else 2]]:
+    if packet in PRODUCTS + KEEP_ZERO and isinstance(call.args[0], Tensor):
+        for tensor in [mine[id(t)] for t in call.tensors[: 2 if packet in PRODUCTS else 1]]:
             result = torch.where(tensor == 0, 0.0, result)
     return result
 

@@ -44,6 +44,7 @@ def linear(call: Call) -> None:
 
 def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     out = call.outputs()[0]
+    a, b = (tensor if (matrix := call.node(tensor).repeated) is None else matrix for tensor in (a, b))
     k = a.shape[-1]
     left, right = _split(call, a, -1), _split(call, b, -2 if b.ndim > 1 else -1)
     inner_a, inner_b = left[0], right[0]

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..call import Call
 from ..node import Node
+from ..notes import AttributeNote
 from ..plane import Plane
 from ..registry import rule
 from .elementwise import combine, merge
@@ -68,11 +70,11 @@ def _like(ids: Tensor, layout: Sequence[int]) -> list[int]:
 
 
 def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None]) -> None:
-    weight, bias = (call.node(v).weight for v in vectors[:2])
+    weight, bias = (_name(call, vector) for vector in vectors[:2])
     for plane in group[1:]:
         name = plane.leaf[0] if plane.leaf is not None else None
         call.notes.role(
-            plane.leaf, "scale" if weight and name == weight[0] else "shift" if bias and name == bias[0] else "vector"
+            plane.leaf, "scale" if weight and name == weight else "shift" if bias and name == bias else "vector"
         )
     x = group[0]
     leaves = [
@@ -82,6 +84,12 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
         chain(call, x, *leaves)
         if x.origin is not None:
             call.notes.layers[x.origin].norm = leaves[0][0]
+
+
+def _name(call: Call, vector: Tensor | None) -> str | None:
+    """The parameter that a vector is, also where InstanceNorm repeats it for each sample."""
+    leaves = [plane.leaf for plane in call.planes(vector) if plane.leaf is not None]
+    return leaves[0][0] if leaves else None
 
 
 def _value(
@@ -137,6 +145,18 @@ def batch_norm(call: Call) -> None:
             _normalize(call, call.node(x), call.shapes[0], [1], [None, None, vector])
         vectors = vectors[:2]
     _normalize(call, call.node(x), call.shapes[0], [1], vectors)
+    if all(vector is None for vector in vectors):
+        _note_size(call, x)
+
+
+def _note_size(call: Call, x: Tensor) -> None:
+    """A norm without vectors knows its size by a number only."""
+    frame, plane = call.tracer.frame, call.node(x).along(1)
+    count = getattr(frame.module, "num_features", None)
+    if isinstance(frame.module, _NormBase) and plane is not None and plane.ids.numel() % (count or 1) == 0:
+        note = AttributeNote(frame.name, "num_features", None, plane.ids.reshape(-1)[:count])
+        if all((note.module, note.name) != (other.module, other.name) for other in call.notes.attributes):
+            call.notes.attributes.append(note)
 
 
 @rule(*_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm"))

@@ -30,6 +30,8 @@ def view(call: Call) -> None:
         elif len(made.dims) > len(plane.dims):
             call.notes.split(made.ids)
         planes.append(made)
+    if call.node(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
+        call.repeated = call.node(call.args[0]).repeated
     call.emit(_apart(call, planes))
 
 
@@ -68,7 +70,16 @@ def permute(call: Call) -> None:
         call.same_weight = (weight[0], tuple(weight[1][axis] for axis in order))
 
 
-@rule(aten.squeeze, aten.unsqueeze, aten.expand, aten.squeeze_, aten.unsqueeze_, aten.expand_as, aten.expand_copy)
+@rule(aten.expand, aten.expand_copy)
+def expand(call: Call) -> None:
+    """Repetition without memory; torch computes a linear layer of a batch with its weight repeated like this."""
+    _views(call)
+    matrix = call.args[0]
+    if call.node(matrix).weight is not None and matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
+        call.repeated = matrix
+
+
+@rule(aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_, aten.expand_as)
 @rule(aten.diagonal, aten.unfold, aten.view_as, aten.real, aten.imag, aten.lift, aten.conj)
 def plain_view(call: Call) -> None:
     """Any other view of the whole tensor."""
@@ -129,7 +140,7 @@ def repeat(call: Call) -> None:
     times = list(call.args[1])
     planes = []
     for plane in call.planes(call.args[0]):
-        plane = call.known(plane).lift(len(times))
+        plane = plane.but(value=call.value_of(plane)).lift(len(times))  # still the parameter's own, several times
         own = [count if size > 1 else 1 for count, size in zip(times, plane.ids.shape, strict=True)]
         planes.append(plane.map(lambda t, own=own: t.repeat(own)))  # type: ignore[misc]
     call.emit(planes)
