@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,11 +38,29 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> l
     copy, results = shared_copy(model).eval(), []
     if double:
         copy, batches = copy.double(), [_in_double(batch) for batch in batches]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad():
         for batch in batches:
-            torch.manual_seed(0)
-            results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch))])
+            with fixed_chance():
+                results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch))])
     return results
+
+
+@contextmanager
+def fixed_chance() -> Iterator[None]:
+    """The same random numbers each time, from torch, Python and numpy; afterwards all go on as before."""
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy is not None else None
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            random.seed(0)
+            if numpy is not None:
+                numpy.random.seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)
 
 
 def _in_double(example_inputs: Any) -> Any:

@@ -22,7 +22,23 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
         memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
     for tensor in [*model.buffers(), *_computed(model)]:
         memo.setdefault(id(tensor), change(tensor.detach()))
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, dict(memo))
+    except TypeError:  # a lock, an open file, a random generator: the copy has the same one
+        return copy.deepcopy(model, memo | _uncopyable(model))
+
+
+def _uncopyable(model: nn.Module) -> dict[int, Any]:
+    """What modules keep as attributes that Python cannot copy, by id."""
+    found = {}
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if key not in ("_parameters", "_buffers", "_modules") and not isinstance(value, (nn.Module, Tensor)):
+                try:
+                    copy.deepcopy(value)
+                except TypeError:
+                    found[id(value)] = value
+    return found
 
 
 def _computed(model: nn.Module) -> list[Tensor]:

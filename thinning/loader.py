@@ -3,6 +3,7 @@
 LOADER = '''"""`load(model)` makes a dense model the thinned one stored here; needs torch and safetensors."""
 
 import json
+import random
 from pathlib import Path
 
 import torch
@@ -29,7 +30,9 @@ def check(model, spec, probe):
     """The stored input must give the stored output."""
     args = [probe[item["tensor"]] if "tensor" in item else item["value"] for item in spec["args"]]
     kwargs = {k: probe[item["tensor"]] if "tensor" in item else item["value"] for k, item in spec["kwargs"].items()}
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        random.seed(0)
         out = model(*args, **kwargs)
     if isinstance(out, dict):
         out = list(out.values())

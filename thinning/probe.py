@@ -12,10 +12,12 @@ from .errors import ThinningError
 from .inputs import arguments
 
 Spec = dict[str, Any]
+AS_GIVEN = 256
+"""Integers up to so many are kept as they were: lengths and masks have to fit the other inputs."""
 
 
 def describe(example_inputs: Any) -> Spec | None:
-    """Shapes, types and, for integers, the range of the inputs; None unless they are plain tensors and numbers."""
+    """Shapes and types of the inputs, of integers values or range; None unless they are plain tensors and numbers."""
     args, kwargs = arguments(example_inputs)
     try:
         return {"args": [_one(value) for value in args], "kwargs": {key: _one(value) for key, value in kwargs.items()}}
@@ -27,6 +29,8 @@ def _one(value: Any) -> Spec:
     if isinstance(value, Tensor):
         spec: Spec = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
         if not value.is_floating_point() and value.numel() and not value.is_complex() and value.device.type != "meta":
+            if value.numel() <= AS_GIVEN:
+                spec["values"] = value.flatten().tolist()
             spec |= {"low": int(value.min()), "high": int(value.max())}
         return spec
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -52,6 +56,8 @@ def _draw(spec: Spec, generator: torch.Generator) -> Any:
         return torch.randn(spec["shape"], generator=generator).to(dtype)
     if dtype.is_complex:
         return torch.randn(spec["shape"], generator=generator, dtype=dtype)
+    if "values" in spec:
+        return torch.tensor(spec["values"]).to(dtype).reshape(spec["shape"])
     return torch.randint(spec.get("low", 0), spec.get("high", 1) + 1, spec["shape"], generator=generator).to(dtype)
 
 

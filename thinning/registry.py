@@ -14,6 +14,8 @@ RULES: dict[Any, Rule] = {}
 def rule(*operations: Any) -> Callable[[R], R]:
     """Register a function as the rule of operations such as `torch.ops.aten.relu` (or one overload of it).
 
+    An operation of a library that may not be there is given by its name: "torchvision::roi_align".
+
     The function receives a `Call`: it reads the planes of the inputs, unites, freezes or uses channels, and says with
     `call.emit` which planes the output has. Without `emit` the output has none. A later registration replaces an
     earlier one, so a model library can bring a rule for its own operation.
@@ -28,6 +30,7 @@ def rule(*operations: Any) -> Callable[[R], R]:
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """The rule of an overload, else that of its operation, else None."""
-    found = RULES.get(operation)
-    return found if found is not None else RULES.get(getattr(operation, "overloadpacket", None))
+    """The rule of an overload, else that of its operation, else that of its name, else None."""
+    schema = getattr(operation, "_schema", None)
+    keys = (operation, getattr(operation, "overloadpacket", None), getattr(schema, "name", None))
+    return next((RULES[key] for key in keys if key in RULES), None)

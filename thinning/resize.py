@@ -63,7 +63,7 @@ def _prelu(module: Any) -> Sizes:
 def _recurrent(module: Any) -> Sizes:
     sizes = {"input_size": module.weight_ih_l0.shape[1]}
     if getattr(module, "proj_size", 0):
-        return sizes | {"proj_size": module.weight_hh_l0.shape[1]}
+        return sizes | {"proj_size": module.weight_hh_l0.shape[1], "hidden_size": module.weight_hr_l0.shape[1]}
     return sizes | {"hidden_size": module.weight_hh_l0.shape[1]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from .recipe import Recipe
 from .resize import replace_data, sizes_of
 
 FORMAT = "potstill-thinned"
+logger = logging.getLogger(__name__)
 
 
 def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any = None) -> Path:
@@ -36,7 +38,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
-    inputs = example_inputs if example_inputs is not None else draw(recipe.inputs)
+    inputs = example_inputs if example_inputs is not None else _drawn(model, recipe)
     facts = {
         "format": FORMAT,
         "version": 1,
@@ -84,6 +86,22 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     if facts["inputs"] is not None:
         _prove(dense_model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
     return dense_model
+
+
+def _drawn(model: nn.Module, recipe: Recipe) -> Any:
+    """Inputs for the probe; None, with a warning, where the model does not run on random ones."""
+    inputs = draw(recipe.inputs)
+    try:
+        if inputs is not None:
+            outputs(model, [inputs])
+    except Exception as error:  # whatever a model's code says against random inputs
+        logger.warning(
+            "the model is stored without a probe, since it does not run on random inputs (%s: %s): give example_inputs",
+            type(error).__name__,
+            error,
+        )
+        return None
+    return inputs
 
 
 def _fill(own: Tensor, tensor: Tensor) -> None:

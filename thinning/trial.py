@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .apply import apply, carry_out
 from .change import Changes
-from .check import difference, outputs, relative_difference
+from .check import difference, fixed_chance, outputs, relative_difference
 from .copying import shared_copy
 from .errors import ThinningError
 from .inputs import run, tensors_of
@@ -126,8 +126,7 @@ def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     copy = shared_copy(model).eval()
     for name, module in copy.named_modules():
         module.register_forward_hook(partial(keep, name))
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.no_grad(), fixed_chance():
         run(copy, batch)
     return results
 

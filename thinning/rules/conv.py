@@ -157,7 +157,7 @@ def _value(
     real = call.weight(weight)
     transposed, padded = kind
     if real is None:
-        return _derived(call, weight, 1 if transposed else 0, bias) if groups == 1 or not transposed else None
+        return _derived(call, weight, inputs, groups, bias, transposed)
     known = None if inputs is None else inputs.value
     if not transposed:
         return output_value(call, real, known, groups, bias, padded)
@@ -168,14 +168,21 @@ def _value(
     return None
 
 
-def _derived(call: Call, weight: Tensor, dim: int, bias: Tensor | None) -> Tensor | None:
-    """For a weight computed from parameters: filters that are known to be 0."""
-    plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)
-    if plane is None or plane.value is None:
-        return None
+def _derived(
+    call: Call, weight: Tensor, inputs: Plane | None, groups: int, bias: Tensor | None, transposed: bool
+) -> Tensor | None:
+    """For a weight computed from parameters: filters that are known to be 0, or (depthwise) whose input is 0."""
     known = bias_value(call, bias)
-    value = torch.where(plane.value.reshape(-1) == 0, 0.0, torch.nan)
-    return None if known is None else value + known
+    if known is None or (transposed and groups > 1):
+        return None
+    dim = 1 if transposed else 0
+    zero = torch.zeros(weight.shape[dim], dtype=torch.bool)
+    plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)
+    if plane is not None and plane.value is not None:
+        zero |= plane.value.reshape(-1) == 0
+    if inputs is not None and inputs.value is not None and 1 < groups == inputs.ids.numel():
+        zero |= (inputs.value.reshape(-1) == 0).repeat_interleave(len(zero) // groups)
+    return torch.where(zero, 0.0, torch.nan).double() + known if bool(zero.any()) else None
 
 
 def _read(call: Call, inputs: Plane | None, note: LayerNote | None, padded: bool) -> None:

@@ -49,7 +49,7 @@ def pool(call: Call) -> None:
 
 
 @rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa max_unpool2d max_unpool3d"))
-@rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"))
+@rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
 def padded(call: Call) -> None:
     """Zeros may come in at the border: only 0 stays what it is."""
     _pass(call, keeps_constants=False)

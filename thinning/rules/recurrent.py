@@ -39,9 +39,10 @@ def _forward(
     input: Any,
     hx: Any = None,
 ) -> Any:
+    shapes_only = isinstance(module, nn.RNNBase) and isinstance(input, Tensor) and input.is_meta
     tracer.quiet = True
     try:
-        out = run(input, hx)
+        out = _results(module, input, hx) if shapes_only else run(input, hx)
     finally:
         tracer.quiet = False
     x, state = _tensor(input), [given for given in (hx if isinstance(hx, tuple) else (hx,)) if given is not None]
@@ -49,6 +50,21 @@ def _forward(
     call.out = tuple(_tensor(item) for item in tree_leaves(out, is_leaf=lambda item: isinstance(item, PackedSequence)))
     tracer.label_whole(call, lambda: whole(call, module, x, state))
     return out
+
+
+def _results(module: Any, x: Tensor, hx: Any) -> Any:
+    """Results of the right shapes on the meta device, where torch goes through all time steps in Python."""
+    batch = (x.shape[0 if module.batch_first else 1],) if x.ndim == 3 else ()
+    sides = 2 if module.bidirectional else 1
+    width = module.proj_size or module.hidden_size
+    shapes = [(sides * module.num_layers, *batch, size) for size in (width, module.hidden_size)]
+    shapes = shapes if isinstance(module, nn.LSTM) else shapes[:1]
+    given = [] if hx is None else list(hx) if isinstance(hx, tuple) else [hx]
+    if x.shape[-1] != module.input_size or any(tuple(t.shape) != s for t, s in zip(given, shapes, strict=False)):
+        sizes = [tuple(tensor.shape) for tensor in (x, *given)]
+        raise RuntimeError(f"sizes {sizes} do not fit {module}")
+    state = tuple(x.new_empty(shape) for shape in shapes)
+    return x.new_empty((*x.shape[:-1], sides * width)), state if isinstance(module, nn.LSTM) else state[0]
 
 
 def _tensor(value: Any) -> Tensor:
