@@ -23,6 +23,12 @@ IN_DOUBLE = 1e-6
 """The difference allowed in double precision, where rounding is far below it."""
 
 
+CACHED = (
+    "the model's code keeps tensors outside of its modules (a global dictionary, functools.cache) and found one there"
+    " from the trace, which runs without numbers: keep them as buffers, or clear that cache ({error})"
+)
+
+
 class Trial:
     """Applies recipes to a model and compares its outputs with those before; `gap` is the last difference."""
 
@@ -42,7 +48,7 @@ class Trial:
     def attempt(self, recipe: Recipe) -> ThinningError | None:
         """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
         if self._before is None:
-            self._before = outputs(self.model, self.batches)
+            self._before = _first_outputs(self.model, self.batches)
         changes = Changes()
         try:
             carry_out(changes, recipe, self.model, self.masks, self.optimizer)
@@ -56,6 +62,8 @@ class Trial:
             raise
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             changes.roll_back()
+            if "meta" in str(error):
+                raise ThinningError(CACHED.format(error=error)) from error
             return ThinningError(f"the thinned model fails: {type(error).__name__}: {error}")
         except BaseException:
             changes.roll_back()
@@ -112,6 +120,14 @@ class Trial:
 
     def _compare(self) -> float:
         return relative_difference(self._before or [], outputs(self.model, self.batches))
+
+
+def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
+    try:
+        return outputs(model, batches)
+    except Exception as error:  # whatever a model's code raises
+        why = CACHED.format(error=error) if "meta" in str(error) else f"the model fails: {type(error).__name__}: {error}"
+        raise ThinningError(why) from error
 
 
 def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:

@@ -72,8 +72,10 @@ def unlabelled(call: Call) -> None:
     uniform = all(node.cell.uniform for node in call.nodes)
     if mutable and call.nodes:
         cell = call.nodes[0].cell
-        whole = call.func.overloadpacket in UNIFORM and not call.tensors[0]._is_view()
-        cell.uniform = cell.uniform and (whole or _random(call)) and uniform
+        part = call.tensors[0]._is_view()
+        whole = call.func.overloadpacket in UNIFORM and not part
+        alike = torch.Tag.pointwise in call.func.tags and not part
+        cell.uniform = cell.uniform and (whole or alike or _random(call)) and uniform
         cell.value = VALUES.get(call.func.overloadpacket) if whole else None
         return
     known = call.func.overloadpacket in UNIFORM or torch.Tag.pointwise in call.func.tags or call.func.is_view

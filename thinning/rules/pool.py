@@ -7,6 +7,7 @@ import torch
 from ..call import Call
 from ..plane import Plane
 from ..registry import rule
+from .elementwise import combine
 
 aten = torch.ops.aten
 
@@ -33,8 +34,10 @@ def _pass(call: Call, keeps_constants: bool) -> None:
         if value is not None and not keeps_constants:
             value = torch.where(value == 0, 0.0, torch.nan)
         planes.append(plane.but(value=value, origin=None))
-    for out in call.outputs():
-        call.emit(planes, out)
+    out, *indices = call.outputs()
+    call.emit(planes, out)
+    for positions in indices:
+        call.emit([plane.but(value=None) for plane in planes], positions)
 
 
 @rule(*_ops("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d"))
@@ -48,7 +51,17 @@ def pool(call: Call) -> None:
     _pass(call, keeps_constants=True)
 
 
-@rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa max_unpool2d max_unpool3d"))
+@rule(*_ops("max_unpool2d max_unpool3d"))
+def unpool(call: Call) -> None:
+    """Each channel goes to the positions of its own maxima: those are the same channels."""
+    pairs = combine(call, call.nodes[:2], call.shapes[:2], call.shapes[0])
+    call.emit(
+        plane.but(value=None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan))
+        for plane in (group[0].but(leaf=None, origin=None) for group in pairs)
+    )
+
+
+@rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa"))
 @rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
 def padded(call: Call) -> None:
     """Zeros may come in at the border: only 0 stays what it is."""

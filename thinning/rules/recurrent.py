@@ -15,7 +15,7 @@ from ..call import Call, Host
 from ..node import Node, attach, node_of
 from ..notes import Read
 from ..plane import Plane
-from .layer import leaf_along
+from .layer import leaf_along, output_value
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
@@ -138,20 +138,26 @@ def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, 
         call.freeze([inputs], "reads an input of fixed size")
     hidden = _hidden(call, module, suffix, GATES[kind], weights)
     recurrent_in = node_of(weights["weight_hh"]).along(1)
-    made = Plane(hidden)
+    value = _value(call, module, suffix, kind, reads, zero)
+    made = Plane(hidden, value)
     if getattr(module, "proj_size", 0):
-        projection = node_of(getattr(module, "weight_hr" + suffix))
-        made = Plane(_flat(projection, 0, module.proj_size))
-        call.unite(_flat(projection, 1, module.hidden_size), hidden)
-        call.notes.read(Read(hidden, None))
-        call.notes.role(leaf_along(projection, 0), "out")
-        call.notes.role(leaf_along(projection, 1), "in")
+        made = _projected(call, made, getattr(module, "weight_hr" + suffix))
     if recurrent_in is not None:
         call.unite(recurrent_in.ids.reshape(-1), made.ids)
         call.notes.role(recurrent_in.leaf, "in")
-    value = None if getattr(module, "proj_size", 0) else _value(call, module, suffix, kind, reads, zero)
-    call.notes.read(Read(made.ids, value))
-    return made.but(value=value)
+    call.notes.read(Read(made.ids, made.value))
+    return made
+
+
+def _projected(call: Call, hidden: Plane, weight: Tensor) -> Plane:
+    """The channels that an LSTM makes of its hidden units by another matrix."""
+    projection = node_of(weight)
+    call.unite(_flat(projection, 1, weight.shape[1]), hidden.ids)
+    call.notes.read(Read(hidden.ids, hidden.value))
+    call.notes.role(leaf_along(projection, 0), "out")
+    call.notes.role(leaf_along(projection, 1), "in")
+    value = output_value(call, call.weight(weight), hidden.value, 1, None, False)
+    return Plane(_flat(projection, 0, len(weight)), value)
 
 
 def _flat(node: Node, dim: int, size: int) -> Tensor:
