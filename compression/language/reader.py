@@ -19,6 +19,7 @@ from .errors import Path, Report, one_line
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 MAX_NODES = 20_000
 TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 CORE: list[tuple[re.Pattern[str], Any]] = [
@@ -136,7 +137,7 @@ class _Builder:
     def node(self, event: Any, depth: int) -> Node:
         line = event.start_mark.line + 1
         if depth > MAX_DEPTH:
-            raise _Unreadable(line, f"is nested more than {MAX_DEPTH} levels deep")
+            raise _Unreadable(line, TOO_DEEP)
         if isinstance(event, events.AliasEvent):
             return self.alias(event.anchor, line)
         if event.tag and event.tag != "!" and event.tag not in TAGS:
@@ -276,6 +277,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     rows = text.split("\n")
     if rows[min(line, len(rows)) - 1].lstrip(" ").startswith("\t"):
         return "a tab stands where YAML wants spaces"
+    if "nesting depth" in (error.problem or ""):  # libyaml 0.2.6 and newer read ahead, and have a limit of their own
+        return TOO_DEEP
     message = error.problem or error.context or "the text does not parse"
     if error.problem and error.context and error.context_mark and error.context_mark.line + 1 != line:
         message += f" ({error.context} that begins in line {error.context_mark.line + 1})"
