@@ -53,19 +53,23 @@ class Elements(Term):
         vector = flatten(tensors)
         slopes = vector.sign() if self.power == 1 else vector
         if self._common is not None:
-            return vector.dot(slopes) * (self._common / self.power), slopes
+            return _dot(vector, slopes) * (self._common / self.power), slopes
         if sizes != self._sizes or self._each.device != vector.device or self._each.dtype != vector.dtype:
             self._sizes = sizes
             self._each = self.strengths.to(vector).repeat_interleave(torch.tensor(sizes, device=vector.device))
         slopes = slopes * self._each
-        return vector.dot(slopes) / self.power, slopes
+        return _dot(vector, slopes) / self.power, slopes
 
     def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
         self.strengths = self.strengths.to(tensors[0].device)
         slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
-        sums = torch.stack([torch.dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
+        sums = torch.stack([_dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
         return self.strengths.to(sums).dot(sums) / self.power, slopes
+
+
+def _dot(values: Tensor, slopes: Tensor) -> Tensor:
+    return values.dot(slopes) if values.dtype.itemsize > 2 else values.float().dot(slopes.float())
 
 
 class ElementRegularizer(Regularizer):

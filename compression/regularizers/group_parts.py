@@ -11,11 +11,14 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph
 
 from ..groups import Group
-from .penalty import flatten, unflatten
+from .penalty import flatten, unflatten, wide
 
 
 class GroupPart(ABC):
-    """Some groups, numbered; `strengths` has a value for each. Each element of a tensor is in one group at most."""
+    """Some groups, numbered; `strengths` has a value for each. Each element of a tensor is in one group at most.
+
+    Norms, sizes and strengths are float32 for weights in half precision: their squares and quotients leave its range.
+    """
 
     names: list[str]
     strengths: Tensor
@@ -44,10 +47,14 @@ class GroupPart(ABC):
         """The tensors that the groups lie in."""
         return [weights[name] for name in self.names]
 
-    def move(self, like: Tensor) -> None:
-        """Follow the tensors to their device and type."""
-        if self.strengths.device != like.device or self.strengths.dtype != like.dtype:
-            self.strengths = self.strengths.to(like)
+    def move(self, tensors: Sequence[Tensor]) -> None:
+        """Follow the tensors to their device and to a type that is wide enough: call it before anything else."""
+        device, dtype = tensors[0].device, wide(tensors)
+        if self.strengths.device != device or self.strengths.dtype != dtype:
+            self.strengths = self.strengths.to(device, dtype)
+
+    def _reduce(self, tensor: Tensor, order: float, dims: Sequence[int], keepdim: bool) -> Tensor:
+        return torch.linalg.vector_norm(tensor, order, dims, keepdim, dtype=self.strengths.dtype)
 
 
 class PlainGroups(GroupPart):
@@ -89,7 +96,7 @@ class PlainGroups(GroupPart):
 
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
         pairs = zip(tensors, self._inside, strict=True)
-        return [torch.linalg.vector_norm(tensor, order, inside, keepdim=True) for tensor, inside in pairs]
+        return [self._reduce(tensor, order, inside, True) for tensor, inside in pairs]
 
 
 class CoupledGroups(GroupPart):
@@ -156,7 +163,7 @@ class CoupledGroups(GroupPart):
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
         others = [tuple(d for d in range(t.dim()) if d != dim) for t, dim in zip(tensors, self._dims, strict=True)]
         pairs = zip(tensors, others, strict=True)
-        return [torch.linalg.vector_norm(t, order, dims) if dims else t.abs() for t, dims in pairs]
+        return [self._reduce(t, order, dims, False) if dims else t.abs().to(self.strengths) for t, dims in pairs]
 
     def _sum(self, values: list[Tensor]) -> Tensor:
         every, places = torch.cat(values), torch.cat(self._places)

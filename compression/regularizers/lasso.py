@@ -36,13 +36,14 @@ class GroupNorms(Term):
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The sum; the norms are kept for the gradient."""
-        self.part.move(tensors[0])
+        self.part.move(tensors)
         norms = self.part.norms(tensors)
         return self.part.strengths.dot(norms), norms
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
-        """Add strength x weight / norm, zero for a group that is zero."""
-        factors = self.part.strengths * scale / kept.clamp_min(torch.finfo(kept.dtype).tiny)
+        """Add strength x weight / norm, zero for a group that is zero: its factor has to be finite for that."""
+        least, most = torch.finfo(kept.dtype).tiny, torch.finfo(kept.dtype).max
+        factors = (self.part.strengths * scale / kept.clamp_min(least)).clamp_(max=most)
         torch._foreach_addcmul_(grads, tensors, self.part.spread(factors, 0.0))
 
 
@@ -118,7 +119,7 @@ class GroupLassoRegularizer(Regularizer):
         masks: dict[str, Tensor] = {}
         for part in self._groups:
             tensors = [tensor.detach() for tensor in part.tensors(weights)]
-            part.move(tensors[0])
+            part.move(tensors)
             sizes = part.largest(tensors) if self.threshold_criteria == "Max" else part.mean(tensors)
             keeps = part.spread((sizes > part.strengths).to(sizes), 1.0)
             for name, keep, tensor in zip(part.names, keeps, tensors, strict=True):
@@ -130,9 +131,10 @@ class GroupLassoRegularizer(Regularizer):
         """Draw the norm of each group towards zero by rate x strength, and not beyond."""
         for part in self._groups:
             tensors = part.tensors(weights)
-            part.move(tensors[0])
+            part.move(tensors)
             shrink = part.by_name(rates) * part.strengths
-            norms = part.norms(tensors).clamp_min(torch.finfo(tensors[0].dtype).tiny)
+            norms = part.norms(tensors)
+            norms.clamp_min_(torch.finfo(norms.dtype).tiny)
             factors = (1 - shrink / norms).clamp_min(0)
             for tensor, factor in zip(tensors, part.spread(factors, 1.0), strict=True):
                 tensor.mul_(factor)

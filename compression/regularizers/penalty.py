@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -94,6 +95,11 @@ def _gradient(tensor: Tensor) -> Tensor:
         if tensor.requires_grad:  # else it is frozen, and the gradient goes nowhere
             tensor.grad = grad
     return grad
+
+
+def wide(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The type to sum in: that of the tensors, but float32 for half precision, where sums end at 65504."""
+    return reduce(torch.promote_types, {tensor.dtype for tensor in tensors}, torch.float32)
 
 
 def flatten(tensors: list[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from ..names import resolve_mapping
 from ..registry import register
 from ..steps import Step
 from .base import Regularizer
+from .penalty import wide
 
 VarianceStrengths = Annotated[Mapping[str, tuple[NonNegative, Literal["Channels"]]], ParameterNames()]
 
@@ -45,6 +46,7 @@ class GroupVarianceRegularizer(Regularizer):
         """The penalty."""
         terms = []
         for name, group, strength in self._entries:
-            norms = torch.linalg.vector_norm(group.split(weights[name]), dim=1)
+            structures = group.split(weights[name])
+            norms = torch.linalg.vector_norm(structures, dim=1, dtype=wide([structures]))
             terms.append(strength / norms.var().clamp_min(torch.finfo(norms.dtype).tiny))
         return torch.stack(terms).sum()
