@@ -126,7 +126,8 @@ def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor
     try:
         return outputs(model, batches)
     except Exception as error:  # whatever a model's code raises
-        why = CACHED.format(error=error) if "meta" in str(error) else f"the model fails: {type(error).__name__}: {error}"
+        plain = f"the model fails: {type(error).__name__}: {error}"
+        why = CACHED.format(error=error) if "meta" in str(error) else plain
         raise ThinningError(why) from error
 
 
