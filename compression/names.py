@@ -21,6 +21,8 @@ WRAPPERS = {"module", "_orig_mod"}
 LISTED = 3
 HINTS = 20  # a schedule for another network has hundreds of unknown names, and a hint costs 20 ms with 600 parameters
 LONGEST = 200
+SURE = 0.8
+"""Likeness from which on a word is taken for a mistyped other one, to check what stands under it too."""
 
 
 class UnknownName(ValueError):  # noqa: N818 -- says what it is in the words that users read
@@ -37,20 +39,25 @@ def is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def near(word: str, options: Iterable[str], count: int = 1) -> list[str]:
-    """The options most like a mistyped word, best first, upper and lower case being alike."""
+def near(word: str, options: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
+    """The options most like a mistyped word, best first, upper and lower case being alike; `likeness` is at most 1."""
     if len(word) > LONGEST:
         return []
     spellings: dict[str, str] = {}
     for option in options:
         spellings.setdefault(option.lower(), option)
-    return [spellings[found] for found in get_close_matches(word.lower(), spellings, count, 0.6)]
+    return [spellings[found] for found in get_close_matches(word.lower(), spellings, count, likeness)]
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """` (did you mean …?)` with the option most like the word, or nothing."""
     found = near(word, options)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def meant(word: str, options: Iterable[str]) -> str | None:
+    """The option that a word surely means: itself, or what it is one or two letters away from."""
+    return next(iter(near(word, options, 1, SURE)), None)
 
 
 class ParameterIndex:
@@ -63,7 +70,7 @@ class ParameterIndex:
         """Index plain names, or a mapping of each name to the one that it leads to."""
         self.first: dict[str, str] = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
         self.normal: dict[str, list[str]] = {}
-        self._hints = 0
+        self._hints: dict[str, str] = {}
         for name in self.first:
             self.normal.setdefault(normalise(name), []).append(name)
 
@@ -94,13 +101,14 @@ class ParameterIndex:
         """What to say of a name or pattern that fits no parameter."""
         what = "pattern" if is_pattern(name) else "name"
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-        return f"the {what} {shown!r} fits no parameter{self._hint(name)}"
+        if name not in self._hints:
+            self._hints[name] = self._hint(name)
+        return f"the {what} {shown!r} fits no parameter{self._hints[name]}"
 
     def _hint(self, name: str) -> str:
         if not self.first:
             return ": the model has none"
-        self._hints += 1
-        if self._hints > HINTS:
+        if len(self._hints) >= HINTS:
             return ""
         wanted = normalise(name)
         kin = (normal for normal in self.normal if normal.startswith(f"{wanted}.") or normal.endswith(f".{wanted}"))
@@ -140,19 +148,19 @@ class ParameterIndex:
         clashes = self.clashes(values, star)
         if clashes:
             raise UnknownName("; ".join(clashes.values()))
-        owners = self._owners(values, star)
+        owners = self.owners(values, star)
         return {name: values[keys[0]] for name, keys in owners.items()}
 
     def clashes(self, values: Mapping[str, V], star: bool = False) -> dict[str, str]:
         """Keys whose value contradicts an equally specific key's for one parameter, with the complaint."""
         found: dict[str, str] = {}
-        for name, (first, *others) in self._owners(values, star).items():
+        for name, (first, *others) in self.owners(values, star).items():
             for other in others:
                 if values[other] != values[first]:
                     found.setdefault(other, f"{first!r} and {other!r} both fit {name} and give it different values")
         return found
 
-    def _owners(self, values: Mapping[str, V], star: bool) -> dict[str, list[str]]:
+    def owners(self, values: Iterable[str], star: bool) -> dict[str, list[str]]:
         """The most specific keys that fit each parameter, in the order of the keys."""
         full: dict[str, list[str]] = {}
         wide: dict[str, list[str]] = {}

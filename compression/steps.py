@@ -51,10 +51,9 @@ class Window:
         Raises:
             ValueError: the window is empty, or the frequency does not fit into it.
         """
-        if not 0 <= start < end:
-            raise ValueError(f"a window needs 0 <= start < end, not {start} to {end}")
-        if not 0 < frequency <= end - start:
-            raise ValueError(f"a frequency of {frequency} does not fit into {start} to {end}: 1 to {end - start}")
+        problems = [problem for problem in (empty(start, end), unfit(start, end, frequency)) if problem]
+        if problems:
+            raise ValueError("; ".join(problems))
         return cls(range(start, end, frequency), unit, end, frequency)
 
     @classmethod
@@ -64,7 +63,7 @@ class Window:
         Raises:
             ValueError: there are none, one is negative, or they do not rise.
         """
-        if not times or times[0] < 0 or any(b <= a for a, b in pairwise(times)):
+        if not times or times[0] < 0 or not rising(times):
             raise ValueError(f"a list of times must be rising and not empty, not {list(times)}")
         return cls(tuple(times), unit, times[-1] + 1)
 
@@ -98,3 +97,21 @@ class Window:
         """How far the window is: 0 at its first time, 1 at its last (1 where there is only one)."""
         span = self.last - self.start
         return (self.position(step) - self.start) / span if span else 1.0
+
+
+def empty(start: int, end: int) -> str | None:
+    """What is wrong with a range of times that has none, or None."""
+    return None if 0 <= start < end else f"a window needs 0 <= start < end, not {start} to {end}"
+
+
+def unfit(start: int, end: int, frequency: int) -> str | None:
+    """What is wrong with a frequency in a range of times, or None; it may be the range that is the wrong way round."""
+    if 0 < frequency <= max(abs(end - start), 1):
+        return None
+    fitting = f": 1 to {end - start}" if start < end else ""
+    return f"a frequency of {frequency} does not fit into {start} to {end}{fitting}"
+
+
+def rising(times: Sequence[int]) -> bool:
+    """Whether each time is later than the one before."""
+    return all(before < after for before, after in pairwise(times))

@@ -198,16 +198,24 @@ class Repairs:
                         yield key, index
 
     def _freeze(self, deviation: DeviationError, numbers: Numbering, dead: Tensor) -> None:
-        """Freeze the channels that change in the operation, or in the nearest one before it where any do."""
-        for step in range(deviation.step, -1, -1):
-            alike = self._alike(step) if step == deviation.step else [step]
-            touched = [(other, plane) for other in alike for plane in self._touched(other, numbers, dead)]
-            for other, plane in touched:
-                self.notes.freeze(plane.ids, f"{self.notes.records[other].place}: {deviation.why}")
-            if any(other == step for other, _ in touched):
-                return
-        for ids in self.notes.ids.values():
-            self.notes.freeze(ids, deviation.why)
+        """Freeze the channels that change in the operation, or in the nearest one before it where any do.
+
+        The same is done for that operation in other modules of the class, there within the module.
+        """
+        found = False
+        for start in self._alike(deviation.step):
+            module = self.notes.records[start].module
+            for step in range(start, -1, -1):
+                if start != deviation.step and self.notes.records[step].module != module:
+                    break
+                if touched := self._touched(step, numbers, dead):
+                    found |= start == deviation.step
+                    for plane in touched:
+                        self.notes.freeze(plane.ids, f"{self.notes.records[step].place}: {deviation.why}")
+                    break
+        if not found:
+            for ids in self.notes.ids.values():
+                self.notes.freeze(ids, deviation.why)
 
     def _touched(self, step: int, numbers: Numbering, dead: Tensor) -> list[Plane]:
         record = self.notes.records[step]

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..arguments import Count, NonNegative, Positive, Range
-from ..names import did_you_mean
+from ..names import did_you_mean, meant
 from ..registry import SECTIONS, registered
 from .annotations import kind_of
 from .kinds import Kind
@@ -88,6 +88,15 @@ def why_unknown(section: str, name: str) -> str:
             return f"{name} belongs in {other}, not in {section}"
     every = [known for other in SECTIONS for known in classes(other)]
     return f"there is no class {name}{did_you_mean(name, classes(section)) or did_you_mean(name, every)}"
+
+
+def class_meant(section: str, name: str) -> type | None:
+    """The class that a name surely means which is none of the section: one of another section, or a misspelled one."""
+    for other in SECTIONS:
+        if name in classes(other):
+            return classes(other)[name]
+    known = classes(section)
+    return known.get(meant(name, known) or "")
 
 
 @cache

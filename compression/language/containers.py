@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..arguments import ParameterNames
-from ..names import ParameterIndex
+from ..names import ParameterIndex, is_pattern
+from ..problems import Withheld
 from .errors import Path
 from .kinds import Faults, Kind, Null, Schema, Unsayable
 
@@ -44,9 +45,14 @@ class Items(Kind):
         many = {"type": "array", "items": self.item.schema()}
         return {"anyOf": [{"type": "string"}, many | {"minItems": 1}]} if self.names else many
 
-    def resolve(self, value: Any, index: ParameterIndex) -> Any:
-        """The names of the parameters."""
-        return index.resolve(value) if self.names else value
+    def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
+        """The names of the parameters, of entries that are right; a list of anything else is right as a whole."""
+        if not self.names:
+            return super().right(value, wrong, index)
+        names = [name for i, name in enumerate(value) if i not in wrong]
+        if not names:
+            raise Withheld
+        return names if index is None else index.resolve(names)
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,25 @@ class Entries(Kind):
         """The JSON schema."""
         return {"type": "object", "additionalProperties": self.value.schema()}
 
-    def resolve(self, value: Any, index: ParameterIndex) -> Any:
-        """The values by the names of parameters."""
-        return index.resolve_mapping(value, self.names.star) if self.names else value
+    def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
+        """The values by the names of parameters, of entries that are right.
+
+        A wrong entry keeps its parameters to itself: patterns do not get them. Nor is it known what patterns are for
+        where a key fits nothing, since it may be meant for one of theirs.
+        """
+        if self.names is None:
+            return super().right(value, wrong, index)
+        if index is None:
+            found = {key: entry for key, entry in value.items() if key not in wrong}
+        else:
+            star = self.names.star
+            known = [key for key in value if (star and key == "*") or index.matches(key)]
+            sure = len(known) == len(value)
+            owners = {name: keys for name, keys in index.owners(known, star).items() if sure or not is_pattern(keys[0])}
+            found = {name: value[keys[0]] for name, keys in owners.items() if not set(keys) & set(wrong)}
+        if not found and value:
+            raise Withheld
+        return found
 
 
 @dataclass(frozen=True)
@@ -144,11 +166,11 @@ class Either(Kind):
         """The JSON schema."""
         return {"anyOf": [kind.schema() for kind in self.options if not isinstance(kind, Unsayable)]}
 
-    def resolve(self, value: Any, index: ParameterIndex) -> Any:
+    def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
         """As the kind does that takes the value."""
-        for kind in self.options:
+        for kind in () if wrong else self.options:
             trial = Faults(index)
             kind.read(value, (), trial)
             if not trial.found:
-                return kind.resolve(value, index)
-        return value
+                return kind.right(value, (), index)
+        return super().right(value, wrong, index)

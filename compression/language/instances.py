@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..names import ParameterIndex, did_you_mean
+from ..problems import Complaint, Given, Shapes, Withheld
 from ..registry import SECTIONS
-from .classes import DROPPED, Argument, arguments, classes, why_unknown
+from .classes import DROPPED, Argument, arguments, class_meant, classes, why_unknown
 from .errors import Path, Report, one_line, show
-from .kinds import Faults
 from .plan import InstancePlan
+from .reading import faults_in_all, read
 
 
 class Checker:
-    """Checks definitions against the registry and against a model."""
+    """Checks definitions against the registry and against a model.
+
+    Attributes:
+        known: of each definition with a class of its section: the class, and what is right of its arguments.
+    """
 
     def __init__(self, report: Report, model: nn.Module | None) -> None:
         """Take where to report to, and the model (None: names and shapes are not checked)."""
         self.report = report
         self.index = None if model is None else ParameterIndex.of(model)
-        self.shapes = {} if model is None else {name: p.shape for name, p in model.named_parameters()}
+        self.shapes = Shapes(model)
+        self.known: dict[tuple[str, str], tuple[type, Given]] = {}
 
     def sections(self, data: Mapping[str, Any]) -> dict[tuple[str, str], InstancePlan]:
         """The instances that are right, by section and name."""
@@ -45,19 +51,20 @@ class Checker:
             return None
         cls = self.find_class(section, path, definition)
         if cls is None:
+            self.check_without_class(section, path, definition)
             return None
-        taken = arguments(cls)
-        given = self.without_dropped(cls, path, definition)
-        args = self.read(taken, given, path)
-        if len(self.report.problems) == before:
-            for where, message in self.contradictions(section, cls, taken, args):
-                self.report.error((*path, *self.place(definition, where)), message)
+        written = self.without_dropped(cls, path, definition)
+        args, given = self.read(arguments(cls), written, path)
+        if cls in classes(section).values():
+            self.known[path] = cls, given
+        for where, message in self.contradictions(section, cls, given):
+            self.report.error((*path, *self.place(written, where)), message)
         if len(self.report.problems) > before:
             return None
         return InstancePlan(section, name, cls, args, self.report.line(path))
 
     def find_class(self, section: str, path: Path, definition: Mapping[str, Any]) -> type | None:
-        """The class that a definition names, or None with the reason reported."""
+        """The class that a definition names or surely means; what is wrong with the name is reported."""
         name = definition.get("class")
         if section == "quantizers":
             what = one_line(name) if isinstance(name, str) else "a quantizer"
@@ -68,9 +75,16 @@ class Checker:
             self.report.error((*path, "class"), f"must be the name of a class, not {show(name)}")
         elif name not in classes(section):
             self.report.error((*path, "class"), why_unknown(section, name))
+            return class_meant(section, name)
         else:
             return classes(section)[name]
         return None
+
+    def check_without_class(self, section: str, path: Path, definition: Mapping[str, Any]) -> None:
+        """Report what is wrong with the arguments whichever class of the section is meant."""
+        signatures = [arguments(cls) for cls in classes(section).values()]
+        for where, message in faults_in_all(signatures, definition, path, self.index):
+            self.report.error(where, message)
 
     def without_dropped(self, cls: type, path: Path, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments in a definition, less those that torch once had and that change nothing."""
@@ -80,34 +94,31 @@ class Checker:
             del given[key]
         return given
 
-    def read(self, taken: Mapping[str, Argument], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """The arguments as constructors want them; what is wrong is reported."""
-        faults = Faults(self.index)
-        args = {}
-        for key, value in given.items():
-            if key in taken:
-                args[key] = taken[key].kind.read(value, (*path, key), faults)
-            else:
-                takes = f"; it takes {', '.join(taken)}" if taken else "; it takes none"
-                faults.add((*path, key), f"there is no such argument{did_you_mean(key, taken) or takes}")
-        for key, argument in taken.items():
-            if argument.required and key not in given:
-                faults.add(path, f"the argument `{key}` is missing ({argument.kind.words()})")
-        for where, message in faults.found:
+    def read(self, taken: Mapping[str, Argument], written: Mapping[str, Any], path: Path) -> tuple[Any, Given]:
+        """The arguments as constructors want them, and what is right of them; what is wrong is reported."""
+        reading = read(taken, written, path, self.index)
+        for where, message in reading.faults:
             self.report.error(where, message)
-        return args
+        return reading.args, reading.given
 
-    def contradictions(
-        self, section: str, cls: type, taken: Mapping[str, Argument], args: Mapping[str, Any]
-    ) -> Iterable[tuple[str, str]]:
-        """What the class itself finds wrong with well-typed arguments: (argument path, message)."""
-        if section == "lr_schedulers":
-            yield from _try_lr_scheduler(cls, args)
-        elif hasattr(cls, "problems") and self.index is not None:
-            full = {key: argument.default for key, argument in taken.items() if not argument.required} | dict(args)
-            for key, value in args.items():
-                full[key] = taken[key].kind.resolve(value, self.index)
-            yield from cls.problems(full, self.shapes)
+    def contradictions(self, section: str, cls: type, given: Given) -> list[Complaint]:
+        """What the class itself finds wrong with well-typed arguments."""
+        found = []
+        if hasattr(cls, "problems"):
+            found = list(self.ask(lambda: cls.problems(given, self.shapes), given.complete))
+        if section == "lr_schedulers" and given.complete and not found:
+            found = list(_try_lr_scheduler(cls, given.written))
+        return found
+
+    def ask(self, check: Callable[[], Iterable[Complaint]], complete: bool) -> Iterator[Complaint]:
+        """What a check finds; one that was not written for a part of the arguments may fail on it, and then ends."""
+        try:
+            yield from check()
+        except Withheld:
+            return
+        except Exception:
+            if complete and self.index is not None:
+                raise
 
     def place(self, definition: Mapping[str, Any], where: str) -> Path:
         """The path of what a class complains of: `weights.conv1.weight` is the entry of `weights` that fits it."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..arguments import Range
 from ..names import ParameterIndex, did_you_mean
+from ..problems import Withheld
 from .errors import Path, show
 
 Schema = dict[str, Any]
@@ -43,8 +44,19 @@ class Kind:
         """The JSON schema."""
         return {}
 
-    def resolve(self, value: Any, index: ParameterIndex) -> Any:
-        """A value that was read, with names and patterns replaced by the names of parameters."""
+    def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
+        """What is right of a value that was read, with names and patterns replaced by the names of parameters.
+
+        Args:
+            value: what `read` gave.
+            wrong: the entries in which it found faults.
+            index: the parameters (None: names stay as they are).
+
+        Raises:
+            Withheld: nothing is, or one cannot tell.
+        """
+        if wrong:
+            raise Withheld
         return value
 
     def refuse(self, value: Any, path: Path, faults: Faults, hint: str = "") -> None:

@@ -63,11 +63,13 @@ class PolicyChecker:
         if len(kinds) != 1:
             what = f"has {len(kinds)} kinds ({', '.join(kinds)})" if kinds else "has no kind"
             self.report.error(path, f"{what}: give exactly one of {', '.join(OFFERED)}")
-        instance, args = self.acting(kinds[0], entry[kinds[0]], (*path, kinds[0])) if len(kinds) == 1 else ("", None)
+        acting = [self.acting(kind, entry[key], (*path, key)) for key, kind in _kinds(entry).items()]
         window = self.window(_with_nested_times(entry), path)
+        if len(acting) == 1:
+            self.misuses(acting[0], window, entry, path)
         if window is None or len(self.report.problems) > before or kinds == ["quantizer"]:
             return None
-        return PolicyPlan(kinds[0], instance, window, args, self.report.line(path))
+        return PolicyPlan(kinds[0], acting[0].instance, window, acting[0].args, self.report.line(path))
 
     def unknown_keys(self, entry: Mapping[str, Any], path: Path) -> None:
         """Report the keys that no entry has."""
@@ -77,11 +79,11 @@ class PolicyChecker:
             elif key not in KINDS and key not in WHEN:
                 self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*OFFERED, *WHEN])}")
 
-    def acting(self, kind: str, content: Any, path: Path) -> tuple[str, Any]:
-        """The instance's name and the policy's arguments."""
+    def acting(self, kind: str, content: Any, path: Path) -> Acting:
+        """What acts, and with what arguments."""
         if not isinstance(content, Mapping):
             self.report.error(path, f"must be a mapping with `instance_name`, not {show(content)}")
-            return "", None
+            return Acting(kind)
         for key in content:
             if key not in ("instance_name", "args"):
                 self.report.error((*path, key), self.misplaced(kind, key))
@@ -92,7 +94,8 @@ class PolicyChecker:
             self.report.error((*path, "instance_name"), f"must be the name of an instance, not {show(name)}")
         else:
             self.find(kind, name, (*path, "instance_name"))
-        return str(name), self.args(kind, content.get("args"), (*path, "args"))
+        args, given = self.args(kind, content.get("args"), (*path, "args"))
+        return Acting(kind, str(name), args, given)
 
     def misplaced(self, kind: str, key: str) -> str:
         """Where a key belongs that does not belong into a kind's mapping."""
@@ -117,30 +120,35 @@ class PolicyChecker:
                 return
         self.report.error(path, f"{section} defines no {name!r}{did_you_mean(name, known)}")
 
-    def args(self, kind: str, given: Any, path: Path) -> Any:
-        """The policy's arguments as the kind's dataclass, or None."""
-        if not given:
-            return None
-        if not isinstance(given, Mapping):
-            self.report.error(path, f"must be a mapping, not {show(given)}")
-            return None
+    def args(self, kind: str, written: Any, path: Path) -> tuple[Any, Given | None]:
+        """The policy's arguments as the kind's dataclass (None where there are none), and what is right of them."""
+        if written is not None and not isinstance(written, Mapping):
+            self.report.error(path, f"must be a mapping, not {show(written)}")
+            return None, None
         if kind not in ARGS:
-            if kind != "quantizer":
+            if written and kind != "quantizer":
                 self.report.error(path, f"a policy of kind `{kind}` takes no args")
-            return None
+            return None, Given({})
         before = len(self.report.problems)
-        values = self.checker.read(arguments(ARGS[kind]), given, path)
-        if len(self.report.problems) > before:
-            return None
-        try:
-            return ARGS[kind](**values)
-        except ValueError as error:
-            self.report.error(path, str(error))
-            return None
+        values, given = self.checker.read(arguments(ARGS[kind]), written or {}, path)
+        for where, message in self.checker.ask(lambda: ARGS[kind].problems(given), given.complete):
+            self.report.error((*path, where) if where else path, message)
+        wrong = len(self.report.problems) > before
+        return ARGS[kind](**values) if written and not wrong else None, given
+
+    def misuses(self, acting: Acting, window: Window | None, entry: Mapping[str, Any], path: Path) -> None:
+        """Report where the instance, the policy's arguments and its times do not go together."""
+        cls, given = self.checker.known.get((KINDS[acting.kind], acting.instance), (None, Given({})))
+        if acting.given is None or acting.kind == "quantizer":
+            return
+        use = Use(cls, given, acting.given, window)
+        for where, message in self.checker.ask(lambda: misuses(acting.kind, use), given.complete):
+            self.report.error(_place(where, entry, path), message)
 
     def window(self, entry: Mapping[str, Any], path: Path) -> Window | None:
         """When the entry acts, or None with the reason reported."""
         given = [key for key in entry if key in WHEN]
+        right = self.times(entry, given, path)
         forms = [(unit, keys) for unit, keys in FORMS if set(given) & set(keys)]
         if len(forms) != 1:
             problem = f"mixes {' and '.join(sorted(given))}" if forms else "does not say when it acts"
@@ -151,25 +159,8 @@ class PolicyChecker:
         missing = [key for key in keys[:2] if key not in entry]
         if missing:
             self.report.error(path, f"{' and '.join(f'`{key}`' for key in missing)} is missing")
-        faults = Faults()
-        values = {key: WHEN[key].read(entry[key], (*path, key), faults) for key in keys if key in entry}
-        for where, message in faults.found:
-            self.report.error(where, message)
-        if missing or faults.found:
-            return None
-        return self.checked_window(unit, [values[key] for key in keys if key in values], (*path, keys[0]))
-
-    def checked_window(self, unit: Any, values: list[Any], path: Path) -> Window | None:
-        """The window of well-typed values, or None with the reason reported."""
-        try:
-            if isinstance(values[0], list):
-                return Window.at(values[0], unit)
-            frequency = values[2] if len(values) > 2 else 1
-            return Window.between(values[0], values[1], frequency, unit)
-        except ValueError as error:
-            self.report.error(path, str(error))
-            return None
-
+        problems = len(self.report.problems)
+        ...
 
 def _with_nested_times(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The entry with times that stand one level too deep, so that they are not reported as missing too."""

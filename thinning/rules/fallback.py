@@ -50,7 +50,9 @@ COPY = {aten._to_copy, aten.clone}
 
 
 def fallback(call: Call) -> None:
-    """Without a rule everything that goes in is frozen, and says so."""
+    """Without a rule everything that goes in is frozen, and says so; what is written to is no longer all alike."""
+    if call.func._schema.is_mutable:
+        call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
     call.give_up("the operation has no rule")
 
 
