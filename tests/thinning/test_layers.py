@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+from torchvision.ops import roi_align
 
 from .networks import Head, Networks, cbr, images
 
@@ -268,6 +269,104 @@ def weightnorm():
         ),
         images(),
     )
+
+
+@model
+def prelu_shared():
+    act = nn.PReLU()  # one parameter for all channels
+    return nn.Sequential(nn.Conv2d(3, 16, 3), act, nn.Conv2d(16, 12, 3, padding=1), act, nn.Conv2d(12, 4, 3)), images()
+
+
+@model
+def rrelu():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.RReLU(), nn.Conv2d(16, 4, 3)), images()
+
+
+@model
+def scale_and_shift_of_one_element():
+
+    class Star(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * x.relu() ** 2 + self.shift
+
+    return nn.Sequential(nn.Conv2d(3, 16, 3), Star(), nn.Conv2d(16, 4, 3)), images()
+
+
+@model
+def instance_norm_affine():
+    return (
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.InstanceNorm2d(16, affine=True),
+            nn.ReLU(),
+            nn.Conv2d(16, 4, 3, padding=1),
+        ),
+        images(),
+    )
+
+
+@model
+def tokens_of_an_image():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.a, self.b = nn.Conv2d(3, 16, 3), nn.Linear(16, 24), nn.Linear(24, 4)
+
+        def forward(self, x):
+            return self.b(self.a(self.conv(x).relu().flatten(2).transpose(1, 2)).relu())  # not contiguous
+
+    return Net(), images()
+
+
+@model
+def unpooling():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 16), (16, 16), (16, 4)))
+            self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+        def forward(self, x):
+            x, where = self.pool(self.a(x).relu())
+            return self.c(self.unpool(self.b(x).relu(), where))
+
+    return Net(), images()
+
+
+@model
+def depthwise_weight_is_a_view():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+            self.weight, self.bias = nn.Parameter(torch.randn(16, 4)), nn.Parameter(torch.randn(16))
+
+        def forward(self, x):
+            x = F.conv1d(self.a(x).mT, self.weight.unsqueeze(1), self.bias, groups=len(self.weight))
+            return self.b(x.mT)
+
+    return Net(), torch.randn(2, 6, 8)
+
+
+@model
+def rois():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 3), nn.Linear(16 * 4, 4)
+
+        def forward(self, x, boxes):
+            return self.b(roi_align(self.a(x).relu(), [boxes], output_size=2).flatten(1))
+
+    return Net(), (torch.randn(1, 3, 12, 12), torch.tensor([[1.0, 1.0, 7.0, 7.0], [2.0, 3.0, 9.0, 9.0]]))
 
 
 @pytest.mark.parametrize("name", model)

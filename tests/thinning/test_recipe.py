@@ -144,6 +144,30 @@ def test_store(tmp_path: Path) -> None:
             assert tensor.data_ptr() % 64 == 0
 
 
+class Lengths(nn.Module):
+    """Takes lengths, of which one has to be that of the sequence; holds a sparse matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.register_buffer("mix", torch.eye(6).roll(1, 0).to_sparse())
+
+    def forward(self, x, lengths):
+        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+        x = torch.stack([torch.sparse.mm(self.mix, one) for one in x])
+        return self.b(self.a(x).relu() * mask[..., None])
+
+
+def test_lengths_and_sparse_buffers_are_stored(tmp_path: Path) -> None:
+    model, inputs = Lengths(), (torch.randn(2, 6, 4), torch.tensor([6, 3]))
+    with torch.no_grad():
+        model.a.weight[:3], model.a.bias[:3] = 0, 0
+    again = load(Lengths(), save(model, thin(model, inputs), tmp_path / "small"))
+    assert again.a.out_features == 5
+    assert again.mix.is_sparse
+    assert torch.equal(again(*inputs), model(*inputs))
+
+
 def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:
     model = masked()
     path = save(model, thin(model, X), tmp_path / "small")

@@ -1,0 +1,97 @@
+"""Code that runs in training only is found, however the model's code asks for the mode."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import channels_text, thin, trace
+
+X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+
+
+class Base(nn.Module):
+    """Two layers, and an auxiliary head on the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.aux = nn.Linear(6, 16), nn.Linear(16, 3), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x), self.aux(x)) if self.training else self.b(x)
+
+
+class Inherited(Base):
+    """The forward of a base class."""
+
+
+def quietly(function):
+    @functools.wraps(function)
+    def wrapped(*args):
+        return function(*args)
+
+    return wrapped
+
+
+class Decorated(Base):
+    @quietly
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x), self.aux(x)) if self.training else self.b(x)
+
+
+def auxiliary(net, x):
+    return net.aux(x) if net.training else x.new_zeros(1)
+
+
+class Helped(Base):
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.b(x), auxiliary(self, x)
+
+
+class Overridden(Base):
+    phase = "training"
+
+    def train(self, mode=True):
+        self.phase = "training" if mode else "evaluation"
+        return super().train(mode)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x), self.aux(x)) if self.phase == "training" else self.b(x)
+
+
+class WithGradients(Base):
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x), self.aux(x)) if torch.is_grad_enabled() else self.b(x)
+
+
+@pytest.mark.parametrize("kind", [Inherited, Decorated, Helped, Overridden, WithGradients])
+def test_a_training_step_works_after_removal(kind):
+    model = kind().eval()
+    with torch.no_grad():
+        model.a.weight[:5], model.a.bias[:5] = 0, 0
+    thin(model, X)
+    assert model.aux.in_features == 11
+    sum(out.sum() for out in model.train()(X)).backward()
+    assert model.aux.weight.grad.shape == (2, 11)
+
+
+@pytest.mark.parametrize("drop", [nn.Dropout(), nn.Dropout2d(), nn.AlphaDropout(), nn.FeatureAlphaDropout()])
+def test_the_noise_of_dropout_has_no_channels_of_its_own(drop):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.drop, self.b = nn.Conv2d(3, 8, 3), drop, nn.Conv2d(8, 4, 3)
+
+        def forward(self, x):
+            x = self.b(self.drop(self.a(x).relu()))
+            return (x, x.mean()) if self.training else x
+
+    assert "8         removable  a.weight[0]" in channels_text(trace(Net(), torch.randn(2, 3, 8, 8)))
