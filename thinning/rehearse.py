@@ -274,7 +274,7 @@ def settle_sizes(notes: Notes, stage: Stage) -> Numbering:
     numbers = numbering(notes)
     for _ in range(500):
         dead = sample(numbers, list(notes.ids.values()))
-        if stage.at_a_glance(notes, numbers, dead):
+        if not bool(dead.any()) or stage.at_a_glance(notes, numbers, dead):
             break
         deviation = stage.rehearse(notes, numbers, dead)
         if deviation is None:

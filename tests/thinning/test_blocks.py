@@ -11,6 +11,7 @@ from .networks import Head, Networks, cbr, images
 
 SAID = {
     "cbam": ("aten.max in body.2 (SA): over the channels",),
+    "channelwise": ("aten.convolution in body.2.conv (Conv3d): varies within the image",),
     "inplace_slice": ("a size is fixed in the model",),
 }
 model = Networks(SAID)
@@ -324,6 +325,21 @@ def inplace_slice():
             return self.c(x)
 
     return (Head(Net(), 12), images())
+
+
+@model
+def channelwise():
+    """ChannelNet: a convolution that runs along the channels."""
+
+    class Along(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(1, 2, (8, 1, 1), (2, 1, 1), (3, 0, 0), bias=False)
+
+        def forward(self, x):
+            return self.conv(x.unsqueeze(1)).flatten(1, 2)
+
+    return (Head(nn.Sequential(cbr(3, 12), cbr(12, 16), Along(), cbr(16, 12)), 12), images())
 
 
 @pytest.mark.parametrize("name", model)

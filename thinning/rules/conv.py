@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ def convolution(call: Call) -> None:
         made = _depthwise(call, inputs, weight)
     else:
         made = _grouped(call, inputs, weight, groups, transposed)
-    planes = [_passing(call, plane, bias) for plane in call.planes(x) if plane.ids.shape[dim] == 1]
+    planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
     if made is not None:
         out = call.outputs()[0]
         note = _note(call, x, weight, transposed, groups, inputs, made)
@@ -59,11 +61,16 @@ def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
     return plane.map(lambda t: t.reshape(-1))
 
 
-def _passing(call: Call, plane: Plane, bias: Tensor | None) -> Plane:
-    if any(dim > 1 for dim in plane.dims):
-        call.freeze([plane], "varies within the image")
-    zero = None if plane.value is None or bias is not None else torch.where(plane.value == 0, 0.0, torch.nan)
-    return plane.but(value=zero, origin=None, leaf=None)
+def _passing(call: Call, planes: Sequence[Plane], bias: Tensor | None) -> list[Plane]:
+    """What varies from sample to sample stays; what varies along the image, where the kernel mixes it, is frozen."""
+    kept = []
+    for plane in planes:
+        if any(dim > 1 for dim in plane.dims):
+            call.freeze([plane], "varies within the image")
+            continue
+        zero = None if plane.value is None or bias is not None else torch.where(plane.value == 0, 0.0, torch.nan)
+        kept.append(plane.but(value=zero, origin=None, leaf=None))
+    return kept
 
 
 def _ids(call: Call, weight: Tensor, dim: int) -> Tensor | None:
