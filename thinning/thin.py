@@ -43,7 +43,8 @@ def thin(  # noqa: PLR0913
     channels stay multiples of this.
 
     The outputs in eval mode, on random inputs and on `validation_batch`, must not change by more than `tolerance`
-    times the largest output (in half precision: than its rounding allows). Raises `ThinningError` otherwise, with
+    times the largest output (in half precision: than its rounding allows). Where they do and the same in double
+    precision shows that only rounding was amplified, the recipe's notes say so. Raises `ThinningError` otherwise, with
     model, masks and optimizer as they were.
     """
     if round_to < 1:
