@@ -63,7 +63,8 @@ def _removed(recipe: Recipe) -> str:
         return "thinning: no channel is dead, so there is nothing to remove"
     (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
     told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
-    return "\n".join([told, *(f"not removed: {k.channels} channels of {k.use}: {k.reason}" for k in recipe.refused)])
+    kept = [f"not removed: {kept.channels} channels of {kept.use}: {kept.reason}" for kept in recipe.refused]
+    return "\n".join([told, *kept, *(f"note: {note}" for note in recipe.notes)])
 
 
 def _tell(run: Session, summary: dict[str, Any]) -> None:
