@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -62,7 +63,7 @@ class Trial:
             raise
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             changes.roll_back()
-            if "meta" in str(error):
+            if _of_the_trace(error):
                 raise ThinningError(CACHED.format(error=error)) from error
             return ThinningError(f"the thinned model fails: {type(error).__name__}: {error}")
         except BaseException:
@@ -127,8 +128,12 @@ def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor
         return outputs(model, batches)
     except Exception as error:  # whatever a model's code raises
         plain = f"the model fails: {type(error).__name__}: {error}"
-        why = CACHED.format(error=error) if "meta" in str(error) else plain
-        raise ThinningError(why) from error
+        raise ThinningError(CACHED.format(error=error) if _of_the_trace(error) else plain) from error
+
+
+def _of_the_trace(error: Exception) -> bool:
+    """Whether an error speaks of the meta device, on which the trace ran."""
+    return re.search(r"\bmeta\b", str(error)) is not None
 
 
 def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
