@@ -126,6 +126,8 @@ def shape_problem(group: Group, what: str, name: str, shape: torch.Size) -> str 
     """Why a weight cannot be split so, or None where it can."""
     if len(shape) < group.min_rank:
         return f"{what} needs a weight of {group.min_rank} dimensions or more; {name} has shape {tuple(shape)}"
+    if 0 in shape:
+        return f"{name} of shape {tuple(shape)} has no elements"
     if any(size % step for size, step in zip(shape, group.block, strict=False)):
         return f"blocks of {list(group.block)} do not divide {name} of shape {tuple(shape)}"
     return None
@@ -134,3 +136,9 @@ def shape_problem(group: Group, what: str, name: str, shape: torch.Size) -> str 
 def rank_problem(group_type: str, name: str, shape: torch.Size) -> str | None:
     """Why a weight cannot be split into the named groups, or None where it can."""
     return shape_problem(GROUPS[group_type], group_type, name, shape)
+
+
+def placed(group: Group, name: str, shapes: Mapping[str, torch.Size]) -> Group:
+    """The group as it lies in a parameter, where the shapes are those of a model."""
+    model = getattr(shapes, "model", None)
+    return group if model is None else oriented(group, name, model)

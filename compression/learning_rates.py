@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 
 from .arguments import Count, Positive
+from .problems import Complaint, apart
 from .registry import register
+from .steps import rising
 
 
 @register("lr_schedulers")
@@ -26,17 +28,32 @@ class MultiStepMultiGammaLR(torch_schedulers.LRScheduler):
         Raises:
             ValueError: the milestones do not rise, or there is not one factor for each.
         """
-        if len(milestones) != len(gammas):
-            raise ValueError(f"there are {len(milestones)} milestones but {len(gammas)} gammas")
-        if any(later <= earlier for earlier, later in pairwise(milestones)):
-            raise ValueError(f"the milestones {list(milestones)} must rise")
+        found = [message for _, message in self.problems({"milestones": milestones, "gammas": gammas}, {})]
+        if found:
+            raise ValueError("; ".join(found))
         self.milestones, self.gammas = list(milestones), list(gammas)
         super().__init__(optimizer, last_epoch)
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together."""
+        return apart(_unequal(args), _falling(args))
 
     def get_lr(self) -> list[float]:  # type: ignore[override]  # torch's allows tensors too
         """The rates of all groups at `last_epoch`."""
         factor = prod(self.gammas[: bisect_right(self.milestones, self.last_epoch)])
         return [float(base) * factor for base in self.base_lrs]
+
+
+def _unequal(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    milestones, gammas = args["milestones"], args["gammas"]
+    if len(milestones) != len(gammas):
+        yield "gammas", f"there are {len(milestones)} milestones but {len(gammas)} gammas"
+
+
+def _falling(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if not rising(args["milestones"]):
+        yield "milestones", f"the milestones {list(args['milestones'])} must rise"
 
 
 @register("lr_schedulers")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .problems import Complaint
+
 Rate = Callable[[float], float]
 
 
@@ -21,7 +23,7 @@ def agp(initial: float, final: float) -> Rate:
     return lambda progress: final + (initial - final) * (1 - progress) ** 3
 
 
-def falling(args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def falling(args: Mapping[str, Any]) -> Iterable[Complaint]:
     """The problem of a gradual pruner whose final sparsity is not above its initial one."""
     initial, final = args["initial_sparsity"], args["final_sparsity"]
     if final <= initial:

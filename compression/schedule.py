@@ -83,21 +83,25 @@ def build(
         build_teacher: makes a trained network of (architecture, checkpoint or None, pretrained), for distillation.
 
     Raises:
-        ScheduleError: a class refuses its arguments, or there is no optimizer where one is needed.
+        ScheduleError: classes refuse their arguments, policies cannot be carried out with this model, or there is no
+            optimizer where one is needed; all of that is listed.
     """
     scheduler = scheduler or CompressionScheduler(model, example_inputs)
     taken = {policy.name for policy in scheduler.policies}
     made: dict[tuple[str, str], Any] = {}
     offers = {"model": model, "optimizer": optimizer, "build_teacher": build_teacher}
-    for plan in sorted(schedule.policies, key=lambda plan: plan.kind == "lr_scheduler"):
+    problems: dict[Problem, Exception] = {}
+    for i, plan in sorted(enumerate(schedule.policies), key=lambda pair: pair[1].kind == "lr_scheduler"):
         instance = schedule.instances[KINDS[plan.kind], plan.instance]
+        line, where = instance.line, f"{instance.section}.{instance.name}"
         try:
             policy = _policy(plan, instance, made, {**offers, "name": plan.instance})
+            line, where = plan.line, f"policies[{i}].{plan.kind}"
             scheduler.add_policy(policy, plan.window, name=_unused(plan.instance, taken))
         except (ValueError, TypeError) as error:
-            where = f"{instance.section}.{instance.name}"
-            file = str(schedule.path) if schedule.path else None
-            raise ScheduleError([Problem(file, instance.line, where, str(error))]) from error
+            problems[Problem(str(schedule.path) if schedule.path else None, line, where, str(error))] = error
+    if problems:
+        raise ScheduleError(problems) from next(iter(problems.values()))
     return scheduler
 
 

@@ -37,13 +37,17 @@ class Point(Generic[S]):
 def prunable_weights(model: nn.Module, structure: Structure = "element") -> list[str]:
     """The weights of convolutions, Linears, attention and recurrent layers, by name in the model's order.
 
-    For filters and channels those that have more than one: no sparsity below 1 prunes a single one.
+    For filters and channels those that have more than one: no sparsity below 1 prunes a single one. The directions of a
+    weight norm stay out where they would become zero.
     """
     owners = {id(p) for m in model.modules() if isinstance(m, MODULES) for p in m.parameters(recurse=False)}
     return [
         name
         for name, parameter in model.named_parameters()
-        if id(parameter) in owners and parameter.dim() > 1 and _structures(structure, name, model) > 1
+        if id(parameter) in owners
+        and parameter.dim() > 1
+        and _structures(structure, name, model) > 1
+        and (structure == "element" or not _refusal(model, structure, name))
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import nn
 
-from potstill.compression import CompressionScheduler, PruningPolicy, load_schedule
+from potstill.compression import CompressionScheduler, PruningPolicy, ScheduleError, load_schedule
 from potstill.models import create_model
 from potstill.thinning import thin
 
@@ -37,6 +37,10 @@ def test_extending():
     expected = 2 * weight.abs().sum() ** 2 / weight.square().sum()
     assert torch.allclose(hoyer.loss(dict(model.named_parameters()), None), expected)
     assert create_model("tiny")(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    band = {"class": "BandPruner", "weights": ["fc2.weight", "fc1.bias"], "low": 0.5, "high": 0.1}
+    policies = [{"pruner": {"instance_name": "b"}, "epochs": [1]}]
+    with pytest.raises(ScheduleError, match=r"high: 0.1 must not be below(?s:.*)is a vector(?s:.*)three times or more"):
+        load_schedule({"pruners": {"b": band}, "policies": policies}, model)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..names import did_you_mean
+from ..names import did_you_mean, meant
 from ..registry import SECTIONS
 from .errors import Path, Report, one_line, show
 from .instances import Checker
@@ -48,7 +48,7 @@ def _check(data: Any, model: nn.Module | None, report: Report, text: str, path: 
     if not isinstance(data, Mapping):
         report.error((), f"must be a mapping with `policies` and the sections that they need, not {show(data)}")
         report.raise_problems()
-    _check_top(data, report)
+    data = _check_top(data, report)
     checker = Checker(report, model)
     instances = checker.sections(data)
     policies = PolicyChecker(data, checker)
@@ -59,13 +59,21 @@ def _check(data: Any, model: nn.Module | None, report: Report, text: str, path: 
     return Schedule(instances, plans, text, path, report.warnings)
 
 
-def _check_top(data: Mapping[str, Any], report: Report) -> None:
+def _check_top(data: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    """The data, with misspelled sections under the names that they surely mean."""
+    sections = dict(data)
     for key in data:
         if key not in TOP:
             hint = did_you_mean(key, TOP) or f"; there are {', '.join(TOP)}"
             report.error((key,), f"there is no such section{hint}")
+            right = meant(key, TOP)
+            if right is not None and right not in sections:
+                sections[right] = data[key]
+                moved = {path: line for path, line in report.lines.items() if path[:1] == (key,)}
+                report.lines = {**report.lines, **{(right, *path[1:]): line for path, line in moved.items()}}
     if isinstance(data.get("version"), (Mapping, list)):
         report.error(("version",), f"must be a number, not {show(data['version'])}")
+    return sections
 
 
 def _judge_duplicates(document: Document, report: Report) -> None:
@@ -76,6 +84,7 @@ def _judge_duplicates(document: Document, report: Report) -> None:
             report.warn(twice.path, f"{lines}, with the same value", twice.second)
         else:
             report.error(twice.path, f"{lines}: remove one", twice.second)
+            report.twice.add(twice.path)
 
 
 def _plain(value: Any, path: Path, report: Report) -> Any:

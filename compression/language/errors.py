@@ -43,12 +43,17 @@ class ScheduleWarning(UserWarning):
 
 @dataclass
 class Report:
-    """Collects the problems and warnings of one schedule."""
+    """Collects the problems and warnings of one schedule.
+
+    Attributes:
+        twice: what stands twice with different values, so that no check can tell which counts.
+    """
 
     file: str | None = None
     lines: Mapping[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    twice: set[Path] = field(default_factory=set)
 
     def error(self, path: Path, message: str, line: int | None = None) -> None:
         """Note a mistake at a path of the document."""

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..names import ParameterIndex, did_you_mean
+from ..policies.learning_rate import trial
 from ..problems import Complaint, Given, Shapes, Withheld
 from ..registry import SECTIONS
 from .classes import DROPPED, Argument, arguments, class_meant, classes, why_unknown
@@ -89,14 +90,14 @@ class Checker:
     def without_dropped(self, cls: type, path: Path, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments in a definition, less those that torch once had and that change nothing."""
         given = {key: value for key, value in definition.items() if key != "class"}
-        for key in DROPPED & set(given) if issubclass(cls, torch.optim.lr_scheduler.LRScheduler) else ():
+        for key in DROPPED & set(given) if issubclass(cls, LRScheduler) else ():
             self.report.warn((*path, key), "is ignored: torch has removed it")
             del given[key]
         return given
 
     def read(self, taken: Mapping[str, Argument], written: Mapping[str, Any], path: Path) -> tuple[Any, Given]:
         """The arguments as constructors want them, and what is right of them; what is wrong is reported."""
-        reading = read(taken, written, path, self.index)
+        reading = read(taken, written, path, self.index, self.report.twice)
         for where, message in reading.faults:
             self.report.error(where, message)
         return reading.args, reading.given
@@ -107,7 +108,7 @@ class Checker:
         if hasattr(cls, "problems"):
             found = list(self.ask(lambda: cls.problems(given, self.shapes), given.complete))
         if section == "lr_schedulers" and given.complete and not found:
-            found = list(_try_lr_scheduler(cls, given.written))
+            found = list(_try_lr_scheduler(cls, {name: given[name] for name in given.written}))
         return found
 
     def ask(self, check: Callable[[], Iterable[Complaint]], complete: bool) -> Iterator[Complaint]:
@@ -147,13 +148,12 @@ def mapping_of(data: Mapping[str, Any], section: str, report: Report) -> Mapping
 
 def _try_lr_scheduler(cls: type, args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """What torch says against the arguments, told by two steps of the scheduler on an optimizer of one parameter."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scheduler = cls(optimizer, **args)
+            scheduler = trial(cls, args)
             for _ in range(2):
-                optimizer.step()
-                scheduler.step(*[0.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else [])
+                scheduler.optimizer.step()
+                scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))  # type: ignore[arg-type]
     except Exception as error:  # whatever torch or a user's class raises is about these arguments
         yield "", f"{cls.__name__} refuses its arguments: {one_line(str(error) or type(error).__name__)}"

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from ..arguments import Count, Range
-from ..names import did_you_mean
+from ..names import did_you_mean, meant
 from ..policies import PrunerArgs, RegularizerArgs
+from ..policies.learning_rate import misuses_of_rates
+from ..problems import NOTHING, Complaint, Given, Unknown, Use, apart
 from ..steps import Window
-from .annotations import kind_of
 from .classes import KINDS, OFFERED, arguments
 from .errors import Path, show
 from .instances import Checker
-from .kinds import Faults, Kind
 from .plan import PolicyPlan
+from .times import WHEN, window
 
-ARGS: dict[str, type] = {"pruner": PrunerArgs, "regularizer": RegularizerArgs}
-TIME = kind_of(Annotated[int, Range(0)])
-TIMES = kind_of(list[Annotated[int, Range(0)]])
-RANGES = {
-    "epoch": ("starting_epoch", "ending_epoch", "frequency"),
-    "minibatch": ("starting_minibatch", "ending_minibatch", "minibatch_frequency"),
+ARGS: dict[str, Any] = {"pruner": PrunerArgs, "regularizer": RegularizerArgs}
+MISUSES: dict[str, Callable[[Use], Iterable[Complaint]]] = {
+    "pruner": PrunerArgs.misuses,
+    "regularizer": RegularizerArgs.misuses,
+    "lr_scheduler": misuses_of_rates,
 }
-LISTS = {"epoch": "epochs", "minibatch": "minibatches"}
-WHEN: dict[str, Kind] = {
-    **{key: TIME for keys in RANGES.values() for key in keys[:2]},
-    **{keys[2]: kind_of(Count) for keys in RANGES.values()},
-    **dict.fromkeys(LISTS.values(), TIMES),
-}
-FORMS = [(unit, [LISTS[unit]]) for unit in LISTS] + [(unit, list(keys)) for unit, keys in RANGES.items()]
+"""What to check of a policy with its instance, by kind."""
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What acts in an entry.
+
+    Attributes:
+        kind: its kind.
+        path: where it stands.
+        instance: the instance's name.
+        args: the policy's arguments, if they are right (None: there are none).
+        given: what is right of them.
+    """
+
+    kind: str
+    path: Path
+    instance: str = ""
+    args: Any = None
+    given: Given = field(default_factory=Unknown)
 
 
 class PolicyChecker:
@@ -63,13 +76,13 @@ class PolicyChecker:
         if len(kinds) != 1:
             what = f"has {len(kinds)} kinds ({', '.join(kinds)})" if kinds else "has no kind"
             self.report.error(path, f"{what}: give exactly one of {', '.join(OFFERED)}")
-        acting = [self.acting(kind, entry[key], (*path, key)) for key, kind in _kinds(entry).items()]
-        window = self.window(_with_nested_times(entry), path)
+        acting = [self.acting(kind, entry[key], (*path, key), kinds) for key, kind in _kinds(entry).items()]
+        when = window(_with_nested_times(entry), path, self.report)
         if len(acting) == 1:
-            self.misuses(acting[0], window, entry, path)
-        if window is None or len(self.report.problems) > before or kinds == ["quantizer"]:
+            self.misuses(acting[0], when, entry, path)
+        if when is None or len(self.report.problems) > before or kinds == ["quantizer"]:
             return None
-        return PolicyPlan(kinds[0], acting[0].instance, window, acting[0].args, self.report.line(path))
+        return PolicyPlan(kinds[0], acting[0].instance, when, acting[0].args, self.report.line(path))
 
     def unknown_keys(self, entry: Mapping[str, Any], path: Path) -> None:
         """Report the keys that no entry has."""
@@ -79,11 +92,11 @@ class PolicyChecker:
             elif key not in KINDS and key not in WHEN:
                 self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*OFFERED, *WHEN])}")
 
-    def acting(self, kind: str, content: Any, path: Path) -> Acting:
-        """What acts, and with what arguments."""
+    def acting(self, kind: str, content: Any, path: Path, kinds: Sequence[str]) -> Acting:
+        """What acts, and with what arguments; `kinds` are those in the entry."""
         if not isinstance(content, Mapping):
             self.report.error(path, f"must be a mapping with `instance_name`, not {show(content)}")
-            return Acting(kind)
+            return Acting(kind, path)
         for key in content:
             if key not in ("instance_name", "args"):
                 self.report.error((*path, key), self.misplaced(kind, key))
@@ -93,9 +106,10 @@ class PolicyChecker:
         elif not isinstance(name, str):
             self.report.error((*path, "instance_name"), f"must be the name of an instance, not {show(name)}")
         else:
-            self.find(kind, name, (*path, "instance_name"))
-        args, given = self.args(kind, content.get("args"), (*path, "args"))
-        return Acting(kind, str(name), args, given)
+            self.find(kind, name, (*path, "instance_name"), kinds)
+        key = next((key for key in content if meant(key, ["args"])), "args")
+        args, given = self.args(kind, content.get(key), (*path, key))
+        return Acting(kind, path, str(name), args, given)
 
     def misplaced(self, kind: str, key: str) -> str:
         """Where a key belongs that does not belong into a kind's mapping."""
@@ -105,30 +119,31 @@ class PolicyChecker:
             return "belongs into `args`, one level further in"
         return f"there is no such key{did_you_mean(key, ['instance_name', 'args', *WHEN])}"
 
-    def find(self, kind: str, name: str, path: Path) -> None:
+    def find(self, kind: str, name: str, path: Path, kinds: Sequence[str]) -> None:
         """Look the instance up; note that it is used."""
         section = KINDS[kind]
-        known = self.data.get(section)
-        known = known if isinstance(known, Mapping) else {}
+        known = self.data.get(section) or {}
+        if not isinstance(known, Mapping) or (section,) in self.report.twice:  # told already
+            return
         if name in known:
             self.used.add((section, name))
             return
         for other, other_section in KINDS.items():
             elsewhere = self.data.get(other_section)
-            if isinstance(elsewhere, Mapping) and name in elsewhere:
+            if isinstance(elsewhere, Mapping) and name in elsewhere and other not in kinds:
                 self.report.error(path, f"{name!r} is defined in {other_section}: make this a `{other}:`")
                 return
         self.report.error(path, f"{section} defines no {name!r}{did_you_mean(name, known)}")
 
-    def args(self, kind: str, written: Any, path: Path) -> tuple[Any, Given | None]:
+    def args(self, kind: str, written: Any, path: Path) -> tuple[Any, Given]:
         """The policy's arguments as the kind's dataclass (None where there are none), and what is right of them."""
         if written is not None and not isinstance(written, Mapping):
             self.report.error(path, f"must be a mapping, not {show(written)}")
-            return None, None
+            return None, Unknown()
         if kind not in ARGS:
             if written and kind != "quantizer":
                 self.report.error(path, f"a policy of kind `{kind}` takes no args")
-            return None, Given({})
+            return None, NOTHING
         before = len(self.report.problems)
         values, given = self.checker.read(arguments(ARGS[kind]), written or {}, path)
         for where, message in self.checker.ask(lambda: ARGS[kind].problems(given), given.complete):
@@ -136,31 +151,30 @@ class PolicyChecker:
         wrong = len(self.report.problems) > before
         return ARGS[kind](**values) if written and not wrong else None, given
 
-    def misuses(self, acting: Acting, window: Window | None, entry: Mapping[str, Any], path: Path) -> None:
+    def misuses(self, acting: Acting, when: Window | None, entry: Mapping[str, Any], path: Path) -> None:
         """Report where the instance, the policy's arguments and its times do not go together."""
-        cls, given = self.checker.known.get((KINDS[acting.kind], acting.instance), (None, Given({})))
-        if acting.given is None or acting.kind == "quantizer":
-            return
-        use = Use(cls, given, acting.given, window)
-        for where, message in self.checker.ask(lambda: misuses(acting.kind, use), given.complete):
-            self.report.error(_place(where, entry, path), message)
+        cls, given = self.checker.known.get((KINDS[acting.kind], acting.instance), (None, Unknown()))
+        use = Use(cls, given, acting.given, when, self.checker.shapes)
+        times = [key for key in entry if key in WHEN] or [""]
+        complete = given.complete and acting.given.complete
+        for where, message in self.checker.ask(lambda: _misuses(acting.kind, use), complete):
+            outside = {"times": (*path, times[0]), "frequency": (*path, times[-1])}
+            self.report.error(outside.get(where, (*acting.path, *where.split(".", 1))), message)
 
-    def window(self, entry: Mapping[str, Any], path: Path) -> Window | None:
-        """When the entry acts, or None with the reason reported."""
-        given = [key for key in entry if key in WHEN]
-        right = self.times(entry, given, path)
-        forms = [(unit, keys) for unit, keys in FORMS if set(given) & set(keys)]
-        if len(forms) != 1:
-            problem = f"mixes {' and '.join(sorted(given))}" if forms else "does not say when it acts"
-            ways = "starting_epoch and ending_epoch, epochs, starting_minibatch and ending_minibatch, or minibatches"
-            self.report.error(path, f"{problem}: give either {ways}")
-            return None
-        unit, keys = forms[0]
-        missing = [key for key in keys[:2] if key not in entry]
-        if missing:
-            self.report.error(path, f"{' and '.join(f'`{key}`' for key in missing)} is missing")
-        problems = len(self.report.problems)
-        ...
+
+def _misuses(kind: str, use: Use) -> Iterable[Complaint]:
+    def of_class() -> Iterable[Complaint]:
+        if hasattr(use.cls, "misuses"):
+            yield from use.cls.misuses(use)
+
+    return apart(MISUSES[kind](use) if kind in MISUSES else (), of_class())
+
+
+def _kinds(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The kinds in an entry by the keys that name them, or where there is none that surely mean one."""
+    found = {key: key for key in entry if key in KINDS}
+    return found or {key: kind for key in entry if key not in WHEN and (kind := meant(key, OFFERED))}
+
 
 def _with_nested_times(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The entry with times that stand one level too deep, so that they are not reported as missing too."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..registry import SECTIONS
 from .classes import KINDS, OFFERED, arguments, classes
-from .policies import ARGS, FORMS, WHEN
+from .policies import ARGS
+from .times import FORMS, WHEN
 
 Schema = dict[str, Any]
 TIMES = {

@@ -23,6 +23,7 @@ from ..distillation import (
     logits_of,
 )
 from ..fields import CheckpointError, Field
+from ..problems import Complaint, apart
 from ..registry import register
 from ..steps import Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
@@ -204,9 +205,16 @@ class KnowledgeDistillation(KnowledgeDistillationPolicy):
         super().__init__(self.model, teacher, self.temperature, weights)
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        if (args["checkpoint"] is not None) == args["pretrained"]:
-            yield "", "a teacher needs trained weights: give exactly one of checkpoint and pretrained: true"
-        if args["distill_weight"] == args["student_weight"] == 0:
-            yield "distill_weight", "is 0 and student_weight too: nothing would be learned"
+        return apart(_untrained(args), _unweighted(args))
+
+
+def _untrained(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if (args["checkpoint"] is not None) == args["pretrained"]:
+        yield "", "a teacher needs trained weights: give exactly one of checkpoint and pretrained: true"
+
+
+def _unweighted(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args["distill_weight"] == args["student_weight"] == 0:
+        yield "distill_weight", "is 0 and student_weight too: nothing would be learned"

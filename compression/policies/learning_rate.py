@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..fields import Field
+from ..problems import Complaint, Use
 from ..steps import Window
 from .base import Moment, ScheduledTrainingPolicy
 from .host import Host
@@ -44,14 +46,12 @@ class LRPolicy(ScheduledTrainingPolicy):
         """Join a scheduler.
 
         Raises:
-            ValueError: the curve ends before the window does.
+            ValueError: the curve ends before the window does, or needs what the window does not give.
         """
         super().bind(scheduler, window, name)
         self._start()
-        steps = getattr(self._scheduler, "total_steps", None)
-        if steps is not None and steps < window.end:
-            kind = type(self._scheduler).__name__
-            raise ValueError(f"{kind} has total_steps {steps}, but its window ends at {window.unit} {window.end}")
+        for _, problem in (*_late(type(self._scheduler), window), *_short(self._scheduler, window)):
+            raise ValueError(problem)
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Set the rate that the curve begins with, where it begins with training itself (warm-ups begin low)."""
@@ -122,6 +122,35 @@ class LRPolicy(ScheduledTrainingPolicy):
         if mode not in moment.metrics:
             raise ValueError(f"{self.name}: ReduceLROnPlateau needs on_epoch_end(..., metrics={{'{mode}': value}})")
         return moment.metrics[mode]
+
+
+def trial(cls: type[LRScheduler], args: Mapping[str, Any]) -> LRScheduler:
+    """A scheduler of an optimizer of one parameter."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cls(optimizer, **args)
+
+
+def misuses_of_rates(use: Use) -> Iterable[Complaint]:
+    """What is wrong with the window of a learning-rate scheduler."""
+    yield from _late(use.cls, use.window)
+    if use.given.complete:
+        args = {name: use.given[name] for name in use.given.written}
+        with suppress(Exception):  # arguments that it refuses are told of the instance
+            yield from list(_short(trial(use.cls, args), use.window))
+
+
+def _late(cls: type, window: Window) -> Iterable[Complaint]:
+    if issubclass(cls, ReduceLROnPlateau) and window.unit == "minibatch":
+        message = "follows the validation, which comes once an epoch, so its window must count epochs"
+        yield "times", f"{cls.__name__} {message}"
+
+
+def _short(scheduler: LRScheduler, window: Window) -> Iterable[Complaint]:
+    kind, steps = type(scheduler).__name__, getattr(scheduler, "total_steps", None)
+    if steps is not None and steps < window.end:
+        yield "times", f"{kind} has total_steps {steps}, but its window ends at {window.unit} {window.end}"
 
 
 def _hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:

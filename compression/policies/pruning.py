@@ -12,7 +12,9 @@ from torch import Tensor
 from potstill.thinning import Recipe
 
 from ..arguments import Levels, Range
+from ..names import resolve_mapping
 from ..owned_masks import Mode
+from ..problems import Complaint, Use, apart
 from ..pruners import Pruner, View
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy
@@ -50,10 +52,21 @@ class PrunerArgs:
     fold_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what only soft masks can do where masks are hard."""
-        for name in ("mask_gradients", "use_double_copies"):
-            if getattr(self, name) and not self.mask_on_forward_only:
-                raise ValueError(f"{name} needs mask_on_forward_only: true")
+        """Refuse what does not go together."""
+        found = [message for _, message in self.problems(vars(self))]
+        if found:
+            raise ValueError("; ".join(found))
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any]) -> Iterable[Complaint]:
+        """What only soft masks can do where masks are hard, and what would keep masks that are gone."""
+        soft = (_needs_soft(name, args) for name in ("mask_gradients", "use_double_copies"))
+        return apart(*soft, _keeps_nothing(args))
+
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """Arguments that would change nothing."""
+        return apart(_levels_of_none(use), _frequency_of_minibatches(use), _skips_all(use))
 
     @property
     def mode(self) -> Mode:
@@ -84,6 +97,9 @@ class PruningPolicy(ScheduledTrainingPolicy):
             raise ValueError("fold_batchnorm needs to know what follows what: give CompressionScheduler example_inputs")
         super().bind(scheduler, window, name)
         self.pruner.bind(scheduler.model)
+        levels = self.args.levels
+        self._levels = None if levels is None else resolve_mapping(levels, scheduler.model, star=True)
+        self.pruner.prepare(window, scheduler.graph)
         warn_of_overlap(scheduler.policies, self)
 
     def on_epoch_begin(self, moment: Moment) -> None:
@@ -112,7 +128,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on."""
-        return self.pruner.targets()
+        return self.pruner.targets() if self._levels is None else self._levels
 
     def after_thinning(self, recipe: Recipe | None) -> None:
         """Let the pruner forget what has the old shapes."""
@@ -170,6 +186,32 @@ class PruningPolicy(ScheduledTrainingPolicy):
             owner=self.name,
             mode=mode,
         )
+
+
+def _needs_soft(name: str, args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args[name] and not args["mask_on_forward_only"]:
+        yield "", f"{name} needs mask_on_forward_only: true"
+
+
+def _keeps_nothing(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args["keep_mask"] and args["discard_masks_at_minibatch_end"]:
+        yield "", "keep_mask keeps nothing, since discard_masks_at_minibatch_end drops the masks: give one of them"
+
+
+def _skips_all(use: Use) -> Iterable[Complaint]:
+    if use.args["skip_first_minibatch"] and use.window.unit == "minibatch" and len(use.window.times) == 1:
+        yield "args.skip_first_minibatch", "skips the only minibatch of the window: give it a second one"
+
+
+def _levels_of_none(use: Use) -> Iterable[Complaint]:
+    if "levels" in use.args.written and not getattr(use.cls, "takes_levels", False):
+        yield "args.levels", f"{use.cls.__name__} takes no levels; SparsityLevelParameterPruner does"
+
+
+def _frequency_of_minibatches(use: Use) -> Iterable[Complaint]:
+    if use.args["mini_batch_pruning_frequency"] and use.window.unit == "minibatch":
+        message = "is for windows of epochs: in one of minibatches, minibatch_frequency says when masks are computed"
+        yield "args.mini_batch_pruning_frequency", message
 
 
 def _hides_nothing(mask: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from potstill.thinning import Recipe
 
 from ..fields import Field
+from ..problems import Complaint, Use, apart
 from ..regularizers import Regularizer, Site
 from ..regularizers.penalty import add_penalties, total
 from ..steps import Step, Window
@@ -39,6 +40,30 @@ class RegularizerArgs:
     keep_mask: bool = False
     threshold_at: Literal["minibatch", "epoch", "end", "never"] = "minibatch"
     mode: Literal["loss", "proximal"] = "loss"
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any]) -> Iterable[Complaint]:
+        """All arguments go together."""
+        return ()
+
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """A step that the regularizer does not have, and a time for a threshold that it does not have."""
+        return apart(_no_step(use), _no_threshold(use))
+
+
+def _no_step(use: Use) -> Iterable[Complaint]:
+    if use.args["mode"] == "proximal" and not getattr(use.cls, "has_proximal_step", False):
+        yield "args.mode", f"{use.cls.__name__} has no proximal step: use mode: loss"
+
+
+def _no_threshold(use: Use) -> Iterable[Complaint]:
+    if "threshold_at" not in use.args.written or use.args["threshold_at"] == "never":
+        return
+    if getattr(use.cls, "threshold", None) is Regularizer.threshold:
+        yield "args.threshold_at", f"{use.cls.__name__} has no threshold"
+    elif "threshold_criteria" in use.given and use.given["threshold_criteria"] is None:
+        yield "args.threshold_at", "there is no threshold to act: give the instance threshold_criteria"
 
 
 class RegularizationPolicy(ScheduledTrainingPolicy):

@@ -62,10 +62,18 @@ class Pruner(ABC):
 
     A pruner keeps no time and changes nothing: `masks` follows from its arguments, from what it is shown, and from
     the state that it hands out in `state_dict`.
+
+    Attributes:
+        takes_levels: whether it looks at `view.levels`: other pruners refuse policies that give some.
     """
+
+    takes_levels = False
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027  (most pruners only resolve names here)
         """Resolve names against the model and attach what gathers statistics. Called once, before the first step."""
+
+    def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:  # noqa: B027
+        """Called once, after `bind`: check what can go wrong before training begins."""
 
     @abstractmethod
     def masks(self, view: View) -> dict[str, Tensor]:

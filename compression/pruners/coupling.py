@@ -14,6 +14,7 @@ from ..groups import Group
 from .base import View
 
 logger = logging.getLogger(__name__)
+NEEDS_GRAPH = "needs to know what belongs together: give CompressionScheduler example_inputs"
 Slices = Mapping[str, Iterable[tuple[int, Tensor]]]
 
 
@@ -60,5 +61,5 @@ def channel_graph(view: View, who: str) -> ChannelGraph:
     """
     graph = view.graph()
     if graph is None:
-        raise ValueError(f"{who} needs to know what belongs together: give CompressionScheduler example_inputs")
+        raise ValueError(f"{who} {NEEDS_GRAPH}")
     return graph

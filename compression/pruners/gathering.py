@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from ..arguments import Fraction, Names
 from ..fields import Field
 from ..groups import Group
+from ..problems import Complaint, apart
 from ..rates import Rate, agp, constant
 from ..registry import register
 from .base import View
@@ -143,6 +144,11 @@ class ActivationRanked(Gathering):
         super().__post_init__()
         self._sites: dict[str, Site] = {}
 
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
+        return apart(super().problems(args, shapes), _unwatched(args, shapes))
+
     def attach(self, model: nn.Module) -> None:
         """Look for the activations in the first training forward pass; watch them from the second on."""
         self._model = model
@@ -174,6 +180,17 @@ class ActivationRanked(Gathering):
         if state["sites"]:
             self._watch(state["sites"])
         super().load_state_dict(state)
+
+
+def _unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    model: nn.Module | None = getattr(shapes, "model", None)
+    if model is None:
+        return
+    for name in args["weights"]:
+        try:
+            channel_dim(name, model)
+        except ValueError as error:
+            yield f"weights.{name}", str(error)
 
 
 class APoZ(ActivationRanked):

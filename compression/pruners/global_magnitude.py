@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..arguments import Fraction, Names
 from ..magnitudes import chunks, kth_smallest
 from ..names import is_pattern, resolve
+from ..problems import Complaint
 from ..rates import Rate, agp, constant, falling
 from ..registry import register
 from ..selection import count
@@ -103,11 +104,7 @@ class GlobalPruner(Pruner):
         """Resolve the names of `weights`; parameters of norms stay out unless they are named in full."""
         listed = [self.weights] if isinstance(self.weights, str) else self.weights
         full = {name for text in listed if not is_pattern(text) for name in resolve(text, model)}
-        self._names = [
-            name
-            for name in resolve(listed, model)
-            if name in full or not is_norm(model.get_submodule(name.rpartition(".")[0]))
-        ]
+        self._names = [name for name in resolve(listed, model) if name in full or not _of_norm(name, model)]
         if not self._names:
             raise ValueError(f"{', '.join(listed)} fit parameters of norms only, which have to be named in full")
 
@@ -126,6 +123,10 @@ class GlobalPruner(Pruner):
         if number == 0:
             return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         return masks_of_smallest(weights, alive, number)
+
+
+def _of_norm(name: str, model: nn.Module) -> bool:
+    return is_norm(model.get_submodule(name.rpartition(".")[0]))
 
 
 @register("pruners")
@@ -150,6 +151,6 @@ class GlobalMagnitudePruner_AGP(GlobalPruner):  # noqa: N801  (named like the ot
         self.rate, self.weights, self.of = agp(initial_sparsity, final_sparsity), weights, "total"
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
         return falling(args)

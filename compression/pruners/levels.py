@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..arguments import Fraction, Levels, Names
 from ..names import resolve, resolve_mapping
+from ..problems import Complaint
 from ..rates import agp, falling
 from ..registry import register
 from ..selection import count, keep_highest
@@ -27,6 +28,8 @@ class SparsityLevelParameterPruner(Pruner):
 
     A policy's `args: {levels: ...}` replaces the levels for that policy, so that several share one pruner.
     """
+
+    takes_levels = True
 
     def __init__(self, levels: Levels) -> None:
         """Take `levels`: parameter name or pattern -> sparsity in 0..1; `*` is for all others."""
@@ -56,7 +59,7 @@ class AutomatedGradualPruner(Pruner):
         self.weights = weights
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
         return falling(args)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..groups import FILTERS, Group, find_group, kwargs_problem, oriented, shape_problem
+from potstill.thinning import ChannelGraph
+
+from ..directions import direction_problem
+from ..groups import FILTERS, Group, find_group, kwargs_problem, oriented, placed, shape_problem
 from ..names import resolve
+from ..problems import Complaint, Shapes, Withheld, apart, first
 from ..rates import Rate, falling
 from ..selection import Rounding, count, keep_highest
+from ..steps import Window
 from .base import Pruner, View
 from .coupled import coupled_masks
-from .coupling import cover
+from .coupling import NEEDS_GRAPH, cover
 
 logger = logging.getLogger(__name__)
 Dependency = Literal["Leader"] | None
@@ -52,24 +57,16 @@ class RankedStructurePruner(Pruner):
         return self.rate(view.progress)
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together or for the tensors that they name."""
-        if "final_sparsity" in args:
-            yield from falling(args)
-        group_type, kwargs = args["group_type"], args.get("kwargs")
-        problem = kwargs_problem(group_type, kwargs)
-        if problem:
-            yield "kwargs" if kwargs else "group_type", problem
-            return
-        group = _split(group_type, kwargs)
-        for name in args["weights"]:
-            problem = shape_problem(group, group_type, name, shapes[name])
-            if problem:
-                yield "group_type", problem
-            elif (structures := group.count(shapes[name])) % args.get("group_size", 1):
-                yield "group_size", f"{args['group_size']} does not divide {name}'s {structures} structures"
-        if args.get("group_dependency") == "Leader":
-            yield from _unequal(group, args["weights"], shapes)
+        return apart(
+            falling(args) if "final_sparsity" in args else (),
+            _kwargs(args),
+            _splits(args, shapes),
+            _sizes(args, shapes) if "group_size" in args else (),
+            _unequal(args, shapes),
+            _of_coupled(args),
+        )
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`.
@@ -77,11 +74,21 @@ class RankedStructurePruner(Pruner):
         Raises:
             ValueError: a name fits nothing, there is no such group, or a weight cannot be split so.
         """
-        for name in resolve(self.weights, model):
-            problem = shape_problem(self._group(), self.group_type, name, model.get_parameter(name).shape)
-            if problem:
-                raise ValueError(problem)
-        self._groups = {name: oriented(self._group(), name, model) for name in resolve(self.weights, model)}
+        names, group = resolve(self.weights, model), self._group()
+        args = {"weights": names, "group_type": self.group_type, "kwargs": self.kwargs}
+        found = [problem for _, problem in _splits(args, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
+        self._groups = {name: oriented(group, name, model) for name in names}
+
+    def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:
+        """Check that what belongs together can be known.
+
+        Raises:
+            ValueError: the groups are coupled channels, and the model cannot be traced.
+        """
+        if self.group_type == "Coupled" and graph() is None:
+            raise ValueError(f"group_type Coupled {NEEDS_GRAPH}")
 
     def targets(self) -> Iterable[str]:
         """The listed weights."""
@@ -150,11 +157,71 @@ def _split(group_type: str, kwargs: Mapping[str, Any] | None) -> Group:
     return FILTERS if group_type == "Coupled" and not kwargs else find_group(group_type, kwargs)
 
 
-def _unequal(group: Group, names: Iterable[str], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
-    leader, *others = names
-    for name in others:
+def _kwargs(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    group_type, kwargs = args["group_type"], args.get("kwargs")
+    problem = kwargs_problem(group_type, kwargs)
+    if problem:
+        yield "kwargs" if kwargs else "group_type", problem
+
+
+def _group_of(args: Mapping[str, Any]) -> Group:
+    """The group; of one that takes no `kwargs` also where some are given."""
+    group_type = args["group_type"]
+    kwargs = args.get("kwargs") if group_type == "Blocks" else None
+    if kwargs_problem(group_type, kwargs):
+        raise Withheld
+    return _split(group_type, kwargs)
+
+
+def _splits(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    """Weights that do not have such structures, or must not lose one."""
+    group = _group_of(args)
+    for name in args["weights"]:
+        problem = shape_problem(group, args["group_type"], name, shapes[name])
+        if problem:
+            yield "group_type", problem
+        elif problem := direction_problem(group, name, shapes):
+            yield f"weights.{name}", problem
+
+
+def _counts(names: Iterable[str], args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> dict[str, int]:
+    """How many structures weights have, of those that have any."""
+    group = _group_of(args)
+    fitting = [name for name in names if not shape_problem(group, "", name, shapes[name])]
+    return {name: placed(group, name, shapes).count(shapes[name]) for name in fitting}
+
+
+def _sizes(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    size = 1 if args["group_type"] == "Coupled" else args["group_size"]
+    for name, structures in _counts(args["weights"], args, shapes).items():
+        if structures % size:
+            yield "group_size", f"{size} does not divide {name}'s {structures} structures"
+
+
+def _of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    """Arguments that coupled channels, which are ranked each by itself, do not look at."""
+    if args["group_type"] == "Coupled":
+        yield from apart(_size_of_coupled(args), _leader_of_coupled(args))
+
+
+def _size_of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if "group_size" in args and args["group_size"] != 1:
+        yield "group_size", "Coupled ranks each channel by itself: leave group_size out"
+
+
+def _leader_of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args.get("group_dependency") is not None:
+        yield "group_dependency", "Coupled ranks what belongs together as one: leave Leader out"
+
+
+def _unequal(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    if args["group_type"] == "Coupled" or args.get("group_dependency") != "Leader":
+        return
+    leader = first(args, "weights")
+    counts = _counts(args["weights"], args, shapes)
+    for name in counts if leader in counts else ():
         try:
-            _check_same(leader, group.count(shapes[leader]), name, group.count(shapes[name]))
+            _check_same(leader, counts[leader], name, counts[name])
         except ValueError as error:
             yield f"weights.{name}", str(error)
 

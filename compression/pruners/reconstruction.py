@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from ..arguments import Count, Fraction, Names
 from ..chance import generator
 from ..fields import Field
 from ..groups import Group
+from ..problems import Complaint, apart
 from ..rates import Rate, constant
 from ..registry import register
 from ..scores import MAGNITUDES, Magnitude
@@ -70,6 +71,11 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             return values * torch.randn(len(values), generator=source).to(values)
         return values
 
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together, and weights of layers whose outputs cannot be refitted."""
+        return apart(super().problems(args, shapes), _unfitted(args, shapes))
+
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights` and begin to sample.
 
@@ -83,10 +89,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             self._handles = {name: self._attach(name, model) for name in self._groups}
 
     def _attach(self, name: str, model: nn.Module) -> Any:
-        layer = model.get_submodule(name.rpartition(".")[0])
-        linear = isinstance(layer, nn.Linear)
-        if not linear and not (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"):
-            raise ValueError(f"{name}: only Linear layers and Conv2d without groups, zero-padded, can be refitted")
+        layer = _refitted(name, model)
 
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if model.training and not self._full(name):
@@ -159,6 +162,30 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         self._data = {name: [(x.tensor(), y.tensor()) for x, y in stored] for name, stored in pairs.items()}
         if fields["released"].flag():
             self.release()
+
+
+def _refitted(name: str, model: nn.Module) -> nn.Module:
+    """The layer of a weight.
+
+    Raises:
+        ValueError: its outputs cannot be refitted.
+    """
+    layer = model.get_submodule(name.rpartition(".")[0])
+    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    if not plain and not isinstance(layer, nn.Linear):
+        raise ValueError(f"{name}: only Linear layers and Conv2d without groups, zero-padded, can be refitted")
+    return layer
+
+
+def _unfitted(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    model: nn.Module | None = getattr(shapes, "model", None)
+    if model is None:
+        return
+    for name in args["weights"]:
+        try:
+            _refitted(name, model)
+        except ValueError as error:
+            yield f"weights.{name}", str(error)
 
 
 def _patches(inputs: Tensor, layer: nn.Conv2d) -> Tensor:

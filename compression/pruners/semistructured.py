@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import Count, Names
-from ..groups import CHANNELS, oriented
+from ..groups import CHANNELS, oriented, placed, shape_problem
 from ..names import resolve
+from ..problems import Complaint, Shapes, apart
 from ..registry import register
 from .base import Pruner, View
 
@@ -27,14 +28,9 @@ class NMPruner(Pruner):
         self.weights, self.n, self.m = weights, n, m
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """More to keep than there are, or weights that groups of m do not divide."""
-        n, m = args["n"], args["m"]
-        if n > m:
-            yield "n", f"cannot keep {n} of {m}"
-        for name in args["weights"]:
-            if len(shapes[name]) < 2 or shapes[name][1] % m:
-                yield f"weights.{name}", f"{m} does not divide the inputs of {name} of shape {tuple(shapes[name])}"
+        return apart(_too_many(args), _undivided(args, shapes))
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`.
@@ -43,10 +39,10 @@ class NMPruner(Pruner):
             ValueError: groups of m do not divide the inputs of a weight.
         """
         names = resolve(self.weights, model)
-        shapes = {name: model.get_parameter(name).shape for name in names}
         args = {"weights": names, "n": self.n, "m": self.m}
-        for _, problem in self.problems(args, shapes):
-            raise ValueError(problem)
+        found = [problem for _, problem in self.problems(args, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
         self._dims = {name: oriented(CHANNELS, name, model).kept[0] for name in names}
 
     def targets(self) -> Iterable[str]:
@@ -66,3 +62,17 @@ class NMPruner(Pruner):
         order = groups.argsort(dim=1, descending=True, stable=True)
         keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, : self.n], True)
         return view.still(name, keep.view(size.shape).movedim(-1, dim))
+
+
+def _too_many(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args["n"] > args["m"]:
+        yield "n", f"cannot keep {args['n']} of {args['m']}"
+
+
+def _undivided(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    for name in args["weights"]:
+        problem = shape_problem(CHANNELS, "NMPruner", name, shapes[name])
+        if not problem and shapes[name][placed(CHANNELS, name, shapes).kept[0]] % args["m"]:
+            problem = f"{args['m']} does not divide the inputs of {name} of shape {tuple(shapes[name])}"
+        if problem:
+            yield f"weights.{name}", problem

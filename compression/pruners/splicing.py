@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..arguments import NonNegative, Sensitivities
 from ..fields import Field
 from ..names import resolve_mapping
+from ..problems import Complaint
 from ..registry import register
 from .base import Pruner, View
 from .thresholds import deviation
@@ -39,7 +40,7 @@ class SplicingPruner(Pruner):
         self._statistics: dict[str, tuple[float, float]] = {}
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
         """Thresholds that are the wrong way round."""
         low, high = args["low_thresh_mult"], args["hi_thresh_mult"]
         if high < low:
@@ -57,7 +58,7 @@ class SplicingPruner(Pruner):
     def _mask(self, name: str, sensitivity: float, view: View) -> Tensor:
         size = view.weights[name].abs()
         if name not in self._statistics:
-            self._statistics[name] = (float(size.mean()), deviation(size))
+            self._statistics[name] = (float(size.mean()) if size.numel() else 0.0, deviation(size))
         mean, spread = self._statistics[name]
         middle = mean + spread * sensitivity
         before = view.masks[name] != 0 if name in view.masks else torch.ones_like(size, dtype=torch.bool)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import NonNegative, ParameterNames
+from ..directions import direction_problem
 from ..groups import GROUPS, PlainGroup, oriented, rank_problem
 from ..names import resolve_mapping
+from ..problems import Complaint, Shapes
 from ..registry import register
 from ..scores import SIZES
 from .base import Pruner, View
@@ -28,16 +30,23 @@ class StructureParameterPruner(Pruner):
         self.reg_regims, self.size = reg_regims, SIZES[threshold_criteria]
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
-        """Group types that a tensor's rank does not allow."""
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """Groups that a tensor does not have, or whose end would be that of a weight norm."""
         for name, (_, group) in args["reg_regims"].items():
-            problem = rank_problem(group, name, shapes[name])
+            problem = rank_problem(group, name, shapes[name]) or direction_problem(GROUPS[group], name, shapes)
             if problem:
                 yield f"reg_regims.{name}", problem
 
     def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `reg_regims`."""
+        """Resolve the names of `reg_regims`.
+
+        Raises:
+            ValueError: a weight cannot be split so.
+        """
         regims = resolve_mapping(self.reg_regims, model)
+        found = [problem for _, problem in self.problems({"reg_regims": regims}, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
         self._thresholds = {name: threshold for name, (threshold, _) in regims.items()}
         self._groups = {name: oriented(GROUPS[group], name, model) for name, (_, group) in regims.items()}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..arguments import Count, Fraction, Names
 from ..chance import generator
 from ..groups import Group, RankedGroup
+from ..problems import Complaint, apart
 from ..rates import Rate, agp, constant
 from ..registry import register
 from ..scores import Score, l1, l2
@@ -148,15 +149,18 @@ class RandomLevelStructureParameterPruner(WeightRanked):
     seed: int = 0
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """A range that is the wrong way round, and what groups cannot do."""
-        low, high = args["sparsity_range"]
-        if high < low:
-            yield "sparsity_range", f"{low:g} must not be above {high:g}"
-        yield from super().problems(args, shapes)
+        return apart(_backward(args), super().problems(args, shapes))
 
     def level(self, name: str, view: View) -> float:
         """A level drawn from the range."""
         low, high = self.sparsity_range
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
         return low + (high - low) * float(torch.rand((), generator=source))
+
+
+def _backward(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    low, high = args["sparsity_range"]
+    if high < low:
+        yield "sparsity_range", f"{low:g} must not be above {high:g}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from potstill.thinning import ChannelGraph
+
 from ..arguments import Names, NonNegative, ParameterNames, Positive, Range, Sensitivities
 from ..fields import Field
 from ..names import resolve, resolve_mapping
+from ..problems import Complaint, Use
 from ..registry import register
 from ..steps import Step, Window
 from .base import Pruner, View
@@ -94,9 +97,26 @@ class BaiduRNNPruner(Pruner):
         """
         self.q, self.offset, self.multiple, self.weights = q, ramp_epoch_offset, ramp_slope_mult, weights
 
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """A ramp that would never begin: the first slope alone does not reach q, and far out turns negative."""
+        problem = _late(use.given["ramp_epoch_offset"], use.window)
+        if problem:
+            yield "times", problem
+
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`."""
         self._names = resolve(self.weights, model)
+
+    def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:
+        """Check when the ramp begins.
+
+        Raises:
+            ValueError: after the window.
+        """
+        problem = _late(self.offset, window)
+        if problem:
+            raise ValueError(problem)
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter at this step's threshold."""
@@ -115,6 +135,14 @@ class BaiduRNNPruner(Pruner):
         if now < ramp:
             return slope * (now - start + 1) / every
         return (slope * (ramp - start + 1) + slope * self.multiple * (now - ramp + 1)) / every
+
+
+def _late(offset: int, window: Window) -> str | None:
+    """What is wrong with a ramp that begins so long after a window's first time, or None."""
+    if offset < window.end - window.start:
+        return None
+    most = window.end - window.start - 1
+    return f"ends before the ramp begins: ramp_epoch_offset {offset} must be at most {most} in a window of {most + 1}"
 
 
 def deviation(weight: Tensor) -> float:

@@ -17,8 +17,9 @@ from ..arguments import Fraction, Names, NonNegative, Positive, Range
 from ..fields import Field
 from ..names import resolve
 from ..optimizer_state import load_optimizer_state
+from ..problems import Complaint, Use, apart
 from ..registry import register
-from ..steps import Step
+from ..steps import Step, Window
 from .base import Ending, Regularizer, Site
 from .budget import Budget
 from .constraint import Constraint, elapsed, steps_in
@@ -75,22 +76,24 @@ class L0Regularizer(Regularizer):
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        for _, message in self.problems(vars(self), {}):
-            raise ValueError(message)
+        found = [message for _, message in self.problems(vars(self), {})]
+        if found:
+            raise ValueError("; ".join(found))
         self._distribution = HardConcrete(self.temperature, *self.stretch)
         self._handles: list[Any] = []
         self._owner = ""
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        given = [name for name in AIMS if args[name] is not None]
-        if len(given) != 1:
-            message = f"give exactly one of {', '.join(AIMS)}, not {' and '.join(given) or 'none'}"
-            yield given[1] if given else "", message
-        low, high = args["stretch"]
-        if low >= 0 or high <= 1:
-            yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
+        return apart(_aims(args), _stretch(args))
+
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """A window with gaps."""
+        problem = _gaps(use.window)
+        if problem:
+            yield "frequency", problem
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`."""
@@ -106,9 +109,9 @@ class L0Regularizer(Regularizer):
         if self._owner:
             raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
         self._site, self._owner = site, site.name
-        window = site.window
-        if len(window.times) != window.end - window.start:
-            raise ValueError(f"{site.name}: gates act at each time of their window: frequency 1, no gaps in a list")
+        problem = _gaps(site.window)
+        if problem:
+            raise ValueError(f"{site.name}: {problem}")
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         if self.sampling == "example":
@@ -253,3 +256,22 @@ class L0Regularizer(Regularizer):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _aims(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    given = [name for name in AIMS if args[name] is not None]
+    if len(given) != 1:
+        message = f"give exactly one of {', '.join(AIMS)}, not {' and '.join(given) or 'none'}"
+        yield given[1] if given else "", message
+
+
+def _stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    low, high = args["stretch"]
+    if low >= 0 or high <= 1:
+        yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
+
+
+def _gaps(window: Window) -> str | None:
+    if len(window.times) == window.end - window.start:
+        return None
+    return "gates act at each time of their window: frequency 1, no gaps in a list"

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from potstill.thinning import Recipe
 
 from ..arguments import NonNegative, ParameterNames
+from ..directions import direction_problem
 from ..groups import FILTERS, GROUPS, oriented, rank_problem
 from ..names import resolve_mapping
+from ..problems import Complaint, Shapes, Use, apart
 from ..registry import register
 from ..steps import Step
 from .base import Regularizer, Site
@@ -69,18 +71,29 @@ class GroupLassoRegularizer(Regularizer):
         self.reg_regims, self.threshold_criteria = reg_regims, threshold_criteria
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
-        """Group types that a tensor's rank does not allow."""
-        for name, (_, group_type) in args["reg_regims"].items():
-            for group in _parts(group_type):
-                problem = rank_problem(group, name, shapes[name])
-                if problem:
-                    yield f"reg_regims.{name}", problem
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """Groups that a tensor does not have, or whose end would be that of a weight norm."""
+        return apart(_ranks(args, shapes), _thresholds(args, shapes))
+
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """A step that makes directions of a weight norm zero."""
+        if use.args["mode"] == "proximal":
+            for _, problem in _directions(use.given, use.shapes):
+                yield "args.mode", problem
 
     def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `reg_regims`."""
+        """Resolve the names of `reg_regims`.
+
+        Raises:
+            ValueError: a weight has no such groups, or must not lose one.
+        """
         self._model = model
         self._regims = resolve_mapping(self.reg_regims, model)
+        args = {"reg_regims": self._regims, "threshold_criteria": self.threshold_criteria}
+        found = [problem for _, problem in self.problems(args, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
         self._site: Site | None = None
         if not self._coupled():
             self._build()
@@ -172,6 +185,27 @@ class GroupLassoRegularizer(Regularizer):
                 raise ValueError("Coupled needs to know what belongs together: give the scheduler example_inputs")
             self._groups.append(CoupledGroups(coupled, graph))
         self._terms = [GroupNorms(part) for part in self._groups]
+
+
+def _ranks(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    for name, (_, group_type) in args["reg_regims"].items():
+        for group in _parts(group_type):
+            problem = rank_problem(group, name, shapes[name])
+            if problem:
+                yield f"reg_regims.{name}", problem
+
+
+def _thresholds(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    if args.get("threshold_criteria"):
+        yield from _directions(args, shapes)
+
+
+def _directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    for name, (_, group_type) in args["reg_regims"].items():
+        found = (direction_problem(GROUPS[group], name, shapes) for group in _parts(group_type))
+        problem = next(filter(None, found), None)
+        if problem:
+            yield f"reg_regims.{name}", problem
 
 
 def _parts(group_type: str) -> list[str]:

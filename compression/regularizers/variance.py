@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import NonNegative, ParameterNames
-from ..groups import CHANNELS, oriented, rank_problem
+from ..groups import CHANNELS, oriented, placed, rank_problem
 from ..names import resolve_mapping
+from ..problems import Complaint
 from ..registry import register
 from ..steps import Step
 from .base import Regularizer
@@ -28,13 +29,13 @@ class GroupVarianceRegularizer(Regularizer):
         self.reg_regims = reg_regims
 
     @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[tuple[str, str]]:
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """Weights without channels, or with one alone, whose norm has no variance."""
         for name in args["reg_regims"]:
             problem = rank_problem("Channels", name, shapes[name])
             if problem:
                 yield f"reg_regims.{name}", problem
-            elif shapes[name][1] < 2:
+            elif placed(CHANNELS, name, shapes).count(shapes[name]) < 2:
                 yield f"reg_regims.{name}", f"{name} of shape {tuple(shapes[name])} has one channel: no variance"
 
     def bind(self, model: nn.Module) -> None:

@@ -204,10 +204,9 @@ def test_coupled_is_gradual_and_needs_a_graph(net):
         ValueError, match=r"Coupled needs a weight of 2 dimensions or more; norm.weight has shape \(6,\)"
     ):
         prune(Residual(), L1RankedStructureParameterPruner(0.5, ["*.weight"], "Coupled"))
-    scheduler = CompressionScheduler(net)
-    scheduler.add_policy(PruningPolicy(L1RankedStructureParameterPruner(0.5, [FIRST], "Coupled")), Window.at([0]))
+    policy = PruningPolicy(L1RankedStructureParameterPruner(0.5, [FIRST], "Coupled"))
     with pytest.raises(ValueError, match="Coupled needs to know what belongs together: give CompressionScheduler"):
-        scheduler.on_epoch_begin(0)
+        CompressionScheduler(net).add_policy(policy, Window.at([0]))
 
 
 def test_transposed_convolutions_lose_outputs():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import Step, Window
+from potstill.compression import CompressionScheduler, PruningPolicy, Step, Window
 from potstill.compression.pruners import (
     BaiduRNNPruner,
     MagnitudeParameterPruner,
@@ -92,6 +92,26 @@ def test_baidu_threshold():
     expected = [slope * 1 / 2, slope * 3 / 2] + [(slope * 5 + 2 * slope * (n + 1)) / 2 for n in (0, 2, 4)]
     assert [pruner.threshold(window, Step(epoch)) for epoch in range(2, 12, 2)] == pytest.approx(expected)
     assert pruner.threshold(Window.at([3, 7]), Step(7)) > 0  # Distiller: TypeError
+
+
+@pytest.mark.parametrize("offset", [4, 12, 100])
+def test_baidu_ramps_begin_inside_of_the_window(line, offset):
+    """Three windows late the slope divides by zero, and behind that it is negative."""
+    policy = PruningPolicy(BaiduRNNPruner(0.1, offset, 2.0, "weight"))
+    with pytest.raises(ValueError, match=f"ramp_epoch_offset {offset} must be at most 3 in a window of 4"):
+        CompressionScheduler(line).add_policy(policy, Window.between(2, 6))
+    pruner = BaiduRNNPruner(0.1, 3, 2.0, "weight")
+    CompressionScheduler(line).add_policy(PruningPolicy(pruner), Window.between(2, 6))
+    assert all(pruner.threshold(Window.between(2, 6), Step(epoch)) > 0 for epoch in range(2, 6))
+
+
+def test_parameters_without_elements_have_a_mean_all_the_same(make_view):
+    """A mean that is no number could not be taken back from a checkpoint."""
+    net = nn.Module()
+    net.none = nn.Parameter(torch.zeros(0, 3))
+    pruner = SplicingPruner({"*": 1.0}, 0.5, 1.5)
+    assert masks_of(pruner, net, make_view(net)) == {"none": []}
+    pruner.load_state_dict(pruner.state_dict())
 
 
 def test_baidu_masks(line, make_view):
