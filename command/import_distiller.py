@@ -90,7 +90,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
         "num_classes": classes,
         "input_shape": list(info.input_shape),
         "state_dict": {plain_name(name): value.value for name, value in fields["state_dict"].mapping().items()},
-        "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "recipes": []},
+        "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "classes": {}, "recipes": []},
     }
     model = create_model(arch, classes, info.input_shape[0])
     sizes = {name: value.shape for name, value in model.state_dict().items()}

@@ -241,6 +241,7 @@ class CompressionScheduler:
         return {
             "masks": self.masks.state_dict(),
             "policies": {policy.name: policy.state_dict() for policy in self.policies},
+            "classes": {policy.name: policy.acts for policy in self.policies},
             "recipes": [recipe.to_json() for recipe in self.recipes],
         }
 
@@ -254,10 +255,11 @@ class CompressionScheduler:
         self.masks.load_state_dict(fields["masks"].value)
         with reading("recipes"):
             self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
-        states = fields["policies"].mapping()
+        states, classes = fields["policies"].mapping(), fields["classes"].mapping()
         for policy in self.policies:
             if policy.name in states:
                 with reading(f"policies.{policy.name}"):
+                    policy.check_class(classes[policy.name].text())
                     policy.load_state_dict(states[policy.name].value)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from potstill.thinning import Recipe
 
+from ..fields import CheckpointError
 from ..steps import Step, Window
 from .host import Host
 
@@ -57,6 +58,20 @@ class ScheduledTrainingPolicy:
     scheduler: Host
     window: Window
     name: str
+
+    @property
+    def acts(self) -> str:
+        """The class of what acts: a checkpoint's state is for this one alone."""
+        return type(self).__name__
+
+    def check_class(self, name: str) -> None:
+        """Check that a checkpoint's policy of this name did the same.
+
+        Raises:
+            CheckpointError: it was of another class.
+        """
+        if name != self.acts:
+            raise CheckpointError(f"was a {name} and is a {self.acts} in this schedule: give it another name")
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Called once, when the policy is added to a scheduler."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -16,6 +18,8 @@ from ..problems import Complaint, Use
 from ..steps import Window
 from .base import Moment, ScheduledTrainingPolicy
 from .host import Host
+
+logger = logging.getLogger(__name__)
 
 
 class LRPolicy(ScheduledTrainingPolicy):
@@ -38,9 +42,17 @@ class LRPolicy(ScheduledTrainingPolicy):
         ]
 
     @property
+    def acts(self) -> str:
+        """The scheduler's class."""
+        return type(self._scheduler).__name__
+
+    @property
     def needs_metrics(self) -> bool:
         """Whether the rate follows the validation results and not time alone."""
         return isinstance(self._scheduler, ReduceLROnPlateau)
+
+    def check_class(self, name: str) -> None:
+        """Any: rates follow absolute time, so that another curve can go on where one ended."""
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler.
@@ -55,13 +67,17 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Set the rate that the curve begins with, where it begins with training itself (warm-ups begin low)."""
+        if self.window.unit == "epoch":
+            self._rejoin(moment)
         if moment.step.epoch == 0 and moment.optimizer is not None:
             self._copy(moment.optimizer)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
         """The same where the window counts minibatches."""
-        if self.window.unit == "minibatch" and moment.step.index == 0 and moment.optimizer is not None:
-            self._copy(moment.optimizer)
+        if self.window.unit == "minibatch":
+            self._rejoin(moment)
+            if moment.step.index == 0 and moment.optimizer is not None:
+                self._copy(moment.optimizer)
 
     def on_minibatch_end(self, moment: Moment) -> None:
         """Set the rate for the next minibatch, where the window counts minibatches."""
@@ -78,20 +94,53 @@ class LRPolicy(ScheduledTrainingPolicy):
             self._advance(moment, moment.step.epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rates that the curve starts from, and the scheduler's state."""
-        return {"base": self._base, "scheduler": self._state(), "groups": _hyperparameters(self._shadow)}
+        """The rates that the curve starts from, the scheduler's state at its begin (its arguments) and now."""
+        return {
+            "base": self._base,
+            "class": self.acts,
+            "began": self._began,
+            "scheduler": self._state(),
+            "groups": _hyperparameters(self._shadow),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave; of a scheduler of other arguments what does not come from these."""
         fields = Field(state)
         self._base = [dict(group) for group in fields["base"].like(self._base)]
         self._start()
-        fields["scheduler"].like(self._state())
-        fields["scheduler"]["last_epoch"].integer(most=2**40)
-        self._scheduler.load_state_dict(dict(fields["scheduler"].value))
+        if (fields["class"].text(), fields["began"].value) == (self.acts, self._began):
+            fields["scheduler"].like(self._state())
+            fields["scheduler"]["last_epoch"].integer(most=2**40)
+            self._scheduler.load_state_dict(dict(fields["scheduler"].value))
+        elif isinstance(self._scheduler, ReduceLROnPlateau):
+            self._go_on_counting(fields["scheduler"])
+        else:
+            logger.warning("%s: the schedule has another curve than the checkpoint, and the rate follows it", self.name)
+            self._joins = True
+            return
         groups = fields["groups"].like(_hyperparameters(self._shadow))
         for group, values in zip(self._shadow.param_groups, groups, strict=True):
             group.update(values)
+
+    def _go_on_counting(self, state: Field) -> None:
+        """Take what a plateau scheduler of other arguments has counted, where that is what this one counts."""
+        logger.warning("%s: the schedule has other arguments than the checkpoint, and the rate follows them", self.name)
+        mine: Any = self._scheduler
+        if not isinstance(state.value, dict) or state.value.get("mode") != mine.mode:
+            return
+        mine.best = state["best"].number(finite=False)
+        for name in ("num_bad_epochs", "cooldown_counter", "last_epoch"):
+            setattr(mine, name, state[name].integer(most=2**40))
+
+    def _rejoin(self, moment: Moment) -> None:
+        """After a resume with another curve: set the rate that this one would have now."""
+        if not self._joins:
+            return
+        self._joins = False
+        times = self.window.times
+        before = bisect_left(times, self.window.position(moment.step))
+        if before:
+            self._advance(moment, times[before - 1] + 1)
 
     def _state(self) -> dict[str, Any]:
         return {k: v for k, v in self._scheduler.state_dict().items() if _is_plain(v)}
@@ -100,6 +149,8 @@ class LRPolicy(ScheduledTrainingPolicy):
         self._shadow = torch.optim.SGD([{"params": [torch.zeros(())], **group} for group in self._base], lr=0.0)
         self._shadow.defaults = dict(self._defaults)
         self._scheduler = self.factory(self._shadow)
+        self._began = self._state()
+        self._joins = False
 
     def _advance(self, moment: Moment, steps: int) -> None:
         if moment.optimizer is None:

@@ -87,6 +87,11 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Take the pruner and how its masks behave."""
         self.pruner, self.args = pruner, args or PrunerArgs()
 
+    @property
+    def acts(self) -> str:
+        """The pruner's class."""
+        return type(self.pruner).__name__
+
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the pruner resolves its names.
 

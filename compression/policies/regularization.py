@@ -76,6 +76,11 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self._last_metrics: dict[str, float] = {}
         self.component = f"{type(regularizer).__name__}_loss"
 
+    @property
+    def acts(self) -> str:
+        """The regularizer's class."""
+        return type(self.regularizer).__name__
+
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the regularizer resolves its names and checks what it can.
 

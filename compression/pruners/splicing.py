@@ -58,7 +58,7 @@ class SplicingPruner(Pruner):
     def _mask(self, name: str, sensitivity: float, view: View) -> Tensor:
         size = view.weights[name].abs()
         if name not in self._statistics:
-            self._statistics[name] = (float(size.mean()) if size.numel() else 0.0, deviation(size))
+            self._statistics[name] = (float(size.mean()) if size.numel() else 0.0, deviation(size, name))
         mean, spread = self._statistics[name]
         middle = mean + spread * sensitivity
         before = view.masks[name] != 0 if name in view.masks else torch.ones_like(size, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
@@ -56,31 +57,31 @@ class SensitivityPruner(Pruner):
     def __init__(self, sensitivities: Sensitivities) -> None:
         """Take `sensitivities`: parameter name or pattern -> sensitivity; `*` is for all others."""
         self.sensitivities = sensitivities
-        self._thresholds: dict[str, float] = {}
+        self._deviations: dict[str, float] = {}
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `sensitivities`."""
         self._resolved = resolve_mapping(self.sensitivities, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; the first call fixes the thresholds."""
-        for name, sensitivity in self._resolved.items():
-            if name not in self._thresholds:
-                self._thresholds[name] = sensitivity * deviation(view.weights[name])
-        return {name: above(name, self._thresholds[name], view) for name in self._resolved}
+        """The masks by parameter; the first call fixes the deviations."""
+        for name in self._resolved:
+            if name not in self._deviations:
+                self._deviations[name] = deviation(view.weights[name], name)
+        return {name: above(name, s * self._deviations[name], view) for name, s in self._resolved.items()}
 
     def targets(self) -> Iterable[str]:
         """The parameters with a sensitivity."""
         return self._resolved
 
     def state_dict(self) -> dict[str, Any]:
-        """The thresholds."""
-        return {"thresholds": dict(self._thresholds)}
+        """The deviations."""
+        return {"deviations": dict(self._deviations)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back the thresholds."""
-        found = Field(state)["thresholds"].mapping()
-        self._thresholds = {name: value.number() for name, value in found.items()}
+        """Take back the deviations."""
+        found = Field(state)["deviations"].mapping()
+        self._deviations = {name: value.number() for name, value in found.items()}
 
 
 @register("pruners")
@@ -145,6 +146,13 @@ def _late(offset: int, window: Window) -> str | None:
     return f"ends before the ramp begins: ramp_epoch_offset {offset} must be at most {most} in a window of {most + 1}"
 
 
-def deviation(weight: Tensor) -> float:
-    """The sample standard deviation of a parameter; 0 where it has one element."""
-    return float(weight.std()) if weight.numel() > 1 else 0.0
+def deviation(weight: Tensor, name: str) -> float:
+    """The sample standard deviation of a parameter; 0 where it has one element.
+
+    Raises:
+        ValueError: it is not finite, so that no threshold could be made of it.
+    """
+    value = float(weight.std()) if weight.numel() > 1 else 0.0
+    if not math.isfinite(value):
+        raise ValueError(f"{name} has values that are not finite (NaN or infinite): they have no deviation")
+    return value

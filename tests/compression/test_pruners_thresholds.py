@@ -41,7 +41,7 @@ def test_sensitivity_freezes_its_threshold_at_the_first_activation(line, make_vi
     spread = (sum((x + 0.2) ** 2 for x in (-3, -1, 0, 1, 2)) / 4) ** 0.5  # 1.92
     pruner = SensitivityPruner({"weight": 1.0})
     assert masks_of(pruner, line, make_view(line)) == {"weight": [[1, 0, 0, 0, 1]]}
-    assert pruner.state_dict()["thresholds"]["weight"] == pytest.approx(spread)
+    assert pruner.state_dict()["deviations"]["weight"] == pytest.approx(spread)
     line.weight.data *= 0.8
     assert pruner.masks(make_view(line, 2))["weight"].int().tolist() == [[1, 0, 0, 0, 0]]
     fresh = SensitivityPruner({"weight": 1.0})
@@ -92,6 +92,14 @@ def test_baidu_threshold():
     expected = [slope * 1 / 2, slope * 3 / 2] + [(slope * 5 + 2 * slope * (n + 1)) / 2 for n in (0, 2, 4)]
     assert [pruner.threshold(window, Step(epoch)) for epoch in range(2, 12, 2)] == pytest.approx(expected)
     assert pruner.threshold(Window.at([3, 7]), Step(7)) > 0  # Distiller: TypeError
+
+
+@pytest.mark.parametrize("make", [SensitivityPruner, lambda s: SplicingPruner(s, 0.5, 1.5)])
+def test_weights_that_are_not_numbers_have_no_deviation(line, make_view, make):
+    """One of them would hide all weights: nothing is above a threshold that is not a number."""
+    line.weight.data[0, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^weight has values that are not finite \(NaN or infinite\)"):
+        masks_of(make({"weight": 1.0}), line, make_view(line))
 
 
 @pytest.mark.parametrize("offset", [4, 12, 100])
