@@ -26,6 +26,9 @@ from .timeline import Epoch, size, timeline, timeline_table
 
 logger = logging.getLogger("potstill")
 
+LONGEST = 1000
+"""So many epochs are walked: each costs what the policies' own work takes, from milliseconds to seconds."""
+
 
 def dry_run(options: argparse.Namespace) -> None:
     """Print what a schedule would do to a network.
@@ -63,14 +66,17 @@ def _show(
     found = acting(schedule, model)
     ends = [plan.window.end for plan in schedule.policies if plan.window.unit == "epoch"]
     epochs = options.epochs if options.epochs is not None else max(ends, default=1)
+    walked = min(epochs, LONGEST)
     logger.info("%s", format_table(policies_table(found), options.table))
     if names := names_text(found):
         logger.info("%s", names)
     dense = size(scheduler)
-    rows = timeline(scheduler, optimizer, epochs) if ends else []
+    rows = timeline(scheduler, optimizer, walked) if ends else []
     if rows:
         logger.info("the network has {:,} parameters and {:,} MACs; as thinning would leave it:".format(*dense))
         logger.info("%s", format_table(timeline_table(rows), options.table))
+        if walked < epochs:
+            logger.warning("of %s epochs the timeline shows the first %s", f"{epochs:,}", f"{walked:,}")
     for remark in remarks(found, model, epochs):
         logger.warning("%s", remark)
     if options.plot and rows:

@@ -45,6 +45,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     model = scheduler.model
     total = sum(p.numel() for p in model.parameters())
     found: list[int] | None = None
+    sizes = _Sizes(scheduler)
     nonzero = parameters = macs = 0
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
@@ -57,7 +58,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         scheduler.on_minibatch_end(*at)
         before, found = found, [int(p.count_nonzero()) for p in model.parameters()]
         if found != before:
-            nonzero, parameters, macs = _thinned(scheduler)
+            nonzero, parameters, macs = sizes.thinned(sum(found))
         rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
         scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
     return rows
@@ -102,8 +103,43 @@ def _move(model: nn.Module) -> None:
             parameter.masked_fill_(parameter == 0, ALMOST_ZERO)
 
 
+class _Sizes:
+    """Parameters that are not zero, parameters, and multiply-adds of the thinned network.
+
+    Thinning for each epoch is what a dry run takes its time for. Where no slice of a parameter is zero there is nothing
+    to remove, if there was not the last time; hooks (gates) may know of more, so that with hooks it is always done.
+    """
+
+    def __init__(self, scheduler: CompressionScheduler) -> None:
+        self._scheduler = scheduler
+        self._whole: dict[int, int] = {}  # parameters of a network that thinning left as it was -> multiply-adds
+
+    def thinned(self, nonzero: int) -> tuple[int, int, int]:
+        """The three numbers of the model now, of whose parameters so many are not zero."""
+        parameters = sum(p.numel() for p in self._scheduler.model.parameters())
+        whole = not _may_shrink(self._scheduler.model)
+        if whole and parameters in self._whole:
+            return nonzero, parameters, self._whole[parameters]
+        found = _thinned(self._scheduler)
+        if whole and found[:2] == (nonzero, parameters):
+            self._whole[parameters] = found[2]
+        return found
+
+
+def _may_shrink(model: nn.Module) -> bool:
+    """Whether a slice of a parameter is zero, or something hooks into the forward pass."""
+    if any(module._forward_pre_hooks or module._forward_hooks for module in model.modules()):
+        return True
+    return any(
+        not p.detach().movedim(dim, 0).reshape(p.shape[dim], -1).any(1).all()
+        for p in model.parameters()
+        for dim in range(p.dim())
+        if p.numel()
+    )
+
+
 def _thinned(scheduler: CompressionScheduler) -> tuple[int, int, int]:
-    """Parameters that are not zero, parameters, and multiply-adds of the thinned network."""
+    """By thinning a copy."""
     model = copy.deepcopy(scheduler.model)
     thin(model, scheduler.example_inputs)
     sizes = [(int(p.count_nonzero()), p.numel()) for p in model.parameters()]

@@ -31,6 +31,10 @@ FORMS: list[tuple[Unit, list[str]]] = [
 ]
 
 
+LATEST = 10**12
+"""A cluster of a thousand minibatches a second gets there in thirty years; what counts times can count so far."""
+
+
 def window(entry: Mapping[str, Any], path: Path, report: Report) -> Window | None:
     """When an entry acts, or None with the reason reported; each time is checked, whatever is wrong with the others."""
     written = [key for key in entry if key in WHEN]
@@ -58,6 +62,8 @@ def _right(entry: Mapping[str, Any], written: list[str], path: Path, report: Rep
     for key in written:
         faults = Faults()
         value = WHEN[key].read(entry[key], (*path, key), faults)
+        if not faults.found and max([0, *value] if isinstance(value, list) else [value]) > LATEST:
+            faults.add((*path, key), f"is later than any training lasts: at most {LATEST:,}")
         for where, message in faults.found:
             report.error(where, message)
         if not faults.found:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import compress_classifier
+from potstill.command import dry_run
 from potstill.command.plan_table import when
 from potstill.compression import Window
 from potstill.models import create_model
@@ -177,3 +178,11 @@ def test_missing_matplotlib_is_told_before_anything_runs(more, told, tmp_path, m
 )
 def test_times_in_words(window, text):
     assert when(window) == text
+
+
+def test_no_more_epochs_are_walked_than_anybody_reads(told, monkeypatch):
+    """A schedule may say that it ends in the year 3000."""
+    monkeypatch.setattr(dry_run, "LONGEST", 3)
+    text = told(LEVELS.replace("{ARGS}", "{}").replace("ending_epoch: 3", "ending_epoch: 1000000000"))
+    assert list(timeline(text)) == ["0", "1-2"]
+    assert "warning: of 1,000,000,000 epochs the timeline shows the first 3\n" in text

@@ -52,6 +52,8 @@ def test_all_of_a_policy_is_told():
         ({"starting_epoch": 4, "frequency": 0}, ["frequency: must be", "`ending_epoch` is missing"]),
         ({"epochs": [4, -1, 2]}, ["epochs[1]: must be", "epochs: a list of times must be rising"]),
         ({"minibatches": [4, -1, 5]}, ["minibatches[1]: must be"]),
+        ({"epochs": [1, 10**30]}, ["epochs: is later than any training lasts: at most 1,000,000,000,000"]),
+        ({"starting_minibatch": 0, "ending_minibatch": 10**13}, ["ending_minibatch: is later than any training"]),
         (
             {"starting_epch": 4, "ending_epoch": 5},
             ["starting_epch: there is no such key (did you mean starting_epoch?)"],
