@@ -31,7 +31,7 @@ def register(section: str, *names: str) -> Callable[[C], C]:
     def enter(cls: C) -> C:
         for name in names or (cls.__name__,):
             taken = _classes[section].get(name)
-            if taken is not None and taken.__qualname__ != cls.__qualname__:
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(f"{section}: {name} is already {taken.__module__}.{taken.__qualname__}")
             _classes[section][name] = cls
         return cls

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from .language.check import check_dict, check_file
 from .language.classes import KINDS, injected
-from .language.errors import Problem, ScheduleError, ScheduleWarning
+from .language.errors import Problem, ScheduleError, ScheduleWarning, failed
 from .language.locate import PluginError, find_schedule, load_plugin
 from .language.plan import InstancePlan, PolicyPlan, Schedule
 from .language.schema import json_schema
@@ -170,11 +170,25 @@ def _policy(
             raise ValueError("needs an optimizer, and none was given")
         return LRPolicy(partial(instance.cls, **instance.args), offers["optimizer"])
     key = instance.section, instance.name
-    acting = made[key] if key in made else instance.cls(**injected(instance.cls, offers), **instance.args)
+    acting = made[key] if key in made else _make(instance, offers)
     if plan.kind == "pruner":
         made[key] = acting
         return PruningPolicy(acting, plan.args)
     return RegularizationPolicy(acting, plan.args) if plan.kind == "regularizer" else acting
+
+
+def _make(instance: InstancePlan, offers: Mapping[str, Any]) -> Any:
+    """The instance.
+
+    Raises:
+        ValueError: its class refuses the arguments, or, being a plugin's, fails.
+    """
+    try:
+        return instance.cls(**injected(instance.cls, offers), **instance.args)
+    except Exception as error:
+        if isinstance(error, (ValueError, TypeError)) or instance.cls.__module__.startswith(f"{__package__}."):
+            raise
+        raise ValueError(failed(instance.cls.__name__, error)) from error
 
 
 def _unused(name: str, taken: set[str]) -> str:

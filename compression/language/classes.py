@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -14,9 +14,12 @@ from typing import Annotated, Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..arguments import Count, NonNegative, Positive, Range
+from ..arguments import Count, Fraction, NonNegative, Positive, Range
 from ..names import did_you_mean, meant
+from ..policies import ScheduledTrainingPolicy
+from ..pruners import Pruner
 from ..registry import SECTIONS, registered
+from ..regularizers import Regularizer
 from .annotations import kind_of
 from .kinds import Kind
 
@@ -28,22 +31,27 @@ KINDS = {
     "extension": "extensions",
 }
 OFFERED = [kind for kind in KINDS if kind != "quantizer"]  # Distiller's quantizers are known only to be refused
+BASES: dict[str, type] = {
+    "pruners": Pruner,
+    "regularizers": Regularizer,
+    "lr_schedulers": LRScheduler,
+    "extensions": ScheduledTrainingPolicy,
+}
 INJECTED = {"self", "model", "optimizer", "name", "last_epoch", "build_teacher"}
 DROPPED = {"verbose"}
 TORCH_RANGES: dict[str, Any] = {
-    "step_size": Count,
-    "total_iters": Count,
-    "T_max": Count,
-    "T_0": Count,
-    "T_mult": Count,
-    "gamma": Positive,
-    "factor": Positive,
-    "start_factor": Positive,
-    "eta_min": NonNegative,
-    "patience": Annotated[int, Range(0)],
-    "cooldown": Annotated[int, Range(0)],
+    **dict.fromkeys(("step_size", "step_size_up", "total_iters", "T_max", "T_0", "T_mult"), Count),
+    **dict.fromkeys(("step_size_down", "total_steps", "epochs", "steps_per_epoch"), Count | None),
+    **dict.fromkeys(("patience", "cooldown"), Annotated[int, Range(0)]),
+    **dict.fromkeys(("gamma", "factor", "start_factor", "div_factor", "final_div_factor"), Positive),
+    **dict.fromkeys(("end_factor", "eta_min", "threshold", "eps"), NonNegative),
+    **dict.fromkeys(("base_lr", "max_lr", "min_lr"), NonNegative | list[NonNegative]),
+    **dict.fromkeys(("base_momentum", "max_momentum"), Fraction | list[Fraction]),
+    "pct_start": Fraction,
     "milestones": list[Count],
+    "scale_fn": Callable,
 }
+"""What torch's own signatures leave open: a negative learning rate would climb the loss."""
 NEEDS_PYTHON = {
     "LambdaLR": "a Python function (lr_lambda)",
     "MultiplicativeLR": "a Python function (lr_lambda)",

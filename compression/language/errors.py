@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 Path = tuple[str | int, ...]
 LONGEST = 60
@@ -89,6 +91,13 @@ def dotted(path: Path) -> str:
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
     return words
+
+
+def failed(who: str, error: Exception) -> str:
+    """What to say of code that fails where it should not: what it raised, and where in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{who} fails: {type(error).__name__}: {error}{place}"
 
 
 def one_line(text: str) -> str:

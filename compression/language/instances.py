@@ -13,8 +13,8 @@ from ..names import ParameterIndex, did_you_mean
 from ..policies.learning_rate import trial
 from ..problems import Complaint, Given, Shapes, Withheld
 from ..registry import SECTIONS
-from .classes import DROPPED, Argument, arguments, class_meant, classes, why_unknown
-from .errors import Path, Report, one_line, show
+from .classes import BASES, DROPPED, Argument, arguments, class_meant, classes, why_unknown
+from .errors import Path, Report, failed, one_line, show
 from .plan import InstancePlan
 from .reading import faults_in_all, read
 
@@ -77,8 +77,10 @@ class Checker:
         elif name not in classes(section):
             self.report.error((*path, "class"), why_unknown(section, name))
             return class_meant(section, name)
+        elif not issubclass(cls := classes(section)[name], BASES[section]):
+            self.report.error((*path, "class"), f"{name} must be derived from {BASES[section].__name__}")
         else:
-            return classes(section)[name]
+            return cls
         return None
 
     def check_without_class(self, section: str, path: Path, definition: Mapping[str, Any]) -> None:
@@ -106,20 +108,21 @@ class Checker:
         """What the class itself finds wrong with well-typed arguments."""
         found = []
         if hasattr(cls, "problems"):
-            found = list(self.ask(lambda: cls.problems(given, self.shapes), given.complete))
+            who = f"{cls.__name__}.problems"
+            found = list(self.ask(who, lambda: cls.problems(given, self.shapes), given.complete))
         if section == "lr_schedulers" and given.complete and not found:
             found = list(_try_lr_scheduler(cls, {name: given[name] for name in given.written}))
         return found
 
-    def ask(self, check: Callable[[], Iterable[Complaint]], complete: bool) -> Iterator[Complaint]:
+    def ask(self, who: str, check: Callable[[], Iterable[Complaint]], complete: bool) -> Iterator[Complaint]:
         """What a check finds; one that was not written for a part of the arguments may fail on it, and then ends."""
         try:
             yield from check()
         except Withheld:
             return
-        except Exception:
+        except Exception as error:  # a plugin's
             if complete and self.index is not None:
-                raise
+                yield "", failed(who, error)
 
     def place(self, definition: Mapping[str, Any], where: str) -> Path:
         """The path of what a class complains of: `weights.conv1.weight` is the entry of `weights` that fits it."""

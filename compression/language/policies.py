@@ -146,7 +146,7 @@ class PolicyChecker:
             return None, NOTHING
         before = len(self.report.problems)
         values, given = self.checker.read(arguments(ARGS[kind]), written or {}, path)
-        for where, message in self.checker.ask(lambda: ARGS[kind].problems(given), given.complete):
+        for where, message in self.checker.ask("args", lambda: ARGS[kind].problems(given), given.complete):
             self.report.error((*path, where) if where else path, message)
         wrong = len(self.report.problems) > before
         return ARGS[kind](**values) if written and not wrong else None, given
@@ -157,9 +157,10 @@ class PolicyChecker:
         use = Use(cls, given, acting.given, when, self.checker.shapes)
         times = [key for key in entry if key in WHEN] or [""]
         complete = given.complete and acting.given.complete
-        for where, message in self.checker.ask(lambda: _misuses(acting.kind, use), complete):
+        who = f"{cls.__name__ if cls else acting.kind}.misuses"
+        for where, message in self.checker.ask(who, lambda: _misuses(acting.kind, use), complete):
             outside = {"times": (*path, times[0]), "frequency": (*path, times[-1])}
-            self.report.error(outside.get(where, (*acting.path, *where.split(".", 1))), message)
+            self.report.error(outside.get(where, (*acting.path, *filter(None, where.split(".", 1)))), message)
 
 
 def _misuses(kind: str, use: Use) -> Iterable[Complaint]:

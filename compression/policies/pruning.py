@@ -163,12 +163,21 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
         view = self._view(step, mode)
-        made = self.pruner.masks(view)
+        made = self._checked(self.pruner.masks(view))
         for name, values in self.pruner.values(view, made).items():
             masks.replace(name, values)
         for name, mask in made.items():
             if name in view.masks or not _hides_nothing(mask):
                 masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
+
+    def _checked(self, made: Any) -> Mapping[str, Tensor]:
+        """The masks, if they are masks of parameters: pruners may be plugins."""
+        if not isinstance(made, Mapping):
+            raise ValueError(f"{self.name}: {self.acts}.masks must give masks by parameter, not {type(made).__name__}")
+        unknown = [name for name in made if name not in self.scheduler.masks]
+        if unknown:
+            raise ValueError(f"{self.name}: {self.acts}.masks gives a mask of {unknown[0]!r}, which is no parameter")
+        return made
 
     def _settle(self, step: Step) -> None:
         self.scheduler.masks.harden(self.name)

@@ -18,6 +18,7 @@ from ..problems import Complaint, apart
 from ..rates import Rate, agp, constant
 from ..registry import register
 from .base import View
+from .gradients import after_backward, without_gradients
 from .ranking import Dependency, RankedStructurePruner
 from .sites import Finder, Site, channel_dim, watch
 from .statistics import Statistics
@@ -228,6 +229,11 @@ class Taylor(Gathering):
 
     direction = "filters whose weight x gradient is nearest to zero"
 
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together, and weights without gradients."""
+        return apart(super().problems(args, shapes), without_gradients(args, shapes))
+
     def attach(self, model: nn.Module) -> None:
         """Watch the gradients of the listed weights."""
         self._handles = [self._watch(name, model.get_parameter(name)) for name in self._groups]
@@ -237,7 +243,7 @@ class Taylor(Gathering):
             if weight.grad is not None:
                 self.statistics.add(name, self._groups[name].split(weight * weight.grad).sum(1).abs())
 
-        return parameter.register_post_accumulate_grad_hook(torch.no_grad()(hook))
+        return after_backward(name, parameter, hook)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The mean change of the loss."""

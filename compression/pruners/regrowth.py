@@ -13,9 +13,11 @@ from ..arguments import Fraction, Names
 from ..chance import generator
 from ..fields import Field
 from ..names import resolve
+from ..problems import Complaint
 from ..registry import register
 from ..selection import count, keep_highest
 from .base import Pruner, View
+from .gradients import after_backward, without_gradients
 
 
 class RegrowingPruner(Pruner):
@@ -91,6 +93,11 @@ class RigLPruner(RegrowingPruner):
         self._handles: list[Any] = []
         self._users = 0
 
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """Weights without gradients."""
+        return without_gradients(args, shapes)
+
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights` and watch their gradients."""
         super().bind(model)
@@ -103,7 +110,7 @@ class RigLPruner(RegrowingPruner):
             if weight.grad is not None:
                 self._gradients[name] = weight.grad.detach().nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
 
-        return parameter.register_post_accumulate_grad_hook(hook)
+        return after_backward(name, parameter, hook)
 
     def growth(self, name: str, view: View) -> Tensor | None:
         """The absolute gradient of each element."""

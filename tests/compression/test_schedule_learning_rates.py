@@ -46,6 +46,19 @@ def test_polynomial_follows_distillers_formula_up_to_its_end():
         ({"class": "ReduceLROnPlateau", "mode": "mx"}, "mode: must be one of min, max, not the text 'mx'"),
         ({"class": "ReduceLROnPlateau", "factor": 2}, "refuses its arguments: Factor should be < 1.0"),
         ({"class": "StepLR", "step_size": 3, "last_epoch": 3}, "lr_schedulers.l.last_epoch: there is no such argument"),
+        ({"class": "CyclicLR", "base_lr": -0.1, "max_lr": 0.2}, "base_lr: must be a number of at least 0 or a list"),
+        (
+            {"class": "CyclicLR", "base_lr": 0.1, "max_lr": 0.2, "step_size_up": -5},
+            "step_size_up: must be a whole number",
+        ),
+        ({"class": "CyclicLR", "base_lr": 0.1, "max_lr": 0.2, "scale_fn": "x"}, "scale_fn: takes a Python object"),
+        ({"class": "OneCycleLR", "max_lr": -1, "total_steps": 9}, "max_lr: must be a number of at least 0"),
+        (
+            {"class": "OneCycleLR", "max_lr": 1, "total_steps": 9, "div_factor": -3},
+            "div_factor: must be a number above 0",
+        ),
+        ({"class": "ReduceLROnPlateau", "min_lr": -1}, "min_lr: must be a number of at least 0"),
+        ({"class": "ReduceLROnPlateau", "threshold": -2}, "threshold: must be a number of at least 0"),
         ({"class": "SequentialLR"}, "SequentialLR takes other scheduler objects, which a schedule cannot give"),
     ],
 )

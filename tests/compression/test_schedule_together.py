@@ -2,10 +2,11 @@
 
 import pytest
 
-from potstill.compression import registry
+from potstill.compression import Pruner, registry
+from potstill.compression.pruners import RigLPruner
 from potstill.compression.registry import register
 
-from .told import AGP, FALLING, FC_2D, GRADUAL, LASSO, RANKED, of_instance
+from .told import AGP, FALLING, FC_2D, GRADUAL, LASSO, RANKED, Net, of_instance
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +257,7 @@ def test_a_check_that_fails_on_a_part_of_the_arguments_ends():
     """Plugins that were written for complete arguments."""
 
     @register("pruners")
-    class Picky:
+    class Picky(Pruner):
         def __init__(self, weights: list[str], level: float = 0.5) -> None: ...
 
         @classmethod
@@ -270,3 +271,15 @@ def test_a_check_that_fails_on_a_part_of_the_arguments_ends():
         "level: must be a number, not the text 'x'",
         "first",
     ]
+
+
+def test_weights_without_gradients_are_refused_where_gradients_rank():
+    frozen = Net()
+    frozen.conv1.weight.requires_grad_(False)
+    message = "weights[0]: conv1.weight is frozen (requires_grad is False): it gets no gradient"
+    rigl = {"class": "RigLPruner", "weights": ["conv1.weight", "fc.weight"], "sparsity": 0.5}
+    gradient = {"class": "GradientRankedFilterPruner", "weights": ["conv1.weight"], "desired_sparsity": 0.5}
+    assert of_instance(rigl, model=frozen) == of_instance(gradient, model=frozen) == [message]
+    assert of_instance(rigl) == of_instance(gradient) == []
+    with pytest.raises(ValueError, match="conv1.weight is frozen"):
+        RigLPruner(["conv1.weight"], 0.5).bind(frozen)
