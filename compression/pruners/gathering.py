@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..arguments import Fraction, Names
+from ..compiled import hooks_left_out, refuse_compiled
 from ..fields import Field
 from ..groups import Group
 from ..problems import Complaint, apart
@@ -148,10 +149,11 @@ class ActivationRanked(Gathering):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
-        return apart(super().problems(args, shapes), _unwatched(args, shapes))
+        return apart(super().problems(args, shapes), _unwatched(args, shapes), hooks_left_out(cls.__name__, shapes))
 
     def attach(self, model: nn.Module) -> None:
         """Look for the activations in the first training forward pass; watch them from the second on."""
+        refuse_compiled(type(self).__name__, model)
         self._model = model
         self._dims = {name: channel_dim(name, model) for name in self._groups}
         self._handles = [_Detaching(Finder(model, self._groups, self._watch))]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..arguments import Count, Fraction, Names
 from ..chance import generator
+from ..compiled import hooks_left_out, refuse_compiled
 from ..fields import Field
 from ..groups import Group
 from ..problems import Complaint, apart
@@ -74,14 +75,15 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together, and weights of layers whose outputs cannot be refitted."""
-        return apart(super().problems(args, shapes), _unfitted(args, shapes))
+        return apart(super().problems(args, shapes), _unfitted(args, shapes), hooks_left_out(cls.__name__, shapes))
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights` and begin to sample.
 
         Raises:
-            ValueError: a weight is of a layer whose outputs cannot be refitted.
+            ValueError: a weight is of a layer whose outputs cannot be refitted, or the model is compiled.
         """
+        refuse_compiled(type(self).__name__, model)
         super().bind(model)
         if not hasattr(self, "_handles"):
             self._data: dict[str, list[Samples]] = {name: [] for name in self._groups}

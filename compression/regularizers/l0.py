@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from potstill.thinning import Recipe
 
 from ..arguments import Fraction, Names, NonNegative, Positive, Range
+from ..compiled import hooks_left_out, refuse_compiled
 from ..fields import Field
-from ..names import resolve
+from ..names import normalise, resolve
 from ..optimizer_state import load_optimizer_state
 from ..problems import Complaint, Use, apart
 from ..registry import register
@@ -33,6 +34,7 @@ from .settling import protected, settle
 logger = logging.getLogger(__name__)
 
 AIMS = ("strength", "target_sparsity", "target_macs")
+EXAMPLES = "L0Regularizer with sampling: example"
 TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
 """`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
 
@@ -86,7 +88,7 @@ class L0Regularizer(Regularizer):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        return apart(_aims(args), _stretch(args))
+        return apart(_aims(args), _stretch(args), _compiled(args, shapes))
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
@@ -115,6 +117,7 @@ class L0Regularizer(Regularizer):
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         if self.sampling == "example":
+            refuse_compiled(EXAMPLES, site.model)
             gated_modules(site.model, self._channels.layout)
 
     def start(self) -> None:
@@ -126,7 +129,7 @@ class L0Regularizer(Regularizer):
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         device = self._site.model.get_parameter(self._channels.layout.names[0]).device
-        seed = (torch.initial_seed() + zlib.crc32(" ".join(self._names).encode())) % 2**63
+        seed = (torch.initial_seed() + zlib.crc32(" ".join(map(normalise, self._names)).encode())) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
         self._install()
@@ -269,6 +272,11 @@ def _stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
     low, high = args["stretch"]
     if low >= 0 or high <= 1:
         yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
+
+
+def _compiled(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    if args["sampling"] == "example":
+        yield from hooks_left_out(EXAMPLES, shapes)
 
 
 def _gaps(window: Window) -> str | None:
