@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from .plan_table import late
+from .plan_table import idle, late
 from .session import Session
 
 logger = logging.getLogger("potstill")
 
 
 def tell_start(run: Session) -> None:
-    """Say what is trained, and warn of policies that begin or end after the last epoch."""
+    """Say what is trained, and warn of policies that begin or end after the last epoch, or do nothing."""
     options, data = run.options, run.data
     logger.info(
         "trains %s on %s (%s images) %s, on %s; the run is in %s",
@@ -23,9 +23,11 @@ def tell_start(run: Session) -> None:
         run.folder.path,
     )
     for policy in run.scheduler.policies:
-        remark = late(policy.name, policy.window, run.epochs, run.minibatches)
-        if remark:
-            logger.warning("%s", remark)
+        name, window = policy.name, policy.window
+        args = getattr(policy, "args", None)
+        for remark in (late(name, window, run.epochs, run.minibatches), idle(name, args, window, run.minibatches)):
+            if remark:
+                logger.warning("%s", remark)
 
 
 def _span(run: Session) -> str:

@@ -158,6 +158,17 @@ def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
     return f"{name} {fate}: training ends before epoch {epochs}"
 
 
+def idle(name: str, args: Any, window: Window, minibatches: int) -> str:
+    """What to say of arguments that have no effect with so many minibatches an epoch; nothing of others."""
+    times = window.times[:minibatches] if isinstance(window.times, range) else window.times  # remainders come again
+    ends = window.unit == "epoch" or any((time + 1) % minibatches == 0 for time in times)
+    if getattr(args, "threshold_at", "") == "epoch" and not ends:
+        return f"{name} never zeroes: it does at the end of an epoch (threshold_at), and none is in its window"
+    if getattr(args, "skip_first_minibatch", False) and minibatches == len(window.times) == 1:
+        return f"{name} never acts: it skips the first minibatch, and there is no other in its window"
+    return ""
+
+
 def _clash(one: Acting, other: Acting) -> str:
     """What to say of two policies that act on one parameter at a time; nothing where they do not."""
     both = sorted(set(one.names) & set(other.names))

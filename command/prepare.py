@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.fields import reading
-from potstill.compression.schedule import Schedule, build, load_schedule
+from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, class_count, load_dataset
 
@@ -200,10 +200,18 @@ def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | N
     """
     if not options.compress:
         return None
-    schedule = load_schedule(options.compress, model)
-    for warning in schedule.warnings:
-        logger.warning("%s", warning)
+    try:
+        schedule = load_schedule(options.compress, model)
+    except ScheduleError as error:
+        _warn(error.warnings)
+        raise
+    _warn(schedule.warnings)
     return schedule
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        logger.warning("%s", warning)
 
 
 def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: DataBundle) -> int:

@@ -55,6 +55,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def misspelled(word: str, written: Iterable[str]) -> str:
+    """` (is … it?)` with what stands there and is most like a word that is missing, or nothing."""
+    found = near(word, written)
+    return f" (is {found[0]} it?)" if found else ""
+
+
 def meant(word: str, options: Iterable[str]) -> str | None:
     """The option that a word surely means: itself, or what it is one or two letters away from."""
     return next(iter(near(word, options, 1, SURE)), None)

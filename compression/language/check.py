@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,8 +15,9 @@ from .errors import Path, Report, one_line, show
 from .instances import Checker
 from .plan import Schedule
 from .policies import PolicyChecker
-from .reader import MAX_BYTES, MAX_DEPTH, Document, decode, read
+from .reader import MAX_BYTES, MAX_DEPTH, Document, Duplicate, decode, read
 
+NUMBERS = re.compile(r"^\d+(\.\d+)*$")
 TOP = (*SECTIONS, "policies", "version")
 
 
@@ -33,7 +35,7 @@ def check_file(path: FilePath, model: nn.Module | None, name: str | None = None)
     report.raise_problems()
     report.lines = document.lines
     _judge_duplicates(document, report)
-    return _check(document.data, model, report, text, path)
+    return _check(document, model, report, text, path)
 
 
 def check_dict(data: Mapping[str, Any], model: nn.Module | None, name: str | None = None) -> Schedule:
@@ -41,10 +43,11 @@ def check_dict(data: Mapping[str, Any], model: nn.Module | None, name: str | Non
     report = Report(name)
     copied = _plain(data, (), report)
     report.raise_problems()
-    return _check(copied, model, report, "", None)
+    return _check(Document(copied), model, report, "", None)
 
 
-def _check(data: Any, model: nn.Module | None, report: Report, text: str, path: FilePath | None) -> Schedule:
+def _check(document: Document, model: nn.Module | None, report: Report, text: str, path: FilePath | None) -> Schedule:
+    data = document.data
     if not isinstance(data, Mapping):
         report.error((), f"must be a mapping with `policies` and the sections that they need, not {show(data)}")
         report.raise_problems()
@@ -53,6 +56,8 @@ def _check(data: Any, model: nn.Module | None, report: Report, text: str, path: 
     instances = checker.sections(data)
     policies = PolicyChecker(data, checker)
     plans = policies.policies()
+    for twice in document.duplicates:
+        _check_hidden(twice, checker, policies)
     report.raise_problems()
     for key in instances.keys() - policies.used:
         report.warn(key, "is never used by a policy")
@@ -71,8 +76,10 @@ def _check_top(data: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
                 sections[right] = data[key]
                 moved = {path: line for path, line in report.lines.items() if path[:1] == (key,)}
                 report.lines = {**report.lines, **{(right, *path[1:]): line for path, line in moved.items()}}
-    if isinstance(data.get("version"), (Mapping, list)):
-        report.error(("version",), f"must be a number, not {show(data['version'])}")
+    version = data.get("version")
+    number = NUMBERS.match(version) if isinstance(version, str) else isinstance(version, (int, float, type(None)))
+    if not number or isinstance(version, bool):
+        report.error(("version",), f"must be a number, not {show(version)}")
     return sections
 
 
@@ -85,6 +92,22 @@ def _judge_duplicates(document: Document, report: Report) -> None:
         else:
             report.error(twice.path, f"{lines}: remove one", twice.second)
             report.twice.add(twice.path)
+
+
+def _check_hidden(twice: Duplicate, checker: Checker, policies: PolicyChecker) -> None:
+    """Check what the second of two equal keys hides: definitions, sections, the list of policies."""
+    if twice.equal or twice.hidden is None:
+        return
+    path, data = twice.hidden
+    section = str(path[0]).partition(" (line ")[0]  # inside of what is hidden more may be
+    if section in SECTIONS and len(path) == 2:
+        checker.instance(section, path, data)
+    elif section in SECTIONS and isinstance(data, Mapping):
+        for name, definition in data.items():
+            checker.instance(section, (*path, name), definition)
+    elif section == "policies" and isinstance(data, list):
+        for i, entry in enumerate(data):
+            policies.policy(entry, (*path, i))
 
 
 def _plain(value: Any, path: Path, report: Report) -> Any:

@@ -24,17 +24,20 @@ class Items(Kind):
     def read(self, value: Any, path: Path, faults: Faults) -> Any:
         """Take a list."""
         if self.names and isinstance(value, str):
-            value = [value]
+            self._look_up(value, path, faults)
+            return self.make([value])
         if not isinstance(value, (list, tuple)):
             return self.refuse(value, path, faults)
         if self.names and not value:
             faults.add(path, "names no parameter: give at least one name or pattern")
         items = [self.item.read(item, (*path, i), faults) for i, item in enumerate(value)]
-        if self.names and faults.index is not None:
-            for i, name in enumerate(items):
-                if isinstance(name, str) and not faults.index.matches(name):
-                    faults.add((*path, i), faults.index.complaint(name))
+        for i, name in enumerate(items if self.names else ()):
+            self._look_up(name, (*path, i), faults)
         return self.make(items)
+
+    def _look_up(self, name: Any, path: Path, faults: Faults) -> None:
+        if faults.index is not None and isinstance(name, str) and not faults.index.matches(name):
+            faults.add(path, faults.index.complaint(name))
 
     def words(self) -> str:
         """What this kind takes."""

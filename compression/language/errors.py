@@ -31,10 +31,12 @@ class ScheduleError(ValueError):
 
     Attributes:
         problems: the mistakes, in the order of the file.
+        warnings: what else was noted, a line each.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        """Take the mistakes."""
+    def __init__(self, problems: Iterable[Problem], warnings: Iterable[str] = ()) -> None:
+        """Take the mistakes and the warnings."""
+        self.warnings = list(warnings)
         self.problems = sorted(problems, key=lambda problem: problem.line or 0)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -79,7 +81,7 @@ class Report:
             ScheduleError: there is at least one mistake.
         """
         if self.problems:
-            raise ScheduleError(self.problems)
+            raise ScheduleError(self.problems, self.warnings)
 
     def _problem(self, path: Path, message: str, line: int | None) -> Problem:
         return Problem(self.file, line or self.line(path), dotted(path), message)

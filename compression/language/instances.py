@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..names import ParameterIndex, did_you_mean
+from ..names import ParameterIndex, misspelled
 from ..policies.learning_rate import trial
 from ..problems import Complaint, Given, Shapes, Withheld
 from ..registry import SECTIONS
@@ -31,21 +31,20 @@ class Checker:
         self.report = report
         self.index = None if model is None else ParameterIndex.of(model)
         self.shapes = Shapes(model)
-        self.known: dict[tuple[str, str], tuple[type, Given]] = {}
+        self.known: dict[Path, tuple[type, Given]] = {}
 
     def sections(self, data: Mapping[str, Any]) -> dict[tuple[str, str], InstancePlan]:
         """The instances that are right, by section and name."""
         plans = {}
         for section in SECTIONS:
             for name, definition in mapping_of(data, section, self.report).items():
-                plan = self.instance(section, name, definition)
+                plan = self.instance(section, (section, name), definition)
                 if plan:
                     plans[section, name] = plan
         return plans
 
-    def instance(self, section: str, name: str, definition: Any) -> InstancePlan | None:
-        """The plan of one definition, or None if it is wrong."""
-        path = (section, name)
+    def instance(self, section: str, path: Path, definition: Any) -> InstancePlan | None:
+        """The plan of the definition at a path, or None if it is wrong."""
         before = len(self.report.problems)
         if not isinstance(definition, Mapping):
             self.report.error(path, f"must be a mapping with `class` and its arguments, not {show(definition)}")
@@ -62,7 +61,7 @@ class Checker:
             self.report.error((*path, *self.place(written, where)), message)
         if len(self.report.problems) > before:
             return None
-        return InstancePlan(section, name, cls, args, self.report.line(path))
+        return InstancePlan(section, str(path[-1]), cls, args, self.report.line(path))
 
     def find_class(self, section: str, path: Path, definition: Mapping[str, Any]) -> type | None:
         """The class that a definition names or surely means; what is wrong with the name is reported."""
@@ -71,7 +70,7 @@ class Checker:
             what = one_line(name) if isinstance(name, str) else "a quantizer"
             self.report.error(path, f"{what}: quantization is not supported; remove the quantizer and its policies")
         elif "class" not in definition:
-            self.report.error(path, f"`class` is missing{did_you_mean('class', definition)}")
+            self.report.error(path, f"`class` is missing{misspelled('class', definition)}")
         elif not isinstance(name, str):
             self.report.error((*path, "class"), f"must be the name of a class, not {show(name)}")
         elif name not in classes(section):

@@ -45,7 +45,9 @@ def find_schedule(name_or_path: str | Path) -> Path:
     if fitting:
         which = ", ".join(name for name, path in shipped.items() if path in fitting)
         raise ScheduleError([Problem(wanted, None, "", f"fits several shipped schedules: {which}")])
-    what = "is a folder" if os.path.isdir(wanted) else "no such file here, and no shipped schedule has this name"
+    what = "no such file here, and no shipped schedule has this name"
+    if os.path.lexists(wanted) and not os.path.isfile(wanted):
+        what = "is a folder" if os.path.isdir(wanted) else "is not a file that can be read"
     similar = _similar(Path(wanted), shipped)
     hint = f" (did you mean {' or '.join(similar)}?)" if similar else _some(shipped)
     raise ScheduleError([Problem(wanted, None, "", f"{what}{hint}")])
@@ -62,7 +64,7 @@ def _tell(wanted: str, path: Path) -> None:
 def _similar(wanted: Path, shipped: dict[str, Path]) -> list[str]:
     """What a mistyped name may have meant: files beside it, and shipped schedules."""
     beside = wanted.parent.glob("*.y*ml") if os.path.isdir(wanted.parent) else []
-    here = {path.stem: f"the file {path}" for path in sorted(beside)}
+    here = {path.stem: f"the file {path}" for path in sorted(beside) if path.is_file()}
     names = {path.stem: f"the shipped schedule {name}" for name, path in shipped.items()}
     return [*(here[stem] for stem in near(wanted.stem, here)), *(names[stem] for stem in near(wanted.stem, names, 2))]
 

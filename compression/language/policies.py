@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..names import did_you_mean, meant
+from ..names import did_you_mean, meant, misspelled
 from ..policies import PrunerArgs, RegularizerArgs
 from ..policies.learning_rate import misuses_of_rates
 from ..problems import NOTHING, Complaint, Given, Unknown, Use, apart
@@ -102,7 +102,7 @@ class PolicyChecker:
                 self.report.error((*path, key), self.misplaced(kind, key))
         name = content.get("instance_name")
         if "instance_name" not in content:
-            self.report.error(path, f"`instance_name` is missing{did_you_mean('instance_name', content)}")
+            self.report.error(path, f"`instance_name` is missing{misspelled('instance_name', content)}")
         elif not isinstance(name, str):
             self.report.error((*path, "instance_name"), f"must be the name of an instance, not {show(name)}")
         else:

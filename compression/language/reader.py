@@ -49,12 +49,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A key that stands twice in one mapping; the second value wins."""
+    """A key that stands twice in one mapping; the second value wins.
+
+    Attributes:
+        hidden: path and data of the first, down to definitions.
+    """
 
     path: Path
     first: int
     second: int
     equal: bool
+    hidden: tuple[Path, Any] | None = None
 
 
 @dataclass
@@ -239,7 +244,9 @@ def _plain(node: Node, path: Path, document: Document) -> Any:
         document.lines[inside] = line
         data[key] = _plain(child, inside, document)
     for key, first, second, old, new in node.value.twice:
-        document.duplicates.append(Duplicate((*path, key), first, second, _bare(old) == _bare(new)))
+        aside = (*path, f"{key} (line {first})")
+        hidden = (aside, _plain(old, aside, document)) if len(path) < 2 else None
+        document.duplicates.append(Duplicate((*path, key), first, second, _bare(old) == _bare(new), hidden))
     return data
 
 

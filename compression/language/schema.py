@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ..registry import SECTIONS
+from .check import NUMBERS
 from .classes import KINDS, OFFERED, arguments, classes
 from .policies import ARGS
 from .times import FORMS, WHEN
@@ -33,7 +34,7 @@ def json_schema() -> Schema:
         "title": "Potstill schedule",
         "type": "object",
         "properties": {
-            "version": {"type": ["integer", "number", "string", "null"]},
+            "version": {"type": ["integer", "number", "string", "null"], "pattern": NUMBERS.pattern},
             **{section: _section(section) for section in sections},
             "policies": {"type": "array", "minItems": 1, "items": _policy()},
         },

@@ -8,8 +8,8 @@ import pytest
 
 import compress_classifier
 from potstill.command import dry_run
-from potstill.command.plan_table import when
-from potstill.compression import Window
+from potstill.command.plan_table import idle, when
+from potstill.compression import PrunerArgs, RegularizerArgs, Window
 from potstill.models import create_model
 
 NET = "simplenet_mnist"
@@ -186,3 +186,29 @@ def test_no_more_epochs_are_walked_than_anybody_reads(told, monkeypatch):
     text = told(LEVELS.replace("{ARGS}", "{}").replace("ending_epoch: 3", "ending_epoch: 1000000000"))
     assert list(timeline(text)) == ["0", "1-2"]
     assert "warning: of 1,000,000,000 epochs the timeline shows the first 3\n" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "window", "minibatches", "message"),
+    [
+        (RegularizerArgs(threshold_at="epoch"), Window.between(3, 8, 1, "minibatch"), 9, "r never zeroes: it"),
+        (RegularizerArgs(threshold_at="epoch"), Window.between(3, 9, 1, "minibatch"), 9, ""),
+        (RegularizerArgs(threshold_at="epoch"), Window.at([3]), 9, ""),
+        (PrunerArgs(skip_first_minibatch=True), Window.at([3]), 1, "r never acts: it skips the first minibatch"),
+        (PrunerArgs(skip_first_minibatch=True), Window.at([3]), 2, ""),
+        (None, Window.at([3]), 1, ""),
+    ],
+)
+def test_arguments_that_minibatches_make_idle(args, window, minibatches, message):
+    assert idle("r", args, window, minibatches).startswith(message)
+    assert bool(idle("r", args, window, minibatches)) == bool(message)
+
+
+def test_warnings_are_told_beside_mistakes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(LEVELS.replace("ARGS", "keep: 1") + "lr_schedulers:\n")
+    with pytest.raises(SystemExit):
+        compress_classifier.main(["-a", NET, "--compress", "s.yaml", "--dry-run"])
+    told = capsys.readouterr()
+    assert "s.yaml:7: lr_schedulers: is empty" in told.out + told.err
+    assert "args.keep: there is no such argument" in told.err

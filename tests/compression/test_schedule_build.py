@@ -275,6 +275,11 @@ def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch, caplog):
         find_schedule("hire.yaml")
     with pytest.raises(ScheduleError, match=f"{tmp_path}: is a folder"):
         find_schedule(tmp_path)
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ScheduleError, match=r"folder.yaml: is a folder(?!.*did you mean the file)"):
+        find_schedule("folder.yaml")
+    with pytest.raises(ScheduleError, match=r"/dev/null: is not a file that can be read"):
+        find_schedule("/dev/null")
     with pytest.raises(ScheduleError, match=r"a\\x00b: no such file"):
         find_schedule("a\0b")
 

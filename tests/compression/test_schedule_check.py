@@ -103,11 +103,13 @@ def test_the_plan(tmp_path):
 MISTAKES = [
     ("pruners:", "pruner:", "s.yaml:2: pruner: there is no such section (did you mean pruners?)"),
     ("version: 1", "version: [1]", "s.yaml:1: version: must be a number, not a list of 1"),
+    ("version: 1", "version: hello", "s.yaml:1: version: must be a number, not the text 'hello'"),
+    ("version: 1", "version: true", "s.yaml:1: version: must be a number, not true"),
     ("AutomatedGradualPruner", "AutomatedGradualPrunr", "s.yaml:4: pruners.agp.class: there is no class "
      "AutomatedGradualPrunr (did you mean AutomatedGradualPruner?)"),
     ("class: AutomatedGradualPruner", "class: L1Regularizer", "L1Regularizer belongs in regularizers, not in pruners"),
     ("class: AutomatedGradualPruner", "clas: AutomatedGradualPruner",
-     "s.yaml:3: pruners.agp: `class` is missing (did you mean clas?)"),
+     "s.yaml:3: pruners.agp: `class` is missing (is clas it?)"),
     ("class: AutomatedGradualPruner", "class: [1]", "must be the name of a class, not a list of 1"),
     ("  level:\n", "  level: 3\n  other:\n", "s.yaml:8: pruners.level: must be a mapping with `class`"),
     ("final_sparsity", "final_sparsty", "s.yaml:6: pruners.agp.final_sparsty: there is no such argument "
@@ -122,6 +124,7 @@ MISTAKES = [
     ("module.fc.weight]", "\n      module.fc.wieght]", "s.yaml:8: pruners.agp.weights[1]: the name 'module.fc.wieght' "
      "fits no parameter (did you mean fc.weight"),
     ("[conv.weight, module.fc.weight]", "[]", "weights: names no parameter: give at least one name or pattern"),
+    ("[conv.weight, module.fc.weight]", "''", "s.yaml:7: pruners.agp.weights: the name '' fits no parameter"),
     ("[conv.weight, module.fc.weight]", "{a: 1}", "must be a name or a list of names of parameters, not a mapping (a)"),
     ("[conv.weight, module.fc.weight]", "[conv.weight, 3]", "weights[1]: must be a text, not 3 (put it in quotes)"),
     ("fc.weight: 0.5", "fc.weight: 5", "s.yaml:10: pruners.level.levels.fc.weight: must be a number of at least 0 and"),
@@ -241,6 +244,18 @@ def test_harmless_things_are_warned_about(tmp_path):
         "s.yaml:20: lr_schedulers.decay.verbose: is ignored: torch has removed it",
         "s.yaml:8: pruners.level: is never used by a policy",
     ]
+
+
+def test_warnings_come_with_the_mistakes(tmp_path):
+    text = SCHEDULE.replace("gamma: 0.10", "verbose: true").replace("0.7", "7")
+    with pytest.raises(ScheduleError) as caught:
+        load(text, tmp_path)
+    assert caught.value.warnings == ["s.yaml:19: lr_schedulers.decay.verbose: is ignored: torch has removed it"]
+
+
+@pytest.mark.parametrize("version", ["2", "1.0", "'1.0.3'", ""])
+def test_versions_are_numbers(version, tmp_path):
+    assert load(SCHEDULE.replace("version: 1", f"version: {version}"), tmp_path).policies
 
 
 def test_an_alias_may_serve_two_names(tmp_path):

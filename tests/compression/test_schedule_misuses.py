@@ -193,3 +193,21 @@ def test_what_only_building_can_tell_is_told_at_once(tmp_path):
         "9: policies[3].pruner: fold_batchnorm needs to know what follows what: give CompressionScheduler "
         "example_inputs",
     ]
+
+
+def test_what_a_second_key_hides_is_checked(tmp_path):
+    agp = "{class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: FINAL, weights: [fc.weight]}"
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"pruners:\n  p: {agp.replace('FINAL', '7')}\n  p: {agp.replace('FINAL', '8')}\n"
+        f"pruners:\n  q: {agp.replace('FINAL', '0.05')}\n  q: {agp.replace('FINAL', '0.5')}\n"
+        "policies:\n  - {pruner: {instance_name: q}, epochs: [x]}\n"
+        "policies:\n  - {pruner: {instance_name: q}, epochs: [1]}\n"
+    )
+    found = [line.removeprefix(f"{file}:") for line in told(file)]
+    assert [line[:60] for line in found if "stands twice" not in line] == [
+        "2: pruners (line 1).p (line 2).final_sparsity: must be a number"[:60],
+        "3: pruners (line 1).p.final_sparsity: must be a number of at"[:60],
+        "5: pruners.q (line 5).final_sparsity: 0.05 must be above initial"[:60],
+        "8: policies (line 7)[0].epochs[0]: must be a whole number of at"[:60],
+    ]
