@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from potstill.compression import Window
+from potstill.compression import CompressionScheduler, PrunerArgs, PruningPolicy, Window
 from potstill.compression.pruners import AutomatedGradualPruner, SparsityLevelParameterPruner
 from potstill.compression.selection import count, keep_highest
 
@@ -146,3 +146,12 @@ def test_selection_is_exact_stable_and_never_resurrects(values, data):
 def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="scores that are not numbers"):
         keep_highest(torch.tensor([1.0, torch.nan]), 1)
+
+
+def test_a_policy_acts_on_the_parameters_of_its_own_levels(net):
+    """So that it is warned about where it meets another policy, and not where the shared pruner's levels would."""
+    pruner = SparsityLevelParameterPruner({"3.weight": 0.5})
+    scheduler = CompressionScheduler(net)
+    for name, levels in (("own", {"0.*": 0.5}), ("shared", None)):
+        scheduler.add_policy(PruningPolicy(pruner, PrunerArgs(levels=levels)), Window.at([0]), name=name)
+    assert [list(policy.targets()) for policy in scheduler.policies] == [["0.weight", "0.bias"], ["3.weight"]]
