@@ -39,6 +39,9 @@ class Host(Protocol):
     def frame(self) -> Frame:
         """The module whose forward runs."""
 
+    def constants(self, leaf: tuple[str, int]) -> Tensor | None:
+        """What all elements of each channel of a parameter's dimension equal."""
+
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
 
@@ -177,11 +180,10 @@ class Call:
         """The values of a plane's channels; for a parameter itself they are looked up."""
         if plane.value is not None or plane.leaf is None or self.tracer.weights is None:
             return plane.value
-        real = self.tracer.weights[plane.leaf[0]]
-        flat = real.detach().movedim(plane.leaf[1], 0).flatten(1) if real.ndim > 1 else real.detach().unsqueeze(1)
-        constant = (flat == flat[:, :1]).all(1)
-        value = torch.where(constant, flat[:, 0].double(), torch.nan).cpu()
-        if bool(value.isnan().all()):
+        value = self.tracer.constants(plane.leaf)
+        if value is None:
             return None
-        first = int(self.notes.ids[plane.leaf][0])
-        return torch.where(plane.ids > 0, value[(plane.ids - first).clamp_min(0)], torch.nan)
+        own = self.notes.ids[plane.leaf]
+        if plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own):  # they are a view of its own
+            return value.view(plane.ids.shape)
+        return torch.where(plane.ids > 0, value[(plane.ids - int(own[0])).clamp_min(0)], torch.nan)

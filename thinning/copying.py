@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
 
     Ties stay ties.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = _empty(model)
     for parameter in model.parameters():
         made = parameter.detach() if share else change(parameter.detach())
         memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
@@ -26,6 +27,12 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
         return copy.deepcopy(model, dict(memo))
     except TypeError:  # a lock, an open file, a random generator: the copy has the same one
         return copy.deepcopy(model, memo | _uncopyable(model))
+
+
+def _empty(model: nn.Module) -> dict[int, Any]:
+    """Copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` longer than all the rest."""
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    return {id(value): type(value)() for value in kept if type(value) in (dict, OrderedDict) and not value}
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:
@@ -43,7 +50,8 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
 
 def _computed(model: nn.Module) -> list[Tensor]:
     """Tensors with a graph that modules keep as attributes: weights that hooks compute, activations of the last run."""
-    kept = tree_leaves([[v for k, v in vars(m).items() if not k.startswith("_")] for m in model.modules()])
+    every = [value for module in model.modules() for key, value in vars(module).items() if not key.startswith("_")]
+    kept = tree_leaves([value for value in every if isinstance(value, (Tensor, list, tuple, dict))])
     return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
 
 

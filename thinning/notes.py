@@ -126,7 +126,8 @@ class Notes:
         """Two tensors of ids (of broadcastable shapes) are the same channels; what meets "no channel" is frozen."""
         if a is b:
             return
-        a, b = torch.broadcast_tensors(a, b)
+        if a.shape != b.shape:
+            a, b = torch.broadcast_tensors(a, b)
         a, b = a.reshape(-1), b.reshape(-1)
         self.pairs.append((a, b))
         if bool(((a == 0) | (b == 0)).any()):

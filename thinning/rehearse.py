@@ -81,12 +81,14 @@ class Stage:
 
 def shrink(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
     """Slice a copy's tensors and set its sizes."""
+    stays = ~dead[numbers.labels]
     for name, tensor in named_tensors(copy).items():
         data = tensor.data
         for dim in range(tensor.ndim):
             ids = notes.ids.get((name, dim))
-            if ids is not None and bool((gone := dead[numbers.labels[ids]]).any()):
-                data = data.index_select(dim, (~gone).nonzero().flatten().to(data.device))
+            left = None if ids is None else stays[ids].nonzero().flatten()
+            if left is not None and len(left) < data.shape[dim]:
+                data = data.index_select(dim, left.to(data.device))
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,27 +12,90 @@ aten = torch.ops.aten
 
 
 def carry_out(func: Any, args: Any, kwargs: Any) -> Any:
-    """Carry an operation out; on the meta device those of convolutional networks without torch's Python versions."""
-    if func is aten.native_batch_norm.default and args[0].is_meta:
-        return _batch_norm(*args, **kwargs)
-    if func is aten.convolution.default and args[0].is_meta:
-        shape = _convolved(*args, **kwargs)
-        if shape is not None:
-            return args[0].new_empty(shape)
+    """Carry an operation out; on the meta device the usual ones without torch's Python versions.
+
+    What is unusual, or does not fit, is left to torch.
+    """
+    shortcut = SHORTCUTS.get(getattr(func, "overloadpacket", None))
+    if shortcut is not None and isinstance(args[0], Tensor) and args[0].is_meta:
+        out = shortcut(*args, **kwargs)
+        if out is not None:
+            return out
     return func(*args, **kwargs)
+
+
+def _made(like: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device="meta")  # 10 times faster than `empty_like`
+
+
+def _elementwise(*args: Any, **options: Any) -> Tensor | None:
+    values = [*args, *options.values()]
+    first, *others = [value for value in values if isinstance(value, Tensor)]
+    alike = all(other.is_meta and other.dtype == first.dtype for other in others)
+    if not alike or not first.is_floating_point() or complex in map(type, values):
+        return None
+    if all(other.shape == first.shape for other in others):
+        shape = first.shape
+    else:
+        try:
+            shape = torch.broadcast_shapes(first.shape, *(other.shape for other in others))
+        except RuntimeError:
+            return None
+    if all(t.is_contiguous() for t in (first, *others)):
+        return _made(first, shape)
+    return torch.empty_like(first) if _dense(first) and all(_alike(first, other) for other in others) else None
+
+
+def _dense(tensor: Tensor) -> bool:
+    """No gaps in memory and no repetition, in whichever order the dimensions lie."""
+    span = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != span:
+            return False
+        span *= size
+    return True
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.stride() == b.stride()
+
+
+def _in_place(*args: Any, **options: Any) -> Tensor | None:
+    made = _elementwise(*args, **options)
+    return args[0] if made is not None and made.shape == args[0].shape else None
+
+
+def _softmax(x: Tensor, dim: int, kind: Any = None) -> Tensor | None:
+    plain = x.is_floating_point() and not kind and -x.ndim <= dim < x.ndim
+    return _made(x, x.shape) if plain else None
+
+
+def _linear(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    fits = x.ndim == weight.ndim == 2 and x.shape[1] == weight.shape[0] and bias.shape == weight.shape[1:]
+    return _made(x, (x.shape[0], weight.shape[1])) if fits and x.dtype == weight.dtype == bias.dtype else None
+
+
+def _layer_norm(
+    x: Tensor, size: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    vectors = [vector for vector in (weight, bias) if vector is not None]
+    fits = x.shape[x.ndim - len(size) :] == tuple(size) and all(vector.shape == tuple(size) for vector in vectors)
+    if not fits or x.dtype not in (torch.float32, torch.float64) or any(vector.dtype != x.dtype for vector in vectors):
+        return None
+    saved = (*x.shape[: x.ndim - len(size)], *(1 for _ in size))
+    return _made(x, x.shape), _made(x, saved), _made(x, saved)
 
 
 def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     channels = x.shape[1]
     for vector in rest[:4]:
-        if vector is not None and vector.numel() != channels:
+        if vector is not None and vector.numel() != channels:  # torch's meta version lets it pass
             raise RuntimeError(f"a vector of {vector.numel()} elements for {channels} channels")
-    saved = channels if rest[4] else 0
-    return torch.empty_like(x), x.new_empty(saved), x.new_empty(saved)
+    saved = (channels if rest[4] else 0,)
+    return _made(x, x.shape) if x.is_contiguous() else torch.empty_like(x), _made(x, saved), _made(x, saved)
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> list[int] | None:
-    """The shape of a plain convolution's output; None where it is not plain, or torch has something against it."""
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor | None:
     stride, padding, dilation, transposed, _, groups = rest
     image = x.shape[2:]
     plain = not transposed and x.ndim == weight.ndim and x.is_contiguous() and len(stride) == len(padding) == len(image)
@@ -40,4 +104,18 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> li
         return None
     each = zip(image, weight.shape[2:], stride, padding, dilation, strict=True)
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each]
-    return [x.shape[0], weight.shape[0], *sizes] if min(sizes) > 0 else None
+    return _made(x, [x.shape[0], weight.shape[0], *sizes]) if min(sizes) > 0 else None
+
+
+ONE = "relu gelu silu sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu clamp clamp_min clamp_max neg exp sqrt"
+TWO = "add sub mul div"
+SHORTCUTS: dict[Any, Callable[..., Any]] = {
+    **{getattr(aten, name): _elementwise for name in f"{ONE} {TWO}".split()},
+    **{getattr(aten, name + "_"): _in_place for name in f"{ONE} {TWO}".split()},
+    aten._softmax: _softmax,
+    aten._safe_softmax: _softmax,
+    aten.addmm: _linear,
+    aten.native_layer_norm: _layer_norm,
+    aten.native_batch_norm: _batch_norm,
+    aten.convolution: _convolution,
+}

@@ -41,15 +41,22 @@ class Tracer(TorchDispatchMode):
         self.stack: list[Frame] = []
         self.path: list[Any] = []
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[str, int], Tensor | None] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's guard against compilation costs more than most rules; nothing is compiled here."""
+        return False
 
     def adopt(self, model: nn.Module) -> None:
         """Give the parameters and buffers of `model` (a copy) their integers."""
         self.names = {}
         self.stack = []
-        self.meta = any(tensor.is_meta for tensor in named_tensors(model).values())
+        tensors = named_tensors(model)
+        self.meta = any(tensor.is_meta for tensor in tensors.values())
         for name, module in model.named_modules():
             self.names.setdefault(id(module), name)
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in tensors.items():
             attach(tensor, self._leaf(name, tensor))
         recurrent.intercept(self, model)
 
@@ -107,6 +114,15 @@ class Tracer(TorchDispatchMode):
             attach(converted, Node(cell=Cell(uniform=known.uniform, value=known.cell.value)))
             self._converted[id(tensor)] = (tensor, converted)
         return self._converted[id(tensor)][1]
+
+    def constants(self, leaf: tuple[str, int]) -> Tensor | None:
+        """What all elements of each channel of a parameter's dimension equal (NaN: they differ); None if all differ."""
+        if leaf not in self._constants:
+            real = self.weights[leaf[0]].detach() if self.weights is not None else torch.empty(0, 1)
+            flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
+            value = torch.where((flat == flat[:, :1]).all(1), flat[:, 0].double(), torch.nan).cpu()
+            self._constants[leaf] = None if bool(value.isnan().all()) else value
+        return self._constants[leaf]
 
     def _label(self, call: Call) -> None:
         labelled = any(node.planes for node in call.nodes)

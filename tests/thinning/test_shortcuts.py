@@ -1,11 +1,11 @@
-"""Shapes that are found without torch are torch's."""
+"""What is found without torch is what torch finds: shapes, types, layouts in memory."""
 
 import pytest
 import torch
 
-from potstill.thinning.shortcuts import carry_out
+from potstill.thinning.shortcuts import ONE, TWO, carry_out
 
-CONVOLUTION = torch.ops.aten.convolution.default
+aten = torch.ops.aten
 CASES = [
     ((2, 4, 9), (6, 4, 3), [1], [0], [1], False, [0], 1),
     ((2, 4, 9, 8), (6, 4, 3, 2), [2, 1], [1, 0], [1, 2], False, [0, 0], 1),
@@ -13,6 +13,38 @@ CASES = [
     ((1, 2, 5, 6, 7), (3, 2, 2, 3, 3), [1, 2, 3], [1, 1, 1], [1, 1, 1], False, [0, 0, 0], 1),
     ((2, 4, 5, 5), (4, 3, 3, 3), [2, 2], [1, 1], [1, 1], True, [1, 1], 1),
 ]
+LAYOUTS = {
+    "contiguous": lambda t: t,
+    "channels last": lambda t: t.to(memory_format=torch.channels_last),
+    "transposed": lambda t: t.transpose(1, 2),
+    "turned": lambda t: t.permute(3, 0, 2, 1),
+    "every other": lambda t: t[:, ::2],
+    "a part": lambda t: t[..., :3],
+    "repeated": lambda t: t[:, :1].expand(-1, 5, -1, -1),
+    "one": lambda t: t[:1, :1].transpose(0, 3),
+}
+SCALARS = {"leaky_relu": (0.1,), "clamp": (-0.5, 0.5), "clamp_min": (0.1,), "clamp_max": (0.1,)}
+
+
+def same(func, *args, strides=True):
+    """Carry an operation out without memory and compare with torch's own results."""
+
+    def bare(value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+    found, expected = carry_out(func, tuple(bare(arg) for arg in args), {}), func(*args)
+    pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+    for a, b in pairs:
+        assert a.is_meta
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert not strides or laid(a) == laid(b)
+
+
+def laid(tensor):
+    """The strides that matter."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -21,12 +53,67 @@ def test_convolution(case, layout):
     (size, kernel, *rest) = case
     x, weight = torch.randn(size), torch.randn(kernel)
     x = x.to(memory_format=layout) if x.ndim == 4 else x
-    expected = CONVOLUTION(x, weight, None, *rest)
-    found = carry_out(CONVOLUTION, (x.to("meta"), weight.to("meta"), None, *rest), {})
-    assert (found.shape, found.is_meta) == (expected.shape, True)
+    same(aten.convolution.default, x, weight, None, *rest, strides=False)  # torch's differ by device
 
 
-def test_what_does_not_fit_is_left_to_torch():
-    x, weight, rest = torch.empty(1, 4, 5, 5, device="meta"), torch.empty(6, 3, 3, 3, device="meta"), CASES[1][2:]
-    with pytest.raises(RuntimeError, match="channel"):
-        carry_out(CONVOLUTION, (x, weight, None, *rest), {})
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ONE.split())
+def test_operations_on_one_tensor(name, layout):
+    x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
+    same(getattr(aten, name).default, x, *SCALARS.get(name, ()))
+    if hasattr(aten, name + "_") and layout != "repeated":
+        same(getattr(aten, name + "_").default, x.clone(), *SCALARS.get(name, ()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", TWO.split())
+def test_operations_on_two_tensors(name, layout):
+    x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
+    func = getattr(aten, name)
+    for other in (x, x.contiguous(), torch.rand(x.shape[1], 1, 1), torch.rand(()), x.double(), x[:1]):
+        same(func.Tensor, x, other)
+        same(func.Tensor, other, x)
+    same(func.Scalar, x, 2)
+    same(func.Scalar, x, 2j)
+    same(func.Scalar, x.to(torch.int32), 0.5)
+
+
+def test_layers():
+    x, weight, bias = torch.rand(6, 4), torch.rand(4, 3), torch.rand(3)
+    same(aten.addmm.default, bias, x, weight)
+    same(aten.addmm.default, torch.rand(1), x, weight)
+    x = torch.rand(2, 5, 4, 3)
+    for shape in ([3], [4, 3]):
+        same(aten.native_layer_norm.default, x, shape, torch.rand(shape), None, 1e-5)
+        same(aten.native_layer_norm.default, x, shape, None, torch.rand(shape), 1e-5)
+    same(aten.native_layer_norm.default, x.transpose(1, 2), [3], None, None, 1e-5)
+    same(aten._softmax.default, x, 2, False)
+    same(aten._softmax.default, x.transpose(1, 2), -1, False)
+    same(aten._safe_softmax.default, x.transpose(1, 2), -1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm(training):
+    vectors = [torch.rand(5) for _ in range(4)]
+    same(aten.native_batch_norm.default, torch.rand(2, 5, 4, 4), *vectors, training, 0.1, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("func", "args", "message"),
+    [
+        (aten.convolution.default, ((1, 4, 5, 5), (6, 3, 3, 3), None, *CASES[1][2:]), "channel"),
+        (aten.addmm.default, ((3,), (2, 5), (4, 3)), "same reduction dim"),
+        (aten.add.Tensor, ((2, 3), (2, 4)), "size|broadcast"),
+        (aten.add_.Tensor, ((1, 3), (2, 3)), "shape|broadcast"),
+        (aten.native_layer_norm.default, ((2, 3), [4], (4,), None, 1e-5), "shape"),
+        (
+            aten.native_batch_norm.default,
+            ((2, 3, 4), (4,), (4,), (3,), (3,), True, 0.1, 1e-5),
+            "4 elements",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_left_to_torch(func, args, message):
+    made = tuple(torch.empty(arg, device="meta") if isinstance(arg, tuple) else arg for arg in args)
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        carry_out(func, made, {})

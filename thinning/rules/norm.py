@@ -92,9 +92,7 @@ def _name(call: Call, vector: Tensor | None) -> str | None:
     return leaves[0][0] if leaves else None
 
 
-def _value(
-    call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], dims: Sequence[int]
-) -> Tensor | None:
+def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], dims: Sequence[int]) -> Tensor | None:
     """(x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
     if call.tracer.weights is None:
         return None
@@ -141,8 +139,7 @@ def batch_norm(call: Call) -> None:
     names = ("weight", "bias", "running_mean", "running_var")
     vectors = [_argument(call, name) for name in names]
     if _argument(call, "training", False):
-        for vector in vectors[2:]:
-            _normalize(call, call.node(x), call.shapes[0], [1], [None, None, vector])
+        _normalize(call, call.node(x), call.shapes[0], [1], [None, None, *vectors[2:]])
         vectors = vectors[:2]
     _normalize(call, call.node(x), call.shapes[0], [1], vectors)
     if all(vector is None for vector in vectors):
