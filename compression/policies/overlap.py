@@ -1,10 +1,12 @@
-"""Says what is well defined but seldom meant: two policies on one parameter, a mask of nothing."""
+"""Says what is well defined but seldom meant: two policies on one parameter, a mask of nothing, frozen weights."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from .base import ScheduledTrainingPolicy
 
@@ -37,4 +39,19 @@ def warn_of_empty_mask(policy: Any) -> None:
             "%s: keep_mask keeps nothing, since %s zeroes no weight: give it threshold_criteria, or mode: proximal",
             policy.name,
             type(regularizer).__name__,
+        )
+
+
+def warn_of_frozen(policy: Any, weights: Mapping[str, Tensor]) -> None:
+    """Warn of parameters that a penalty or its proximal step does not change because they are frozen."""
+    names = [name for name in policy.regularizer.shrinks() if not weights[name].requires_grad]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        threshold = " (its threshold does)" if set(names) & set(policy.targets()) else ""
+        logger.warning(
+            "%s: %s%s: frozen (requires_grad is False), so that the penalty does not change it%s",
+            policy.name,
+            names[0],
+            more,
+            threshold,
         )

@@ -17,7 +17,7 @@ class LearningRates:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
 
     def of(self, optimizer: Optimizer | None, who: str) -> _Rates:
-        """The rates of an optimizer now; those of parameters that it does not update are 0.
+        """The rates of an optimizer now; those of parameters that it does not update, or that are frozen, are 0.
 
         Raises:
             ValueError: the hook was not given the optimizer.
@@ -28,7 +28,7 @@ class LearningRates:
             self._names[id(parameter)]: group
             for group in optimizer.param_groups
             for parameter in group["params"]
-            if id(parameter) in self._names
+            if id(parameter) in self._names and parameter.requires_grad
         }
         return _Rates(groups)
 

@@ -18,7 +18,7 @@ from ..regularizers.penalty import add_penalties, total
 from ..steps import Step, Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .host import Host
-from .overlap import warn_of_empty_mask, warn_of_overlap
+from .overlap import warn_of_empty_mask, warn_of_frozen, warn_of_overlap
 from .rates import LearningRates
 from .weights import DenseWeights
 
@@ -96,6 +96,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.regularizer.prepare(Site(scheduler.model, scheduler.graph, window, name))
         warn_of_overlap(scheduler.policies, self)
         warn_of_empty_mask(self)
+        warn_of_frozen(self, self._weights)
 
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on."""

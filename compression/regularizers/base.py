@@ -107,7 +107,7 @@ class Regularizer(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no proximal step")
 
     def shrinks(self) -> Iterable[str]:
-        """The parameters that the proximal step changes, known after `start`."""
+        """The parameters that the proximal step changes, known after `prepare`."""
         return ()
 
     def targets(self) -> Iterable[str]:

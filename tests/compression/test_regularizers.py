@@ -345,6 +345,22 @@ def test_proximal_mode_takes_the_learning_rate_of_each_group(make_run):
     assert run.zeros(NAME) > 0
 
 
+def test_a_frozen_parameter_stays_and_is_warned_about(make_run, caplog):
+    """Weight decay would not move it either; a threshold that the schedule asks for does."""
+    run = make_run()
+    frozen, before = run.weight(NAME), run.weight(NAME).detach().clone()
+    frozen.requires_grad_(False)
+    policy = RegularizationPolicy(L1Regularizer({NAME: 0.5, "6.weight": 0.5}), RegularizerArgs(mode="proximal"))
+    run.scheduler.add_policy(policy, Window.between(0, 5), name="r")
+    said = f"r: {NAME}: frozen (requires_grad is False), so that the penalty does not change it"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    run.minibatch(0, 0)
+    assert torch.equal(frozen, before)
+    frozen.requires_grad_(True)
+    run.minibatch(0, 1)
+    assert not torch.equal(frozen, before)
+
+
 def test_proximal_mode_is_refused_where_there_is_no_such_step(make_run):
     with pytest.raises(ValueError, match="GroupVarianceRegularizer has no proximal step: use mode: loss"):
         run_with(make_run, GroupVarianceRegularizer({NAME: (0.1, "Channels")}), mode="proximal")
