@@ -36,7 +36,7 @@ class Given(Mapping[str, Any]):
     Names of parameters are those of the model; entries of a list or mapping of names that are wrong are left out.
 
     Attributes:
-        written: the names of those that the schedule gives, be they wrong.
+        written: those that the schedule gives, with names and patterns as they stand there, be they wrong.
         complete: whether nothing is wrong.
     """
 
@@ -45,11 +45,11 @@ class Given(Mapping[str, Any]):
         values: Mapping[str, Any],
         wrong: Collection[str] = (),
         partial: Mapping[str, Collection[Any]] | None = None,
-        written: Collection[str] | None = None,
+        written: Mapping[str, Any] | None = None,
     ) -> None:
         """Take the values, the names of those that are wrong or missing, and the entries that were left out."""
         self._values, self._wrong, self._partial = values, wrong, partial or {}
-        self.written: Collection[str] = values if written is None else written
+        self.written: Mapping[str, Any] = values if written is None else written
         self.complete = not wrong and not partial
 
     def __getitem__(self, name: str) -> Any:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from ..arguments import Fraction, Names
 from ..magnitudes import chunks, kth_smallest
 from ..names import is_pattern, resolve
-from ..problems import Complaint
+from ..problems import Complaint, Given, apart
 from ..rates import Rate, agp, constant, falling
 from ..registry import register
 from ..selection import count
 from .base import Pruner, View
 from .sites import is_norm
+
+NORMS_ONLY = "{} fit parameters of norms only, which have to be named in full"
 
 
 @torch.no_grad()
@@ -100,13 +102,18 @@ class GlobalPruner(Pruner):
     weights: Names
     of: str
 
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
+        """Patterns that fit nothing but norms."""
+        return _norms_only(args, shapes)
+
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`; parameters of norms stay out unless they are named in full."""
         listed = [self.weights] if isinstance(self.weights, str) else self.weights
         full = {name for text in listed if not is_pattern(text) for name in resolve(text, model)}
         self._names = [name for name in resolve(listed, model) if name in full or not _of_norm(name, model)]
         if not self._names:
-            raise ValueError(f"{', '.join(listed)} fit parameters of norms only, which have to be named in full")
+            raise ValueError(NORMS_ONLY.format(", ".join(listed)))
 
     def targets(self) -> Iterable[str]:
         """The parameters that are ranked."""
@@ -123,6 +130,15 @@ class GlobalPruner(Pruner):
         if number == 0:
             return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         return masks_of_smallest(weights, alive, number)
+
+
+def _norms_only(args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
+    model: nn.Module | None = getattr(shapes, "model", None)
+    if model is None or not isinstance(args, Given):
+        return
+    names, listed = args["weights"], args.written["weights"]
+    if all(map(is_pattern, listed)) and all(_of_norm(name, model) for name in names):
+        yield "weights", NORMS_ONLY.format(", ".join(listed))
 
 
 def _of_norm(name: str, model: nn.Module) -> bool:
@@ -152,5 +168,5 @@ class GlobalMagnitudePruner_AGP(GlobalPruner):  # noqa: N801  (named like the ot
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together."""
-        return falling(args)
+        """Patterns that fit nothing but norms, and a sparsity that does not rise."""
+        return apart(_norms_only(args, shapes), falling(args))

@@ -56,6 +56,15 @@ def own_registry(monkeypatch):
             ],
         ),
         (
+            {"class": "GlobalMagnitudePruner", "desired_sparsity": 2, "weights": ["norm.*"]},
+            ["desired_sparsity: must be", "weights: norm.* fit parameters of norms only"],
+        ),
+        (
+            {"class": "GlobalMagnitudePruner_AGP", "initial_sparsity": 0.9, "final_sparsity": 0.5, "weights": "norm.*"},
+            ["weights: norm.* fit parameters of norms only", FALLING],
+        ),
+        ({"class": "GlobalMagnitudePruner", "desired_sparsity": 2, "weights": ["norm.*", "norm.weight"]}, ["desired"]),
+        (
             {"class": "SplicingPruner", "sensitivities": {"x": 1}, "low_thresh_mult": 1.1, "hi_thresh_mult": 0.9},
             ["sensitivities.x: the name 'x'", "hi_thresh_mult: 0.9 must not be below low_thresh_mult 1.1"],
         ),
