@@ -112,8 +112,7 @@ TWO = "add sub mul div"
 SHORTCUTS: dict[Any, Callable[..., Any]] = {
     **{getattr(aten, name): _elementwise for name in f"{ONE} {TWO}".split()},
     **{getattr(aten, name + "_"): _in_place for name in f"{ONE} {TWO}".split()},
-    aten._softmax: _softmax,
-    aten._safe_softmax: _softmax,
+    **{getattr(aten, name): _softmax for name in ("_softmax", "_safe_softmax") if hasattr(aten, name)},
     aten.addmm: _linear,
     aten.native_layer_norm: _layer_norm,
     aten.native_batch_norm: _batch_norm,

@@ -150,7 +150,7 @@ def test_an_operation_without_a_rule_freezes_and_a_rule_from_outside_helps() -> 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.b(torch.ops.potstill_test.double_it(self.a(x)))
 
-    @torch.library.custom_op("potstill_test::double_it", mutates_args=())
+    @torch.library.custom_op("potstill_test::double_it", mutates_args=(), schema="(Tensor x) -> Tensor")
     def double_it(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 

@@ -89,7 +89,8 @@ def test_layers():
     same(aten.native_layer_norm.default, x.transpose(1, 2), [3], None, None, 1e-5)
     same(aten._softmax.default, x, 2, False)
     same(aten._softmax.default, x.transpose(1, 2), -1, False)
-    same(aten._safe_softmax.default, x.transpose(1, 2), -1)
+    if hasattr(aten, "_safe_softmax"):  # since torch 2.5
+        same(aten._safe_softmax.default, x.transpose(1, 2), -1)
 
 
 @pytest.mark.parametrize("training", [True, False])
