@@ -78,7 +78,7 @@ def test_remarks(told):
     assert "warning: lasso goes by the values of weights: in training it acts otherwise than here" in text
     assert "warning: rigl counts minibatches, so that without data it is not in the timeline by epochs" in text
     assert "agp goes by" not in text
-    assert "pruner,rigl,RigLPruner,\"minibatches 0-299, every 100\",0.5,1\n" in text
+    assert 'pruner,rigl,RigLPruner,"minibatches 0-299, every 100",0.5,1\n' in text
     assert {row[2] for row in timeline(text).values()} == {431_080}
 
 
@@ -86,6 +86,20 @@ def test_overlap_counts_parameters_and_names_windows(told):
     levels = LEVELS.replace("ARGS", "levels: {fc1.weight: 0.9, fc2.weight: 0.1}")
     text = told(levels.replace("epochs: [4]", "epochs: [2, 4]"))
     assert "warning: p (epochs 1-2) and p (epochs 2, 4) overlap: both act on fc1.weight and 1 more parameter\n" in text
+
+
+LATE = """
+lr_schedulers:
+  late: {class: ExponentialLR, gamma: 0.5}
+policies:
+  - {lr_scheduler: {instance_name: late}, starting_epoch: 3, ending_epoch: 5, frequency: 1}
+"""
+
+
+def test_21_the_rate_after_a_late_start_is_shown(told):
+    """The curve began at epoch 0, as Distiller's did: the rate falls by four halvings at once."""
+    rates = {epochs: row[0] for epochs, row in timeline(told(LATE, "--epochs", "7", "--lr", "0.8")).items()}
+    assert rates == {"0-3": 0.8, "4": 0.05, "5-6": 0.025}
 
 
 TEACHER = """

@@ -1,7 +1,25 @@
 """Distiller's defects 9 to 24, in which policies damaged each other or numbers surprised: each shown to be gone here.
 
-The numbers are those of the project's list of Distiller's defects; "Was" says what Distiller did. 22 (choice of the
-best epoch, validation images) is the command line's and tested there.
+The numbers are those of the project's list of Distiller's defects; "Was" says what Distiller did.
+
+ 9  test_9_modes_belong_to_the_policy_not_to_all_parameters
+10  test_10_two_dense_copies_of_one_parameter
+11  test_11_discarding_masks_leaves_those_of_others
+12  test_12_a_threshold_leaves_masks_of_pruners_alone, test_12_a_threshold_drops_no_mask_on_the_way
+13  test_13_a_policy_has_one_window, test_13_an_instance_acts_at_the_times_of_each_entry_that_names_it
+14  test_14_two_pruners_on_one_parameter_combine
+15  test_15_ties_are_pruned_by_count
+16  test_16_mean_activation_and_gradient_rank_in_the_intended_direction
+17  test_17_a_leader_decides_anew_each_time
+18  test_18_a_block_is_the_documented_one
+19  test_19_rows_and_cols_mean_the_same_everywhere
+20  test_20_a_penalty_zeroes_without_its_strength_as_a_cut_off
+21  test_21_absolute_epochs_are_kept_and_told, and in tests/command/test_dry_run.py
+    test_21_the_rate_after_a_late_start_is_shown
+22  test_22_... in tests/command/test_best_and_splits.py; test_validation_images_are_never_augmented_nor_shuffled and
+    test_no_validation_split_means_the_test_images in tests/models/test_splits.py
+23  test_23_folding_and_minibatches_mask_the_real_weight
+24  test_24_thinning_preserves_outputs, test_a_folded_constant_is_not_masked_away
 """
 
 import logging
@@ -18,6 +36,7 @@ from potstill.compression import (
     RegularizerArgs,
     Thinner,
     Window,
+    dict_config,
 )
 from potstill.compression.groups import find_group
 from potstill.compression.pruners import (
@@ -46,6 +65,9 @@ def test_9_modes_belong_to_the_policy_not_to_all_parameters(make_run):
     assert run.scheduler.masks[NAME].owners["hard"].mode == "hard"
     assert run.scheduler.masks[LAST].owners["soft"].mode == "forward"
     assert not run.scheduler.masks[FIRST].owners
+    assert (run.zeros(NAME), run.zeros(LAST)) == (288, 64)
+    below = [run.scheduler.masks.dense(name)[run.weight(name) == 0] for name in (NAME, LAST)]
+    assert [bool(values.any()) for values in below] == [False, True]
 
 
 def test_10_two_dense_copies_of_one_parameter(make_run):
@@ -84,6 +106,15 @@ def test_12_a_threshold_leaves_masks_of_pruners_alone(make_run, regularizer_firs
     assert run.zeros(NAME) == 288
 
 
+def test_12_a_threshold_drops_no_mask_on_the_way(make_run):
+    """The same within the common epochs: what the pruner hid stays hidden at every minibatch."""
+    run = make_run().prune(AutomatedGradualPruner(0.1, 0.5, [NAME]), Window.between(0, 4), "p")
+    run.scheduler.add_policy(RegularizationPolicy(L1Regularizer({NAME: 1e-9}, "Max")), Window.between(0, 4), name="r")
+    zeros = []
+    run.train(range(5), lambda step: zeros.append(run.zeros(NAME)))
+    assert zeros == [57] * 6 + [219] * 6 + [279] * 6 + [288] * 12
+
+
 def test_13_a_policy_has_one_window(make_run):
     """Was: The same policy object added twice: first registration takes the second's range."""
     policy = PruningPolicy(level(0.5))
@@ -93,13 +124,32 @@ def test_13_a_policy_has_one_window(make_run):
         scheduler.add_policy(policy, epochs=[3])
 
 
+def test_13_an_instance_acts_at_the_times_of_each_entry_that_names_it(make_run):
+    """The same in schedules, where each `policies` entry makes a policy: pruner and thinner named twice act twice."""
+    run = make_run()
+    pruner = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.25, "weights": [FIRST]}
+    thinner = {"class": "FilterRemover", "thinning_func_str": "remove_filters", "arch": "any", "dataset": "any"}
+    entries = [({kind: {"instance_name": kind}}, epoch) for epoch in (0, 2) for kind in ("pruner", "extension")]
+    schedule = {
+        "pruners": {"pruner": pruner},
+        "extensions": {"extension": thinner},
+        "policies": [{**entry, "epochs": [epoch]} for entry, epoch in entries],
+    }
+    dict_config(run.model, run.optimizer, schedule, run.scheduler)
+    filters = []
+    for epoch in range(4):
+        run.train([epoch])
+        filters.append(run.model[0].out_channels)
+    assert filters == [6, 6, 5, 5]
+
+
 def test_14_two_pruners_on_one_parameter_combine(make_run):
     """Was: Two pruners on one tensor: masks not combined."""
-    run = make_run().prune(L1RankedStructureParameterPruner(0.25, [NAME]), Window.at([0]), "filters")
-    run.prune(level(0.5), Window.at([1]), "elements").train(range(3))
-    own = [run.scheduler.masks.of(owner)[NAME] for owner in ("filters", "elements")]
-    assert int((own[0] == 0).sum()) == 2 * 72
-    assert torch.equal(run.weight(NAME) != 0, (own[0] * own[1]).bool())
+    run = make_run().prune(L1RankedStructureParameterPruner(0.25, [NAME]), Window.at([1]), "filters")
+    run.prune(L1RankedStructureParameterPruner(0.25, [NAME], "Channels"), Window.at([2]), "channels").train(range(4))
+    alive = run.weight(NAME) != 0
+    assert (alive.sum((1, 2, 3)) == 0).sum() == (alive.sum((0, 2, 3)) == 0).sum() == 2
+    assert int(alive.sum()) == 6 * 6 * 9
 
 
 def test_15_ties_are_pruned_by_count(make_run):
@@ -147,6 +197,14 @@ def test_18_a_block_is_the_documented_one():
     weight = torch.arange(4 * 4).view(4, 4, 1, 1)
     blocks = find_group("Blocks", {"block_shape": [2, 2, 1, 1]}).split(weight).tolist()
     assert blocks == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    model = nn.Sequential(nn.Conv2d(4, 4, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(1)[2:, :2] = 0.5  # one block is smaller; no run of channels of one filter is smallest
+    scheduler = CompressionScheduler(model)
+    pruner = L1RankedStructureParameterPruner(0.25, ["0.weight"], "Blocks", kwargs={"block_shape": [2, 2, 1, 1]})
+    scheduler.add_policy(PruningPolicy(pruner), epochs=[0])
+    scheduler.on_epoch_begin(0)
+    assert model[0].weight.flatten(1).tolist() == [[1, 1, 1, 1]] * 2 + [[0, 0, 1, 1]] * 2
 
 
 def test_19_rows_and_cols_mean_the_same_everywhere(net):
@@ -192,12 +250,28 @@ def test_21_absolute_epochs_are_kept_and_told(make_run):
 
 def test_23_folding_and_minibatches_mask_the_real_weight(make_run):
     """Was: BN folding plus minibatch recomputation masks a temporary tensor, not the weight."""
-    run = make_run(minibatches=4)
+    run = make_run(minibatches=3)
+    run.optimizer.param_groups[0].update(lr=0.0)
+    run.model[1].momentum = 0.0  # the variance stays 1, so that a filter's scale is its gamma
+    weight, scales = run.weight(FIRST).detach().clone(), run.weight("1.weight").detach()
+    small = [[0, 1, 2, 3], [4, 5, 6, 7], [0, 2, 4, 6], []]
     pruner = L1RankedStructureParameterPruner(0.5, [FIRST])
-    run.prune(pruner, Window.at([0]), "p", fold_batchnorm=True, mini_batch_pruning_frequency=1)
-    zeros = []
-    run.train([0], lambda step: zeros.append(run.zeros(FIRST)))
-    assert zeros == [4 * 27] * 8
+    args = {"fold_batchnorm": True, "mini_batch_pruning_frequency": 1, "mask_on_forward_only": True}
+    run.prune(pruner, Window.at([0]), "p", **args)
+    seen = []
+
+    def scale(filters):
+        scales.fill_(1.0)[filters] = 1e-3
+
+    def watch(step):
+        seen.append((run.weight(FIRST).flatten(1) == 0).all(1).nonzero().flatten().tolist())
+        if len(seen) % 2 == 0:  # after the step: another scale, and the hidden weights have come back
+            scale(small[step.minibatch + 1])
+            run.scheduler.masks.dense(FIRST).copy_(weight)
+
+    scale(small[0])
+    run.train([0], watch)
+    assert seen[::2] == small[:3]
 
 
 @pytest.mark.parametrize(("round_to", "kept"), [(1, 4), (3, 6)])
