@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from pathlib import Path
@@ -26,12 +27,14 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
         path: the file.
 
     Raises:
-        UsageError: the extra `onnx` is not installed, the network cannot be exported, or the file computes otherwise.
+        UsageError: the extra `onnx` is not installed, torch is too old, the network cannot be exported, or the file computes otherwise.
     """
     try:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise UsageError('--export-onnx needs the extra "onnx": pip install "potstill[onnx]"') from error
+    if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
+        raise UsageError(f"--export-onnx needs a later torch than {torch.__version__}")
     plain = model.eval().cpu()
     images = example.cpu().contiguous()
     try:
