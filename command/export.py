@@ -27,7 +27,8 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
         path: the file.
 
     Raises:
-        UsageError: the extra `onnx` is not installed, torch is too old, the network cannot be exported, or the file computes otherwise.
+        UsageError: the extra `onnx` is not installed, torch is too old, the network cannot be exported, or the file
+            computes otherwise.
     """
     try:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
