@@ -59,8 +59,9 @@ def _check(document: Document, model: nn.Module | None, report: Report, text: st
     for twice in document.duplicates:
         _check_hidden(twice, checker, policies)
     report.raise_problems()
-    for key in instances.keys() - policies.used:
-        report.warn(key, "is never used by a policy")
+    for key in instances:
+        if key not in policies.used:
+            report.warn(key, "is never used by a policy")
     return Schedule(instances, plans, text, path, report.warnings)
 
 

@@ -246,6 +246,13 @@ def test_harmless_things_are_warned_about(tmp_path):
     ]
 
 
+def test_unused_definitions_are_told_in_the_order_of_the_file(tmp_path):
+    lines = [f"  p{i}: {{class: SparsityLevelParameterPruner, levels: {{conv.weight: 0.5}}}}" for i in range(12)]
+    text = "\n".join(["pruners:", *lines, "policies:", "  - {pruner: {instance_name: p0}, epochs: [1]}"])
+    told = load(text, tmp_path).warnings
+    assert told == [f"s.yaml:{i + 2}: pruners.p{i}: is never used by a policy" for i in range(1, 12)]
+
+
 def test_warnings_come_with_the_mistakes(tmp_path):
     text = SCHEDULE.replace("gamma: 0.10", "verbose: true").replace("0.7", "7")
     with pytest.raises(ScheduleError) as caught:
