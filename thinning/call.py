@@ -184,6 +184,7 @@ class Call:
         if value is None:
             return None
         own = self.notes.ids[plane.leaf]
-        if plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own):  # they are a view of its own
+        whole = plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own)
+        if whole and plane.ids.is_contiguous():  # its own, in their order
             return value.view(plane.ids.shape)
         return torch.where(plane.ids > 0, value[(plane.ids - int(own[0])).clamp_min(0)], torch.nan)

@@ -32,7 +32,8 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
 def _empty(model: nn.Module) -> dict[int, Any]:
     """Copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` longer than all the rest."""
     kept = [value for module in model.modules() for value in vars(module).values()]
-    return {id(value): type(value)() for value in kept if type(value) in (dict, OrderedDict) and not value}
+    empty = [value for value in kept if type(value) in (dict, OrderedDict) and not value]
+    return {id(value): type(value)() for value in empty if not getattr(value, "__dict__", None)}
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:

@@ -17,7 +17,7 @@ def carry_out(func: Any, args: Any, kwargs: Any) -> Any:
     What is unusual, or does not fit, is left to torch.
     """
     shortcut = SHORTCUTS.get(getattr(func, "overloadpacket", None))
-    if shortcut is not None and isinstance(args[0], Tensor) and args[0].is_meta:
+    if shortcut is not None and "out" not in kwargs and isinstance(args[0], Tensor) and args[0].is_meta:
         out = shortcut(*args, **kwargs)
         if out is not None:
             return out
@@ -70,7 +70,7 @@ def _softmax(x: Tensor, dim: int, kind: Any = None) -> Tensor | None:
     return _made(x, x.shape) if plain else None
 
 
-def _linear(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+def _linear(bias: Tensor, x: Tensor, weight: Tensor, **factors: Any) -> Tensor | None:
     fits = x.ndim == weight.ndim == 2 and x.shape[1] == weight.shape[0] and bias.shape == weight.shape[1:]
     return _made(x, (x.shape[0], weight.shape[1])) if fits and x.dtype == weight.dtype == bias.dtype else None
 

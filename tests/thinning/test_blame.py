@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import random
+from collections import OrderedDict
 from threading import Lock
 
 import numpy as np
@@ -234,3 +235,26 @@ def test_shared_copies_leave_the_model_alone():
     state = copy.deepcopy(model.state_dict())
     trace(model.train(), torch.randn(2, 3, 9, 9))
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+class Keeping(nn.Module):
+    """Two modules keep the same dict, empty so far, with an attribute of its own."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.kept, self.a.kept = kept, kept
+
+    def forward(self, x):
+        self.a.kept["x"] = self.a(x).relu()
+        return self.b(self.kept["x"]) * self.kept.scale
+
+
+def test_what_modules_share_and_write_on_is_copied_as_it_is():
+    kept = OrderedDict()
+    kept.scale = 2.0
+    model, x = Keeping(kept).eval(), torch.randn(4, 6)
+    silenced(model.a)
+    thin(model, x)
+    assert model.a.out_features == 6
+    assert not kept

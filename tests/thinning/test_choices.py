@@ -61,3 +61,27 @@ def test_other_values_chosen_for_a_dead_channel_keep_it():
         assert len(model.first.weight) == 6
         assert [fold.name for fold in recipe.folds] == ["second.bias"]
         assert torch.allclose(model(x), expected, atol=1e-6)
+
+
+class Turned(nn.Module):
+    """Heads in the last dimension; a bias of all of them is turned the same way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.bias, self.second = nn.Linear(8, 20), nn.Parameter(torch.randn(20)), nn.Linear(20, 3)
+
+    def forward(self, x):
+        x = self.first(x).unflatten(1, (4, -1)).transpose(1, 2) + self.bias.unflatten(0, (4, -1)).t()
+        return self.second(x.sigmoid().transpose(1, 2).flatten(1))
+
+
+def test_the_values_of_a_parameter_move_along_when_it_is_transposed():
+    """The second of five places in each of four heads is constant, another constant in each."""
+    model, x, places = Turned(), torch.randn(4, 8), [1, 6, 11, 16]
+    with torch.no_grad():
+        model.first.weight[places], model.first.bias[places] = 0, 0
+        expected = model(x)
+        recipe = thin(model, x)
+        assert len(model.bias) == 16
+        assert not any("number or order" in str(kept) for kept in recipe.frozen)
+        assert torch.allclose(model(x), expected, atol=1e-6)

@@ -93,6 +93,13 @@ def test_layers():
         same(aten._safe_softmax.default, x.transpose(1, 2), -1)
 
 
+def test_factors_and_results_of_its_own():
+    x, y, weight, bias = (torch.empty(size, device="meta") for size in ((6, 4), (6, 4), (4, 3), (3,)))
+    assert carry_out(aten.addmm.default, (bias, x, weight), {"beta": 0.5, "alpha": 2}).shape == (6, 3)
+    assert carry_out(aten.add.out, (x, x), {"out": y}) is y
+    assert carry_out(aten._softmax.out, (x, 1, False), {"out": y}) is y
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(training):
     vectors = [torch.rand(5) for _ in range(4)]
