@@ -16,6 +16,7 @@ from .trace import Traced
 from .values import zero_rows
 
 UNREAD = "zero where it is made, but nothing is known to read it"
+OTHER = "zero where it is made, but its removal may change another sum over it (a norm of weights, say)"
 
 
 def leftovers(traced: Traced, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
@@ -24,10 +25,13 @@ def leftovers(traced: Traced, dead: Dead, weights: Mapping[str, Tensor]) -> tupl
     makers, silent = _silent(traced, weights)
     silent &= ~dead.channels & (graph.frozen < 0)
     silent[[0, *dead.stuck]] = False
-    reasons = dict.fromkeys(silent.nonzero().flatten().tolist(), UNREAD)
+    read = torch.zeros_like(silent)
+    for item in traced.notes.reads:
+        read[traced.numbers.labels[item.ids]] = True
+    reasons = {label: OTHER if read[label] else UNREAD for label in silent.nonzero().flatten().tolist()}
     for record in traced.notes.records if reasons else ():
         for label in _lost(traced, record, silent).tolist():
-            if reasons[label] == UNREAD:
+            if reasons[label] in (OTHER, UNREAD):
                 reasons[label] = f"zero where it is made, but that is lost in {record.place}"
     for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
         reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"

@@ -89,7 +89,8 @@ def _first_run(
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and tensor.is_floating_point():
             for dim, size in enumerate(tensor.shape):
-                notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
+                if size:
+                    notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
 
     def again(second: Tracer, changed: nn.Module) -> None:
         flow(second, changed.eval(), inputs)

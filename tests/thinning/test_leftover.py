@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from potstill.thinning import thin
 
@@ -23,13 +24,19 @@ def normed(*layers):
     return nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.ReLU(), nn.Conv2d(8, 4, 3))
 
 
+def measured():
+    """The norm of the second layer's weights runs over the first one's channels, and its outputs are the model's."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), weight_norm(nn.Conv2d(8, 4, 3)))
+
+
 @pytest.mark.parametrize(
     ("model", "use", "why"),
     [
         (normed(nn.GroupNorm(1, 8)), "0.weight[0]", "native_group_norm in 1 (GroupNorm): averages over the channels"),
+        (measured(), "0.weight[0]", "its removal may change another sum over it (a norm of weights, say)"),
         (Choice(), "first.weight[0]", "zero where it is made, but that is lost in aten.where in the model (Choice)"),
     ],
-    ids=["inexact", "lost"],
+    ids=["inexact", "measured", "lost"],
 )
 def test_what_stays_is_said(model, use, why):
     with torch.no_grad():

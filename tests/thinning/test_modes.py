@@ -95,3 +95,10 @@ def test_the_noise_of_dropout_has_no_channels_of_its_own(drop):
             return (x, x.mean()) if self.training else x
 
     assert "8         removable  a.weight[0]" in channels_text(trace(Net(), torch.randn(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("size", [(0,), (0, 3), (3, 0)])
+def test_a_tensor_without_elements_that_is_not_used_does_no_harm(size):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.register_buffer("table", torch.empty(size))  # filled later, by a method of its own
+    assert "8         removable  0.weight[0]" in channels_text(trace(model, X))
