@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from potstill.compression import CompressionScheduler
+from potstill.compression import CompressionScheduler, PruningPolicy, Step
 from potstill.compression.pruners import reconstruction
+from potstill.compression.pruners.gathering import Gathering
 from potstill.thinning import count_macs, thin
+
+from .evaluation import classification_loss
 
 ALMOST_ZERO = 1e-6  # ranks below every weight
 
@@ -38,8 +41,9 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     """Run the policies through all epochs, one minibatch each, without images; the scheduler's model is used up.
 
     Counts of pruners and targets of gates are those of a training; what depends on the values of weights (thresholds,
-    penalties) is not, since nothing is learned. Zeros that no mask holds come to life, as in training. Plateau
-    schedulers are given results that keep improving.
+    penalties) is not, since nothing is learned. Zeros that no mask holds come to life, as in training. Pruners that
+    rank by activations or gradients see those of random images; plateau schedulers are given results that keep
+    improving.
     """
     rows: list[Epoch] = []
     model = scheduler.model
@@ -53,6 +57,8 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
             scheduler.on_epoch_begin(epoch, optimizer)
             scheduler.on_minibatch_begin(*at)
         rate = optimizer.param_groups[0]["lr"]
+        if _needs_passes(scheduler, Step(epoch)):
+            _pass(model, scheduler.example_inputs)
         scheduler.before_parameter_optimization(*at)
         _move(model)
         scheduler.on_minibatch_end(*at)
@@ -62,6 +68,28 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
         scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
     return rows
+
+
+def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
+    """Whether a pruner waits for what it ranks by."""
+    return any(
+        isinstance(policy, PruningPolicy)
+        and isinstance(policy.pruner, Gathering)
+        and not policy.window.over(step)
+        and any(policy.pruner.statistics.mean(name) is None for name in policy.targets())
+        for policy in scheduler.policies
+    )
+
+
+def _pass(model: nn.Module, images: Tensor) -> None:
+    """Two training passes, as pruners find what to watch in the first; nothing is learned."""
+    training = model.training
+    model.train()
+    for _ in range(2):
+        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        classification_loss(model(images), labels)[0].backward()
+    model.zero_grad()
+    model.train(training)
 
 
 @contextmanager

@@ -129,6 +129,25 @@ policies:
     assert timeline(text)["1"][1] > timeline(text)["0"][1]
 
 
+@pytest.mark.parametrize("kind", ["ActivationAPoZRankedFilterPruner", "GradientRankedFilterPruner"])
+def test_pruners_that_watch_training_have_something_to_watch(told, kind):
+    """They take as many filters as in training; other ones, which changes no number but the zeros that images make."""
+    text = told(f"""
+pruners:
+  p: {{class: {kind}, desired_sparsity: 0.5, weights: [conv2.weight]}}
+extensions:
+  t: {{class: FilterRemover, thinning_func_str: remove_filters, arch: any, dataset: any}}
+policies:
+  - {{pruner: {{instance_name: p}}, epochs: [0, 1, 3]}}
+  - {{extension: {{instance_name: t}}, epochs: [2]}}
+""")
+    assert text.count("nothing to rank its structures by yet") == 1, "at epoch 0, as in training"
+    filters = 50
+    sizes = {epochs: row[2] for epochs, row in timeline(text).items()}
+    each = 20 * 5 * 5 + 1 + 500 * 4 * 4  # its weights and bias, and what reads it
+    assert sizes == {"0": 431_080, "1-2": 431_080 - filters // 2 * each, "3": 431_080 - (filters - 13) * each}
+
+
 def test_minibatches_alone_have_no_timeline(told):
     schedule = REMARKS.replace("starting_epoch: 0, ending_epoch: 5, frequency: 2", "minibatches: [7]")
     text = told(schedule.replace("epochs: [3]", "starting_minibatch: 3, ending_minibatch: 4"))
