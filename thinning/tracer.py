@@ -20,6 +20,7 @@ from .registry import Rule, rule_of
 from .replay import Replay
 from .rules import elementwise, fallback, recurrent
 from .shortcuts import carry_out
+from .values import real_values
 
 
 class Tracer(TorchDispatchMode):
@@ -120,7 +121,7 @@ class Tracer(TorchDispatchMode):
         if leaf not in self._constants:
             real = self.weights[leaf[0]].detach() if self.weights is not None else torch.empty(0, 1)
             flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
-            value = torch.where((flat == flat[:, :1]).all(1), flat[:, 0].double(), torch.nan).cpu()
+            value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
             self._constants[leaf] = None if bool(value.isnan().all()) else value
         return self._constants[leaf]
 

@@ -60,6 +60,18 @@ def _depthwise_value(weight: Tensor, value: Tensor, padded: bool) -> Tensor:
     return total
 
 
+def real_values(values: Tensor) -> Tensor:
+    """What is known, in float64; of complex numbers only that they are 0."""
+    return torch.where(values == 0, 0.0, torch.nan).double() if values.is_complex() else values.double()
+
+
+def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is known of values when they are kept in another type: integers are cut off."""
+    if dtype.is_floating_point:
+        return value
+    return torch.where(value.isnan(), torch.nan, real_values(value.nan_to_num(nan=0.0).to(dtype)))
+
+
 def add_values(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """The sum of known values; unknown where one of them is."""
     return None if a is None or b is None else a + b

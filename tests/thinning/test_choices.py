@@ -85,3 +85,39 @@ def test_the_values_of_a_parameter_move_along_when_it_is_transposed():
         assert len(model.bias) == 16
         assert not any("number or order" in str(kept) for kept in recipe.frozen)
         assert torch.allclose(model(x), expected, atol=1e-6)
+
+
+class Complex(nn.Module):
+    """A linear layer in complex numbers, to which a parameter and a number are added."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.first, self.second, self.number = nn.Linear(6, 8), nn.Linear(8, 3), number
+        self.shift = nn.Parameter(torch.randn(8, dtype=torch.complex64))
+
+    def forward(self, x):
+        return self.second((self.first(x) * (1 + 1j) + self.shift + self.number).abs())
+
+
+@pytest.mark.parametrize(("number", "left"), [(0, 6), (2j, 8)])
+def test_complex_numbers_without_real_part_are_not_zero(number, left):
+    model, x = Complex(number), torch.randn(4, 6)
+    with torch.no_grad():
+        for tensor in (model.first.weight, model.first.bias, model.shift):
+            tensor[2:4] = 0
+        model.shift[4] = 1j
+        expected = model(x)
+        recipe = thin(model, x)
+        assert len(model.first.weight) == left
+        assert not any("number or order" in str(kept) for kept in recipe.frozen)
+        assert torch.allclose(model(x), expected, atol=1e-6)
+
+
+def test_constants_are_cut_off_when_they_become_integers():
+    model, x = Between(lambda x: x.int().float()), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        model.first.weight[2:4], model.first.bias[2:4] = 0, torch.tensor([0.7, 1.7])
+        expected = model(x)
+        thin(model, x)
+        assert len(model.first.weight) == 6
+        assert torch.allclose(model(x), expected, atol=1e-6)

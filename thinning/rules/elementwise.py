@@ -13,6 +13,7 @@ from ..call import Call
 from ..node import Node
 from ..plane import Plane
 from ..registry import rule
+from ..values import real_values
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
@@ -164,7 +165,7 @@ def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
         if packet not in KEEP_ZERO:
             return None
         result = torch.full_like(mine[id(call.tensors[0])], torch.nan)
-    result = (result[0] if isinstance(result, (tuple, list)) else result).double()
+    result = real_values(result[0] if isinstance(result, (tuple, list)) else result)
     if packet not in CONSTANTS:
         for tensor in mine.values():
             result = torch.where(tensor.isnan(), torch.nan, result)

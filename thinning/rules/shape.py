@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..call import Call
 from ..plane import Plane, as_view, numel, reshape, squash
 from ..registry import rule
+from ..values import stored
 
 aten = torch.ops.aten
 
@@ -46,8 +47,15 @@ def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
 @rule(aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh, aten.detach_)
 def same(call: Call) -> None:
     """The same tensor again: a copy, another type, another memory format."""
-    call.same_weight = call.node(call.args[0]).weight
-    call.emit(call.planes(call.args[0]))
+    planes, dtype = call.planes(call.args[0]), call.outputs()[0].dtype
+    if dtype.is_floating_point or call.tensors[0].dtype == dtype:
+        call.same_weight = call.node(call.args[0]).weight
+    else:
+        values = [call.value_of(plane) for plane in planes]
+        planes = tuple(
+            p.but(value=None if v is None else stored(v, dtype)) for p, v in zip(planes, values, strict=True)
+        )
+    call.emit(planes)
 
 
 @rule(aten.as_strided, aten.as_strided_)
