@@ -22,6 +22,8 @@ from .rules import elementwise, fallback, recurrent
 from .shortcuts import carry_out
 from .values import real_values
 
+MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
+
 
 class Tracer(TorchDispatchMode):
     """Gives every parameter and buffer fresh integers and applies the rule of each operation that is carried out.
@@ -131,7 +133,7 @@ class Tracer(TorchDispatchMode):
         if labelled:
             try:
                 _rule(call.func)(call)
-            except (RuntimeError, IndexError, ValueError, TypeError, AttributeError, StopIteration) as error:
+            except MISUNDERSTOOD as error:
                 # A call that the rule's author did not think of: what it touches stays, and the reason says so.
                 call.give_up(f"the rule does not understand this call ({type(error).__name__}: {str(error)[:80]})")
             call.finish()

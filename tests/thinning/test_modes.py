@@ -102,3 +102,30 @@ def test_a_tensor_without_elements_that_is_not_used_does_no_harm(size):
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     model.register_buffer("table", torch.empty(size))  # filled later, by a method of its own
     assert "8         removable  0.weight[0]" in channels_text(trace(model, X))
+
+
+class Narrow(nn.Module):
+    """A branch of no features at all, as small models of a family have it."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.squeeze, self.expand = nn.Linear(8, 0, bias=bias), nn.Linear(0, 3, bias=bias)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.b(x) + self.expand(self.squeeze(x).sigmoid())
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_without_features_do_no_harm(bias):
+    model = Narrow(bias).eval()
+    with torch.no_grad():
+        model.a.weight[:5], model.a.bias[:5] = 0, 0
+        expected = model(X)
+        recipe = thin(model, X)
+        assert torch.allclose(model(X), expected, atol=1e-6)
+    assert recipe.removes_nothing
+    assert any("squeeze" in str(kept) for kept in recipe.frozen)
+    model.train()(X).sum().backward()

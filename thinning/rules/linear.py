@@ -126,7 +126,7 @@ def _note(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerNote | None:
         known[1][k_dim],
         known[1][n_dim],
         1,
-        numel(tuple(out.shape)) / tensor.shape[n_dim] / call.notes.batch,
+        numel(tuple(out.shape)) / max(tensor.shape[n_dim], 1) / call.notes.batch,
         empty if reads is None else reads.ids.reshape(-1),
         empty if makes is None else makes.ids.reshape(-1),
     )
