@@ -35,7 +35,7 @@ def finish(run: Session) -> dict[str, Any]:
     masked = copy.deepcopy(run.model)
     options = run.options
     recipe = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
-    logger.info("%s", _removed(recipe))
+    logger.info("%s", removed(recipe))
     dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
     accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
@@ -58,11 +58,14 @@ def finish(run: Session) -> dict[str, Any]:
     return summary
 
 
-def _removed(recipe: Recipe) -> str:
+def removed(recipe: Recipe) -> str:
+    """What thinning removed, and which dead channels it had to keep and why."""
     if recipe.removes_nothing:
-        return "thinning: no channel is dead, so there is nothing to remove"
-    (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
-    told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
+        found = "can be removed" if recipe.refused else "is dead, so there is nothing to remove"
+        told = f"thinning: no channel {found}"
+    else:
+        (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
+        told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
     kept = [f"not removed: {kept.channels} channels of {kept.use}: {kept.reason}" for kept in recipe.refused]
     return "\n".join([told, *kept, *(f"note: {note}" for note in recipe.notes)])
 
