@@ -45,8 +45,9 @@ class FoldedWeights(Mapping[str, Tensor]):
         weight = self._weights[name]
         if name not in self._norms:
             return weight
-        norm, dim = self._norms[name]
-        scale = torch.rsqrt(norm.get_buffer("running_var") + norm.eps) * norm.weight.detach()
+        path, norm, dim = self._norms[name]
+        gamma = self._weights.get(f"{path}.weight", norm.weight.detach())  # of a hidden filter too, where one is kept
+        scale = torch.rsqrt(norm.get_buffer("running_var") + norm.eps) * gamma
         return weight * scale.view([-1 if d == dim else 1 for d in range(weight.dim())]).to(weight)
 
     def __iter__(self) -> Iterator[str]:
@@ -58,13 +59,13 @@ class FoldedWeights(Mapping[str, Tensor]):
         return len(self._weights)
 
     @cached_property
-    def _norms(self) -> dict[str, tuple[_BatchNorm, int]]:
-        """The norm that follows each weight directly, and the weight's dimension of outputs."""
+    def _norms(self) -> dict[str, tuple[str, _BatchNorm, int]]:
+        """The norm that follows each weight directly, with its path, and the weight's dimension of outputs."""
         graph, modules = self._scheduler.graph(), dict(self._scheduler.model.named_modules())
         found = {}
         for layer in graph.layers if graph is not None else ():
-            first = layer.chain[0][0].rpartition(".")[0] if layer.normalized and layer.chain else ""
-            norm = modules.get(first)
+            path = layer.chain[0][0].rpartition(".")[0] if layer.normalized and layer.chain else ""
+            norm = modules.get(path)
             if isinstance(norm, _BatchNorm) and norm.affine and norm.running_var is not None:
-                found[layer.weight] = (norm, layer.out_dim)
+                found[layer.weight] = (path, norm, layer.out_dim)
         return found

@@ -266,6 +266,25 @@ def test_fold_batchnorm_ranks_what_the_norm_lets_through(make_run):
         )
 
 
+def test_fold_batchnorm_ranks_hidden_filters_by_their_own_scale(make_run):
+    """Soft masks hide the scale too; with it a hidden filter would rank last for ever."""
+    run = make_run(minibatches=3)
+    run.optimizer.param_groups[0].update(lr=0.0)
+    run.model[1].momentum = 0.0
+    run.model[0].weight.data.fill_(1.0)
+    soft = {"mini_batch_pruning_frequency": 1, "mask_on_forward_only": True, "use_double_copies": True}
+    pruner = L1RankedStructureParameterPruner(0.5, [FIRST])
+    run.prune(pruner, Window.at([0]), "p", fold_batchnorm=True, **soft)
+    small, seen = [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]], []
+    for minibatch, filters in enumerate(small):
+        run.scheduler.masks.dense("1.weight").fill_(1.0)[filters] = 0.1
+        if minibatch == 0:
+            run.scheduler.on_epoch_begin(0, run.optimizer, 3)
+        run.scheduler.on_minibatch_begin(0, minibatch, 3, run.optimizer)
+        seen.append(dead(run.weight(FIRST) != 0))
+    assert seen == small
+
+
 PROBLEMS = [
     ({"group_type": "2D"}, "group_type", "2D needs a weight of 3 dimensions or more; 6.weight has shape (4, 32)"),
     ({"group_type": "Blocks"}, "group_type", "Blocks needs kwargs"),
