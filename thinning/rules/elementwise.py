@@ -49,6 +49,12 @@ def combine(
     return results
 
 
+def _own_shape(tensor: Tensor) -> list[int]:
+    """The shape in memory: along a dimension that was expanded all elements are the same one."""
+    strides = tensor.stride() if tensor.layout == torch.strided else tensor.shape
+    return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
+
+
 def _fixed(node: Node, shape: Sequence[int], dim: int, ndim: int) -> bool:
     """The operand has elements of its own along `dim`, and they are no channels."""
     if shape[dim] == 1 or node.uniform:
@@ -90,7 +96,7 @@ def elementwise(call: Call) -> None:
     if call.func._schema.is_mutable and not call.nodes[0].planes and call.nodes[0].cell.uniform:
         _into_buffer(call)
         return
-    groups = combine(call, call.nodes, [t.shape for t in call.tensors], out.shape)
+    groups = combine(call, call.nodes, [_own_shape(t) for t in call.tensors], out.shape)
     if not _adds_bias(call, groups):
         _note_roles(call, groups)
     planes = [merge(group, _value(call, group, out.ndim)) for group in groups]

@@ -1,0 +1,89 @@
+"""Sums over the edges of graphs: an index says into which row each row goes."""
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import thin, trace
+
+
+def added(messages, to, count):
+    return messages.new_zeros(count, messages.shape[1]).index_add_(0, to, messages)
+
+
+def scattered(messages, to, count, reduce=None):
+    out, where = messages.new_zeros(count, messages.shape[1]), to.view(-1, 1).expand_as(messages)
+    return out.scatter_add(0, where, messages) if reduce is None else out.scatter_reduce(0, where, messages, reduce)
+
+
+def mean(messages, to, count):
+    number = messages.new_zeros(count).index_add_(0, to, messages.new_ones(len(to))).clamp(min=1)
+    total = scattered(messages, to, count)
+    return total / number.view(-1, 1).expand_as(total)
+
+
+def into_another(messages, to, count):
+    return messages[:count].clone().index_add(0, to, messages, alpha=2)
+
+
+def transposed(messages, to, count):
+    wide = messages.t()
+    return wide.new_zeros(wide.shape[0], count).scatter_add_(1, to.view(1, -1).expand_as(wide), wide).t()
+
+
+def largest(messages, to, count):
+    return scattered(messages, to, count, "amax")
+
+
+class Graph(nn.Module):
+    """Two layers that send what they compute along edges."""
+
+    def __init__(self, gather):
+        super().__init__()
+        self.first, self.second, self.gather = nn.Linear(6, 12), nn.Linear(12, 3), gather
+
+    def forward(self, x, edges):
+        hidden = self.first(x).relu()
+        return self.second(self.gather(hidden[edges[0]], edges[1], len(x)))
+
+
+def inputs():
+    return torch.randn(9, 6), torch.randint(9, (2, 20))
+
+
+@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest])
+def test_channels_pass_through_sums_over_edges(thinned, gather):
+    recipe = thinned(Graph(gather), inputs())
+    assert sorted(recipe.selectors()) == ["first.bias", "first.weight", "second.weight"]
+
+
+def constant(messages, to, count):
+    """Rows of a tensor that is not zero: what a dead channel becomes is not zero either."""
+    return messages.new_ones(count, messages.shape[1]).index_add_(0, to, messages)
+
+
+def fixed(messages, to, count):
+    return messages.new_zeros(count, 12).index_add_(0, to, messages)
+
+
+def part(messages, to, count):
+    return messages.new_zeros(count, 12).scatter_add(0, to.view(-1, 1).expand(-1, 4), messages)
+
+
+def across(messages, to, count):
+    where = (torch.arange(messages.shape[1]) // 2).expand_as(messages)
+    return messages.new_zeros(len(messages), 12).scatter_add(1, where, messages)
+
+
+@pytest.mark.parametrize("gather", [constant, fixed, part, across])
+def test_what_is_not_a_sum_of_whole_rows_stays_the_same(gather):
+    """Removed or not, the outputs are those of the masked model on other graphs."""
+    model, other = Graph(gather), inputs()
+    with torch.no_grad():
+        model.first.weight[[1, 4, 7]] = 0
+        model.first.bias[[1, 4, 7]] = 0
+        expected = model(*other)
+        thin(model, inputs())
+        assert torch.allclose(model(*other), expected, atol=1e-6)
+    reasons = [c.reason for c in trace(Graph(gather), inputs()).classes() if c.size == 12]
+    assert gather is constant or reasons != [""]
