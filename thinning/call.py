@@ -33,6 +33,7 @@ class Host(Protocol):
 
     notes: Notes
     weights: Mapping[str, Tensor] | None
+    layer_values: dict[Any, tuple[Tensor | None, Tensor | None]]
     quiet: bool
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..call import Call
 from ..node import Node
 from ..notes import LayerNote
-from ..plane import Plane
+from ..plane import Plane, same_value
 from ..values import layer_value
 
 
@@ -39,12 +39,20 @@ def bias_value(call: Call, bias: Tensor | None) -> Tensor | None:
 def output_value(
     call: Call, weight: Tensor | None, inputs: Tensor | None, groups: int, bias: Tensor | None, padded: bool
 ) -> Tensor | None:
-    """`values.layer_value` where weight and bias are known."""
+    """`values.layer_value` where weight and bias are known; another run on the same inputs looks at no weight again."""
     if weight is None or call.tracer.weights is None:
         return None
     known = bias_value(call, bias)
-    value = layer_value(weight, inputs, groups, None, padded)
+    key = (weight.data_ptr(), weight.shape, weight.stride(), groups, padded)
+    before, value = call.tracer.layer_values.get(key, (None, None))
+    if key not in call.tracer.layer_values or not _same(before, inputs):
+        value = layer_value(weight, inputs, groups, None, padded)
+        call.tracer.layer_values[key] = inputs, value
     return None if value is None or known is None else value + known
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and a.shape == b.shape and bool(same_value(a, b).all()))
 
 
 def chain(call: Call, plane: Plane, *leaves: tuple[str, int] | None) -> None:
