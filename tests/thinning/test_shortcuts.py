@@ -26,7 +26,7 @@ LAYOUTS = {
 SCALARS = {"leaky_relu": (0.1,), "clamp": (-0.5, 0.5), "clamp_min": (0.1,), "clamp_max": (0.1,)}
 
 
-def same(func, *args, strides=True):
+def assert_same(func, *args, strides=True):
     """Carry an operation out without memory and compare with torch's own results."""
 
     def bare(value):
@@ -53,16 +53,16 @@ def test_convolution(case, layout):
     (size, kernel, *rest) = case
     x, weight = torch.randn(size), torch.randn(kernel)
     x = x.to(memory_format=layout) if x.ndim == 4 else x
-    same(aten.convolution.default, x, weight, None, *rest, strides=False)  # torch's differ by device
+    assert_same(aten.convolution.default, x, weight, None, *rest, strides=False)  # torch's differ by device
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ONE.split())
 def test_operations_on_one_tensor(name, layout):
     x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
-    same(getattr(aten, name).default, x, *SCALARS.get(name, ()))
+    assert_same(getattr(aten, name).default, x, *SCALARS.get(name, ()))
     if hasattr(aten, name + "_") and layout != "repeated":
-        same(getattr(aten, name + "_").default, x.clone(), *SCALARS.get(name, ()))
+        assert_same(getattr(aten, name + "_").default, x.clone(), *SCALARS.get(name, ()))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -71,26 +71,26 @@ def test_operations_on_two_tensors(name, layout):
     x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
     func = getattr(aten, name)
     for other in (x, x.contiguous(), torch.rand(x.shape[1], 1, 1), torch.rand(()), x.double(), x[:1]):
-        same(func.Tensor, x, other)
-        same(func.Tensor, other, x)
-    same(func.Scalar, x, 2)
-    same(func.Scalar, x, 2j)
-    same(func.Scalar, x.to(torch.int32), 0.5)
+        assert_same(func.Tensor, x, other)
+        assert_same(func.Tensor, other, x)
+    assert_same(func.Scalar, x, 2)
+    assert_same(func.Scalar, x, 2j)
+    assert_same(func.Scalar, x.to(torch.int32), 0.5)
 
 
 def test_layers():
     x, weight, bias = torch.rand(6, 4), torch.rand(4, 3), torch.rand(3)
-    same(aten.addmm.default, bias, x, weight)
-    same(aten.addmm.default, torch.rand(1), x, weight)
+    assert_same(aten.addmm.default, bias, x, weight)
+    assert_same(aten.addmm.default, torch.rand(1), x, weight)
     x = torch.rand(2, 5, 4, 3)
     for shape in ([3], [4, 3]):
-        same(aten.native_layer_norm.default, x, shape, torch.rand(shape), None, 1e-5)
-        same(aten.native_layer_norm.default, x, shape, None, torch.rand(shape), 1e-5)
-    same(aten.native_layer_norm.default, x.transpose(1, 2), [3], None, None, 1e-5)
-    same(aten._softmax.default, x, 2, False)
-    same(aten._softmax.default, x.transpose(1, 2), -1, False)
+        assert_same(aten.native_layer_norm.default, x, shape, torch.rand(shape), None, 1e-5)
+        assert_same(aten.native_layer_norm.default, x, shape, None, torch.rand(shape), 1e-5)
+    assert_same(aten.native_layer_norm.default, x.transpose(1, 2), [3], None, None, 1e-5)
+    assert_same(aten._softmax.default, x, 2, False)
+    assert_same(aten._softmax.default, x.transpose(1, 2), -1, False)
     if hasattr(aten, "_safe_softmax"):  # since torch 2.5
-        same(aten._safe_softmax.default, x.transpose(1, 2), -1)
+        assert_same(aten._safe_softmax.default, x.transpose(1, 2), -1)
 
 
 def test_factors_and_results_of_its_own():
@@ -103,7 +103,7 @@ def test_factors_and_results_of_its_own():
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(training):
     vectors = [torch.rand(5) for _ in range(4)]
-    same(aten.native_batch_norm.default, torch.rand(2, 5, 4, 4), *vectors, training, 0.1, 1e-5)
+    assert_same(aten.native_batch_norm.default, torch.rand(2, 5, 4, 4), *vectors, training, 0.1, 1e-5)
 
 
 @pytest.mark.parametrize(
