@@ -161,8 +161,9 @@ def _checked(contents: Any) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """An error's first line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+    """An error's first line; where torch only says that a write failed, that of the system's error behind it."""
+    system = error if isinstance(error, OSError) else error.__context__
+    text = system.strerror if isinstance(system, OSError) and system.strerror else str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
