@@ -74,6 +74,16 @@ class Given(Mapping[str, Any]):
         """Their number."""
         return len({*self._values, *self._wrong})
 
+    def whole(self, name: str) -> Any:
+        """A list or mapping of names as it was written.
+
+        Raises:
+            Withheld: something in it is wrong.
+        """
+        if name in self._wrong or self._partial.get(name):
+            raise Withheld(name)
+        return self.written[name]
+
     def first(self, name: str) -> Any:
         """The first entry of a list, for checks that give it a meaning of its own.
 

@@ -41,7 +41,7 @@ class Host(Protocol):
         """The module whose forward runs."""
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
-        """What all elements of each channel of a parameter's dimension equal."""
+        """What all elements of each channel of a parameter's dimension equal; None where that is not known."""
 
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
@@ -179,7 +179,7 @@ class Call:
 
     def value_of(self, plane: Plane) -> Tensor | None:
         """The values of a plane's channels; for a parameter itself they are looked up."""
-        if plane.value is not None or plane.leaf is None or self.tracer.weights is None:
+        if plane.value is not None or plane.leaf is None:
             return plane.value
         value = self.tracer.constants(plane.leaf)
         if value is None:

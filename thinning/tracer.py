@@ -47,11 +47,6 @@ class Tracer(TorchDispatchMode):
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
         self._constants: dict[tuple[str, int], Tensor | None] = {}
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch's guard against compilation costs more than most rules; nothing is compiled here."""
-        return False
-
     def adopt(self, model: nn.Module) -> None:
         """Give the parameters and buffers of `model` (a copy) their integers."""
         self.names = {}
@@ -120,9 +115,11 @@ class Tracer(TorchDispatchMode):
         return self._converted[id(tensor)][1]
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
-        """What all elements of each channel of a parameter's dimension equal (NaN: they differ); None if all differ."""
+        """What all elements of each channel of a parameter's dimension equal, NaN where they differ; None: unknown."""
+        if self.weights is None:
+            return None
         if leaf not in self._constants:
-            real = self.weights[leaf[0]].detach() if self.weights is not None else torch.empty(0, 1)
+            real = self.weights[leaf[0]].detach()
             flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
             value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
             self._constants[leaf] = None if bool(value.isnan().all()) else value

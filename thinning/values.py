@@ -66,9 +66,7 @@ def real_values(values: Tensor) -> Tensor:
 
 
 def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is known of values when they are kept in another type: integers are cut off."""
-    if dtype.is_floating_point:
-        return value
+    """What is known of values when they are kept as integers (cut off), truth values or complex numbers."""
     return torch.where(value.isnan(), torch.nan, real_values(value.nan_to_num(nan=0.0).to(dtype)))
 
 

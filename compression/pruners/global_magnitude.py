@@ -136,8 +136,8 @@ def _norms_only(args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[
     model: nn.Module | None = getattr(shapes, "model", None)
     if model is None or not isinstance(args, Given):
         return
-    names, listed = args["weights"], args.written["weights"]
-    if all(map(is_pattern, listed)) and all(_of_norm(name, model) for name in names):
+    listed = args.whole("weights")
+    if all(map(is_pattern, listed)) and all(_of_norm(name, model) for name in args["weights"]):
         yield "weights", NORMS_ONLY.format(", ".join(listed))
 
 

@@ -65,6 +65,10 @@ def own_registry(monkeypatch):
         ),
         ({"class": "GlobalMagnitudePruner", "desired_sparsity": 2, "weights": ["norm.*", "norm.weight"]}, ["desired"]),
         (
+            {"class": "GlobalMagnitudePruner", "desired_sparsity": 0.5, "weights": ["cnov1.*", "norm.*"]},
+            ["weights[0]: the pattern 'cnov1.*' fits no parameter"],
+        ),
+        (
             {"class": "SplicingPruner", "sensitivities": {"x": 1}, "low_thresh_mult": 1.1, "hi_thresh_mult": 0.9},
             ["sensitivities.x: the name 'x'", "hi_thresh_mult: 0.9 must not be below low_thresh_mult 1.1"],
         ),

@@ -129,3 +129,20 @@ def test_layers_without_features_do_no_harm(bias):
     assert recipe.removes_nothing
     assert any("squeeze" in str(kept) for kept in recipe.frozen)
     model.train()(X).sum().backward()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_parts_are_seen_and_nothing_is_compiled_for_it(whole):
+    built = []
+
+    def backend(graph, _):
+        built.append(graph)
+        return graph.forward
+
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)]
+    if whole:
+        model = torch.compile(nn.Sequential(*layers), backend=backend)
+    else:
+        model = nn.Sequential(torch.compile(layers[0], backend=backend), *layers[1:])
+    assert "8         removable" in channels_text(trace(model, X))
+    assert not built
