@@ -4,7 +4,7 @@ The kinds of step alternate in one process, on twins of one model with the same 
 "By hand" is the same arithmetic written out in the loop, without a scheduler: what no scheduler can be below. The last
 line is the scheduler's ratio for `resnet20_cifar` at batch 8 on one thread.
 
-    python benchmarks/scheduler_overhead.py [--rounds 300] [--threads 1]
+    python benchmarks/scheduler_overhead.py [--rounds 300] [--threads 1] [--device cuda]
 """
 
 from __future__ import annotations
@@ -103,11 +103,12 @@ def handmade_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callabl
     return step
 
 
-def ratios(name: str, batch: int, rounds: int) -> tuple[float, float, float]:
+def ratios(name: str, batch: int, rounds: int, device: torch.device) -> tuple[float, float, float]:
     """The median ratios of the scheduled and of the handmade step, and the median milliseconds of a plain one."""
     torch.manual_seed(0)
-    model = create_model(name)
-    x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
+    model = create_model(name).to(device)
+    x, y = torch.randn(batch, 3, 32, 32).to(device), torch.randint(10, (batch,)).to(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else int
     kinds = (plain_step, handmade_step, scheduled_step)
     steps = [make(copy.deepcopy(model), x, y) for make in kinds]
     for step in steps * 3:
@@ -116,8 +117,10 @@ def ratios(name: str, batch: int, rounds: int) -> tuple[float, float, float]:
     for _ in range(rounds):
         took = [0.0] * len(steps)
         for kind in random.sample(range(len(steps)), len(steps)):  # each finds the caches of the one before
+            wait()
             start = time.perf_counter()
             steps[kind]()
+            wait()
             took[kind] = time.perf_counter() - start
         seconds.append(took)
     by_hand, scheduled = (statistics.median(took[kind] / took[0] for took in seconds) for kind in (1, 2))
@@ -129,13 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=300, help="rounds of steps at batch 8; a tenth of them at 128")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     gc.disable()
     value = 0.0
     for name, batch in CASES:
         rounds = options.rounds if batch == CASES[-1][1] else max(5, options.rounds // 10)
-        value, by_hand, plain = ratios(name, batch, rounds)
+        value, by_hand, plain = ratios(name, batch, rounds, options.device)
         print(f"{name:16} batch {batch:3}: plain step {plain:7.2f} ms, ratio {value:.3f}, by hand {by_hand:.3f}")
     print(f"ratio: {value:.2f}")
 

@@ -3,6 +3,7 @@
     python benchmarks/thinning.py resnet50 googlenet      some models
     python benchmarks/thinning.py --all                   all 80
     python benchmarks/thinning.py --all --markdown docs/thinning_models.md
+    python benchmarks/thinning.py --all --device cuda --no-peer
 
 30 % of the removable channels of every coupled class are zeroed at their producers and then removed. Seconds: trace,
 plan and apply are the work, verify is the equality check (two forward passes on two inputs). They are processor seconds
@@ -77,10 +78,10 @@ def trains(model: nn.Module, images: Tensor) -> bool:
     return reached
 
 
-def loads(name: str, model: nn.Module, recipe: Any) -> bool:
+def loads(name: str, model: nn.Module, recipe: Any, device: torch.device) -> bool:
     """Whether a saved thinned model comes back from the bare class with the same outputs (the probe checks it)."""
     with tempfile.TemporaryDirectory() as folder:
-        load(build(name), save(model, recipe, Path(folder) / "thinned.safetensors"))
+        load(build(name).to(device), save(model, recipe, Path(folder) / "thinned.safetensors"))
     return True
 
 
@@ -106,12 +107,12 @@ def peer_seconds(name: str) -> str:
         return type(error).__name__
 
 
-def measure(name: str, peer: bool) -> tuple[str, ...]:
+def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
     """One row of the table."""
     side = size_of(name)
     torch.manual_seed(0)
-    images = torch.randn(2, 3, side, side)
-    model = make_sensitive(build(name), images)
+    images = torch.randn(2, 3, side, side).to(device)
+    model = make_sensitive(build(name).to(device), images)
     zero_channels(model, trace(model, images[:1]))
     weights = named_tensors(model)
     gc.collect()  # a full collection looks at all that is imported: neither side shall meet one by chance
@@ -139,7 +140,7 @@ def measure(name: str, peer: bool) -> tuple[str, ...]:
         f"{done.macs[0] / 1e9:.3f} G",
         f"{done.macs[1] / 1e9:.3f} G",
         f"{max(gap, done.max_relative_difference):.1e}",
-        "yes" if loads(name, model, done) else "no",
+        "yes" if loads(name, model, done, device) else "no",
         "yes" if trains(copy.deepcopy(model), images) else "partly",
         peer_seconds(name) if peer else "-",
     )
@@ -151,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", default=["resnet50", "googlenet", "mobilenet_v2"])
     parser.add_argument("--all", action="store_true", help="all classification models of torchvision")
     parser.add_argument("--markdown", type=Path, help="write the table there too")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="of model and images")
     parser.add_argument("--no-peer", action="store_true", help="leave torch_pruning out even if it is installed")
     options = parser.parse_args(arguments)
     names = torchvision.models.list_models(torchvision.models) if options.all else options.models
@@ -160,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write("\n".join(lines) + "\n")
     for name in names:
         try:
-            row = measure(name, not options.no_peer)
+            row = measure(name, not options.no_peer, options.device)
         except (ThinningError, RuntimeError) as error:
             failed += 1
             row = (name, f"{type(error).__name__}: {error}")

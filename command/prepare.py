@@ -189,7 +189,7 @@ def _begin(session: Session, schedule: Schedule | None, checkpoint: dict[str, An
 
 def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
     """Two random images, the same in each run, drawn without touching the global generator."""
-    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
 
 
 def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | None:

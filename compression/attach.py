@@ -88,7 +88,7 @@ class Attachment:
                 nothing = torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
                 terms = self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, nothing, optimizer)
                 if terms.requires_grad:
-                    terms.backward()
+                    terms.backward(_scale(optimizer))
         self._weighed = False
         self.scheduler.before_parameter_optimization(epoch, minibatch, self.per_epoch, optimizer)
 
@@ -99,3 +99,9 @@ class Attachment:
             self.scheduler.on_epoch_end(epoch, optimizer, self.metrics, self.per_epoch)
         self.steps += 1
         self._begin()
+
+
+def _scale(optimizer: Optimizer) -> Tensor | None:
+    """What the gradients are still multiplied by: fused optimizers divide by a loss scaler's factor within the step."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return scale.reshape(()) if isinstance(scale, Tensor) else None

@@ -55,7 +55,7 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
         digit = int(np.searchsorted(below, rank))
         rank -= int(below[digit] - counts[digit])
         prefix.append(digit)
-    lanes = torch.tensor(prefix[::-1]).to(LANE)
+    lanes = torch.tensor(prefix[::-1], device="cpu").to(LANE)
     return Cut(float(lanes.view(kind)), rank)
 
 
@@ -80,7 +80,7 @@ def _common_type(tensors: Iterable[Tensor]) -> torch.dtype:
 
 def _highest_number(kind: torch.dtype) -> int:
     """The highest digit of infinity; that of NaN is above it."""
-    return int(torch.tensor([torch.inf], dtype=kind).view(LANE)[-1])
+    return int(torch.tensor([torch.inf], dtype=kind, device="cpu").view(LANE)[-1])
 
 
 def _histogram(tensor: Tensor, kind: torch.dtype, prefix: Sequence[int]) -> Any:

@@ -39,6 +39,12 @@ class _Plan:
                 _append(self.copies, parameter, entry.dense)
 
 
+    def is_elsewhere(self) -> bool:
+        """Whether the model was moved to another device."""
+        parameters, masks, *_ = self.hard if self.hard[0] else self.soft
+        return bool(parameters) and parameters[0].device != masks[0].device
+
+
 class Masks(Mapping[str, ParameterMask]):
     """The `zeros_mask_dict`: a `ParameterMask` for every named parameter of a model.
 
@@ -139,6 +145,10 @@ class Masks(Mapping[str, ParameterMask]):
             torch._foreach_copy_(parameters, dense)
             torch._foreach_mul_(parameters, masks)
 
+    def follow(self) -> None:
+        """Go where the model is, if it was moved to another device."""
+        self._planned()
+
     def apply(self) -> None:
         """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
         plan = self._planned()
@@ -235,10 +245,11 @@ class Masks(Mapping[str, ParameterMask]):
             entry.dense = None
 
     def _planned(self) -> _Plan:
-        if self._plan is None:
+        if self._plan is None or self._plan.is_elsewhere():
             self._plan = _Plan()
             for name, entry in self._masks.items():
                 if entry.owners:
+                    entry.move(self._parameters[name].device)
                     self._plan.add(self._parameters[name], entry)
         return self._plan
 

@@ -39,6 +39,12 @@ class ParameterMask:
     owners: dict[str, OwnedMask] = field(default_factory=dict)
     dense: Tensor | None = None
 
+    def move(self, device: torch.device) -> None:
+        """Move all of them to a device."""
+        for owned in self.owners.values():
+            owned.mask = owned.mask.to(device)
+        self.dense = None if self.dense is None else self.dense.to(device)
+
     @property
     def mask(self) -> Tensor | None:
         """The masks of all owners combined, or None where there is none."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from potstill.thinning import ChannelGraph, Recipe, thin, trace
+from potstill.thinning import ChannelGraph, Recipe, beside, thin, trace
 
 from .attach import Attachment
 from .fields import Field, reading
@@ -112,6 +112,7 @@ class CompressionScheduler:
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
+        self.masks.follow()
         self._close(moment, "epoch")
         for policy in self._active(moment.step, by_epoch=True):
             policy.on_epoch_begin(moment)
@@ -121,6 +122,7 @@ class CompressionScheduler:
     ) -> None:
         """Before the forward pass: masks by minibatch, thinning."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
+        self.masks.follow()
         self._close(moment, "minibatch")
         for policy in self._acting:
             policy.on_minibatch_begin(moment)
@@ -251,7 +253,7 @@ class CompressionScheduler:
         Raises:
             CheckpointError: (a ValueError) the state does not fit the model or the policies, or is no such state.
         """
-        fields = Field(dict(state))
+        fields = Field(beside(self.model, dict(state)))
         self.masks.load_state_dict(fields["masks"].value)
         with reading("recipes"):
             self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]

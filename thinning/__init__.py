@@ -2,7 +2,9 @@
 
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
+from .inputs import beside
 from .macs import count_macs
+from .places import on_cpu
 from .recipe import Recipe
 from .registry import rule
 from .resize import resize_to
@@ -20,9 +22,11 @@ __all__ = [
     "Scale",
     "ThinningError",
     "Use",
+    "beside",
     "channels_text",
     "count_macs",
     "load",
+    "on_cpu",
     "resize_to",
     "rule",
     "save",

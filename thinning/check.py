@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from .copying import shared_copy
 from .inputs import run, tensors_of
+from .precision import full_precision
 
 
 def randomized(example_inputs: Any, seed: int = 0) -> Any:
@@ -24,7 +25,7 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
     def draw(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        return torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+        return torch.randn(tensor.shape, generator=generator, device="cpu").to(tensor.device, tensor.dtype)
 
     return tree_map_only(Tensor, draw, example_inputs)
 
@@ -38,7 +39,7 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> l
     copy, results = shared_copy(model).eval(), []
     if double:
         copy, batches = copy.double(), [_in_double(batch) for batch in batches]
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         for batch in batches:
             with fixed_chance():
                 results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch))])

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .places import on_cpu
 
+
+@on_cpu
 def class_of_label(uses: Sequence[Tensor], *status: Tensor) -> Tensor:
     """The number of the class of each label: the same for labels with the same uses, as often, and the same status.
 
     `uses` are the labels of the indices of each parameter dimension; `status` are tensors over all labels.
     """
     generator = torch.Generator().manual_seed(0)
-    numbers = torch.randint(-(2**62), 2**62, (len(uses) + len(status),), generator=generator)
+    numbers = torch.randint(-(2**62), 2**62, (len(uses) + len(status),), generator=generator, device="cpu")
     signature = torch.zeros_like(status[0])
     for number, state in zip(numbers[len(uses) :], status, strict=True):
         signature += number * state

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from .errors import ThinningError
 from .graph_data import GraphData, Layer, Scale, Slices, Use
+from .places import on_cpu
 
 
+@on_cpu
 def coverage_of(
     graph: GraphData, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False
 ) -> Slices:
@@ -58,6 +60,7 @@ def _roots(graph: GraphData) -> Tensor:
     return count
 
 
+@on_cpu
 def scales_of(graph: GraphData, channels: Iterable[int] | Tensor) -> list[Scale]:
     """See `ChannelGraph.scales`."""
     wanted = torch.zeros(graph.count + 1, dtype=torch.bool)

@@ -9,9 +9,11 @@ from torch import nn
 
 from .graph import ChannelGraph
 from .inputs import run
+from .places import on_cpu
 
 
 @torch.no_grad()
+@on_cpu
 def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.Module:
     """Random affine parameters, and BatchNorm statistics gathered from the inputs and then perturbed; in place.
 
@@ -21,16 +23,16 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
     draw = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if not bool(parameter.any()):
-            parameter.copy_(torch.randn(parameter.shape, generator=draw).to(parameter) * 0.05)
+            parameter.copy_(torch.randn(parameter.shape, generator=draw, device="cpu").to(parameter) * 0.05)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for module in model.modules():
         if (
             isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
             and module.weight is not None
         ):
-            module.weight.copy_(torch.rand(module.weight.shape, generator=draw) + 0.5)
+            module.weight.copy_(torch.rand(module.weight.shape, generator=draw, device="cpu") + 0.5)
             if module.bias is not None:
-                module.bias.copy_(torch.randn(module.bias.shape, generator=draw) * 0.2)
+                module.bias.copy_(torch.randn(module.bias.shape, generator=draw, device="cpu") * 0.2)
     norms = [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -41,12 +43,13 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
         norm.momentum = momentum
         mean, var = norm.running_mean, norm.running_var
         if mean is not None and var is not None:
-            mean += torch.randn(mean.shape, generator=draw).to(mean) * 0.05 * var.sqrt()
-            var *= torch.rand(var.shape, generator=draw).to(var) * 0.4 + 0.8
+            mean += torch.randn(mean.shape, generator=draw, device="cpu").to(mean) * 0.05 * var.sqrt()
+            var *= torch.rand(var.shape, generator=draw, device="cpu").to(var) * 0.4 + 0.8
     return model.eval()
 
 
 @torch.no_grad()
+@on_cpu
 def zero_channels(model: nn.Module, graph: ChannelGraph, fraction: float = 0.3, seed: int = 0) -> int:
     """Zero `fraction` of the removable channels of every class at their producers; returns how many channels.
 
@@ -56,7 +59,7 @@ def zero_channels(model: nn.Module, graph: ChannelGraph, fraction: float = 0.3, 
     dead = torch.zeros(graph.count + 1, dtype=torch.bool)
     for group in graph.classes():
         if group.status == "removable":
-            chosen = torch.randperm(group.size, generator=draw)[: int(group.size * fraction)]
+            chosen = torch.randperm(group.size, generator=draw, device="cpu")[: int(group.size * fraction)]
             dead[group.channels[chosen]] = True
     parameters = dict(model.named_parameters())
     for use in graph.uses:

@@ -12,6 +12,7 @@ from .classes import class_of_label, members
 from .coverage import coverage_of, scales_of
 from .errors import ThinningError
 from .graph_data import AttributeUse, ChannelClass, GraphData, Layer, Role, Scale, Slices, Use
+from .places import on_cpu
 
 __all__ = ["AttributeUse", "ChannelClass", "ChannelGraph", "Layer", "Role", "Scale", "Slices", "Use"]
 
@@ -23,6 +24,7 @@ class ChannelGraph(GraphData):
     `frozen[label]` and `inexact[label]` are indices into `reasons`, -1 for none; label 0 is no channel.
     """
 
+    @on_cpu
     def channels_of(self, name: str, dim: int = 0) -> Tensor:
         """The channel ids (int64) of the indices of dimension `dim` of parameter `name`, 0 for a frozen one."""
         use = self.use(name, dim)
@@ -86,6 +88,7 @@ class ChannelGraph(GraphData):
         start = weights.new_full((), self.other_macs)
         return sum((layer.positions * self._size(layer.weight, weights) for layer in self.layers), start)
 
+    @on_cpu
     def _alive(self, alive: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
         values = alive if isinstance(alive, Tensor) else alive(torch.arange(self.count + 1))
         if values.shape != (self.count + 1,):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from .places import users_default
+
 
 def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments: a tensor alone, a tuple or list of arguments, or a dict of keywords."""
@@ -23,7 +25,8 @@ def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def run(model: nn.Module, example_inputs: Any) -> Any:
     """Call the model with such inputs."""
     args, kwargs = arguments(example_inputs)
-    return model(*args, **kwargs)
+    with users_default():
+        return model(*args, **kwargs)
 
 
 def tensors_of(value: Any, seen: set[int] | None = None) -> list[Tensor]:
@@ -49,6 +52,15 @@ def batch_of(example_inputs: Any) -> int:
     """The size of the first dimension of the first tensor, 1 without one."""
     first = next((tensor for tensor in tensors_of(example_inputs) if tensor.ndim), None)
     return int(first.shape[0]) if first is not None and first.shape[0] else 1
+
+
+def beside(model: nn.Module, example_inputs: Any) -> Any:
+    """The inputs where the model is: those on the CPU follow a model that lies on one other device as a whole."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1 or "cpu" in {device.type for device in devices}:
+        return example_inputs
+    (device,) = devices
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device) if tensor.is_cpu else tensor, example_inputs)
 
 
 def to(example_inputs: Any, device: str | torch.device) -> Any:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from .call import Frame
 from .inputs import batch_of, run
 from .notes import Notes
+from .precision import full_precision
 from .shortcuts import carry_out
 
 
@@ -42,6 +43,7 @@ def plain_run(model: nn.Module) -> Iterator[None]:
             torch.set_grad_enabled(model.training),
             torch.random.fork_rng(devices=[]),
             sdpa_kernel(SDPBackend.MATH),
+            full_precision(),
         ):
             yield
     finally:

@@ -53,12 +53,13 @@ def _draw(spec: Spec, generator: torch.Generator) -> Any:
         return spec["value"]
     dtype = getattr(torch, spec["dtype"])
     if dtype.is_floating_point:
-        return torch.randn(spec["shape"], generator=generator).to(dtype)
+        return torch.randn(spec["shape"], generator=generator, device="cpu").to(dtype)
     if dtype.is_complex:
-        return torch.randn(spec["shape"], generator=generator, dtype=dtype)
+        return torch.randn(spec["shape"], generator=generator, device="cpu", dtype=dtype)
     if "values" in spec:
         return torch.tensor(spec["values"]).to(dtype).reshape(spec["shape"])
-    return torch.randint(spec.get("low", 0), spec.get("high", 1) + 1, spec["shape"], generator=generator).to(dtype)
+    low, high = spec.get("low", 0), spec.get("high", 1)
+    return torch.randint(low, high + 1, spec["shape"], generator=generator, device="cpu").to(dtype)
 
 
 def pack(inputs: Any) -> tuple[dict[str, Tensor], Spec]:

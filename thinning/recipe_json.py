@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import ThinningError
+from .places import on_cpu
 from .recipe_data import FORMAT, VERSION, AttributeChange, Folding, Kept, RecipeData, TensorChange
 
 
@@ -89,6 +90,7 @@ class _Reader:
         return first.integer(), second.integer()
 
 
+@on_cpu
 def decode(text: str) -> dict[str, Any]:
     """See `Recipe.from_json`."""
     try:

@@ -35,7 +35,7 @@ def sample(labels: Numbering, uses: list[Tensor]) -> Tensor:
     group = class_of_label([labels.labels[ids] for ids in uses], labels.frozen)
     for number, channels in enumerate(members(group)):
         count = 1 + number % 3 if len(channels) > 8 else int(len(channels) > 2)
-        dead[channels[torch.randperm(len(channels), generator=generator)[:count]]] = True
+        dead[channels[torch.randperm(len(channels), generator=generator, device="cpu")[:count]]] = True
     dead[(labels.frozen >= 0)] = False
     dead[0] = False
     return dead

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from .check import outputs, relative_difference
 from .copying import named_tensors
 from .errors import ThinningError
+from .inputs import to
 from .loader import LOADER
+from .places import on_cpu
 from .probe import draw, pack, unpack
 from .recipe import Recipe
 from .resize import replace_data, sizes_of
@@ -28,6 +30,7 @@ FORMAT = "potstill-thinned"
 logger = logging.getLogger(__name__)
 
 
+@on_cpu
 def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any = None) -> Path:
     """Write a thinned model so that it opens anywhere; returns the path of the weights.
 
@@ -49,8 +52,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     }
     if inputs is not None:
         probe, facts["inputs"] = pack(inputs)
-        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        results = outputs(model, [_on(inputs, device)])[0]
+        results = outputs(model, [to(inputs, _device(model))])[0]
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
         _atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
     _atomically(weights, to_bytes(_tensors(model, recipe)))
@@ -60,6 +62,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     return weights
 
 
+@on_cpu
 def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> nn.Module:
     """Make a dense model (torchvision's class or the user's own) the thinned one of `save`, in place; returns it.
 
@@ -93,6 +96,7 @@ def _drawn(model: nn.Module, recipe: Recipe) -> Any:
     inputs = draw(recipe.inputs)
     try:
         if inputs is not None:
+            inputs = to(inputs, _device(model))
             outputs(model, [inputs])
     except Exception as error:  # whatever a model's code says against random inputs
         logger.warning(
@@ -120,10 +124,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _on(inputs: Any, device: torch.device) -> Any:
-    from .inputs import to
-
-    return to(inputs, device)
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
@@ -199,8 +201,7 @@ def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    results = [tensor.cpu() for tensor in outputs(model, [_on(unpack(probe, spec), device)])[0]]
+    results = [tensor.cpu() for tensor in outputs(model, [to(unpack(probe, spec), _device(model))])[0]]
     expected = [probe[f"output.{i}"] for i in range(sum(name.startswith("output.") for name in probe))]
     gap = relative_difference([expected], [results])
     if not gap <= tolerance:

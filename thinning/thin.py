@@ -14,8 +14,10 @@ from .check import randomized
 from .copying import named_tensors
 from .dead import find_dead
 from .errors import ThinningError
+from .inputs import beside
 from .leftover import leftovers
 from .macs import count_macs
+from .places import on_cpu
 from .plan import make_recipe
 from .probe import describe
 from .recipe import Recipe
@@ -24,6 +26,7 @@ from .trace import traced
 from .trial import Trial
 
 
+@on_cpu
 def thin(  # noqa: PLR0913
     model: nn.Module,
     example_inputs: Any,
@@ -50,6 +53,7 @@ def thin(  # noqa: PLR0913
     if round_to < 1:
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     weights = named_tensors(model)
+    example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)
     found = traced(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
     trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else max(tolerance, _rounding(model)))

@@ -13,10 +13,11 @@ from .copying import meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .glance import Glance
 from .graph import ChannelGraph
-from .inputs import batch_of, run, tensors_of, to
+from .inputs import batch_of, beside, run, tensors_of, to
 from .modes import at_least_two, plain_run, trains_otherwise, untraced, watched
 from .node import node_of
 from .notes import Notes
+from .places import on_cpu
 from .rehearse import Repairs, Stage, settle_sizes
 from .replay import DeviationError
 from .tracer import Tracer
@@ -57,8 +58,10 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     return traced(model, example_inputs).graph
 
 
+@on_cpu
 def traced(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Traced:
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
+    example_inputs = beside(model, example_inputs)
     try:
         notes, stage = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
     except Exception as cause:  # whatever a model's code raises

@@ -15,6 +15,7 @@ from .copying import named_tensors
 from .modes import is_own
 from .node import Cell, Node, attach, node_of
 from .notes import Notes
+from .places import on_cpu
 from .plane import Plane
 from .registry import Rule, rule_of
 from .replay import Replay
@@ -125,6 +126,7 @@ class Tracer(TorchDispatchMode):
             self._constants[leaf] = None if bool(value.isnan().all()) else value
         return self._constants[leaf]
 
+    @on_cpu
     def _label(self, call: Call) -> None:
         labelled = any(node.planes for node in call.nodes)
         self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
@@ -147,6 +149,7 @@ class Tracer(TorchDispatchMode):
         else:
             self.notes.record(call.record)
 
+    @on_cpu
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
         self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)

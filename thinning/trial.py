@@ -17,6 +17,7 @@ from .check import difference, fixed_chance, outputs, relative_difference
 from .copying import shared_copy
 from .errors import ThinningError
 from .inputs import run, tensors_of
+from .precision import full_precision
 from .recipe import Recipe
 from .recipe_data import RecipeData
 
@@ -148,7 +149,7 @@ def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     copy = shared_copy(model).eval()
     for name, module in copy.named_modules():
         module.register_forward_hook(partial(keep, name))
-    with torch.no_grad(), fixed_chance():
+    with torch.no_grad(), full_precision(), fixed_chance():
         run(copy, batch)
     return results
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potstill.thinning import ChannelGraph
+from potstill.thinning import ChannelGraph, on_cpu
 
 from ..selection import keep_highest
 from .base import View
@@ -44,6 +44,7 @@ def clusters(names: Iterable[str], places: Places, graph: ChannelGraph) -> list[
     return found
 
 
+@on_cpu
 def coupled_masks(
     names: Iterable[str],
     places: Places,

@@ -23,7 +23,8 @@ class RandomScore(RankedStructurePruner):
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """A random permutation."""
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
-        return torch.randperm(group.count(view.weights[name].shape), generator=source).to(view.weights[name])
+        weight = view.weights[name]
+        return torch.randperm(group.count(weight.shape), generator=source, device="cpu").to(weight)
 
 
 class Bernoulli(RankedStructurePruner):
@@ -41,7 +42,7 @@ class Bernoulli(RankedStructurePruner):
         """Which filters stay."""
         when = () if view.mode == "hard" else (view.step.epoch, view.step.minibatch)
         source = generator(self.seed, view.owner, name, *when)
-        draws = torch.rand(self._groups[name].count(view.weights[name].shape), generator=source)
+        draws = torch.rand(self._groups[name].count(view.weights[name].shape), generator=source, device="cpu")
         level = self.level(name, view)
         keep = draws >= level
         if level < 1:

@@ -145,7 +145,7 @@ class RankedStructurePruner(Pruner):
     def _coupled(self, view: View) -> dict[str, Tensor]:
         def score(name: str, dim: int) -> Tensor:
             scores = self.score(name, Group((dim,), FILTERS.min_rank), view)
-            return torch.zeros(view.weights[name].shape[dim]) if scores is None else scores
+            return torch.zeros(view.weights[name].shape[dim], device="cpu") if scores is None else scores
 
         level = self.level(next(iter(self._groups)), view)
         places = {name: group.kept[0] for name, group in self._groups.items()}

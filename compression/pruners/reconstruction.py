@@ -68,8 +68,8 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         """The magnitude of each input channel, now and then with noise."""
         values = MAGNITUDES[self.magnitude_fn](group.split(view.weights[name]))
         source = generator(view.owner, name, view.step.epoch, view.step.minibatch)
-        if self.ranking_noise and torch.rand((), generator=source) < self.ranking_noise:
-            return values * torch.randn(len(values), generator=source).to(values)
+        if self.ranking_noise and torch.rand((), generator=source, device="cpu") < self.ranking_noise:
+            return values * torch.randn(len(values), generator=source, device="cpu").to(values)
         return values
 
     @classmethod
@@ -107,13 +107,13 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         source = generator(name, len(self._data[name]))
         if isinstance(layer, nn.Linear):
             x, y = inputs.flatten(0, -2), output.flatten(0, -2)
-            rows = torch.randint(len(x), (self.points_per_pass,), generator=source).to(x.device)
+            rows = torch.randint(len(x), (self.points_per_pass,), generator=source, device="cpu").to(x.device)
             x, y = x[rows], y[rows]
         else:
-            images = torch.randint(len(inputs), (min(20, len(inputs)),), generator=source)
+            images = torch.randint(len(inputs), (min(20, len(inputs)),), generator=source, device="cpu")
             patches = _patches(inputs[images.to(inputs.device)], layer)  # type: ignore[arg-type]
             y = output[images.to(inputs.device)].flatten(2).transpose(1, 2).flatten(0, 1)
-            rows = torch.randint(len(y), (self.points_per_pass,), generator=source).to(y.device)
+            rows = torch.randint(len(y), (self.points_per_pass,), generator=source, device="cpu").to(y.device)
             x, y = patches[rows], y[rows]
         bias = getattr(layer, "bias", None)
         if x.isfinite().all() and y.isfinite().all():

@@ -53,7 +53,7 @@ class RegrowingPruner(Pruner):
         """A random number for each element."""
         weight = view.weights[name]
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
-        return torch.rand(weight.shape, generator=source).to(weight.device)
+        return torch.rand(weight.shape, generator=source, device="cpu").to(weight.device)
 
     def _begin(self, name: str, view: View) -> Tensor:
         draws = self.draws(name, view)

@@ -27,7 +27,7 @@ class Statistics:
             self._used.remove(name)
             del self._sums[name], self._counts[name]
         values = values.detach().double().nan_to_num(0.0, 0.0, 0.0)
-        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        self._sums[name] = self._sums[name].to(values.device) + values if name in self._sums else values
         self._counts[name] = self._counts.get(name, 0) + count
 
     def mean(self, name: str) -> Tensor | None:

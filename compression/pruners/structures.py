@@ -68,9 +68,9 @@ class OneShot(WeightRanked):
         if not self.noise:
             return values
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
-        if torch.rand((), generator=source) >= self.noise:
+        if torch.rand((), generator=source, device="cpu") >= self.noise:
             return values
-        return values * torch.randn(len(values), generator=source).to(values)
+        return values * torch.randn(len(values), generator=source, device="cpu").to(values)
 
 
 @dataclass(eq=False)
@@ -157,7 +157,7 @@ class RandomLevelStructureParameterPruner(WeightRanked):
         """A level drawn from the range."""
         low, high = self.sparsity_range
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
-        return low + (high - low) * float(torch.rand((), generator=source))
+        return low + (high - low) * float(torch.rand((), generator=source, device="cpu"))
 
 
 def _backward(args: Mapping[str, Any]) -> Iterable[Complaint]:

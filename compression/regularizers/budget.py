@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from potstill.thinning import ChannelGraph
+from potstill.thinning import ChannelGraph, on_cpu
 
 from .gating import Layout
 
@@ -27,6 +27,7 @@ class Budget:
         total: the size with all gates open, as a number of parameters or multiply-adds.
     """
 
+    @on_cpu
     def __init__(self, terms: Iterable[tuple[float, list[Tensor]]], constant: float, count: int) -> None:
         """Collect what is summed.
 

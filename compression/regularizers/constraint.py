@@ -54,8 +54,8 @@ class Constraint:
         """
         self.budget, self.goal = budget, goal
         self._rate, self._ramp = rate, ramp
-        self.multiplier = torch.zeros(())
-        self._violation = torch.zeros(())
+        self.multiplier = torch.zeros((), device="cpu")
+        self._violation = torch.zeros((), device="cpu")
 
     def term(self, probabilities: Tensor, progress: float) -> Tensor:
         """What is added to the loss; `progress` runs from 0 to 1 in the window."""

@@ -26,7 +26,7 @@ class Elements(Term):
 
     def __init__(self, strengths: Sequence[float], power: int) -> None:
         """Take the strength of each tensor, and 1 or 2."""
-        self.strengths, self.power = torch.tensor(strengths), power
+        self.strengths, self.power = torch.tensor(strengths, device="cpu"), power
         self._common = strengths[0] if len(set(strengths)) == 1 else None
         self._sizes: list[int] = []
         self._each = self.strengths

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from potstill.thinning import ChannelGraph
+from potstill.thinning import ChannelGraph, on_cpu
 
 from .gating import Layout
 
@@ -20,6 +20,7 @@ class GatedChannels:
         layout: what the gates multiply.
     """
 
+    @on_cpu
     def __init__(self, graph: ChannelGraph, names: Sequence[str]) -> None:
         """Find the channels.
 
@@ -40,6 +41,7 @@ class GatedChannels:
         """The number of gates."""
         return self.layout.count
 
+    @on_cpu
     def matching(self, before: GatedChannels, kept: Mapping[str, Tensor]) -> Tensor:
         """(gates,): the gate that each had before thinning.
 
@@ -65,6 +67,7 @@ class GatedChannels:
             factors[name] = factors[name] * factor if name in factors else factor
         return factors
 
+    @on_cpu
     def masks(self, opened: Tensor) -> dict[str, Tensor]:
         """Masks of everything that makes the channels whose gates are shut, by parameter."""
         opened = opened.cpu()

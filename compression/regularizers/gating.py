@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import ChannelGraph
+from potstill.thinning import ChannelGraph, on_cpu
 
 Place = tuple[dict[str, Any], str]
 
@@ -58,6 +58,7 @@ class Layout:
     sizes: tuple[int, ...]
 
     @classmethod
+    @on_cpu
     def of(cls, graph: ChannelGraph, channels: Tensor) -> Layout:
         """The layout for one gate on each of the channels (ids of the graph, each once)."""
         gates = torch.full((graph.count + 1,), len(channels))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from potstill.thinning import ChannelGraph
+from potstill.thinning import ChannelGraph, on_cpu
 
 from ..groups import Group
 from .penalty import flatten, unflatten, wide
@@ -60,6 +60,7 @@ class GroupPart(ABC):
 class PlainGroups(GroupPart):
     """The structures of weights, each within one weight."""
 
+    @on_cpu
     def __init__(self, entries: Sequence[tuple[str, Group, float]], shapes: Mapping[str, torch.Size]) -> None:
         """Take (weight, group, strength)."""
         self.names = [name for name, _, _ in entries]
@@ -91,6 +92,7 @@ class PlainGroups(GroupPart):
         """For each group its weight's value."""
         return self._each([values[name] for name in self.names]).to(self.strengths)
 
+    @on_cpu
     def _each(self, values: Sequence[float]) -> Tensor:
         return torch.cat([torch.full((thin.numel(),), v) for thin, v in zip(self._thin, values, strict=True)])
 
@@ -102,6 +104,7 @@ class PlainGroups(GroupPart):
 class CoupledGroups(GroupPart):
     """Channels: each with all that has to be zero for it to die, in all weights, biases and norms that make it."""
 
+    @on_cpu
     def __init__(self, entries: Sequence[tuple[str, int, float]], graph: ChannelGraph) -> None:
         """Take (weight, dimension of its outputs, strength); a channel belongs to the first weight that lists it."""
         self._place = torch.full((graph.count + 1,), -1)
@@ -156,6 +159,7 @@ class CoupledGroups(GroupPart):
             for place, dim, rank in zip(self._places, self._dims, self._ranks, strict=True)
         ]
 
+    @on_cpu
     def by_name(self, values: Mapping[str, float]) -> Tensor:
         """For each channel the value of the weight that lists it."""
         return torch.tensor([values[name] for name in self._listed]).to(self.strengths)

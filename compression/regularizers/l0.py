@@ -241,7 +241,7 @@ class L0Regularizer(Regularizer):
     def _check_reach(self) -> None:
         if self._constraint is None:
             return
-        fewest = protected(torch.zeros(len(self._channels)), self._channels)
+        fewest = protected(torch.zeros(len(self._channels), device="cpu"), self._channels)
         least = self._constraint.budget.share(fewest.double()).item()
         if least > self._constraint.goal:
             reach = f"sparsity {1 - least:.4f}" if self.target_macs is None else f"{least:.4f} of the multiply-adds"

@@ -33,7 +33,7 @@ def stratified_sample(labels: Tensor, fraction: float, seed: int, use: Use) -> l
     chosen: list[int] = []
     for label, count in enumerate(counts.tolist()):
         members = torch.nonzero(labels == label).flatten()
-        chosen += members[torch.randperm(len(members), generator=rng)[:count]].tolist()
+        chosen += members[torch.randperm(len(members), generator=rng, device="cpu")[:count]].tolist()
     return sorted(chosen)
 
 
@@ -60,7 +60,7 @@ def limited(part: RawPart, limit: int | None, seed: int) -> RawPart:
     count = len(part.labels)
     if limit is None or limit >= count:
         return part
-    chosen = torch.randperm(count, generator=generator(Use.LIMIT, seed))[:limit]
+    chosen = torch.randperm(count, generator=generator(Use.LIMIT, seed), device="cpu")[:limit]
     return part.subset(sorted(chosen.tolist()))
 
 

@@ -80,7 +80,7 @@ class Split:
     def _chunks(self, batch_size: int, epoch: int) -> list[Tensor]:
         order = torch.arange(len(self))
         if self.shuffle_seed is not None:
-            order = torch.randperm(len(self), generator=generator(Use.ORDER, self.shuffle_seed, epoch))
+            order = torch.randperm(len(self), generator=generator(Use.ORDER, self.shuffle_seed, epoch), device="cpu")
         chunks = list(order.split(batch_size))
         if len(chunks) > 1 and self._joins_last(batch_size):
             chunks[-2:] = [torch.cat(chunks[-2:])]
@@ -94,7 +94,7 @@ class Split:
         count = AUGMENTATIONS[self.recipe.augmentation].draws
         if self.shuffle_seed is None or count == 0:
             return torch.empty(len(self), 0)
-        return torch.rand(len(self), count, generator=generator(Use.AUGMENT, self.shuffle_seed, epoch))
+        return torch.rand(len(self), count, generator=generator(Use.AUGMENT, self.shuffle_seed, epoch), device="cpu")
 
     def prepare(self, indices: Tensor, draws: Tensor) -> Batch:
         """Load, augment and normalise the images at `indices`; `draws` has a row for each."""

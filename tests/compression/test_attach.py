@@ -79,3 +79,25 @@ def test_an_epoch_needs_minibatches():
     _, optimizer, scheduler, _ = setting()
     with pytest.raises(ValueError, match="minibatches_per_epoch must be at least 1, not 0"):
         scheduler.attach(optimizer, 0)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_terms_are_of_the_strength_asked_for_under_a_loss_scaler(fused):
+    """Fused optimizers undo the scaling within their step: at the hook before it, gradients are still scaled."""
+
+    def trained(scaled):
+        torch.manual_seed(0)
+        model = nn.Linear(6, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
+        scheduler = CompressionScheduler(model)
+        scheduler.add_policy(RegularizationPolicy(L1Regularizer({"weight": 1.0})), starting_epoch=0, ending_epoch=9)
+        scheduler.attach(optimizer, 5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+        for x in torch.randn(7, 4, 6):
+            optimizer.zero_grad()
+            scaler.scale(model(x).square().mean()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        return model.weight.detach()
+
+    torch.testing.assert_close(trained(scaled=True), trained(scaled=False))

@@ -29,7 +29,7 @@ def test_records_equal_the_parameters_at_their_steps(tmp_path, monkeypatch):
     stepped = compress_classifier.Session.stepped
 
     def spy(session):
-        seen[session.steps + 1] = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+        seen[session.steps + 1] = {name: p.detach().cpu().clone() for name, p in session.model.named_parameters()}
         stepped(session)
 
     monkeypatch.setattr(compress_classifier.Session, "stepped", spy)

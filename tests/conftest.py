@@ -1,0 +1,59 @@
+"""`pytest --device cuda`: the same tests with the tests' own networks and inputs on another device."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once: before any test multiplies matrices
+LIBRARY = Path(__file__).resolve().parent.parent
+OURS = tuple(f"{LIBRARY / name}/" for name in ("compression", "thinning", "command"))
+TORCH = f"{Path(torch.__file__).parent}/"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption("--device", help="where the tests make their networks and inputs (the CPU without it)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests make their tensors there; what they compute themselves is compared to 1e-5, so not with TF32."""
+    device = config.getoption("--device")
+    if device is not None:
+        torch.backends.cudnn.allow_tf32 = False
+        mode = UsersDevice(device)
+        mode.__enter__()
+        config.add_cleanup(lambda: mode.__exit__(None, None, None))
+
+
+class UsersDevice(TorchFunctionMode):
+    """New tensors lie on a device, but not those that the library makes: it is not told, and has to find out."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.constructors = device, _device_constructors()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        made = func in self.constructors and kwargs.get("device") is None
+        if not made or _caller().startswith(OURS):
+            return func(*args, **kwargs)
+        if kwargs.get("generator") is None:
+            return func(*args, **{**kwargs, "device": self.device})
+        return func(*args, **{**kwargs, "device": "cpu"}).to(self.device)
+
+
+def _caller() -> str:
+    """The file of the innermost frame that is neither torch's nor this one."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((TORCH, __file__)):
+        frame = frame.f_back
+    return frame.f_code.co_filename

@@ -1,0 +1,50 @@
+"""Arithmetic without shortcuts: what is compared to 1e-5 must not be computed with ten bits of mantissa."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+
+_OPERATIONS = [("cudnn", "conv"), ("cudnn", "rnn"), ("cuda", "matmul")]
+_OPERATIONS += [("mkldnn", name) for name in ("conv", "rnn", "matmul")]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Single precision is single precision: no TF32 (cuDNN's default for convolutions), no bfloat16, no autocast.
+
+    What the user has chosen is as before afterwards.
+    """
+    with ExitStack() as undo:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                undo.enter_context(torch.autocast(device, enabled=False))
+        switches = [*_new_switches(), *_old_switches()]  # undone from the last on: the old ones write the new ones too
+        for value, change, _ in switches:
+            undo.callback(change, value)
+        for _, change, exact in reversed(switches):
+            change(exact)
+        yield
+
+
+def _new_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
+    """The precision of each kind of operation, where torch knows it so: value, how to change it, the exact value."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        return []
+    found = [getattr(getattr(torch.backends, library), name) for library, name in _OPERATIONS]
+    return [(holder.fp32_precision, partial(setattr, holder, "fp32_precision"), "ieee") for holder in found]
+
+
+def _old_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
+    """The same for the switches of before, but those that torch will not read since a user has set the new ones."""
+    cudnn = torch.backends.cudnn
+    switches: list[tuple[Any, Callable[[Any], None], Any]] = []
+    with suppress(RuntimeError):
+        switches.append((cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"), False))
+    with suppress(RuntimeError):
+        switches.append((torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision, "highest"))
+    return switches
