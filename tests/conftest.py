@@ -25,10 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let tests make their tensors there; what they compute themselves is compared to 1e-5, so not with TF32."""
+    """Let tests make their tensors there; what they compute themselves is exact to 1e-5 or to the bit."""
     device = config.getoption("--device")
     if device is not None:
         torch.backends.cudnn.allow_tf32 = False
+        torch.use_deterministic_algorithms(torch.device(device).type == "cuda")
         mode = UsersDevice(device)
         mode.__enter__()
         config.add_cleanup(lambda: mode.__exit__(None, None, None))

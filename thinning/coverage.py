@@ -17,7 +17,7 @@ def coverage_of(
     graph: GraphData, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False
 ) -> Slices:
     """See `ChannelGraph.coverage`."""
-    chosen = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices, dtype=torch.int64)
+    chosen = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices.cpu(), dtype=torch.int64)
     use = graph.use(name, dim)
     if use is None:
         return {name: [(dim, chosen)]}
@@ -64,7 +64,7 @@ def _roots(graph: GraphData) -> Tensor:
 def scales_of(graph: GraphData, channels: Iterable[int] | Tensor) -> list[Scale]:
     """See `ChannelGraph.scales`."""
     wanted = torch.zeros(graph.count + 1, dtype=torch.bool)
-    wanted[torch.as_tensor(list(channels) if not isinstance(channels, Tensor) else channels)] = True
+    wanted[torch.as_tensor(list(channels) if not isinstance(channels, Tensor) else channels.cpu())] = True
     wanted[0] = False
     plain = {key for layer in graph.layers if not layer.normalized for key in _made_by(layer)}
     scales = []

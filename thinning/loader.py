@@ -13,7 +13,9 @@ STEM = Path(__file__).with_suffix("")
 
 
 def load(model):
-    """Resize the dense `model` in place, fill it, and check it on the stored probe."""
+    """Resize the dense `model` in place, fill it, and check it on the stored probe, for that on the CPU."""
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    model.cpu()
     for name, tensor in load_file(f"{STEM}.safetensors").items():
         module, _, leaf = name.rpartition(".")
         getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
@@ -23,7 +25,7 @@ def load(model):
         setattr(model.get_submodule(module), name, type(old)(value) if isinstance(value, list) else value)
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
-    return model
+    return model.to(device)
 
 
 def check(model, spec, probe):

@@ -51,6 +51,7 @@ class Trial:
         """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
         if self._before is None:
             self._before = _first_outputs(self.model, self.batches)
+            self._must_say_something(self._before)
         changes = Changes()
         try:
             carry_out(changes, recipe, self.model, self.masks, self.optimizer)
@@ -88,6 +89,18 @@ class Trial:
                 f"the model computes something else each time that it runs (difference {gap:.1e} with nothing removed):"
                 " whether thinning changes it cannot be checked; nothing was changed"
             )
+
+    def _must_say_something(self, before: list[list[Tensor]]) -> None:
+        """Refuse a model whose outputs are NaN or infinite wherever one looks: any other would equal it."""
+        tensors = [tensor for batch in before for tensor in batch if tensor.numel()]
+        if not tensors or any(bool(tensor.isfinite().any()) for tensor in tensors):
+            return
+        found = _module_outputs(self.model, self.batches[-1]).items()
+        first = next((name for name, tensor in found if not bool(tensor.isfinite().all())), "")
+        raise ThinningError(
+            f"all outputs of the model are NaN or infinite, first that of '{first or 'the model'}': whether thinning"
+            " changes them cannot be checked; nothing was changed"
+        )
 
     def keeps(self, recipe: RecipeData) -> tuple[bool, float]:
         """Whether the outputs of a copy stay what they are, and the difference; in double precision where that runs."""

@@ -18,7 +18,7 @@ def test_round_trip_keeps_the_one_before(tmp_path):
     save_checkpoint(path, {**CONTENTS, "epoch": 4})
     assert load_checkpoint(path)["epoch"] == 4
     assert load_checkpoint(path.with_name("checkpoint.pt.previous"))["epoch"] == 3
-    assert torch.equal(load_checkpoint(path)["state_dict"]["w"], torch.arange(6.0))
+    assert torch.equal(load_checkpoint(path)["state_dict"]["w"].cpu(), torch.arange(6.0).cpu())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.previous"]
 
 
@@ -29,7 +29,7 @@ def test_a_damaged_one_is_noticed_and_the_previous_used(tmp_path, damage, caplog
     save_checkpoint(path, {**CONTENTS, "epoch": 4})
     data = bytearray(path.read_bytes())
     if damage == "flip":
-        spot = data.index(torch.arange(6.0).numpy().tobytes())
+        spot = data.index(torch.arange(6.0).cpu().numpy().tobytes())
         data[spot + 2] ^= 1
     path.write_bytes(bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]) if damage == "cut" else b"")
     assert load_checkpoint(path)["epoch"] == 3

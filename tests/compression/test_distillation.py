@@ -234,7 +234,7 @@ def test_teacher_sees_the_autocast_of_the_student():
     run, kinds = setting(), []
     run.policy.teacher.register_forward_hook(lambda module, args, output: kinds.append(output.dtype))
     run.scheduler.on_minibatch_begin(0, 0, STEPS, run.optimizer)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(batches()[0][0].device.type, torch.bfloat16):
         run.student(batches()[0][0])
     assert kinds == [torch.bfloat16]
 

@@ -34,7 +34,7 @@ def test_expected_sizes_are_those_of_the_channel_graph(arch: str) -> None:
     macs = Budget.of_macs(graph, channels.layout)
     assert parameters.total == sum(p.numel() for p in model.parameters())
     expected = graph.parameter_count(alive, names).item()
-    assert parameters.share(probabilities) * parameters.total == pytest.approx(expected)
+    assert float(parameters.share(probabilities) * parameters.total) == pytest.approx(expected)
     assert macs.total == graph.macs(torch.ones_like(alive)).item()
     assert macs.share(probabilities) * macs.total == pytest.approx(graph.macs(alive).item())
 

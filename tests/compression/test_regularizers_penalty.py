@@ -43,7 +43,7 @@ def test_a_frozen_parameter_gets_no_gradient(net):
     loss, value = add_penalties(net(torch.randn(2, 3, 8, 8)).sum(), l1.penalties(dict(net.named_parameters())))
     loss.backward()
     assert net[3].weight.grad is None
-    assert value == pytest.approx(0.1 * float(net[3].weight.abs().sum() + net[6].weight.detach().abs().sum()))
+    assert float(value) == pytest.approx(0.1 * float(net[3].weight.abs().sum() + net[6].weight.detach().abs().sum()))
 
 
 def test_attached_to_the_optimizer_penalties_are_the_same(make_run):

@@ -114,7 +114,7 @@ def test_sizes_are_those_of_the_thinned_model() -> None:
     assert int(graph.macs(alive)) == counter.get_total_flops() / 2 == count_macs(model, X)
     with torch.no_grad():
         for name, parts in graph.coverage("c.weight", [0, 3]).items():
-            model.get_parameter(name).index_fill_(0, parts[0][1], 0)
+            model.get_parameter(name).index_fill_(0, parts[0][1].to(X.device), 0)
     alive[graph.channels_of("c.weight")[[0, 3]]] = False
     recipe = thin(model, X)
     assert (

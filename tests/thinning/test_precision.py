@@ -56,15 +56,15 @@ def test_no_run_is_in_less_than_single_precision(precision):
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older switches only")
-def test_switches_that_hide_the_older_ones_are_kept():
+def test_newer_switches_are_kept():
     convolutions = torch.backends.cudnn.conv
     before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"  # now torch refuses to read `allow_tf32`
+    convolutions.fp32_precision = "ieee"
     try:
         thin(nn.Sequential(*with_dead_filters()), X)
         assert convolutions.fp32_precision == "ieee"
-        with pytest.raises(RuntimeError):
-            _ = torch.backends.cudnn.allow_tf32
+        convolutions.fp32_precision = "tf32"
+        thin(nn.Sequential(*with_dead_filters()), X)
+        assert convolutions.fp32_precision == "tf32"
     finally:
         convolutions.fp32_precision = before
-    assert torch.backends.cudnn.allow_tf32

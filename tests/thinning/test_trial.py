@@ -1,0 +1,40 @@
+"""What the comparison of outputs can say, and where it can say nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import ThinningError, thin
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def net():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight[:3], model[0].bias[:3] = 0, 0
+    return model
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_no_numbers_prove_nothing(value):
+    model = net()
+    with torch.no_grad():
+        model[2].bias[:] = value
+    before = copy.deepcopy(model.state_dict())
+    del before["2.bias"]
+    with pytest.raises(ThinningError, match="all outputs of the model are NaN or infinite, first that of '2'"):
+        thin(model, X)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert len(model[0].weight) == 8
+
+
+def test_some_that_are_none_are_compared_as_they_are():
+    model = net()
+    with torch.no_grad():
+        model[2].bias[1] = torch.nan
+    assert thin(model, X).max_relative_difference <= 1e-5
+    assert len(model[0].weight) == 5
