@@ -112,7 +112,6 @@ class CompressionScheduler:
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
-        self.masks.follow()
         self._close(moment, "epoch")
         for policy in self._active(moment.step, by_epoch=True):
             policy.on_epoch_begin(moment)
@@ -122,7 +121,6 @@ class CompressionScheduler:
     ) -> None:
         """Before the forward pass: masks by minibatch, thinning."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        self.masks.follow()
         self._close(moment, "minibatch")
         for policy in self._acting:
             policy.on_minibatch_begin(moment)

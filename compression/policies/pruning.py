@@ -162,6 +162,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
+        masks.follow()
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
         for name, values in self.pruner.values(view, made).items():
