@@ -31,7 +31,7 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
 
 
 def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> list[list[Tensor]]:
-    """The tensors that a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
+    """What a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
 
     The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
     the same at the next call. With `double` the copy and its inputs are in double precision.
@@ -42,7 +42,7 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> l
     with torch.no_grad(), full_precision():
         for batch in batches:
             with fixed_chance():
-                results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch))])
+                results.append([tensor.detach().clone() for tensor in tensors_of(run(copy, batch), numbers=True)])
     return results
 
 

@@ -29,11 +29,16 @@ def run(model: nn.Module, example_inputs: Any) -> Any:
         return model(*args, **kwargs)
 
 
-def tensors_of(value: Any, seen: set[int] | None = None) -> list[Tensor]:
-    """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order."""
+def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) -> list[Tensor]:
+    """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order.
+
+    With `numbers` also what has left torch: Python's and numpy's numbers that are not whole, and numpy's arrays.
+    """
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         return [value]
+    if numbers and _is_number(value):
+        return [torch.as_tensor(value)]
     if value is None or isinstance(value, (str, bytes, int, float, bool, type, nn.Module)) or id(value) in seen:
         return []
     seen.add(id(value))
@@ -44,8 +49,17 @@ def tensors_of(value: Any, seen: set[int] | None = None) -> list[Tensor]:
     elif dataclasses.is_dataclass(value):
         parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
     else:
-        parts = list(vars(value).values()) if hasattr(value, "__dict__") else []
-    return [tensor for part in parts for tensor in tensors_of(part, seen)]
+        parts = list(getattr(value, "__dict__", {}).values())
+        slots = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
+        parts += [getattr(value, name, None) for name in slots]
+    return [tensor for part in parts for tensor in tensors_of(part, numbers, seen)]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that is not whole, or an array of numbers of numpy (which need not be imported)."""
+    if type(value).__module__ != "numpy" or not hasattr(value, "dtype"):
+        return isinstance(value, (float, complex))
+    return value.dtype.kind in ("biufc" if value.ndim else "fc")
 
 
 def batch_of(example_inputs: Any) -> int:

@@ -31,6 +31,12 @@ CACHED = (
 )
 
 
+NOTHING = (
+    "the model returns nothing that can be compared: no tensor with elements in what its forward returns (a tuple, a"
+    " list, a dict, an object with attributes); whether thinning changes it cannot be checked; nothing was changed"
+)
+
+
 class Trial:
     """Applies recipes to a model and compares its outputs with those before; `gap` is the last difference."""
 
@@ -91,9 +97,11 @@ class Trial:
             )
 
     def _must_say_something(self, before: list[list[Tensor]]) -> None:
-        """Refuse a model whose outputs are NaN or infinite wherever one looks: any other would equal it."""
+        """Refuse a model that returns nothing to compare, or nothing but NaN and infinity: any other would equal it."""
         tensors = [tensor for batch in before for tensor in batch if tensor.numel()]
-        if not tensors or any(bool(tensor.isfinite().any()) for tensor in tensors):
+        if not tensors:
+            raise ThinningError(NOTHING)
+        if any(bool(tensor.isfinite().any()) for tensor in tensors):
             return
         found = _module_outputs(self.model, self.batches[-1]).items()
         first = next((name for name, tensor in found if not bool(tensor.isfinite().all())), "")

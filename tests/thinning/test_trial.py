@@ -38,3 +38,39 @@ def test_some_that_are_none_are_compared_as_they_are():
         model[2].bias[1] = torch.nan
     assert thin(model, X).max_relative_difference <= 1e-5
     assert len(model[0].weight) == 5
+
+
+class Slots:
+    __slots__ = ("y",)
+
+    def __init__(self, y):
+        self.y = y
+
+
+class Returning(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how = net(), how
+
+    def forward(self, x):
+        return self.how(self.net(x))
+
+
+@pytest.mark.parametrize("how", [lambda y: None, lambda y: y[:0], lambda y: "text", lambda y: (t for t in (y,))])
+def test_what_returns_nothing_to_compare_is_refused(how):
+    model = Returning(how)
+    with pytest.raises(ThinningError, match="the model returns nothing that can be compared"):
+        thin(model, X)
+    assert len(model.net[0].weight) == 8
+
+
+@pytest.mark.parametrize(
+    "how", [lambda y: y.detach().numpy(), lambda y: {"loss": float(y.square().sum())}, Slots, lambda y: [y.tolist()]]
+)
+def test_numbers_and_objects_with_slots_are_compared(how):
+    model = Returning(how)
+    expected = model.net.eval()(X)
+    recipe = thin(model, X)
+    assert recipe.max_relative_difference <= 1e-5
+    assert len(model.net[2].weight) == 4
+    torch.testing.assert_close(model.net(X), expected)
