@@ -21,7 +21,7 @@ from ..registry import register
 from .base import View
 from .gradients import after_backward, without_gradients
 from .ranking import Dependency, RankedStructurePruner
-from .sites import Finder, Site, channel_dim, watch
+from .sites import Finder, Follower, Site, channel_dim
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -159,16 +159,13 @@ class ActivationRanked(Gathering):
         self._handles = [_Detaching(Finder(model, self._groups, self._watch))]
 
     def _watch(self, sites: Mapping[str, Site]) -> None:
-        self._sites = {name: Site(*site) for name, site in sites.items()}
+        self._sites = dict(sites)
         self.detach()
-        self._handles = [watch(self._model, site, self._see(name)) for name, site in self._sites.items()]
+        self._handles = [Follower(self._model, self._sites, self._see)]
 
-    def _see(self, name: str) -> Any:
-        def see(activation: Tensor) -> None:
-            by_filter = activation.transpose(0, self._dims[name]).flatten(1)
-            self.statistics.add(name, self.measure(by_filter), by_filter.shape[1])
-
-        return see
+    def _see(self, name: str, activation: Tensor) -> None:
+        by_filter = activation.transpose(0, self._dims[name]).flatten(1)
+        self.statistics.add(name, self.measure(by_filter), by_filter.shape[1])
 
     def measure(self, activations: Tensor) -> Tensor:
         """The sum of the statistic over the activations of each filter: (filters, activations) -> (filters)."""
@@ -176,13 +173,19 @@ class ActivationRanked(Gathering):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, and where they come from."""
-        return {**super().state_dict(), "sites": {name: list(site) for name, site in self._sites.items()}}
+        sites = {name: {"modules": list(site.modules), "rectify": site.rectify} for name, site in self._sites.items()}
+        return {**super().state_dict(), "sites": sites}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        if state["sites"]:
-            self._watch(state["sites"])
+        sites = {name: _site(stored) for name, stored in Field(state)["sites"].mapping().items()}
+        if sites:
+            self._watch(sites)
         super().load_state_dict(state)
+
+
+def _site(stored: Field) -> Site:
+    return Site(tuple(module.text() for module in stored["modules"].items()), stored["rectify"].flag())
 
 
 def _unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:

@@ -2,13 +2,14 @@
 
 A layer's output is followed through the modules that read it: through normalisation and dropout to the first module
 that gives as many values of the same shape, the activation. Where none reads it (a functional ReLU), the values are
-rectified here. No naming convention is needed.
+rectified here. No naming convention is needed. A module may activate several layers (torchvision's ResNets have one
+ReLU a block): in each pass, what counts is that it reads the tensor that came from the layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
+Mark = TypeVar("Mark")
+
 
 class Site(NamedTuple):
-    """The module whose outputs to look at, and whether they still have to be rectified."""
+    """The modules from the layer to the one whose outputs to look at, and whether these still have to be rectified."""
 
-    module: str
+    modules: tuple[str, ...]
     rectify: bool
 
 
@@ -46,8 +49,7 @@ class Finder:
         self._model, self._found = model, found
         self._layers = {name.rpartition(".")[0]: name for name in names}
         self._sites: dict[str, Site] = {}
-        self._tips: dict[int, list[str]] = {}
-        self._held: list[Tensor] = []  # while they are held, no other tensor gets their id
+        self._tips = Tips[str]()
         self._handles: list[RemovableHandle] = []
         for module_name, module in model.named_modules():
             if module_name in self._layers or not any(True for _ in module.children()):
@@ -59,27 +61,23 @@ class Finder:
         for handle in self._handles:
             handle.remove()
         self._tips.clear()
-        self._held.clear()
 
     def _follow(self, module_name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if not self._model.training or not isinstance(output, Tensor):
                 return
             if module_name in self._layers:
-                self._step(module_name, [self._layers[module_name]], output, rectify=True, goes_on=True)
+                name = self._layers[module_name]
+                self._sites[name] = Site((module_name,), rectify=True)
+                self._tips.add(output, name)
             elif _keeps_shape(inputs, output) and not isinstance(module, (_ConvNd, nn.Linear)):
-                names = self._tips.pop(id(inputs[0]), [])
                 passes = is_norm(module) or isinstance(module, (_DropoutNd, nn.Identity))
-                self._step(module_name, names, output, rectify=passes, goes_on=passes)
+                for name in self._tips.take(inputs[0], output):
+                    self._sites[name] = Site((*self._sites[name].modules, module_name), rectify=passes)
+                    if passes:
+                        self._tips.add(output, name)
 
         return hook
-
-    def _step(self, module_name: str, names: list[str], output: Tensor, rectify: bool, goes_on: bool) -> None:
-        for name in names:
-            self._sites[name] = Site(module_name, rectify)
-        if goes_on and names:
-            self._tips[id(output)] = names
-            self._held.append(output)
 
     def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if module.training:
@@ -87,16 +85,84 @@ class Finder:
             self._found(self._sites)
 
 
-def watch(model: nn.Module, site: Site, see: Callable[[Tensor], None]) -> RemovableHandle:
-    """Call `see` with the activation at a site in each training forward pass of the model."""
+class Follower:
+    """Shows the activations at known sites in each training forward pass of a model."""
 
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if model.training:
-            with torch.no_grad():
-                see(output.clamp(min=0) if site.rectify else output)
+    def __init__(self, model: nn.Module, sites: Mapping[str, Site], see: Callable[[str, Tensor], None]) -> None:
+        """Attach to the model; `see` gets the name of a weight and the activation of its layer."""
+        self._model, self._sites, self._see = model, sites, see
+        self._tips = Tips[tuple[str, int]]()
+        self._handles = [model.register_forward_hook(only(model, self._end), always_call=True)]
+        for module_name in {name: None for site in sites.values() for name in site.modules}:
+            module = model.get_submodule(module_name)
+            self._handles.append(module.register_forward_hook(only(module, self._follow(module_name))))
 
-    module = model.get_submodule(site.module)
-    return module.register_forward_hook(only(module, hook))
+    def remove(self) -> None:
+        """Detach."""
+        for handle in self._handles:
+            handle.remove()
+        self._tips.clear()
+
+    def _follow(self, module_name: str) -> Callable[..., None]:
+        begins = [(name, 0) for name, site in self._sites.items() if site.modules[0] == module_name]
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if not self._model.training or not isinstance(output, Tensor):
+                return
+            read = self._tips.take(inputs[0], output) if inputs and isinstance(inputs[0], Tensor) else []
+            for name, place in [*begins, *((name, place + 1) for name, place in read)]:
+                modules = self._sites[name].modules
+                if modules[place] != module_name:
+                    self._tips.add(inputs[0], (name, place - 1))  # another module reads it too
+                elif place + 1 < len(modules):
+                    self._tips.add(output, (name, place))
+                else:
+                    self._show(name, output)
+
+        return hook
+
+    @torch.no_grad()
+    def _show(self, name: str, output: Tensor) -> None:
+        self._see(name, output.clamp(min=0) if self._sites[name].rectify else output)
+
+    def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._tips.clear()
+
+
+class Tips(Generic[Mark]):
+    """What is known of tensors on their way from module to module; they are held, so that no other gets their id.
+
+    A tensor that was changed in between (`out += identity`) is no longer what came from the layer.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._marks: dict[int, list[Mark]] = {}
+        self._versions: dict[int, int] = {}
+        self._held: list[Tensor] = []
+
+    def add(self, tensor: Tensor, mark: Mark) -> None:
+        """Mark a tensor as it is now."""
+        self._marks.setdefault(id(tensor), []).append(mark)
+        self._versions[id(tensor)] = _version(tensor)
+        self._held.append(tensor)
+
+    def take(self, read: Tensor, output: Tensor) -> list[Mark]:
+        """The marks of a tensor that a module has read, which it loses; the module itself may have changed it."""
+        marks = self._marks.pop(id(read), [])
+        changes = _version(read) - self._versions.get(id(read), 0)
+        return marks if changes <= (output is read) else []
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._marks.clear()
+        self._versions.clear()
+        self._held.clear()
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; in inference mode torch does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def only(target: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from potstill.compression import Window
+from potstill.compression import CompressionScheduler, PruningPolicy, Window
 from potstill.compression.pruners import (
     ActivationAPoZRankedFilterPruner,
     ActivationAPoZRankedFilterPruner_AGP,
@@ -50,12 +51,33 @@ def test_activations_are_found_without_naming_convention():
     assert not found
     model.train()(torch.randn(2, 4, 5, 5))
     assert {name: tuple(site) for name, site in found.items()} == {
-        "one.weight": ("bend", False),
-        "two.weight": ("other", True),
-        "three.weight": ("leak", False),
-        "four.weight": ("four", True),
+        "one.weight": (("one", "batch", "drop", "bend"), False),
+        "two.weight": (("two", "other"), True),
+        "three.weight": (("three", "leak"), False),
+        "four.weight": (("four",), True),
     }
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_one_relu_for_several_layers(block):
+    """As in torchvision's ResNets: the third call is of the sum, in a bottleneck of other channels too."""
+    torch.manual_seed(0)
+    model = block(16, 4 if block is Bottleneck else 16)
+    names = [f"conv{i}.weight" for i in range(1, 4) if hasattr(model, f"conv{i}")]
+    pruner = ActivationAPoZRankedFilterPruner(0.5, names)
+    scheduler = CompressionScheduler(model)
+    scheduler.add_policy(PruningPolicy(pruner), epochs=[1])
+    expected = {name: [] for name in names}
+    for name in names:
+        norm = model.get_submodule(name.replace("conv", "bn").removesuffix(".weight"))
+        norm.register_forward_hook(lambda module, args, out, name=name: expected[name].append((out <= 0).double()))
+    for x in torch.randn(3, 5, 16, 6, 6):
+        model(x)
+    for name in names:
+        share = torch.stack(expected[name][1:]).mean((0, 1, 3, 4))  # the first pass finds out where to look
+        torch.testing.assert_close(pruner.statistics.mean(name), share)
+    assert not any(handle._tips._held for handle in pruner._handles), "no activation is held after the pass"
 
 
 def gathered(make_run, pruner, measure):
