@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
+
+from .masks import Masks
+from .policies import NotYet
 
 
 class Hooks(Protocol):
     """What a scheduler offers a training loop."""
+
+    masks: Masks
+    attachment: Attachment | None
+    begun: tuple[int, ...] | None
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """See `CompressionScheduler.own_parameters`."""
+        ...
 
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
         """See `CompressionScheduler.on_epoch_begin`."""
@@ -35,9 +48,10 @@ class Hooks(Protocol):
 class Attachment:
     """Calls a scheduler's hooks around each `optimizer.step()`.
 
-    Terms of regularizers are added as gradients just before the step, which is the same as adding them to the loss.
+    Terms of regularizers are added as gradients just before the step: where the loop has clipped gradients, after that.
     Distillation weighs the loss itself: with it, call `backward` on `attachment.loss(loss)`. An epoch is
-    `minibatches_per_epoch` steps; with gradient accumulation count steps, not batches.
+    `minibatches_per_epoch` steps; with gradient accumulation count steps, not batches. With `step(closure)` all of it
+    happens at each call of the closure.
 
     Attributes:
         steps: optimizer steps since the start of training; set it when a run goes on.
@@ -50,53 +64,100 @@ class Attachment:
         """Attach; `CompressionScheduler.attach` does it.
 
         Raises:
-            ValueError: an epoch has no minibatches.
+            TypeError: the optimizer is none of torch's.
+            ValueError: an epoch has no minibatches, the number of steps is negative, or the scheduler is attached.
         """
-        if minibatches_per_epoch < 1:
-            raise ValueError(f"minibatches_per_epoch must be at least 1, not {minibatches_per_epoch}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"attach takes one torch.optim.Optimizer, not a {type(optimizer).__name__}")
+        for name, value, least in (("minibatches_per_epoch", minibatches_per_epoch, 1), ("steps", steps, 0)):
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if scheduler.attachment is not None:
+            raise ValueError(
+                "this scheduler is attached: its steps are those of one optimizer. Call remove() on the first"
+                " attachment, or, for a model with several optimizers, the scheduler's hooks in your loop"
+            )
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
-        self.metrics: Mapping[str, float] = {}
+        self.metrics: Mapping[str, float] = NotYet()
         self._weighed = False
+        scheduler.attachment = self
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
-        self._begin()
+        if scheduler.begun != self._at:  # the state that was loaded may be of within this very step
+            self._begin()
+
+    @property
+    def _at(self) -> tuple[int, int, int]:
+        return *divmod(self.steps, self.per_epoch), self.per_epoch
 
     def loss(self, loss: Tensor) -> Tensor:
-        """The loss to differentiate: weighed, and with the terms of all policies, which are not added again."""
-        epoch, minibatch = divmod(self.steps, self.per_epoch)
+        """The loss to differentiate: weighed, and with the terms of all policies, which are not added again.
+
+        For steps of one backward pass: with gradient accumulation the terms would be added as often.
+        """
         self._weighed = True
-        return self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, loss, self.optimizer)
+        return self.scheduler.before_backward_pass(*self._at, loss, self.optimizer)
 
     def remove(self) -> None:
         """Detach; masks are no longer applied."""
         for handle in self._handles:
             handle.remove()
+        self.scheduler.attachment = None
 
     def _begin(self) -> None:
-        epoch, minibatch = divmod(self.steps, self.per_epoch)
+        epoch, minibatch, _ = self._at
         if minibatch == 0:
             self.scheduler.on_epoch_begin(epoch, self.optimizer, self.per_epoch)
         self.scheduler.on_minibatch_begin(epoch, minibatch, self.per_epoch, self.optimizer)
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        epoch, minibatch = divmod(self.steps, self.per_epoch)
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Prepare the gradients, or let the closure do that which computes them."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._prepare()
+            return None
+        return args[:1], {**kwargs, "closure": self._within(closure)}
+
+    def _within(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, with masks before it and all that changes gradients behind it."""
+        again = False
+
+        def evaluate() -> Any:
+            nonlocal again
+            if again:
+                self.scheduler.masks.apply()  # the optimizer has moved the weights since
+            again = True
+            with torch.enable_grad():
+                loss = closure()
+            terms = self._prepare()
+            return loss + terms.detach() if isinstance(loss, Tensor) and terms is not None else loss
+
+        return evaluate
+
+    def _prepare(self) -> Tensor | None:
+        """Add the terms' gradients, unless the loss had them, and stop those of pruned weights; gives the terms."""
+        terms = None
         if not self._weighed:
             with torch.enable_grad():
-                nothing = torch.zeros((), device=optimizer.param_groups[0]["params"][0].device)
-                terms = self.scheduler.before_backward_pass(epoch, minibatch, self.per_epoch, nothing, optimizer)
+                device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
+                nothing = torch.zeros((), device=device)
+                unscale(self.scheduler.own_parameters())
+                terms = self.scheduler.before_backward_pass(*self._at, nothing, self.optimizer)
                 if terms.requires_grad:
-                    terms.backward(_scale(optimizer))
+                    terms.backward(_scale(self.optimizer))
         self._weighed = False
-        self.scheduler.before_parameter_optimization(epoch, minibatch, self.per_epoch, optimizer)
+        self.scheduler.before_parameter_optimization(*self._at, self.optimizer)
+        return terms
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        epoch, minibatch = divmod(self.steps, self.per_epoch)
-        self.scheduler.on_minibatch_end(epoch, minibatch, self.per_epoch, optimizer)
+        epoch, minibatch, _ = self._at
+        self.scheduler.on_minibatch_end(*self._at, optimizer)
         if minibatch + 1 == self.per_epoch:
             self.scheduler.on_epoch_end(epoch, optimizer, self.metrics, self.per_epoch)
+            self.metrics = dict(self.metrics)  # from now on they are missed
         self.steps += 1
         self._begin()
 
@@ -105,3 +166,21 @@ def _scale(optimizer: Optimizer) -> Tensor | None:
     """What the gradients are still multiplied by: fused optimizers divide by a loss scaler's factor within the step."""
     scale = getattr(optimizer, "grad_scale", None)
     return scale.reshape(()) if isinstance(scale, Tensor) else None
+
+
+def unscale(parameters: Iterable[Tensor]) -> None:
+    """Divide gradients by the factor of the `GradScaler` whose step this is, if it is one's.
+
+    It has divided those of the optimizer's own parameters already (fused ones do that themselves, and all keep the
+    factor), but knows none of those that regularizers train. Nothing but the call stack tells which scaler it is.
+    """
+    graded = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    frame = sys._getframe(1) if graded else None
+    while frame is not None:
+        caller = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
+        if isinstance(caller, GradScaler):
+            optimizer = frame.f_locals.get("optimizer")
+            if getattr(optimizer, "grad_scale", None) is None:
+                torch._foreach_div_(graded, caller.get_scale())
+            return
+        frame = frame.f_back

@@ -80,6 +80,13 @@ class Field:
             raise self.error(f"a whole number of at least {least}" + ("" if most >= 2**62 else f" and at most {most}"))
         return self.value
 
+    def integers(self, count: int) -> tuple[int, ...]:
+        """So many whole numbers, none of them negative."""
+        items = self.items()
+        if len(items) != count:
+            raise self.error(f"{count} whole numbers")
+        return tuple(item.integer() for item in items)
+
     def number(self, finite: bool = True) -> float:
         """A number, finite unless said otherwise; a whole one stays whole."""
         if type(self.value) not in (int, float) or math.isnan(self.value) or (finite and math.isinf(self.value)):

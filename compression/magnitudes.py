@@ -86,7 +86,7 @@ def _highest_number(kind: torch.dtype) -> int:
 def _histogram(tensor: Tensor, kind: torch.dtype, prefix: Sequence[int]) -> Any:
     """How many absolute values have each next digit, among those whose highest digits are `prefix`."""
     counts = np.zeros(1 << DIGIT, dtype=np.int64)
-    for chunk in chunks(tensor):
+    for chunk in chunks(tensor) if tensor.numel() else ():
         lanes = chunk.to(kind).view(LANE).view(len(chunk), -1)
         counts += _count_by_numpy(lanes, prefix) if lanes.is_cpu else _count(lanes, prefix).cpu().numpy()
     return counts

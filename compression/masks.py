@@ -40,9 +40,12 @@ class _Plan:
 
 
     def is_elsewhere(self) -> bool:
-        """Whether the model was moved to another device."""
+        """Whether the model was moved to another device or type."""
         parameters, masks, *_ = self.hard if self.hard[0] else self.soft
-        return bool(parameters) and parameters[0].device != masks[0].device
+        if not parameters:
+            return False
+        parameter, mask = parameters[0], masks[0]
+        return parameter.device != mask.device or parameter.dtype != mask.dtype
 
 
 class Masks(Mapping[str, ParameterMask]):
@@ -115,6 +118,24 @@ class Masks(Mapping[str, ParameterMask]):
             if owner in entry.owners:
                 self.set(owner, name, entry.owners[owner].mask)
 
+    def must_be_of(self, model: nn.Module) -> None:
+        """Check that the model has the parameters that it had, in the shapes of their masks.
+
+        Raises:
+            ValueError: one was replaced since, or thinned by others.
+        """
+        present = dict(model.named_parameters())
+        for name, parameter in self._parameters.items():
+            if present.get(name) is not parameter:
+                raise ValueError(
+                    f"{name} is not the parameter that it was when the scheduler was made (a new layer, a conversion,"
+                    " sharding): make scheduler and optimizer after such changes"
+                )
+            for owner, owned in self._masks[name].owners.items():
+                if owned.mask.shape != parameter.shape:
+                    shapes = f"{tuple(parameter.shape)}, its mask by {owner} {tuple(owned.mask.shape)}"
+                    raise ValueError(f"{name} has shape {shapes}: thin with the scheduler that has the masks")
+
     def of(self, owner: str) -> dict[str, Tensor]:
         """The owner's masks by parameter."""
         return {name: entry.owners[owner].mask for name, entry in self._masks.items() if owner in entry.owners}
@@ -146,7 +167,7 @@ class Masks(Mapping[str, ParameterMask]):
             torch._foreach_mul_(parameters, masks)
 
     def follow(self) -> None:
-        """Go where the model is, if it was moved to another device."""
+        """Go where the model is, if it was moved to another device or type."""
         self._planned()
 
     def apply(self) -> None:
@@ -249,7 +270,7 @@ class Masks(Mapping[str, ParameterMask]):
             self._plan = _Plan()
             for name, entry in self._masks.items():
                 if entry.owners:
-                    entry.move(self._parameters[name].device)
+                    entry.move(self._parameters[name])
                     self._plan.add(self._parameters[name], entry)
         return self._plan
 

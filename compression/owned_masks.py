@@ -39,11 +39,11 @@ class ParameterMask:
     owners: dict[str, OwnedMask] = field(default_factory=dict)
     dense: Tensor | None = None
 
-    def move(self, device: torch.device) -> None:
-        """Move all of them to a device."""
+    def move(self, parameter: Tensor) -> None:
+        """Give all of them the device and type of the parameter."""
         for owned in self.owners.values():
-            owned.mask = owned.mask.to(device)
-        self.dense = None if self.dense is None else self.dense.to(device)
+            owned.mask = owned.mask.to(parameter)
+        self.dense = None if self.dense is None else self.dense.to(parameter)
 
     @property
     def mask(self) -> Tensor | None:

@@ -40,6 +40,8 @@ class CompressionScheduler:
         model: the network; it stays a plain one.
         masks: the masks of all parameters by name, also as `zeros_mask_dict`.
         recipes: what thinning removed so far.
+        attachment: what calls the hooks from an optimizer's steps, where `attach` was used.
+        begun: the step (epoch, minibatch, minibatches per epoch) that training is within.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any = None, validation_batch: Any = None) -> None:
@@ -57,6 +59,8 @@ class CompressionScheduler:
         self.masks = Masks(model)
         self.policies: list[ScheduledTrainingPolicy] = []
         self.recipes: list[Recipe] = []
+        self.attachment: Attachment | None = None
+        self.begun: tuple[int, ...] | None = None
         self._graph: ChannelGraph | None = None
         self._told = False
         self._now: Moment | None = None
@@ -106,12 +110,16 @@ class CompressionScheduler:
         self._now = None
 
     def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
-        """Call all hooks from the optimizer's own steps, instead of from the training loop (see `Attachment`)."""
+        """Call all hooks from the optimizer's own steps, instead of from the training loop (see `Attachment`).
+
+        A run that goes on loads the states of model, optimizer and scheduler first, and gives the steps made so far.
+        """
         return Attachment(self, optimizer, minibatches_per_epoch, steps)
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
+        self.masks.must_be_of(self.model)
         self._close(moment, "epoch")
         for policy in self._active(moment.step, by_epoch=True):
             policy.on_epoch_begin(moment)
@@ -124,6 +132,7 @@ class CompressionScheduler:
         self._close(moment, "minibatch")
         for policy in self._acting:
             policy.on_minibatch_begin(moment)
+        self.begun = moment.step.at
 
     def before_backward_pass(
         self,
@@ -166,6 +175,7 @@ class CompressionScheduler:
         self.masks.apply()
         for policy in self._acting:
             policy.on_minibatch_end(moment)
+        self.begun = None
 
     def on_epoch_end(
         self,
@@ -176,7 +186,7 @@ class CompressionScheduler:
     ) -> None:
         """After training and validation: learning rates of the next epoch."""
         step = Step(epoch, minibatches_per_epoch - 1, minibatches_per_epoch)
-        moment = Moment(step, optimizer, metrics or {})
+        moment = Moment(step, optimizer, {} if metrics is None else metrics)
         for policy in self._active(step, by_epoch=True):
             policy.on_epoch_end(moment)
 
@@ -232,6 +242,10 @@ class CompressionScheduler:
         for policy in self.policies:
             policy.finish()
 
+    def own_parameters(self) -> list[Tensor]:
+        """What policies train themselves, beside the model's parameters (gates)."""
+        return [parameter for policy in self.policies for parameter in policy.own_parameters()]
+
     def metrics(self) -> dict[str, float]:
         """What policies want to see in the metrics of an epoch, by name."""
         return {name: value for policy in self.policies for name, value in policy.metrics().items()}
@@ -239,6 +253,7 @@ class CompressionScheduler:
     def state_dict(self) -> dict[str, Any]:
         """Masks, the policies' states and the recipes: tensors and plain data, loadable with `weights_only=True`."""
         return {
+            "begun": None if self.begun is None else list(self.begun),
             "masks": self.masks.state_dict(),
             "policies": {policy.name: policy.state_dict() for policy in self.policies},
             "classes": {policy.name: policy.acts for policy in self.policies},
@@ -255,6 +270,8 @@ class CompressionScheduler:
         self.masks.load_state_dict(fields["masks"].value)
         with reading("recipes"):
             self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
+        begun = fields["begun"] if "begun" in state else Field(None)
+        self.begun = None if begun.value is None else begun.integers(3)
         states, classes = fields["policies"].mapping(), fields["classes"].mapping()
         for policy in self.policies:
             if policy.name in states:

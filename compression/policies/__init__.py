@@ -1,6 +1,6 @@
 """Policies: what a scheduler runs at its hooks, one kind a file."""
 
-from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .base import LossComponent, Moment, NotYet, PolicyLoss, ScheduledTrainingPolicy
 from .distillation import KnowledgeDistillationPolicy, TeacherBuilder
 from .learning_rate import LRPolicy
 from .pruning import PrunerArgs, PruningPolicy
@@ -12,6 +12,7 @@ __all__ = [
     "LRPolicy",
     "LossComponent",
     "Moment",
+    "NotYet",
     "PolicyLoss",
     "PrunerArgs",
     "PruningPolicy",

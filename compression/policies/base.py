@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +28,10 @@ class PolicyLoss(NamedTuple):
 
     overall_loss: Tensor
     loss_components: list[LossComponent]
+
+
+class NotYet(dict[str, float]):
+    """The metrics before the first validation: who follows them waits."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,10 @@ class ScheduledTrainingPolicy:
     def metrics(self) -> dict[str, float]:
         """Numbers worth a column in the metrics of an epoch."""
         return {}
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """What the policy trains itself, beside the model's parameters."""
+        return ()
 
     def before_thinning(self) -> None:
         """Channels are going to be removed: what would disturb the comparison of outputs makes room."""

@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..fields import Field
 from ..problems import Complaint, Use
 from ..steps import Window
-from .base import Moment, ScheduledTrainingPolicy
+from .base import Moment, NotYet, ScheduledTrainingPolicy
 from .host import Host
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class LRPolicy(ScheduledTrainingPolicy):
         self.factory = factory
         self._defaults = dict(optimizer.defaults)
         self._base = [
-            {k: v for k, v in group.items() if k != "params"} | {"lr": group.get("initial_lr", group["lr"])}
+            {k: v for k, v in group.items() if k != "params"} | {"lr": float(group.get("initial_lr", group["lr"]))}
             for group in optimizer.param_groups
         ]
 
@@ -158,6 +159,8 @@ class LRPolicy(ScheduledTrainingPolicy):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the shadow optimizer never steps, and torch remarks on it
             if isinstance(self._scheduler, ReduceLROnPlateau):
+                if isinstance(moment.metrics, NotYet):
+                    return
                 self._scheduler.step(self._metric(moment))
             else:
                 while self._scheduler.last_epoch < steps:
@@ -165,13 +168,22 @@ class LRPolicy(ScheduledTrainingPolicy):
         self._copy(moment.optimizer)
 
     def _copy(self, optimizer: Optimizer) -> None:
-        for group, values in zip(optimizer.param_groups, _hyperparameters(self._shadow), strict=True):
+        rates = _hyperparameters(self._shadow)
+        if len(rates) != len(optimizer.param_groups):
+            now = f"the optimizer has {len(optimizer.param_groups)} parameter groups now, and had {len(rates)}"
+            raise ValueError(f"{self.name}: {now} when the policy was made: add groups before, or make a new schedule")
+        for group, values in zip(optimizer.param_groups, rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(values.pop("lr"))  # compiled steps and graphs look at this very tensor
             group.update({key: value for key, value in values.items() if key in group})
 
     def _metric(self, moment: Moment) -> float:
         mode = self._scheduler.mode  # type: ignore[attr-defined]  # only plateau schedulers come here
         if mode not in moment.metrics:
-            raise ValueError(f"{self.name}: ReduceLROnPlateau needs on_epoch_end(..., metrics={{'{mode}': value}})")
+            raise ValueError(
+                f"{self.name}: ReduceLROnPlateau needs on_epoch_end(..., metrics={{'{mode}': value}}); where the"
+                f" scheduler is attached, attachment.metrics = {{'{mode}': value}} after each validation"
+            )
         return moment.metrics[mode]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from potstill.thinning import Recipe
 
 from ..arguments import Levels, Range
+from ..fields import Field
 from ..names import resolve_mapping
 from ..owned_masks import Mode
 from ..problems import Complaint, Use, apart
@@ -86,6 +87,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def __init__(self, pruner: Pruner, args: PrunerArgs | None = None) -> None:
         """Take the pruner and how its masks behave."""
         self.pruner, self.args = pruner, args or PrunerArgs()
+        self._concluded = False
+        self._last: Step | None = None
 
     @property
     def acts(self) -> str:
@@ -122,14 +125,18 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if self.args.discard_masks_at_minibatch_end:
             self.scheduler.masks.drop(self.name)
         if self.window.ends(moment.step):
-            self.pruner.release()
-            if self.args.keep_mask and self.args.mask_on_forward_only:
-                self._settle(moment.step)
+            self._conclude(moment.step)
 
     def after_window(self, moment: Moment) -> None:
-        """Soft masks end with the window, unless they were kept."""
+        """Soft masks end with the window, unless they are kept; its last minibatch may have been left out."""
+        self._conclude(moment.step)
         if self.args.mask_on_forward_only and not self.args.keep_mask:
             self.scheduler.masks.drop(self.name)
+
+    def finish(self) -> None:
+        """Keep masks that are to be kept, though the window may not have ended."""
+        if self._keeps and self._last is not None:
+            self._settle(self._last)
 
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on."""
@@ -141,12 +148,13 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self.pruner.after_thinning()
 
     def state_dict(self) -> dict[str, Any]:
-        """The pruner's own state."""
-        return self.pruner.state_dict()
+        """Whether the window's end was dealt with, and the pruner's own state."""
+        return {"concluded": self._concluded, "pruner": self.pruner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back the pruner's own state."""
-        self.pruner.load_state_dict(state)
+        """Take back what `state_dict` gave."""
+        self._concluded = Field(state)["concluded"].flag()
+        self.pruner.load_state_dict(Field(state)["pruner"].value)
 
     def _first(self, step: Step) -> bool:
         """Whether these would be the first masks, where they are to come one minibatch late."""
@@ -163,6 +171,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
         masks.follow()
+        self._last = step
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
         for name, values in self.pruner.values(view, made).items():
@@ -179,6 +188,18 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if unknown:
             raise ValueError(f"{self.name}: {self.acts}.masks gives a mask of {unknown[0]!r}, which is no parameter")
         return made
+
+    @property
+    def _keeps(self) -> bool:
+        return self.args.keep_mask and self.args.mask_on_forward_only and not self._concluded
+
+    def _conclude(self, step: Step) -> None:
+        """The end of the window, once."""
+        if self._keeps:
+            self._settle(step)
+        if not self._concluded:
+            self.pruner.release()
+        self._concluded = True
 
     def _settle(self, step: Step) -> None:
         self.scheduler.masks.harden(self.name)

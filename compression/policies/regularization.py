@@ -132,10 +132,20 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         if self.args.mode == "proximal":
             self._proximal(moment)
         ends = self.window.ends(moment.step)
-        if (ends and self.args.keep_mask) or self._thresholds(moment.step, ends):
-            self._threshold(keeps=ends and self.args.keep_mask)
+        if not ends and self._thresholds(moment.step, ends):
+            self._threshold(keeps=False)
         if ends:
-            self.finish()
+            self._conclude(moment.step)
+
+    def after_window(self, moment: Moment) -> None:
+        """End with the window, where its last minibatch was left out."""
+        if self._stage == "active":
+            self._conclude(moment.step)
+
+    def _conclude(self, step: Step) -> None:
+        if self.args.keep_mask or self._thresholds(step, True):
+            self._threshold(keeps=self.args.keep_mask)
+        self.finish()
 
     @torch.no_grad()
     def _proximal(self, moment: Moment) -> None:
@@ -150,12 +160,22 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self._stage = "finished"
         ending = self.regularizer.finish()
         self._last_metrics = self.regularizer.metrics()
+        masks = self.scheduler.masks
         for name, factor in ending.factors.items():
-            dense = self.scheduler.masks[name].dense
+            if name not in masks:  # a buffer, which nothing else changes
+                buffer = self.scheduler.model.get_buffer(name)
+                buffer.mul_(factor.to(buffer))
+                continue
+            dense = masks[name].dense
             for values in [self._weights[name]] + ([] if dense is None else [dense]):
                 values.mul_(factor.to(values))
         for name, mask in ending.masks.items():
-            self.scheduler.masks.set(self.name, name, mask)
+            if name in masks:
+                masks.set(self.name, name, mask)
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """The regularizer's."""
+        return self.regularizer.own_parameters() if self._stage == "active" else ()
 
     def metrics(self) -> dict[str, float]:
         """The regularizer's numbers, under the policy's name; after the window those of its end."""

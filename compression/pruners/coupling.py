@@ -45,8 +45,13 @@ def cover(
 
 
 def hide(masks: dict[str, Tensor], slices: Slices, view: View) -> None:
-    """Set slices of masks to False; parameters that have no mask yet get one."""
+    """Set slices of masks to False; parameters that have no mask yet get one.
+
+    Buffers have none (the scales and shifts of a frozen norm): what they make of a filter of zeros is constant.
+    """
     for name, parts in slices.items():
+        if name not in view.weights:
+            continue
         if name not in masks:
             masks[name] = torch.ones_like(view.weights[name], dtype=torch.bool)
         for dim, indices in parts:

@@ -108,7 +108,8 @@ class RigLPruner(RegrowingPruner):
     def _watch(self, name: str, parameter: nn.Parameter) -> Any:
         def hook(weight: Tensor) -> None:
             if weight.grad is not None:
-                self._gradients[name] = weight.grad.detach().nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
+                gradient = weight.grad.detach().to_dense()  # of an embedding it may be sparse
+                self._gradients[name] = gradient.nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
 
         return after_backward(name, parameter, hook)
 

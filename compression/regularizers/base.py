@@ -45,6 +45,17 @@ class Ending:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def refuse_complex(names: Iterable[str], model: nn.Module) -> None:
+    """Check that parameters are real.
+
+    Raises:
+        ValueError: one is complex.
+    """
+    for name in names:
+        if model.get_parameter(name).is_complex():
+            raise ValueError(f"{name} is complex, and penalties are of real numbers")
+
+
 class Regularizer(ABC):
     """Adds to the loss what draws weights towards zero.
 
@@ -82,6 +93,10 @@ class Regularizer(ABC):
     def finish(self) -> Ending:
         """The window ends; what was temporary goes."""
         return Ending()
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """What it trains itself, with an optimizer of its own, while the window lasts."""
+        return ()
 
     def metrics(self) -> dict[str, float]:
         """Numbers worth a column in the metrics of an epoch, while the window lasts."""

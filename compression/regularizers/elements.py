@@ -13,7 +13,7 @@ from ..arguments import Strengths
 from ..names import resolve_mapping
 from ..registry import register
 from ..steps import Step
-from .base import Regularizer
+from .base import Regularizer, refuse_complex
 from .penalty import Penalty, Term, add_penalties, flatten, unflatten
 
 AT_ONCE = 2**20
@@ -26,7 +26,7 @@ class Elements(Term):
 
     def __init__(self, strengths: Sequence[float], power: int) -> None:
         """Take the strength of each tensor, and 1 or 2."""
-        self.strengths, self.power = torch.tensor(strengths, device="cpu"), power
+        self.strengths, self.power = torch.tensor(strengths, dtype=torch.float64, device="cpu"), power
         self._common = strengths[0] if len(set(strengths)) == 1 else None
         self._sizes: list[int] = []
         self._each = self.strengths
@@ -40,7 +40,7 @@ class Elements(Term):
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add the slopes."""
         if not isinstance(kept, Tensor):
-            torch._foreach_addcmul_(grads, kept, list((self.strengths * scale).unbind()))
+            torch._foreach_addcmul_(grads, kept, list((self.strengths.to(scale) * scale).unbind()))
             return
         factor = 1.0 if self._common is None else self._common
         if scale.is_cpu:
@@ -89,6 +89,7 @@ class ElementRegularizer(Regularizer):
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `reg_regims`."""
         self._strengths = resolve_mapping(self.reg_regims, model)
+        refuse_complex(self._strengths, model)
         self._term = Elements(list(self._strengths.values()), self.power)
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:

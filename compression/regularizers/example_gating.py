@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from .gates import Gates
-from .gating import GatedForward, Layout
+from .gating import GatedForward, Layout, tables, tensor_of
 
 FIRST = (_ConvNd, _NormBase, nn.GroupNorm)
 LAST = (nn.Linear, nn.LayerNorm)
@@ -25,9 +25,9 @@ def gated_modules(root: nn.Module, layout: Layout) -> dict[nn.Module, tuple[int,
     found: dict[nn.Module, tuple[int, Tensor]] = {}
     keys = [*((name, 0) for name in layout.vectors), *layout.tensors]
     for (name, dim), index in zip(keys, layout.index.split(list(layout.sizes)), strict=True):
-        target = root.get_parameter(name)
+        target = tensor_of(root, name)
         for module in root.modules():
-            if any(parameter is target for parameter in module._parameters.values()):
+            if any(tensor is target for table in tables(module) for tensor in table.values()):
                 if not isinstance(module, FIRST + LAST) or dim != 0:
                     kind = type(module).__name__
                     raise ValueError(f"sampling: example cannot gate {name} of a {kind}; use sampling: minibatch")

@@ -71,6 +71,8 @@ class Layout:
         vectors = tuple(name for name, _ in indices if len(graph.shapes[name]) == 1)
         tensors = tuple(key for key in indices if len(graph.shapes[key[0]]) > 1)
         parts = [indices[key] for key in [*((name, 0) for name in vectors), *tensors]]
+        if not parts:
+            raise ValueError("nothing makes these channels that a gate could scale (a recurrent layer's gates do)")
         return cls(gates, len(channels), vectors, tensors, torch.cat(parts), tuple(len(part) for part in parts))
 
     @property
@@ -165,11 +167,24 @@ class Leave:
         self.gated.leave()
 
 
+def tensor_of(root: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer of a name."""
+    path, _, leaf = name.rpartition(".")
+    tensor: Tensor = getattr(root.get_submodule(path), leaf)
+    return tensor
+
+
+def tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where a module holds what gates can scale: its parameters and buffers (those of a frozen norm)."""
+    return module._parameters, module._buffers
+
+
 def _places(root: nn.Module, names: tuple[str, ...]) -> list[list[Place]]:
-    """Where each named parameter is held: all modules and names under which a tied one appears."""
+    """Where each named parameter or buffer is held: all modules and names under which a tied one appears."""
     where: dict[int, list[Place]] = {}
     for module in root.modules():
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                where.setdefault(id(parameter), []).append((module._parameters, key))
-    return [where[id(root.get_parameter(name))] for name in names]
+        for table in tables(module):
+            for key, tensor in table.items():
+                if tensor is not None:
+                    where.setdefault(id(tensor), []).append((table, key))
+    return [where[id(tensor_of(root, name))] for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -94,7 +94,8 @@ class PlainGroups(GroupPart):
 
     @on_cpu
     def _each(self, values: Sequence[float]) -> Tensor:
-        return torch.cat([torch.full((thin.numel(),), v) for thin, v in zip(self._thin, values, strict=True)])
+        pairs = zip(self._thin, values, strict=True)
+        return torch.cat([torch.full((thin.numel(),), value, dtype=torch.float64) for thin, value in pairs])
 
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
         pairs = zip(tensors, self._inside, strict=True)
@@ -105,8 +106,14 @@ class CoupledGroups(GroupPart):
     """Channels: each with all that has to be zero for it to die, in all weights, biases and norms that make it."""
 
     @on_cpu
-    def __init__(self, entries: Sequence[tuple[str, int, float]], graph: ChannelGraph) -> None:
-        """Take (weight, dimension of its outputs, strength); a channel belongs to the first weight that lists it."""
+    def __init__(
+        self, entries: Sequence[tuple[str, int, float]], graph: ChannelGraph, parameters: Collection[str]
+    ) -> None:
+        """Take (weight, dimension of its outputs, strength); a channel belongs to the first weight that lists it.
+
+        Only `parameters` are drawn to zero: what else makes the channels (a norm of buffers) stays.
+        """
+        self._parameters = parameters
         self._place = torch.full((graph.count + 1,), -1)
         self._listed: list[str] = []
         strengths: list[float] = []
@@ -118,14 +125,14 @@ class CoupledGroups(GroupPart):
             self._listed += [name] * len(new)
         if not strengths:
             raise ValueError(f"none of the channels of {', '.join(e[0] for e in entries)} can be removed")
-        self.strengths = torch.tensor(strengths)
+        self.strengths = torch.tensor(strengths, dtype=torch.float64)
         self._members(graph)
 
     def _members(self, graph: ChannelGraph) -> None:
         self.names, self._dims, self._places = [], [], []
         for use in graph.uses:
             place = self._place[use.channels]
-            if use.role in ("out", "scale", "shift") and (place >= 0).any():
+            if use.role in ("out", "scale", "shift") and use.name in self._parameters and (place >= 0).any():
                 self.names.append(use.name)
                 self._dims.append(use.dim)
                 self._places.append(torch.where(place < 0, len(self._listed), place))

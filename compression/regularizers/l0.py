@@ -15,10 +15,12 @@ from potstill.thinning import Recipe
 
 from ..arguments import Fraction, Names, NonNegative, Positive, Range
 from ..compiled import hooks_left_out, refuse_compiled
+from ..directions import direction_problem
 from ..fields import Field
+from ..groups import FILTERS
 from ..names import normalise, resolve
 from ..optimizer_state import load_optimizer_state
-from ..problems import Complaint, Use, apart
+from ..problems import Complaint, Shapes, Use, apart
 from ..registry import register
 from ..steps import Step, Window
 from .base import Ending, Regularizer, Site
@@ -27,7 +29,7 @@ from .constraint import Constraint, elapsed, steps_in
 from .example_gating import GatedExamples, gated_modules
 from .gated_channels import GatedChannels
 from .gates import Gates
-from .gating import GatedForward
+from .gating import GatedForward, tensor_of
 from .hard_concrete import HardConcrete
 from .settling import protected, settle
 
@@ -88,7 +90,7 @@ class L0Regularizer(Regularizer):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        return apart(_aims(args), _stretch(args), _compiled(args, shapes))
+        return apart(_aims(args), _stretch(args), _compiled(args, shapes), _directions(args, shapes))
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
@@ -98,8 +100,15 @@ class L0Regularizer(Regularizer):
             yield "frequency", problem
 
     def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `weights`."""
+        """Resolve the names of `weights`.
+
+        Raises:
+            ValueError: a weight has the directions of a weight norm.
+        """
         self._names = resolve(self.weights, model)
+        found = [problem for _, problem in _directions({"weights": self._names}, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
 
     def prepare(self, site: Site) -> None:
         """Check that these gates are possible.
@@ -128,7 +137,7 @@ class L0Regularizer(Regularizer):
         """
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
-        device = self._site.model.get_parameter(self._channels.layout.names[0]).device
+        device = tensor_of(self._site.model, self._channels.layout.names[0]).device
         seed = (torch.initial_seed() + zlib.crc32(" ".join(map(normalise, self._names)).encode())) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
@@ -188,6 +197,10 @@ class L0Regularizer(Regularizer):
             self._gates.keep(self._channels.matching(before, kept), self._optimizer)
             self._install()
         self._gates.suspended = False
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """The positions of the gates."""
+        return (self._gates.log_alpha,)
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
@@ -277,6 +290,13 @@ def _stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
 def _compiled(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
     if args["sampling"] == "example":
         yield from hooks_left_out(EXAMPLES, shapes)
+
+
+def _directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    for name in args["weights"] if shapes else ():
+        problem = direction_problem(FILTERS, name, shapes) if len(shapes[name]) >= FILTERS.min_rank else None
+        if problem:
+            yield f"weights.{name}", problem
 
 
 def _gaps(window: Window) -> str | None:

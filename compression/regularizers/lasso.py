@@ -17,7 +17,7 @@ from ..names import resolve_mapping
 from ..problems import Complaint, Shapes, Use, apart
 from ..registry import register
 from ..steps import Step
-from .base import Regularizer, Site
+from .base import Regularizer, Site, refuse_complex
 from .group_parts import CoupledGroups, GroupPart, PlainGroups
 from .penalty import Penalty, Term, add_penalties
 
@@ -90,6 +90,7 @@ class GroupLassoRegularizer(Regularizer):
         """
         self._model = model
         self._regims = resolve_mapping(self.reg_regims, model)
+        refuse_complex(self._regims, model)
         args = {"reg_regims": self._regims, "threshold_criteria": self.threshold_criteria}
         found = [problem for _, problem in self.problems(args, Shapes(model))]
         if found:
@@ -183,7 +184,7 @@ class GroupLassoRegularizer(Regularizer):
             graph = self._site.graph() if self._site is not None else None
             if graph is None:
                 raise ValueError("Coupled needs to know what belongs together: give the scheduler example_inputs")
-            self._groups.append(CoupledGroups(coupled, graph))
+            self._groups.append(CoupledGroups(coupled, graph, shapes))
         self._terms = [GroupNorms(part) for part in self._groups]
 
 

@@ -53,6 +53,8 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
     `backward` of the returned loss adds their gradients too; `torch.autograd.grad` does not see them. The gradients are
     added on top of what data parallel classes have averaged: every process adds the same.
     """
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"before_backward_pass takes the loss as a tensor, not a {type(loss).__name__}")
     if not loss.requires_grad:
         loss = loss.detach().requires_grad_()  # else it has no backward pass
     values, parts = [], []
@@ -79,7 +81,8 @@ def _when_done(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -
     averaged gradients over what is in `.grad`; queued from within a callback, ours comes behind them.
     """
     queue = Variable._execution_engine.queue_callback
-    queue(lambda: queue(lambda: _add(parts, scale)))
+    total = scale.sum() if scale.dim() else scale  # a loss for each example: the penalty is part of all
+    queue(lambda: queue(lambda: _add(parts, total)))
 
 
 @torch.no_grad()
@@ -90,6 +93,8 @@ def _add(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None
 
 def _gradient(tensor: Tensor) -> Tensor:
     grad = tensor.grad
+    if grad is not None and grad.layout != torch.strided:  # of an embedding with `sparse`: the sum is dense
+        tensor.grad = grad = grad.to_dense()
     if grad is None:
         grad = torch.zeros_like(tensor)
         if tensor.requires_grad:  # else it is frozen, and the gradient goes nowhere

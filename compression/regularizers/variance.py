@@ -14,7 +14,7 @@ from ..names import resolve_mapping
 from ..problems import Complaint
 from ..registry import register
 from ..steps import Step
-from .base import Regularizer
+from .base import Regularizer, refuse_complex
 from .penalty import wide
 
 VarianceStrengths = Annotated[Mapping[str, tuple[NonNegative, Literal["Channels"]]], ParameterNames()]
@@ -41,6 +41,7 @@ class GroupVarianceRegularizer(Regularizer):
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `reg_regims`."""
         regims = resolve_mapping(self.reg_regims, model)
+        refuse_complex(regims, model)
         self._entries = [(name, oriented(CHANNELS, name, model), strength) for name, (strength, _) in regims.items()]
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:

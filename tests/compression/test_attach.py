@@ -77,7 +77,7 @@ def test_detached_it_leaves_weights_alone():
 
 def test_an_epoch_needs_minibatches():
     _, optimizer, scheduler, _ = setting()
-    with pytest.raises(ValueError, match="minibatches_per_epoch must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="minibatches_per_epoch must be a whole number of at least 1, not 0"):
         scheduler.attach(optimizer, 0)
 
 

@@ -159,9 +159,9 @@ def has_hooks(model):
 
 def test_a_copied_model_is_not_watched(make_run):
     run = make_run().prune(ActivationAPoZRankedFilterPruner(0.5, [FIRST]), Window.at([5]), "p").train([0])
-    before = run.scheduler.policies[0].state_dict()["statistics"]["counts"]
+    before = run.scheduler.policies[0].state_dict()["pruner"]["statistics"]["counts"]
     copy.deepcopy(run.model)(torch.randn(4, 3, 8, 8))
-    assert run.scheduler.policies[0].state_dict()["statistics"]["counts"] == before
+    assert run.scheduler.policies[0].state_dict()["pruner"]["statistics"]["counts"] == before
 
 
 def test_a_pruner_shared_by_two_policies_watches_until_both_are_over(make_run):
