@@ -110,10 +110,7 @@ class CompressionScheduler:
         self._now = None
 
     def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
-        """Call all hooks from the optimizer's own steps, instead of from the training loop (see `Attachment`).
-
-        A run that goes on loads the states of model, optimizer and scheduler first, and gives the steps made so far.
-        """
+        """Call all hooks from the optimizer's steps; when a run goes on, load all states before (see `Attachment`)."""
         return Attachment(self, optimizer, minibatches_per_epoch, steps)
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
@@ -223,14 +220,8 @@ class CompressionScheduler:
         return recipe
 
     def _thin(self, optimizer: Optimizer | None, **options: Any) -> Recipe:
-        recipe = thin(
-            self.model,
-            self.example_inputs,
-            None,
-            optimizer,
-            validation_batch=self.validation_batch,
-            **options,
-        )
+        batch = self.validation_batch
+        recipe = thin(self.model, self.example_inputs, None, optimizer, validation_batch=batch, **options)
         self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
         self.masks.admit(fold.name for fold in recipe.folds)
         self._graph = None

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from potstill.thinning import Recipe
 
 from ..arguments import Fraction, Names, NonNegative, Positive, Range
-from ..compiled import hooks_left_out, refuse_compiled
-from ..directions import direction_problem
+from ..compiled import refuse_compiled
 from ..fields import Field
-from ..groups import FILTERS
 from ..names import normalise, resolve
 from ..optimizer_state import load_optimizer_state
 from ..problems import Complaint, Shapes, Use, apart
 from ..registry import register
-from ..steps import Step, Window
+from ..steps import Step
+from . import l0_problems
 from .base import Ending, Regularizer, Site
 from .budget import Budget
 from .constraint import Constraint, elapsed, steps_in
@@ -35,8 +34,6 @@ from .settling import protected, settle
 
 logger = logging.getLogger(__name__)
 
-AIMS = ("strength", "target_sparsity", "target_macs")
-EXAMPLES = "L0Regularizer with sampling: example"
 TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
 """`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
 
@@ -90,12 +87,14 @@ class L0Regularizer(Regularizer):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        return apart(_aims(args), _stretch(args), _compiled(args, shapes), _directions(args, shapes))
+        checks = l0_problems
+        together = (checks.compiled(args, shapes), checks.directions(args, shapes))
+        return apart(checks.aims(args), checks.stretch(args), *together)
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
         """A window with gaps."""
-        problem = _gaps(use.window)
+        problem = l0_problems.gaps(use.window)
         if problem:
             yield "frequency", problem
 
@@ -106,7 +105,7 @@ class L0Regularizer(Regularizer):
             ValueError: a weight has the directions of a weight norm.
         """
         self._names = resolve(self.weights, model)
-        found = [problem for _, problem in _directions({"weights": self._names}, Shapes(model))]
+        found = [problem for _, problem in l0_problems.directions({"weights": self._names}, Shapes(model))]
         if found:
             raise ValueError("; ".join(found))
 
@@ -120,13 +119,13 @@ class L0Regularizer(Regularizer):
         if self._owner:
             raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
         self._site, self._owner = site, site.name
-        problem = _gaps(site.window)
+        problem = l0_problems.gaps(site.window)
         if problem:
             raise ValueError(f"{site.name}: {problem}")
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         if self.sampling == "example":
-            refuse_compiled(EXAMPLES, site.model)
+            refuse_compiled(l0_problems.EXAMPLES, site.model)
             gated_modules(site.model, self._channels.layout)
 
     def start(self) -> None:
@@ -272,34 +271,3 @@ class L0Regularizer(Regularizer):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-
-def _aims(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    given = [name for name in AIMS if args[name] is not None]
-    if len(given) != 1:
-        message = f"give exactly one of {', '.join(AIMS)}, not {' and '.join(given) or 'none'}"
-        yield given[1] if given else "", message
-
-
-def _stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    low, high = args["stretch"]
-    if low >= 0 or high <= 1:
-        yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
-
-
-def _compiled(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    if args["sampling"] == "example":
-        yield from hooks_left_out(EXAMPLES, shapes)
-
-
-def _directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    for name in args["weights"] if shapes else ():
-        problem = direction_problem(FILTERS, name, shapes) if len(shapes[name]) >= FILTERS.min_rank else None
-        if problem:
-            yield f"weights.{name}", problem
-
-
-def _gaps(window: Window) -> str | None:
-    if len(window.times) == window.end - window.start:
-        return None
-    return "gates act at each time of their window: frequency 1, no gaps in a list"

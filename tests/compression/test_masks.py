@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import Masks, Window
+from potstill.compression import CompressionScheduler, Masks, Window
 from potstill.compression.pruners import AutomatedGradualPruner, SparsityLevelParameterPruner
 
 NAME = "3.weight"
@@ -198,3 +198,38 @@ def test_a_copied_model_is_a_plain_one(make_run):
     plain.load_state_dict(copy.deepcopy(run.model).state_dict())
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(plain.eval()(x), run.model.eval()(x))
+
+
+def test_parameters_that_were_replaced_are_told(linear):
+    model = nn.Sequential(linear)
+    scheduler = CompressionScheduler(model)
+    scheduler.on_epoch_begin(0)
+    model[0] = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="0.weight is not the parameter that it was when the scheduler was made"):
+        scheduler.on_epoch_begin(1)
+
+
+def test_weights_that_another_scheduler_thinned_are_told():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    first, second = (CompressionScheduler(model, torch.zeros(2, 6)) for _ in range(2))
+    for scheduler in (first, second):
+        mask = torch.ones(8, 6)
+        mask[:2] = 0
+        scheduler.masks.set("p", "0.weight", mask)
+        scheduler.masks.set("p", "0.bias", mask[:, 0])
+    first.thin()
+    with pytest.raises(ValueError, match=r"0.weight has shape \(6, 6\), its mask by p \(8, 6\): thin with"):
+        second.on_epoch_begin(0)
+
+
+def test_masks_and_copies_take_the_type_that_the_model_is_given(linear):
+    model = nn.Sequential(linear)
+    scheduler = CompressionScheduler(model)
+    mask = (torch.rand_like(linear.weight) > 0.5).float()
+    scheduler.masks.set("p", "0.weight", mask, "copy")
+    model.bfloat16()
+    scheduler.masks.apply()
+    entry = scheduler.masks["0.weight"]
+    assert {entry.mask.dtype, entry.dense.dtype, linear.weight.dtype} == {torch.bfloat16}
+    again = CompressionScheduler(nn.Sequential(nn.Linear(3, 2, bias=False)).bfloat16())
+    again.load_state_dict(scheduler.state_dict())
