@@ -77,6 +77,7 @@ class Attachment:
                 "this scheduler is attached: its steps are those of one optimizer. Call remove() on the first"
                 " attachment, or, for a model with several optimizers, the scheduler's hooks in your loop"
             )
+        optimizer = _innermost(optimizer)
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
         self.metrics: Mapping[str, float] = NotYet()
@@ -160,6 +161,13 @@ class Attachment:
             self.metrics = dict(self.metrics)  # from now on they are missed
         self.steps += 1
         self._begin()
+
+
+def _innermost(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that makes the steps, of one that only passes them on (accelerate's), which has no hooks."""
+    while not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        optimizer = optimizer.optimizer  # type: ignore[attr-defined]
+    return optimizer
 
 
 def _scale(optimizer: Optimizer) -> Tensor | None:

@@ -184,6 +184,33 @@ def test_one_optimizer_at_a_time():
     scheduler.attach(other, STEPS)
 
 
+class PassingOn(torch.optim.Optimizer):
+    """An optimizer around another, without hooks of its own, as accelerate makes one."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups = optimizer.param_groups
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+
+def test_an_optimizer_around_another():
+    results = []
+    for wrapped in (False, True):
+        model, optimizer, scheduler = setting(policies()["penalty"](), policies()["masks"]())
+        optimizer = PassingOn(optimizer) if wrapped else optimizer
+        scheduler.attach(optimizer, STEPS)
+        for x in X:
+            by_statements(model, optimizer, x)
+        results.append(model[0].weight.detach().clone())
+    assert torch.equal(*results)
+    assert bool((results[0] == 0).any())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
