@@ -55,8 +55,15 @@ class Masks(Mapping[str, ParameterMask]):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Start without masks."""
+        """Start without masks.
+
+        Raises:
+            ValueError: parameters are sharded.
+        """
         self._parameters = dict(model.named_parameters())
+        sharded = [name for name, parameter in self._parameters.items() if hasattr(parameter, "device_mesh")]
+        if sharded:
+            raise ValueError(f"{sharded[0]} is sharded over processes (a DTensor): masks need whole parameters")
         self._masks = {name: ParameterMask(name) for name in self._parameters}
         self._plan: _Plan | None = None
 
