@@ -62,9 +62,9 @@ def thin(  # noqa: PLR0913
         recipe, gone = make_recipe(found, dead, weights, model, round_to)
         recipe = with_measured_refusals(recipe, found, dead, weights, model, batches)
         recipe = replace(recipe, refused=recipe.refused + leftovers(found, dead, weights))
-        if recipe.removes_nothing:
-            return recipe
         size, macs = _size(model), count_macs(model, example_inputs)
+        if recipe.removes_nothing:
+            return replace(recipe, inputs=describe(example_inputs), parameters=(size, size), macs=(macs, macs))
         failure = trial.attempt(recipe)
         if failure is None:
             return replace(

@@ -74,3 +74,13 @@ def test_numbers_and_objects_with_slots_are_compared(how):
     assert recipe.max_relative_difference <= 1e-5
     assert len(model.net[2].weight) == 4
     torch.testing.assert_close(model.net(X), expected)
+
+
+def test_sizes_are_told_where_nothing_is_removed():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    recipe = thin(model, X)
+    assert recipe.removes_nothing
+    assert recipe.parameters == (size, size)
+    assert recipe.macs == (8 * 27 * 36 + 4 * 72 * 16,) * 2
