@@ -21,7 +21,6 @@ from ..optimizer_state import load_optimizer_state
 from ..problems import Complaint, Shapes, Use, apart
 from ..registry import register
 from ..steps import Step
-from . import l0_problems
 from .base import Ending, Regularizer, Site
 from .budget import Budget
 from .constraint import Constraint, elapsed, steps_in
@@ -30,6 +29,7 @@ from .gated_channels import GatedChannels
 from .gates import Gates
 from .gating import GatedForward, tensor_of
 from .hard_concrete import HardConcrete
+from .l0_problems import EXAMPLES, aims, compiled, directions, gaps, stretch
 from .settling import protected, settle
 
 logger = logging.getLogger(__name__)
@@ -87,14 +87,12 @@ class L0Regularizer(Regularizer):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together."""
-        checks = l0_problems
-        together = (checks.compiled(args, shapes), checks.directions(args, shapes))
-        return apart(checks.aims(args), checks.stretch(args), *together)
+        return apart(aims(args), stretch(args), compiled(args, shapes), directions(args, shapes))
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
         """A window with gaps."""
-        problem = l0_problems.gaps(use.window)
+        problem = gaps(use.window)
         if problem:
             yield "frequency", problem
 
@@ -105,7 +103,7 @@ class L0Regularizer(Regularizer):
             ValueError: a weight has the directions of a weight norm.
         """
         self._names = resolve(self.weights, model)
-        found = [problem for _, problem in l0_problems.directions({"weights": self._names}, Shapes(model))]
+        found = [problem for _, problem in directions({"weights": self._names}, Shapes(model))]
         if found:
             raise ValueError("; ".join(found))
 
@@ -119,13 +117,13 @@ class L0Regularizer(Regularizer):
         if self._owner:
             raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
         self._site, self._owner = site, site.name
-        problem = l0_problems.gaps(site.window)
+        problem = gaps(site.window)
         if problem:
             raise ValueError(f"{site.name}: {problem}")
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         if self.sampling == "example":
-            refuse_compiled(l0_problems.EXAMPLES, site.model)
+            refuse_compiled(EXAMPLES, site.model)
             gated_modules(site.model, self._channels.layout)
 
     def start(self) -> None:
