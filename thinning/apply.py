@@ -99,6 +99,11 @@ def _mask(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any) ->
                     shapes = f"{list(mask.shape)}, the parameter {list(change.shape)}"
                     raise ThinningError(f"the mask of '{name}' has shape {shapes}")
                 changes.entry(masks, name, like_layout(change.select(mask), mask))
+    tensors = named_tensors(model)
+    for fold in recipe.folds:  # what took a constant is no zero any more
+        mask = masks.get(fold.name)
+        if isinstance(mask, Tensor):
+            changes.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
 
 
 def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:

@@ -58,6 +58,8 @@ class Call:
         self.kwargs = kwargs
         self.tensors = tensors
         self.nodes = [node_of(tensor) for tensor in tensors]
+        for node in self.nodes:
+            node.read = True
         self.shapes = [tuple(tensor.shape) for tensor in tensors]
         self.out: Any = None
         self.same_weight: tuple[str, tuple[int, ...]] | None = None

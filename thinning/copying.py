@@ -62,8 +62,34 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy with the same parameters in memory and buffers of its own, for models whose forward looks at values."""
-    return copied(model, torch.clone, share=True)
+    """A copy with the same parameters in memory and buffers of its own, for models whose forward looks at values.
+
+    Where a change of the mode may write to weights (adapters that merge themselves), the copy has its own.
+    """
+    return copied(model, torch.clone, share=not any(_writes(module) for module in model.modules()))
+
+
+def _writes(module: nn.Module) -> bool:
+    """Whether a module's own `train` speaks of weights."""
+    code = getattr(type(module).train, "__code__", None)
+    own = type(module).train is not nn.Module.train and code is not None
+    return own and bool({"data", "weight"} & set(code.co_names))
+
+
+def kept_by(model: nn.Module) -> list[Tensor]:
+    """Tensors that modules keep as attributes, in lists and dicts too, but no parameters, buffers or hooks' weights."""
+    known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    found: list[Tensor] = []
+    for module in model.modules():
+        for key, value in vars(module).items():
+            computed = f"{key}_g" in module._parameters or f"{key}_orig" in module._parameters
+            if not computed and key not in INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
+                found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]
+    return found
+
+
+INTERNAL = frozenset(vars(nn.Module()))
+"""What every module has: its parameters, buffers, modules and hooks."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) 
     seen.add(id(value))
     if isinstance(value, Mapping):
         parts = list(value.values())
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         parts = list(value)
     elif dataclasses.is_dataclass(value):
         parts = [getattr(value, field.name) for field in dataclasses.fields(value)]

@@ -27,7 +27,7 @@ class Cell:
 class Node:
     """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
 
-    `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is.
+    `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
     """
 
     planes: tuple[Plane, ...] = ()
@@ -35,6 +35,7 @@ class Node:
     version: int = 0
     weight: tuple[str, tuple[int, ...]] | None = None
     repeated: Tensor | None = None
+    read: bool = False
 
     @property
     def uniform(self) -> bool:

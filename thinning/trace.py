@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .build import Numbering, graph_of, numbering
-from .copying import meta_copy, named_tensors, shared_copy
+from .copying import kept_by, meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
 from .glance import Glance
 from .graph import ChannelGraph
@@ -130,6 +130,9 @@ def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
     return True
 
 
+LEFT = "left by the forward pass in an attribute or an argument, for others to read"
+
+
 def aliases_of(model: nn.Module) -> dict[str, str]:
     """The further names of tied parameters and buffers -> the name that they are known by."""
     first: dict[int, str] = {}
@@ -144,8 +147,18 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
 def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> None:
     """Run a copy of a model under the tracer; its outputs are frozen."""
     tracer.adopt(model)
+    buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
+    given = {id(tensor) for tensor in tensors_of(example_inputs)}
     with plain_run(model), watched(tracer), tracer:
         out = run(model, example_inputs)
-    for tensor in tensors_of(out):
-        for plane in node_of(tensor).planes:
-            tracer.notes.freeze(plane.ids, "an output of the model")
+    left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]
+    kept = {"an output of the model": tensors_of(out), LEFT: [tensor for tensor in left if not node_of(tensor).read]}
+    for why, tensors in kept.items():
+        for plane in (plane for tensor in tensors for plane in node_of(tensor).planes):
+            tracer.notes.freeze(plane.ids, why)
+    if not model.training:  # in training, norms write their statistics
+        for name, buffer in model.named_buffers():
+            before, version = buffers.get(name, (buffer, buffer._version))
+            if before is not buffer or version != buffer._version:
+                for dim, size in enumerate(buffer.shape if buffer.is_floating_point() else ()):
+                    tracer.notes.freeze(tracer.notes.ids_of(name, dim, size), "a state that the forward pass changes")

@@ -37,6 +37,12 @@ NOTHING = (
 )
 
 
+ZEROS = (
+    "all outputs of the model are 0 (a last layer that starts as zeros, inputs that are all padding): any removal would"
+    " seem exact, so it cannot be checked; nothing was changed"
+)
+
+
 class Trial:
     """Applies recipes to a model and compares its outputs with those before; `gap` is the last difference."""
 
@@ -101,6 +107,8 @@ class Trial:
         tensors = [tensor for batch in before for tensor in batch if tensor.numel()]
         if not tensors:
             raise ThinningError(NOTHING)
+        if all(bool((tensor == 0).all()) for tensor in tensors):
+            raise ThinningError(ZEROS)
         if any(bool(tensor.isfinite().any()) for tensor in tensors):
             return
         found = _module_outputs(self.model, self.batches[-1]).items()

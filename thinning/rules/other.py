@@ -27,6 +27,8 @@ def embedding(call: Call) -> None:
         if plane.ids.shape[0] == 1:
             call.notes.role(leaf_along(call.node(weight), 1), "out")
             value = call.value_of(plane)
+            if value is not None and call.func.overloadpacket is not aten.embedding:
+                value = torch.where(value == 0, value, torch.nan)  # a sum of several, or of none
             made = plane.but(value=value, leaf=None).map(lambda t: t.reshape(-1))
             planes.append(made.map(lambda t: t.reshape((1,) * (ndim - 1) + (-1,))))
     call.emit(planes)

@@ -169,7 +169,7 @@ def pad(call: Call) -> None:
     fill = float(call.arg(2, "value", 0) or 0) if call.func.overloadpacket is aten.constant_pad_nd else None
     planes = []
     for plane in call.planes(call.args[0]):
-        padded = {plane.ids.ndim - 1 - k // 2 for k, amount in enumerate(amounts) if amount}
+        padded = {plane.ids.ndim - 1 - k // 2 for k in range(len(amounts))}  # of 0 too: inputs of other sizes get more
         own = [amount if plane.ids.shape[plane.ids.ndim - 1 - k // 2] > 1 else 0 for k, amount in enumerate(amounts)]
         value = plane.value
         if fill is not None and value is not None and padded - set(plane.dims):
