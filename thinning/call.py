@@ -172,8 +172,8 @@ class Call:
         known = self.node(tensor).weight
         if known is None or self.tracer.weights is None:
             return None
-        real = self.tracer.weights[known[0]]
-        return real.permute(known[1])
+        real = self.tracer.weights.get(known[0])
+        return None if real is None else real.permute(known[1])
 
     def known(self, plane: Plane) -> Plane:
         """The plane with what is known of its values, no longer that of a parameter as it is."""

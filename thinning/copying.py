@@ -72,8 +72,9 @@ def shared_copy(model: nn.Module) -> nn.Module:
 def _writes(module: nn.Module) -> bool:
     """Whether a module's own `train` speaks of weights."""
     code = getattr(type(module).train, "__code__", None)
-    own = type(module).train is not nn.Module.train and code is not None
-    return own and bool({"data", "weight"} & set(code.co_names))
+    if code is None or type(module).train is nn.Module.train:
+        return False
+    return bool({"data", "weight"} & set(code.co_names))
 
 
 def kept_by(model: nn.Module) -> list[Tensor]:

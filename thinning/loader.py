@@ -4,6 +4,7 @@ LOADER = '''"""`load(model)` makes a dense model the thinned one stored here; ne
 
 import json
 import random
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -35,12 +36,32 @@ def check(model, spec, probe):
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         random.seed(0)
-        out = model(*args, **kwargs)
-    if isinstance(out, dict):
-        out = list(out.values())
-    out = out[0] if isinstance(out, (tuple, list)) else out
-    if isinstance(out, torch.Tensor):
-        gap = (out - probe["output.0"]).abs().max() / probe["output.0"].abs().max().clamp_min(1e-30)
+        found = tensors(model(*args, **kwargs))
+    expected = [probe[f"output.{i}"] for i in range(sum(name.startswith("output.") for name in probe))]
+    if [value.shape for value in found] != [value.shape for value in expected]:
+        raise RuntimeError("the loaded model does not return what it returned when stored")
+    for value, wanted in zip(found, expected):
+        value, wanted = torch.nan_to_num(value).to(torch.complex128), torch.nan_to_num(wanted).to(torch.complex128)
+        gap = ((value - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)).item() if wanted.numel() else 0.0
         if not gap <= 1e-4:
             raise RuntimeError(f"the loaded model does not compute what it computed when stored: difference {gap:.1e}")
+
+
+def tensors(value, seen=()):
+    """All tensors and numbers in a result, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value.to_dense() if value.layout != torch.strided else value]
+    if isinstance(value, (float, complex)) or (type(value).__module__ == "numpy" and hasattr(value, "dtype")):
+        kind = "fc" if isinstance(value, (float, complex)) else value.dtype.kind
+        return [torch.as_tensor(value)] if kind in ("biufc" if getattr(value, "ndim", 0) else "fc") else []
+    if value is None or isinstance(value, (str, bytes, int, type, torch.nn.Module)) or id(value) in seen:
+        return []
+    if hasattr(value, "values") and hasattr(value, "keys"):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        parts = list(value)
+    else:
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        parts = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
+    return [found for part in parts for found in tensors(part, (*seen, id(value)))]
 '''

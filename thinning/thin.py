@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -23,7 +22,7 @@ from .probe import describe
 from .recipe import Recipe
 from .refusal import with_measured_refusals
 from .trace import traced
-from .trial import Trial
+from .trial import Trial, rounding
 
 
 @on_cpu
@@ -56,7 +55,8 @@ def thin(  # noqa: PLR0913
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)
     found = traced(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
-    trial = Trial(model, masks, optimizer, batches, float("inf") if allow_inexact else max(tolerance, _rounding(model)))
+    allowed = float("inf") if allow_inexact else max(tolerance, rounding(model))
+    trial = Trial(model, masks, optimizer, [example_inputs, *batches], allowed)
     for attempt in range(2 * REPAIRS):
         dead = find_dead(found, weights, allow_inexact)
         recipe, gone = make_recipe(found, dead, weights, model, round_to)
@@ -89,12 +89,6 @@ def thin(  # noqa: PLR0913
 
 REPAIRS = 30
 """How often a removal that fails is repaired where it leaves the first run's track; then classes are tried in turn."""
-
-
-def _rounding(model: nn.Module) -> float:
-    """What the order of a sum may change in half precision, 0 in single precision and better."""
-    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    return max((16 * torch.finfo(kind).eps for kind in kinds if kind.itemsize < 4), default=0.0)
 
 
 def _size(model: nn.Module) -> int:

@@ -86,7 +86,9 @@ def _first_run(
     notes.batch = batch_of(inputs)
     tracer = Tracer(notes, weights)
     copy = copier(model)
-    flow(tracer, copy.eval(), inputs)
+    written = flow(tracer, copy.eval(), inputs)
+    if weights is not None and not written.isdisjoint(weights):  # they are no constants
+        return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)
     both = trains_otherwise(model, copier, two, tracer.path, notes) and _training_run(tracer, copy, two)
     for name, tensor in named_tensors(model).items():
@@ -144,8 +146,8 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
     return aliases
 
 
-def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> None:
-    """Run a copy of a model under the tracer; its outputs are frozen."""
+def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
+    """Run a copy of a model under the tracer; its outputs are frozen. Gives the buffers that evaluation writes to."""
     tracer.adopt(model)
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     given = {id(tensor) for tensor in tensors_of(example_inputs)}
@@ -156,9 +158,11 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> None:
     for why, tensors in kept.items():
         for plane in (plane for tensor in tensors for plane in node_of(tensor).planes):
             tracer.notes.freeze(plane.ids, why)
-    if not model.training:  # in training, norms write their statistics
-        for name, buffer in model.named_buffers():
-            before, version = buffers.get(name, (buffer, buffer._version))
-            if before is not buffer or version != buffer._version:
-                for dim, size in enumerate(buffer.shape if buffer.is_floating_point() else ()):
-                    tracer.notes.freeze(tracer.notes.ids_of(name, dim, size), "a state that the forward pass changes")
+    written = set()
+    for name, buffer in model.named_buffers() if not model.training else ():  # in training, norms write statistics
+        before, version = buffers.get(name, (buffer, buffer._version))
+        if before is not buffer or version != buffer._version:
+            written.add(name)
+            for dim, size in enumerate(buffer.shape if buffer.is_floating_point() else ()):
+                tracer.notes.freeze(tracer.notes.ids_of(name, dim, size), "a state that the forward pass changes")
+    return written

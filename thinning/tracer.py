@@ -117,7 +117,7 @@ class Tracer(TorchDispatchMode):
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
         """What all elements of each channel of a parameter's dimension equal, NaN where they differ; None: unknown."""
-        if self.weights is None:
+        if self.weights is None or leaf[0] not in self.weights:
             return None
         if leaf not in self._constants:
             real = self.weights[leaf[0]].detach()

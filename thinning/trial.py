@@ -21,6 +21,8 @@ from .precision import full_precision
 from .recipe import Recipe
 from .recipe_data import RecipeData
 
+ROUNDINGS_IN_DOUBLE = 1 / 8
+"""Of what half precision may change, the part that folded constants may: they are rounded once."""
 IN_DOUBLE = 1e-6
 """The difference allowed in double precision, where rounding is far below it."""
 
@@ -49,10 +51,12 @@ class Trial:
     def __init__(
         self, model: nn.Module, masks: Any, optimizer: Optimizer | None, batches: Sequence[Any], tolerance: float
     ) -> None:
+        """Take the model and what goes with it, inputs (the first as the user gave them), and what may differ."""
         self.model = model
         self.masks = masks
         self.optimizer = optimizer
-        self.batches = batches
+        self.batches, self._given = batches[1:], batches[:1]
+        self._coarse = ROUNDINGS_IN_DOUBLE * rounding(model)
         self.tolerance = tolerance
         self.gap = 0.0
         self.notes: tuple[str, ...] = ()
@@ -63,12 +67,17 @@ class Trial:
         """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
         if self._before is None:
             self._before = _first_outputs(self.model, self.batches)
+            if _says_nothing(self._before):
+                self.batches = [*self.batches, *self._given]
+                self._before = _first_outputs(self.model, self.batches)
             self._must_say_something(self._before)
+        if self._coarse:
+            self._runs_in_double()
         changes = Changes()
         try:
             carry_out(changes, recipe, self.model, self.masks, self.optimizer)
             self.gap = self._compare()
-            if self.gap <= self.tolerance:
+            if self.gap <= self.tolerance and self._same_to_the_half():
                 changes.forget()
                 return None
             after = _module_outputs(self.model, self.batches[-1])
@@ -132,6 +141,14 @@ class Trial:
         except Exception:  # whatever a model's code raises when sizes do not fit
             return False, float("inf")
 
+    def _same_to_the_half(self) -> bool:
+        """Where parts are in half precision, whose rounding hides much: whether double precision shows no more."""
+        if not self._coarse or not self._double or self.tolerance == float("inf"):
+            return True
+        gap = relative_difference(self._double, outputs(self.model, self.batches, double=True))
+        self.gap = self.gap if gap <= self._coarse else max(gap, 2 * self.tolerance)
+        return gap <= self._coarse
+
     def _only_rounding(self, recipe: Recipe) -> bool:
         """Whether the function is the same in double precision: then a sort or a threshold made much of rounding."""
         if not self._runs_in_double():
@@ -151,6 +168,20 @@ class Trial:
 
     def _compare(self) -> float:
         return relative_difference(self._before or [], outputs(self.model, self.batches))
+
+
+def rounding(model: nn.Module) -> float:
+    """What the order of a sum may change in half precision, 0 in single precision and better."""
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max((16 * torch.finfo(kind).eps for kind in kinds if kind.itemsize < 4), default=0.0)
+
+
+def _says_nothing(before: list[list[Tensor]]) -> bool:
+    """Whether some output is the same for all inputs because it is 0, NaN or infinite throughout."""
+    if len({len(batch) for batch in before}) != 1:
+        return False
+    places = [[tensor for tensor in place if tensor.is_floating_point()] for place in zip(*before, strict=True)]
+    return any(place and not any(bool((t.isfinite() & (t != 0)).any()) for t in place) for place in places)
 
 
 def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
