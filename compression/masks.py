@@ -220,13 +220,18 @@ class Masks(Mapping[str, ParameterMask]):
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
         self._plan = None
 
-    def admit(self, names: Iterable[str]) -> None:
-        """After thinning: masks of these parameters let go of what is not 0, constants that were folded into it."""
-        for name in names:
-            if name in self._masks:
-                parameter = self._parameters[name].detach()
-                for owned in self._masks[name].owners.values():
-                    owned.mask = owned.mask.where(parameter == 0, 1) if owned.mode == "hard" else owned.mask
+    def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:
+        """After thinning: masks let go of what took a folded constant, and dense copies take it too."""
+        for name, amounts in constants:
+            if name not in self._masks:
+                continue
+            entry, parameter = self._masks[name], self._parameters[name].detach()
+            took = amounts.to(parameter) != 0
+            if entry.dense is not None:
+                hidden = took if entry.mask is None else took & (entry.mask == 0)
+                entry.dense = torch.where(hidden, parameter, entry.dense + amounts.to(parameter))
+            for owned in entry.owners.values():
+                owned.mask = owned.mask.where(~took | (owned.mask != 0), 1)
         self._plan = None
 
     def state_dict(self) -> dict[str, Any]:

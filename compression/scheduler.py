@@ -223,7 +223,7 @@ class CompressionScheduler:
         batch = self.validation_batch
         recipe = thin(self.model, self.example_inputs, None, optimizer, validation_batch=batch, **options)
         self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
-        self.masks.admit(fold.name for fold in recipe.folds)
+        self.masks.admit((fold.name, fold.amounts) for fold in recipe.folds)
         self._graph = None
         self.recipes.append(recipe)
         return recipe

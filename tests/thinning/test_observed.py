@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from potstill.compression import CompressionScheduler
 from potstill.thinning import ThinningError, load, save, thin
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -244,3 +245,24 @@ def test_the_stored_loader_looks_at_all_outputs(tmp_path, how):
     load(Returning(), path)
     with pytest.raises(RuntimeError, match="does not compute what it computed when stored"):
         alone.load(Returning(scale=3.0))
+
+
+@pytest.mark.parametrize("mode", ["hard", "forward", "copy"])
+def test_masks_of_a_schedule_admit_folded_constants_in_every_mode(mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    scheduler = CompressionScheduler(model, X)
+    rows, bias = torch.ones(8, 6), torch.ones(3)
+    rows[:3], bias[1] = 0, 0
+    for name, mask in {"0.weight": rows, "0.bias": rows[:, 0], "2.bias": bias}.items():
+        scheduler.masks.set("p", name, mask.clone(), mode)
+    expected = model.eval()(X)
+    assert scheduler.thin(optimizer).folds
+    for _ in range(2):
+        torch.testing.assert_close(model(X), expected)
+        model(X).sum().backward()
+        scheduler.before_parameter_optimization(0, 0, 2, optimizer)
+        optimizer.step()
+        scheduler.on_minibatch_end(0, 0, 2, optimizer)
+    torch.testing.assert_close(model(X), expected)
