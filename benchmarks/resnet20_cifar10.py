@@ -4,7 +4,7 @@
 
 SGD with momentum 0.9 and weight decay 5e-4, batches of 128, learning rate 0.1 along a half cosine; compression begins
 after a tenth of the epochs and is over after seven tenths. 45,000 images train; each row is a run of the command line
-in `OUT/<row>`; what is finished there is not run again.
+in `OUT/<row>`; what is finished there is not run again. Options that are not known here go to the command line.
 """
 
 from __future__ import annotations

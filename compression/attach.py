@@ -145,7 +145,7 @@ class Attachment:
             with torch.enable_grad():
                 device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
                 nothing = torch.zeros((), device=device)
-                unscale(self.scheduler.own_parameters())
+                _unscale(self.scheduler.own_parameters())
                 terms = self.scheduler.before_backward_pass(*self._at, nothing, self.optimizer)
                 if terms.requires_grad:
                     terms.backward(_scale(self.optimizer))
@@ -165,9 +165,13 @@ class Attachment:
 
 def _innermost(optimizer: Optimizer) -> Optimizer:
     """The optimizer that makes the steps, of one that only passes them on (accelerate's), which has no hooks."""
-    while not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        optimizer = optimizer.optimizer  # type: ignore[attr-defined]
-    return optimizer
+    found: Any = optimizer
+    while not hasattr(found, "_optimizer_step_pre_hooks"):
+        found = getattr(found, "optimizer", None)
+        if found is None:
+            raise TypeError(f"a {type(optimizer).__name__} has no step hooks: attach to the one that it works with")
+    inner: Optimizer = found
+    return inner
 
 
 def _scale(optimizer: Optimizer) -> Tensor | None:
@@ -176,7 +180,7 @@ def _scale(optimizer: Optimizer) -> Tensor | None:
     return scale.reshape(()) if isinstance(scale, Tensor) else None
 
 
-def unscale(parameters: Iterable[Tensor]) -> None:
+def _unscale(parameters: Iterable[Tensor]) -> None:
     """Divide gradients by the factor of the `GradScaler` whose step this is, if it is one's.
 
     It has divided those of the optimizer's own parameters already (fused ones do that themselves, and all keep the

@@ -22,6 +22,8 @@ from .rehearse import Repairs, Stage, settle_sizes
 from .replay import DeviationError
 from .tracer import Tracer
 
+LEFT = "left by the forward pass in an attribute or an argument, for others to read"
+
 
 @dataclass
 class Traced:
@@ -130,9 +132,6 @@ def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
     kept = [r for r in notes.reads[reads:] if r.layer is not None and not notes.layers[r.layer].again]
     notes.reads[reads:] = kept
     return True
-
-
-LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:

@@ -93,7 +93,7 @@ def test_groups_that_the_optimizer_got_later_are_told():
 )
 def test_complex_parameters_have_no_penalties(regularizer):
     scheduler = CompressionScheduler(nn.Conv2d(2, 3, 3, dtype=torch.complex64))
-    with pytest.raises(ValueError, match=r"weight (is complex|of shape)"):
+    with pytest.raises(ValueError, match="weight is complex, and penalties are of real numbers"):
         scheduler.add_policy(RegularizationPolicy(regularizer), starting_epoch=0, ending_epoch=1)
 
 
@@ -109,7 +109,7 @@ def test_empty_parameters_take_no_part_in_a_ranking():
 def test_gates_need_something_to_scale():
     scheduler = CompressionScheduler(Last(), torch.randn(2, 5, 3))
     policy = RegularizationPolicy(L0Regularizer(["rnn.weight_hh_l0"], strength=0.1))
-    with pytest.raises(ValueError, match="nothing makes these channels that a gate could scale|cannot have gates"):
+    with pytest.raises(ValueError, match="nothing makes these channels that a gate could scale"):
         scheduler.add_policy(policy, starting_epoch=0, ending_epoch=1)
 
 

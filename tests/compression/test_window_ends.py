@@ -12,10 +12,9 @@ from potstill.compression import (
     RegularizerArgs,
     Window,
 )
-from potstill.compression.pruners import AutomatedGradualPruner
+from potstill.compression.pruners import ActivationAPoZRankedFilterPruner, AutomatedGradualPruner
 from potstill.compression.regularizers import L0Regularizer, L1Regularizer
 
-STEPS = 3
 KEPT = PrunerArgs(mask_on_forward_only=True, keep_mask=True)
 POLICIES = {
     "gates": lambda: RegularizationPolicy(L0Regularizer(["0.weight"], target_sparsity=0.5)),
@@ -27,56 +26,42 @@ POLICIES = {
 WINDOWS = {"epochs": Window.between(0, 2), "minibatches": Window.between(0, 6, unit="minibatch")}
 
 
-def trained(policy, window, left_out=(), epochs=4):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    scheduler = CompressionScheduler(model, torch.zeros(2, 6))
-    scheduler.add_policy(policy, window)
+def trained(make_run, policy, window, left_out=(), epochs=4):
+    run = make_run()
+    run.scheduler.add_policy(policy, window)
     for epoch in range(epochs):
-        scheduler.on_epoch_begin(epoch, optimizer, STEPS)
-        for i in range(STEPS):
-            if (epoch, i) in left_out:
-                continue
-            at = (epoch, i, STEPS, optimizer)
-            scheduler.on_minibatch_begin(*at)
-            loss = (model(torch.randn(8, 6)) - 1).square().mean()
-            loss = scheduler.before_backward_pass(epoch, i, STEPS, loss, optimizer)
-            optimizer.zero_grad()
-            loss.backward()
-            scheduler.before_parameter_optimization(*at)
-            optimizer.step()
-            scheduler.on_minibatch_end(*at)
-        scheduler.on_epoch_end(epoch, optimizer, minibatches_per_epoch=STEPS)
-    return model, scheduler
+        run.scheduler.on_epoch_begin(epoch, run.optimizer, run.minibatches)
+        for i in range(run.minibatches):
+            if (epoch, i) not in left_out:
+                run.minibatch(epoch, i)
+        run.scheduler.on_epoch_end(epoch, run.optimizer, minibatches_per_epoch=run.minibatches)
+    return run.model, run.scheduler
 
 
 def assert_over(model, scheduler):
     modes = [owned.mode for owned in scheduler.zeros_mask_dict["0.weight"].owners.values()]
     assert modes == ["hard"]
     assert bool((scheduler.zeros_mask_dict["0.weight"].mask == 0).any())
-    x = torch.randn(8, 6)
+    x = torch.randn(8, 3, 8, 8)
     assert torch.equal(model.train()(x), model(x)), "nothing is drawn any more"
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_last_minibatch_is_left_out(name, window):
-    assert_over(*trained(POLICIES[name](), WINDOWS[window]))
-    assert_over(*trained(POLICIES[name](), WINDOWS[window], left_out=[(1, 2)]))
+def test_the_last_minibatch_is_left_out(make_run, name, window):
+    assert_over(*trained(make_run, POLICIES[name](), WINDOWS[window]))
+    assert_over(*trained(make_run, POLICIES[name](), WINDOWS[window], left_out=[(1, 2)]))
 
 
 @pytest.mark.parametrize("name", ["gates", "soft masks"])
-def test_training_stops_within_the_window(name):
-    model, scheduler = trained(POLICIES[name](), WINDOWS["epochs"], epochs=1)
+def test_training_stops_within_the_window(make_run, name):
+    model, scheduler = trained(make_run, POLICIES[name](), WINDOWS["epochs"], epochs=1)
     scheduler.finish()
     assert_over(model, scheduler)
 
 
 def test_a_pruner_of_two_policies_is_released_once_by_each_after_a_resume():
     """The first policy's end was dealt with before the checkpoint: it must not end the second one's watching."""
-    from potstill.compression.pruners import ActivationAPoZRankedFilterPruner
-
     def made():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
