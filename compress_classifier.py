@@ -21,17 +21,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 
-from potstill.command.bad_numbers import Watch
-from potstill.command.epochs import after_epoch, before_epoch, choose_best
+from potstill.command.cli.options import parse
 from potstill.command.errors import one_line
-from potstill.command.evaluation import Meter, classification_loss, evaluate
-from potstill.command.finish import finish
-from potstill.command.folder import set_up_console
 from potstill.command.modes import run_mode
-from potstill.command.opening import tell_start
-from potstill.command.options import parse
-from potstill.command.prepare import prepare
-from potstill.command.session import Session
+from potstill.command.run.bad_numbers import Watch
+from potstill.command.run.epochs import after_epoch, before_epoch, choose_best
+from potstill.command.run.evaluation import Meter, classification_loss, evaluate
+from potstill.command.run.finish import finish
+from potstill.command.run.first_lines import tell_start
+from potstill.command.run.folder import set_up_console
+from potstill.command.run.prepare import prepare
+from potstill.command.run.session import Session
 
 logger = logging.getLogger("potstill")
 

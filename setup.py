@@ -1,17 +1,12 @@
-"""Packaging: the folders of this checkout become the sub-packages of the namespace `potstill`."""
+"""Packaging: `potstill/` holds links to the folders of this checkout, its sub-packages."""
 
+import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-
-ROOTS = ("command", "compression", "models", "schedules", "thinning")
-FOLDERS = {
-    ".".join(("potstill", *path.parent.relative_to(HERE).parts)): str(path.parent.relative_to(HERE))
-    for root in ROOTS
-    for path in sorted((HERE / root).rglob("__init__.py"))
-}
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "potstill/__init__.py").read_text(encoding="utf-8"), re.M)
 PLOT = ["matplotlib>=3.7"]
 TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
@@ -29,18 +24,15 @@ TEST = [
 
 setup(
     name="potstill",
-    version="0.1.0",
+    version=VERSION[1] if VERSION else "",
     description="Compression of PyTorch networks by schedule: prune, regularize, gate, then thin and prove it.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=list(FOLDERS),
-    package_dir=FOLDERS,
-    package_data={
-        "potstill.schedules": ["*.yaml", "*/*.yaml"],
-        **{name: ["py.typed"] for name in ("potstill.compression", "potstill.models", "potstill.thinning")},
-    },
+    package_dir={"": "."},
+    packages=find_packages(include=["potstill", "potstill.*"]),
+    package_data={"": ["py.typed"], "potstill.schedules": ["*.yaml", "*/*.yaml"]},
     py_modules=["compress_classifier"],
     entry_points={"console_scripts": ["compress-classifier=compress_classifier:main"]},
     install_requires=[

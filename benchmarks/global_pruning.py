@@ -18,8 +18,8 @@ import time
 
 import torch
 
-from potstill.compression.magnitudes import kth_smallest
-from potstill.compression.pruners import zero_smallest
+from potstill.compression.parts.kth_smallest import kth_smallest
+from potstill.compression.pruners.global_magnitude import zero_smallest
 
 PARTS = 50
 METHODS = ("kthvalue", "threshold", "in place")

@@ -29,13 +29,13 @@ import torchvision
 from torch import Tensor, nn
 
 from potstill.thinning import ThinningError, load, save, thin, trace
-from potstill.thinning.apply import carry_out
-from potstill.thinning.change import Changes
-from potstill.thinning.check import outputs, randomized, relative_difference
-from potstill.thinning.copying import named_tensors
+from potstill.thinning.apply import Changes, carry_out
 from potstill.thinning.dead import find_dead
-from potstill.thinning.exercise import make_sensitive, zero_channels
+from potstill.thinning.difference import relative_difference
 from potstill.thinning.plan import make_recipe
+from potstill.thinning.running.copies import named_tensors
+from potstill.thinning.running.outputs import outputs, randomized
+from potstill.thinning.testing import make_sensitive, zero_channels
 from potstill.thinning.trace import traced
 
 HEAD = (

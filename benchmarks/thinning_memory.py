@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from potstill.thinning import thin, trace
-from potstill.thinning.exercise import zero_channels
+from potstill.thinning.testing import zero_channels
 
 MODELS = ("resnet50", "vit_b_16", "vgg16", "regnet_y_128gf")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from potstill.command.trajectory import EVERY, Trajectory
+from potstill.command.monitors.trajectory import EVERY, Trajectory
 from potstill.models import create_model
 
 CASES = [("mlp", (1, 28, 28), 256, 235), ("simplenet_cifar", (3, 32, 32), 64, 782)]

@@ -13,8 +13,9 @@ if __name__ == "compression":
 
     __path__ = [str(Path(sysconfig.get_path("stdlib"), "compression"))]
 else:
-    from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+    from .declare.registry import register, registered
     from .distillation import DistillationError, DistillationLossWeights, distillation_loss
+    from .files.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
     from .masks import Masks
     from .policies import (
         KnowledgeDistillationPolicy,
@@ -28,7 +29,6 @@ else:
         Thinner,
     )
     from .pruners import Pruner, View
-    from .registry import register, registered
     from .regularizers import Regularizer
     from .schedule import ScheduleError, build, dict_config, file_config, load_schedule
     from .scheduler import CompressionScheduler

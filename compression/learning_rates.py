@@ -10,9 +10,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 
-from .arguments import Count, Positive
-from .problems import Complaint, apart
-from .registry import register
+from .declare.arguments import Count, Positive
+from .declare.cross_checks import Complaint, apart
+from .declare.registry import register
 from .steps import rising
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fields import CheckpointError, Field
-from .owned_masks import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
+from .files.checked import CheckpointError, Field
+from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
 
 
 @dataclass

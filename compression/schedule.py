@@ -16,11 +16,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .language.check import check_dict, check_file
-from .language.classes import KINDS, injected
 from .language.errors import Problem, ScheduleError, ScheduleWarning, failed
-from .language.locate import PluginError, find_schedule, load_plugin
+from .language.find import PluginError, find_schedule, load_plugin
 from .language.plan import InstancePlan, PolicyPlan, Schedule
 from .language.schema import json_schema
+from .language.signatures import KINDS, injected
 from .learning_rates import MultiStepMultiGammaLR, PolynomialLR
 from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy, TeacherBuilder
 from .scheduler import CompressionScheduler

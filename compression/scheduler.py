@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe, beside, thin, trace
 
 from .attach import Attachment
-from .fields import Field, reading
+from .files.checked import Field, reading
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
-from .policies.components import tell_apart
+from .policies.base import tell_apart
 from .steps import Step, Window
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from potstill.thinning import trace
 
-from .groups import CHANNELS, FILTERS, oriented
-from .names import is_pattern, resolve
-from .pruners import L1RankedStructureParameterPruner, Pruner, SparsityLevelParameterPruner, View
+from .declare.names import is_pattern, resolve
+from .parts.structures import CHANNELS, FILTERS, oriented
+from .pruners import Pruner, View
+from .pruners.element_levels import SparsityLevelParameterPruner
+from .pruners.ranked_by_weight import L1RankedStructureParameterPruner
 from .steps import Step, Window
 
 Structure = Literal["element", "filter", "channel"]

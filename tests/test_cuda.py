@@ -12,7 +12,7 @@ from potstill.compression.pruners import ActivationAPoZRankedFilterPruner, Autom
 from potstill.compression.regularizers import GroupLassoRegularizer, L0Regularizer, L1Regularizer
 from potstill.models import create_model
 from potstill.thinning import thin, trace
-from potstill.thinning.exercise import make_sensitive, zero_channels
+from potstill.thinning.testing import make_sensitive, zero_channels
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

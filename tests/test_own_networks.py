@@ -8,7 +8,7 @@ from torch import nn
 
 from potstill.models import create_model
 from potstill.thinning import resize_to, thin, trace
-from potstill.thinning.exercise import zero_channels
+from potstill.thinning.testing import zero_channels
 
 NAMES = ("googlenet_cifar", "resnet20_cifar", "vgg11_bn_cifar", "preact_resnet20_cifar", "mobilenet", "simplenet_cifar")
 

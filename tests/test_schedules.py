@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import compress_classifier
-from potstill.compression.registry import registered
+from potstill.compression.declare.registry import registered
 from potstill.compression.schedule import find_schedule
 
 ROOT = Path(__file__).parents[1]

@@ -2,16 +2,16 @@
 
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
-from .inputs import beside
 from .macs import count_macs
-from .places import on_cpu
+from .module_sizes import resize_to
 from .recipe import Recipe
-from .registry import rule
-from .resize import resize_to
+from .running.default_device import on_cpu
+from .running.inputs import beside
 from .store import load, save
 from .summary import channels_text
 from .thin import thin
 from .trace import trace
+from .tracing.registry import rule
 
 __all__ = [
     "AttributeUse",

@@ -2,23 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .change import Changes, like_layout
-from .copying import named_tensors
 from .errors import ThinningError
-from .recipe_data import AttributeChange, RecipeData
-from .resize import sizes_of
-from .trace import aliases_of
+from .module_sizes import replace_data, sizes_of
+from .running.copies import aliases_of, named_tensors
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """A parameter or buffer of shape `shape`, and the indices that stay (ascending) along some dimensions."""
+
+    name: str
+    shape: tuple[int, ...]
+    keep: dict[int, Tensor]
+
+    @property
+    def new_shape(self) -> tuple[int, ...]:
+        """The shape afterwards."""
+        return tuple(len(self.keep[dim]) if dim in self.keep else size for dim, size in enumerate(self.shape))
+
+    def select(self, tensor: Tensor) -> Tensor:
+        """What stays of a tensor of the parameter's old shape (a gradient, a mask, an optimizer's state)."""
+        for dim, kept in self.keep.items():
+            tensor = tensor.index_select(dim, kept.to(tensor.device))
+        return tensor
+
+
+@dataclass(frozen=True)
+class AttributeChange:
+    """An integer (or tuple of integers) that a module keeps; element `index` of it, None for the whole."""
+
+    module: str
+    name: str
+    index: int | None
+    old: int | tuple[int, ...]
+    new: int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Constants of removed channels: `amounts` are added to the elements of the thinned vector `name`."""
+
+    name: str
+    amounts: Tensor
+
+
+def tensor_change(name: str, shape: tuple[int, ...], keep: Mapping[int, Tensor]) -> TensorChange:
+    """A change with int64 indices on the CPU."""
+    return TensorChange(name, shape, {dim: kept.to("cpu", torch.int64) for dim, kept in sorted(keep.items())})
+
+
+class Removal(Protocol):
+    """What `apply` takes of a recipe."""
+
+    @property
+    def tensors(self) -> tuple[TensorChange, ...]:
+        """What stays of parameters and buffers."""
+
+    @property
+    def attributes(self) -> tuple[AttributeChange, ...]:
+        """New sizes that modules keep."""
+
+    @property
+    def folds(self) -> tuple[Folding, ...]:
+        """Constants to add."""
+
+    def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Parameter name -> function that selects what stays."""
+
+
+class Changes:
+    """Carries changes out and remembers how to undo them."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def roll_back(self) -> None:
+        """Undo everything, last change first."""
+        while self._undo:
+            self._undo.pop()()
+
+    def forget(self) -> None:
+        """Keep the changes, and free what was kept to undo them."""
+        self._undo.clear()
+
+    def tensor(self, tensor: Tensor, change: TensorChange) -> None:
+        """Slice a parameter or buffer and its gradient; the object stays the same."""
+        data, grad = tensor.data, tensor.grad
+        new = like_layout(change.select(data), data)
+        gradient = None if grad is None else like_layout(change.select(grad.detach()), grad)
+        self._undo.append(lambda: _put(tensor, data, grad))
+        _put(tensor, new, gradient)
+
+    def attribute(self, module: nn.Module, name: str, value: Any) -> None:
+        """Set an attribute of a module."""
+        old = getattr(module, name)
+        self._undo.append(lambda: setattr(module, name, old))
+        setattr(module, name, value)
+
+    def add(self, tensor: Tensor, amounts: Tensor) -> None:
+        """Add to a vector, in new memory."""
+        data = tensor.data
+        self._undo.append(lambda: setattr(tensor, "data", data))
+        tensor.data = (data.double() + amounts.to(data.device)).to(data.dtype)
+
+    def entry(self, mapping: MutableMapping[Any, Any], key: Any, value: Any) -> None:
+        """Replace a value in a mapping."""
+        old = mapping[key]
+        self._undo.append(lambda: mapping.__setitem__(key, old))
+        mapping[key] = value
+
+    def state(self, optimizer: Optimizer, parameter: Tensor, change: TensorChange) -> None:
+        """Slice every tensor of an optimizer's state that has the parameter's shape."""
+        state = optimizer.state.get(parameter)
+        for key, value in list((state or {}).items()):
+            if isinstance(value, Tensor) and value.numel() > 1 and state is not None:
+                self.entry(state, key, _state_slice(value, change, f"{type(optimizer).__name__} state '{key}'"))
+            elif isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) and v.numel() > 1 for v in value):
+                raise ThinningError(
+                    f"{type(optimizer).__name__} keeps lists of tensors ('{key}') for '{change.name}', which cannot be"
+                    " sliced; thin before training with it, or with another optimizer"
+                )
+
+
+def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
+    replace_data(tensor, data)
+    tensor.grad = grad
+
+
+def like_layout(new: Tensor, old: Tensor) -> Tensor:
+    """Keep the memory format (channels last) of the tensor that this was sliced from."""
+    for layout, ndim in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if old.ndim == ndim and old.is_contiguous(memory_format=layout) and not old.is_contiguous():
+            return new.contiguous(memory_format=layout)
+    return new.contiguous()
+
+
+def _state_slice(value: Tensor, change: TensorChange, what: str) -> Tensor:
+    if value.ndim != len(change.shape) or any(a not in (1, b) for a, b in zip(value.shape, change.shape, strict=True)):
+        raise ThinningError(
+            f"{what} of '{change.name}' has shape {list(value.shape)}, the parameter {list(change.shape)}:"
+            " it cannot be sliced"
+        )
+    keep = {dim: kept for dim, kept in change.keep.items() if value.shape[dim] == change.shape[dim]}
+    return like_layout(TensorChange(change.name, change.shape, keep).select(value), value)
 
 
 @torch.no_grad()
-def apply(recipe: RecipeData, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
+def apply(recipe: Removal, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
     """See `Recipe.apply`."""
     changes = Changes()
     try:
@@ -29,7 +167,7 @@ def apply(recipe: RecipeData, model: nn.Module, masks: Any = None, optimizer: Op
 
 
 @torch.no_grad()
-def carry_out(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
+def carry_out(changes: Changes, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
     """Apply a recipe through `changes`, so that it can be taken back."""
     tensors = named_tensors(model)
     _check(recipe, model, tensors)
@@ -52,7 +190,7 @@ def carry_out(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any
         raise ThinningError("the optimizer no longer holds the model's parameters")
 
 
-def _check(recipe: RecipeData, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     for change in recipe.tensors:
         if change.name not in tensors:
             raise ThinningError(f"the recipe is for another model: it has no '{change.name}'")
@@ -81,7 +219,7 @@ def _set(changes: Changes, module: nn.Module, attribute: AttributeChange) -> Non
     changes.attribute(module, attribute.name, value)
 
 
-def _mask(changes: Changes, recipe: RecipeData, model: nn.Module, masks: Any) -> None:
+def _mask(changes: Changes, recipe: Removal, model: nn.Module, masks: Any) -> None:
     """Slice masks: a mapping from name to tensor in place, anything else by its `reshape(selectors)`."""
     if masks is None:
         return

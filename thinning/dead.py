@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .notes import LayerNote, Read
 from .trace import Traced
-from .values import zero_rows
+from .tracing.constants import zero_rows
+from .tracing.log import LayerNote, Read
 
 
 @dataclass(frozen=True)

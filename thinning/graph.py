@@ -3,26 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .classes import class_of_label, members
-from .coverage import coverage_of, scales_of
 from .errors import ThinningError
-from .graph_data import AttributeUse, ChannelClass, GraphData, Layer, Role, Scale, Slices, Use
-from .places import on_cpu
+from .label_sets import class_of_label, members
+from .running.default_device import on_cpu
 
-__all__ = ["AttributeUse", "ChannelClass", "ChannelGraph", "Layer", "Role", "Scale", "Slices", "Use"]
+Role = Literal["out", "in", "scale", "shift", "vector"]
+Slices = dict[str, list[tuple[int, Tensor]]]
 
 
 @dataclass(frozen=True)
-class ChannelGraph(GraphData):
+class Use:
+    """One dimension of one parameter or buffer whose indices are channels.
+
+    `channels` (int64, length = size of `dim`) holds the channel of each index, 0 where it can never be removed.
+    `role`: "out" makes the channel (filters and their bias), "in" reads it, "scale" and "shift" are the weight and bias
+    of a normalisation (or a parameter that is multiplied or added), "vector" passes along (running statistics, PReLU).
+    `labels` are the same integers with the frozen ones named as well.
+    """
+
+    name: str
+    dim: int
+    channels: Tensor = field(repr=False)
+    role: Role
+    module: str
+    labels: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a convolution or linear layer.
+
+    `positions` is the number of multiply-adds per weight element for one sample. `normalized` says that a
+    normalisation follows directly; `chain` lists the (parameter, dim) of the normalisations and depthwise filters that
+    see this layer's output before anything else is added to it.
+    """
+
+    weight: str
+    bias: str | None
+    in_dim: int
+    out_dim: int
+    groups: int
+    positions: float
+    in_channels: Tensor = field(repr=False)
+    out_channels: Tensor = field(repr=False)
+    depthwise: bool = False
+    normalized: bool = False
+    chain: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Element `index` of dimension `dim` of parameter `name` is multiplied by the gate of `channel`."""
+
+    name: str
+    dim: int
+    index: int
+    channel: int
+
+
+@dataclass(frozen=True)
+class ChannelClass:
+    """Channels with the same uses. `status`: "removable", "inexact" or "frozen"; `reason`: which operation, where."""
+
+    status: Literal["removable", "inexact", "frozen"]
+    reason: str
+    channels: Tensor = field(repr=False)
+    uses: tuple[tuple[str, int, Role], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of channels (each may be several indices of a parameter)."""
+        return len(self.channels)
+
+
+@dataclass(frozen=True)
+class AttributeUse:
+    """The integer attribute `module.name` (or its element `index`) counts the kept ones among `labels`."""
+
+    module: str
+    name: str
+    index: int | None
+    labels: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
     """Which slices of which parameters are the same channel; made by `trace`.
 
     `frozen[label]` and `inexact[label]` are indices into `reasons`, -1 for none; label 0 is no channel.
     """
+
+    uses: tuple[Use, ...]
+    layers: tuple[Layer, ...]
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    frozen: Tensor = field(repr=False)
+    inexact: Tensor = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+    aliases: dict[str, str] = field(default_factory=dict, repr=False)
+    attributes: tuple[AttributeUse, ...] = ()
+    other_macs: float = 0.0
+
+    @cached_property
+    def _uses_of(self) -> dict[str, list[Use]]:
+        table: dict[str, list[Use]] = {}
+        for use in self.uses:
+            table.setdefault(use.name, []).append(use)
+        return table
+
+    @cached_property
+    def count(self) -> int:
+        """The number of labels; channel ids run from 1 to `count`, so `torch.ones(graph.count + 1)` is "all alive"."""
+        return len(self.frozen) - 1
+
+    def use(self, name: str, dim: int = 0) -> Use | None:
+        """The use of dimension `dim` of parameter `name`; None where its indices are no channels."""
+        name = self.aliases.get(name, name)
+        if name not in self.shapes:
+            raise ThinningError(f"'{name}' is no parameter or buffer of the traced model")
+        if not -len(self.shapes[name]) <= dim < max(1, len(self.shapes[name])):
+            raise ThinningError(f"'{name}' has shape {list(self.shapes[name])}, so no dimension {dim}")
+        dim %= max(1, len(self.shapes[name]))
+        return next((use for use in self._uses_of.get(name, ()) if use.dim == dim), None)
 
     @on_cpu
     def channels_of(self, name: str, dim: int = 0) -> Tensor:
@@ -99,3 +207,74 @@ class ChannelGraph(GraphData):
 def _live(alive: Tensor, channels: Tensor) -> Tensor:
     channels = channels.to(alive.device)
     return torch.where(channels > 0, alive[channels], 1).sum()
+
+
+@on_cpu
+def coverage_of(
+    graph: ChannelGraph, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False
+) -> Slices:
+    """See `ChannelGraph.coverage`."""
+    chosen = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices.cpu(), dtype=torch.int64)
+    use = graph.use(name, dim)
+    if use is None:
+        return {name: [(dim, chosen)]}
+    if len(chosen) and not -len(use.labels) <= int(chosen.min()) <= int(chosen.max()) < len(use.labels):
+        raise ThinningError(
+            f"'{name}' has {len(use.labels)} channels in dimension {dim}; got indices {chosen.tolist()}"
+        )
+    labels = torch.zeros(graph.count + 1, dtype=torch.bool)
+    labels[use.labels[chosen]] = True
+    labels[0] = False
+    shared = _roots(graph) > 1
+    everywhere = labels if whole_class else labels & ~shared
+    slices: Slices = {}
+    for other in graph.uses:
+        wanted = everywhere if other.role in ("out", "scale", "shift") else None
+        if (other.name, other.dim) in _own(graph, name, use.dim):
+            wanted = labels
+        if wanted is not None and (found := wanted[other.labels].nonzero().flatten()).numel():
+            slices.setdefault(other.name, []).append((other.dim, found))
+    return slices
+
+
+def _own(graph: ChannelGraph, name: str, dim: int) -> set[tuple[str, int]]:
+    own = {(name, dim)}
+    for layer in graph.layers:
+        if layer.weight == name and layer.out_dim == dim:
+            own.update(layer.chain)
+            if layer.bias is not None:
+                own.add((layer.bias, 0))
+    return own
+
+
+def _roots(graph: ChannelGraph) -> Tensor:
+    """How many different weights produce each label (depthwise filters pass it on, so they do not count)."""
+    count = torch.zeros(graph.count + 1, dtype=torch.int64)
+    producers = {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}
+    for weight, dim in producers:
+        if (use := graph.use(weight, dim)) is not None:
+            count[use.labels.unique()] += 1
+    return count
+
+
+@on_cpu
+def scales_of(graph: ChannelGraph, channels: Iterable[int] | Tensor) -> list[Scale]:
+    """See `ChannelGraph.scales`."""
+    wanted = torch.zeros(graph.count + 1, dtype=torch.bool)
+    wanted[torch.as_tensor(list(channels) if not isinstance(channels, Tensor) else channels.cpu())] = True
+    wanted[0] = False
+    plain = {key for layer in graph.layers if not layer.normalized for key in _made_by(layer)}
+    scales = []
+    for use in graph.uses:
+        if use.role in ("scale", "shift") or (use.name, use.dim) in plain:
+            scales += _scales(use, wanted)
+    return scales
+
+
+def _made_by(layer: Layer) -> list[tuple[str, int]]:
+    return [(layer.weight, layer.out_dim)] + ([(layer.bias, 0)] if layer.bias is not None else [])
+
+
+def _scales(use: Use, wanted: Tensor) -> list[Scale]:
+    found = wanted[use.channels].nonzero().flatten().tolist()
+    return [Scale(use.name, use.dim, index, int(use.channels[index])) for index in found]

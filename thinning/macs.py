@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .copying import meta_copy, shared_copy
 from .errors import ThinningError
-from .inputs import batch_of, run, to
-from .modes import plain_run
-from .plane import numel
-from .shortcuts import carry_out
+from .running.copies import meta_copy, shared_copy
+from .running.fast_meta import carry_out
+from .running.inputs import batch_of, run, to
+from .running.run import plain_run
+from .tracing.labels import numel
 
 aten = torch.ops.aten
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .classes import class_of_label
+from .apply import AttributeChange, Folding, TensorChange, tensor_change
 from .dead import Dead, fold_amounts, folds_of
-from .recipe import Recipe
-from .recipe_data import AttributeChange, Folding, Kept, TensorChange, tensor_change
+from .label_sets import class_of_label
+from .recipe import Kept, Recipe
 from .trace import Traced
 
 

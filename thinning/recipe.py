@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import apply
-from .recipe_data import RecipeData
+from .apply import AttributeChange, Folding, TensorChange, apply
 from .recipe_json import decode, encode
-from .summary import recipe_text
 
 
 @dataclass(frozen=True)
-class Recipe(RecipeData):
+class Kept:
+    """Channels that could not be removed: how many, first use, and why."""
+
+    channels: int
+    use: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recipe:
     """What was removed from a model, and how exactly. Printable; `to_json`, `from_json`, `apply`.
 
     `frozen` lists the channels that can never be removed, `refused` those that were dead but had to stay. `parameters`
     and `macs` are (before, after); `max_relative_difference` the measured max |difference| / max |output|.
     """
 
+    model: str
+    tensors: tuple[TensorChange, ...] = ()
+    attributes: tuple[AttributeChange, ...] = ()
+    folds: tuple[Folding, ...] = ()
+    frozen: tuple[Kept, ...] = ()
+    refused: tuple[Kept, ...] = ()
+    notes: tuple[str, ...] = ()
+    max_relative_difference: float = 0.0
+    parameters: tuple[int, int] = (0, 0)
+    macs: tuple[int, int] = (0, 0)
+    inputs: Any = field(default=None, compare=False)
+
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether applying this recipe leaves every shape as it is."""
+        return not self.tensors
+
+    def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Parameter name -> function that takes a tensor of the old shape to what is kept of it."""
+        return {change.name: change.select for change in self.tensors}
+
     def __str__(self) -> str:
         return recipe_text(self)
 
     def to_json(self) -> str:
         """The recipe as JSON text."""
-        return encode(self)
+        return encode(vars(self))
 
     @staticmethod
     def from_json(text: str) -> Recipe:
         """Read a recipe; every field is checked and nothing is executed. Raises `ThinningError`."""
-        return Recipe(**decode(text))
+        fields = decode(text)
+        kept = {name: tuple(Kept(*values) for values in fields[name]) for name in ("frozen", "refused")}
+        return Recipe(**{**fields, **kept})
 
     def apply(self, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
         """Remove the same channels from another copy of the model (an average of weights, a fresh dense one), in place.
@@ -40,3 +71,44 @@ class Recipe(RecipeData):
         Raises `ThinningError`, with nothing changed, if a name or a shape does not fit.
         """
         apply(self, model, masks, optimizer)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A plain table with aligned columns."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """What a recipe removes, what stays and why."""
+    parts = [f"Recipe for {recipe.model}: " + _headline(recipe)]
+    rows = [(c.name, _shape(c.shape), _shape(c.new_shape)) for c in recipe.tensors]
+    if rows:
+        parts.append(table(("tensor", "before", "after"), rows))
+    if recipe.folds:
+        parts.append("constants folded into: " + ", ".join(fold.name for fold in recipe.folds))
+    parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)
+    parts += [f"note: {note}" for note in recipe.notes]
+    return "\n".join(parts)
+
+
+def _headline(recipe: Recipe) -> str:
+    if recipe.removes_nothing:
+        return "no channel is dead, nothing is removed"
+    (p0, p1), (m0, m1) = recipe.parameters, recipe.macs
+    return (
+        f"{p0:,} -> {p1:,} parameters, {m0:,} -> {m1:,} multiply-adds;"
+        f" max |difference| / max |output| = {recipe.max_relative_difference:.1e}"
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _kept(title: str, kept: Sequence[Kept]) -> list[str]:
+    if not kept:
+        return []
+    return [f"{title}:"] + [f"  {item.channels} channels of {item.use}: {item.reason}" for item in kept]

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .apply import AttributeChange, Folding, TensorChange
 from .errors import ThinningError
-from .places import on_cpu
-from .recipe_data import FORMAT, VERSION, AttributeChange, Folding, Kept, RecipeData, TensorChange
+from .running.default_device import on_cpu
+
+FORMAT = "potstill-recipe"
+VERSION = 1
 
 
-def encode(recipe: RecipeData) -> str:
+def encode(recipe: Mapping[str, Any]) -> str:
     """See `Recipe.to_json`."""
     data = {
         "format": FORMAT,
         "version": VERSION,
-        "model": recipe.model,
+        **recipe,
         "tensors": [
             {"name": c.name, "shape": c.shape, "keep": {str(dim): ranges(kept) for dim, kept in c.keep.items()}}
-            for c in recipe.tensors
+            for c in recipe["tensors"]
         ],
-        "attributes": [vars(change) for change in recipe.attributes],
-        "folds": [{"name": fold.name, "amounts": fold.amounts.tolist()} for fold in recipe.folds],
-        "frozen": [vars(kept) for kept in recipe.frozen],
-        "refused": [vars(kept) for kept in recipe.refused],
-        "notes": recipe.notes,
-        "max_relative_difference": recipe.max_relative_difference,
-        "parameters": recipe.parameters,
-        "macs": recipe.macs,
-        "inputs": recipe.inputs,
+        "attributes": [vars(change) for change in recipe["attributes"]],
+        "folds": [{"name": fold.name, "amounts": fold.amounts.tolist()} for fold in recipe["folds"]],
+        "frozen": [vars(kept) for kept in recipe["frozen"]],
+        "refused": [vars(kept) for kept in recipe["refused"]],
     }
     return json.dumps(data, indent=1)
 
@@ -165,8 +163,6 @@ def _fold(item: _Reader) -> Folding:
     )
 
 
-def _kept(item: _Reader) -> tuple[Kept, ...]:
-    read: Callable[[_Reader], Kept] = lambda x: Kept(  # noqa: E731
-        x["channels"].integer(), x["use"].text(), x["reason"].text()
-    )
-    return tuple(read(part) for part in item.items())
+def _kept(item: _Reader) -> list[tuple[int, str, str]]:
+    """The fields of each `Kept`."""
+    return [(part["channels"].integer(), part["use"].text(), part["reason"].text()) for part in item.items()]

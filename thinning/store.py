@@ -16,15 +16,16 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from .check import outputs, relative_difference
-from .copying import named_tensors
+from .difference import relative_difference
 from .errors import ThinningError
-from .inputs import to
-from .loader import LOADER
-from .places import on_cpu
-from .probe import draw, pack, unpack
+from .module_sizes import replace_data, sizes_of
 from .recipe import Recipe
-from .resize import replace_data, sizes_of
+from .running.copies import named_tensors
+from .running.default_device import on_cpu
+from .running.input_spec import draw, pack, unpack
+from .running.inputs import to
+from .running.outputs import outputs
+from .store_loader import LOADER
 
 FORMAT = "potstill-thinned"
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _tied(model: nn.Module) -> set[str]:
-    from .trace import aliases_of
+    from .running.copies import aliases_of
 
     return set(aliases_of(model)) | {
         name for name, value in model.state_dict().items() if not isinstance(value, Tensor)

@@ -8,21 +8,20 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from .blame import without_culprits
-from .check import randomized
-from .copying import named_tensors
+from .bisect import without_culprits
 from .dead import find_dead
 from .errors import ThinningError
-from .inputs import beside
-from .leftover import leftovers
 from .macs import count_macs
-from .places import on_cpu
 from .plan import make_recipe
-from .probe import describe
 from .recipe import Recipe
-from .refusal import with_measured_refusals
+from .running.copies import named_tensors
+from .running.default_device import on_cpu
+from .running.input_spec import describe
+from .running.inputs import beside
+from .running.outputs import randomized
 from .trace import traced
-from .trial import Trial, rounding
+from .unremoved import leftovers, with_measured_refusals
+from .verify import Trial, rounding
 
 
 @on_cpu

@@ -8,19 +8,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .build import Numbering, graph_of, numbering
-from .copying import kept_by, meta_copy, named_tensors, shared_copy
 from .errors import ThinningError
-from .glance import Glance
 from .graph import ChannelGraph
-from .inputs import batch_of, beside, run, tensors_of, to
-from .modes import at_least_two, plain_run, trains_otherwise, untraced, watched
-from .node import node_of
-from .notes import Notes
-from .places import on_cpu
-from .rehearse import Repairs, Stage, settle_sizes
-from .replay import DeviationError
-from .tracer import Tracer
+from .rehearsal.rehearse import Stage, settle_sizes
+from .rehearsal.repairs import Repairs
+from .rehearsal.shapes_only import Glance
+from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
+from .running.default_device import on_cpu
+from .running.inputs import batch_of, beside, run, tensors_of, to
+from .running.run import plain_run
+from .tracing.labels import node_of
+from .tracing.log import Notes
+from .tracing.numbering import Numbering, graph_of, numbering
+from .tracing.replay import DeviationError
+from .tracing.tracer import Tracer
+from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
 LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
@@ -134,15 +136,6 @@ def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
     return True
 
 
-def aliases_of(model: nn.Module) -> dict[str, str]:
-    """The further names of tied parameters and buffers -> the name that they are known by."""
-    first: dict[int, str] = {}
-    aliases = {}
-    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in every:
-        if first.setdefault(id(tensor), name) != name:
-            aliases[name] = first[id(tensor)]
-    return aliases
 
 
 def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:

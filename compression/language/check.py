@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from ..names import did_you_mean, meant
-from ..registry import SECTIONS
+from ..declare.names import did_you_mean, meant
+from ..declare.registry import SECTIONS
 from .errors import Path, Report, one_line, show
-from .instances import Checker
 from .plan import Schedule
-from .policies import PolicyChecker
-from .reader import MAX_BYTES, MAX_DEPTH, Document, Duplicate, decode, read
+from .policy_check import PolicyChecker
+from .section_check import Checker
+from .yaml_reader import MAX_BYTES, MAX_DEPTH, Document, Duplicate, decode, read
 
 NUMBERS = re.compile(r"^\d+(\.\d+)*$")
 TOP = (*SECTIONS, "policies", "version")

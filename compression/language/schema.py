@@ -6,10 +6,10 @@ import inspect
 import re
 from typing import Any
 
-from ..registry import SECTIONS
+from ..declare.registry import SECTIONS
 from .check import NUMBERS
-from .classes import KINDS, OFFERED, arguments, classes
-from .policies import ARGS
+from .policy_check import ARGS
+from .signatures import KINDS, OFFERED, arguments, classes
 from .times import FORMS, WHEN
 
 Schema = dict[str, Any]

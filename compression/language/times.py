@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from ..arguments import Count, Range
-from ..names import meant
+from ..declare.arguments import Count, Range
+from ..declare.names import meant
 from ..steps import Window, empty, rising, unfit
-from .annotations import kind_of
 from .errors import Path, Report
-from .kinds import Faults, Kind
+from .kind_of import kind_of
+from .scalar_kinds import Faults, Kind
 
 Unit = Literal["epoch", "minibatch"]
 TIME = kind_of(Annotated[int, Range(0)])

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from potstill.thinning import Recipe
 
-from ..fields import CheckpointError
+from ..files.checked import CheckpointError
 from ..steps import Step, Window
 from .host import Host
 
@@ -126,3 +126,17 @@ class ScheduledTrainingPolicy:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+
+
+def tell_apart(others: Iterable[ScheduledTrainingPolicy], policy: ScheduledTrainingPolicy) -> None:
+    """Put the policies' names before the names of loss components that would be the same.
+
+    Distiller called them all by their class: `L1Regularizer_loss` stays where there is one, two of them become
+    `a.L1Regularizer_loss` and `b.L1Regularizer_loss`.
+    """
+    plain = policy.component
+    if not plain:
+        return
+    alike = [other for other in others if other.component in (plain, f"{other.name}.{plain}")]
+    for one in (*alike, policy) if alike else ():
+        one.component = f"{one.name}.{plain}"

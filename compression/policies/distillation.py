@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..arguments import NonNegative, Positive
+from ..declare.arguments import NonNegative, Positive
+from ..declare.cross_checks import Complaint, apart
+from ..declare.registry import register
 from ..distillation import (
     DistillationError,
     DistillationLossWeights,
@@ -22,9 +24,7 @@ from ..distillation import (
     distillation_loss,
     logits_of,
 )
-from ..fields import CheckpointError, Field
-from ..problems import Complaint, apart
-from ..registry import register
+from ..files.checked import CheckpointError, Field
 from ..steps import Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .host import Host

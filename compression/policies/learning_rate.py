@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..fields import Field
-from ..problems import Complaint, Use
+from ..declare.cross_checks import Complaint, Use
+from ..files.checked import Field
 from ..steps import Window
 from .base import Moment, NotYet, ScheduledTrainingPolicy
 from .host import Host

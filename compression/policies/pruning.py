@@ -11,17 +11,17 @@ from torch import Tensor
 
 from potstill.thinning import Recipe
 
-from ..arguments import Levels, Range
-from ..fields import Field
-from ..names import resolve_mapping
-from ..owned_masks import Mode
-from ..problems import Complaint, Use, apart
+from ..declare.arguments import Levels, Range
+from ..declare.cross_checks import Complaint, Use, apart
+from ..declare.names import resolve_mapping
+from ..files.checked import Field
+from ..parameter_mask import Mode
 from ..pruners import Pruner, View
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy
+from .dense_weights import DenseWeights, FoldedWeights
 from .host import Host
-from .overlap import warn_of_overlap
-from .weights import DenseWeights, FoldedWeights
+from .warnings import warn_of_overlap
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from potstill.thinning import Recipe
 
-from ..fields import Field
-from ..problems import Complaint, Use, apart
+from ..declare.cross_checks import Complaint, Use, apart
+from ..files.checked import Field
 from ..regularizers import Regularizer, Site
-from ..regularizers.penalty import add_penalties, total
+from ..regularizers.in_place_gradients import add_penalties, total
 from ..steps import Step, Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .dense_weights import DenseWeights
 from .host import Host
-from .overlap import warn_of_empty_mask, warn_of_frozen, warn_of_overlap
-from .rates import LearningRates
-from .weights import DenseWeights
+from .warnings import warn_of_empty_mask, warn_of_frozen, warn_of_overlap
 
 Stage = Literal["waiting", "active", "finished"]
 
@@ -230,3 +230,41 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         if when == "epoch":
             return step.last_of_epoch
         return when == "minibatch" or (when == "end" and ends)
+
+
+class LearningRates:
+    """Looks up learning rates by the parameters' names."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take the parameters by name."""
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+
+    def of(self, optimizer: Optimizer | None, who: str) -> _Rates:
+        """The rates of an optimizer now; those of parameters that it does not update, or that are frozen, are 0.
+
+        Raises:
+            ValueError: the hook was not given the optimizer.
+        """
+        if optimizer is None:
+            raise ValueError(f"{who}: a proximal step needs the learning rate: give on_minibatch_end the optimizer")
+        groups = {
+            self._names[id(parameter)]: group
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if id(parameter) in self._names and parameter.requires_grad
+        }
+        return _Rates(groups)
+
+
+class _Rates(Mapping[str, float]):
+    def __init__(self, groups: dict[str, dict[str, Any]]) -> None:
+        self._groups = groups
+
+    def __getitem__(self, name: str) -> float:
+        return float(self._groups[name]["lr"]) if name in self._groups else 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ..arguments import Range
-from ..registry import register
+from ..declare.arguments import Range
+from ..declare.registry import register
 from .base import Moment, ScheduledTrainingPolicy
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
-from ..owned_masks import Mode
+from ..parameter_mask import Mode
 from ..steps import Step, Window
 
 

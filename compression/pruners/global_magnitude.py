@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..arguments import Fraction, Names
-from ..magnitudes import chunks, kth_smallest
-from ..names import is_pattern, resolve
-from ..problems import Complaint, Given, apart
-from ..rates import Rate, agp, constant, falling
-from ..registry import register
-from ..selection import count
+from ..declare.arguments import Fraction, Names
+from ..declare.cross_checks import Complaint, Given, apart
+from ..declare.names import is_pattern, resolve
+from ..declare.registry import register
+from ..parts.kth_smallest import chunks, kth_smallest
+from ..parts.selection import count
+from ..parts.sparsity_rates import Rate, agp, constant, falling
 from .base import Pruner, View
-from .sites import is_norm
+from .follow_activations import is_norm
 
 NORMS_ONLY = "{} fit parameters of norms only, which have to be named in full"
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
-from ..directions import direction_problem
-from ..groups import FILTERS, Group, find_group, kwargs_problem, oriented, placed, shape_problem
-from ..names import resolve
-from ..problems import Complaint, Shapes, Withheld, apart, first
-from ..rates import Rate, falling
-from ..selection import Rounding, count, keep_highest
+from ..declare.cross_checks import Complaint, Shapes, Withheld, apart, first
+from ..declare.names import resolve
+from ..parts.selection import Rounding, count, keep_highest
+from ..parts.sparsity_rates import Rate, falling
+from ..parts.structures import FILTERS, Group, find_group, kwargs_problem, oriented, placed, shape_problem
+from ..parts.weight_norm import direction_problem
 from ..steps import Window
 from .base import Pruner, View
-from .coupled import coupled_masks
-from .coupling import NEEDS_GRAPH, cover
+from .coupled_channels import coupled_masks
+from .cover_channel import NEEDS_GRAPH, cover
 
 logger = logging.getLogger(__name__)
 Dependency = Literal["Leader"] | None

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arguments import Count, Fraction, Names
-from ..chance import generator
-from ..compiled import hooks_left_out, refuse_compiled
-from ..fields import Field
-from ..groups import Group
-from ..problems import Complaint, apart
-from ..rates import Rate, constant
-from ..registry import register
-from ..scores import MAGNITUDES, Magnitude
-from ..selection import Rounding
+from ..declare.arguments import Count, Fraction, Names
+from ..declare.cross_checks import Complaint, apart
+from ..declare.registry import register
+from ..files.checked import Field
+from ..parts.compiled_models import hooks_left_out, refuse_compiled
+from ..parts.scores import MAGNITUDES, Magnitude
+from ..parts.seeded import generator
+from ..parts.selection import Rounding
+from ..parts.sparsity_rates import Rate, constant
+from ..parts.structures import Group
 from .base import View
+from .follow_activations import only
 from .ranking import RankedStructurePruner
-from .sites import only
 
 logger = logging.getLogger(__name__)
 Samples = tuple[Tensor, Tensor]

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import Fraction, Names
-from ..chance import generator
-from ..fields import Field
-from ..names import resolve
-from ..problems import Complaint
-from ..registry import register
-from ..selection import count, keep_highest
+from ..declare.arguments import Fraction, Names
+from ..declare.cross_checks import Complaint
+from ..declare.names import resolve
+from ..declare.registry import register
+from ..files.checked import Field
+from ..parts.seeded import generator
+from ..parts.selection import count, keep_highest
 from .base import Pruner, View
-from .gradients import after_backward, without_gradients
+from .statistics import after_backward, without_gradients
 
 
 class RegrowingPruner(Pruner):

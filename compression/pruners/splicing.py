@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import NonNegative, Sensitivities
-from ..fields import Field
-from ..names import resolve_mapping
-from ..problems import Complaint
-from ..registry import register
+from ..declare.arguments import NonNegative, Sensitivities
+from ..declare.cross_checks import Complaint
+from ..declare.names import resolve_mapping
+from ..declare.registry import register
+from ..files.checked import Field
 from .base import Pruner, View
-from .thresholds import deviation
+from .element_thresholds import deviation
 
 
 @register("pruners")

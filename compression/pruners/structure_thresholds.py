@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..arguments import NonNegative, ParameterNames
-from ..directions import direction_problem
-from ..groups import GROUPS, PlainGroup, oriented, rank_problem
-from ..names import resolve_mapping
-from ..problems import Complaint, Shapes
-from ..registry import register
-from ..scores import SIZES
+from ..declare.arguments import NonNegative, ParameterNames
+from ..declare.cross_checks import Complaint, Shapes
+from ..declare.names import resolve_mapping
+from ..declare.registry import register
+from ..parts.scores import SIZES
+from ..parts.structures import GROUPS, PlainGroup, oriented, rank_problem
+from ..parts.weight_norm import direction_problem
 from .base import Pruner, View
-from .coupling import cover
+from .cover_channel import cover
 
 Regims = Annotated[Mapping[str, tuple[NonNegative, PlainGroup]], ParameterNames()]
 

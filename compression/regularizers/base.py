@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from potstill.thinning import ChannelGraph, Recipe
 
 from ..steps import Step, Window
-from .penalty import Penalty
+from .in_place_gradients import Penalty
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.best import BestEpochs, Score
-from potstill.command.randomness import seed_everything
+from potstill.command.run.best_epochs import BestEpochs, Score
+from potstill.command.run.randomness import seed_everything
 from potstill.compression import load_checkpoint
 from potstill.models.datasets import load_dataset
 

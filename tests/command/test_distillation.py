@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command import report
-from potstill.command.distillation import Teachers
-from potstill.command.options import parse
-from potstill.command.prepare import prepare
+from potstill.command.cli.options import parse
+from potstill.command.run import size_report
+from potstill.command.run.prepare import prepare
+from potstill.command.run.teachers import Teachers
 from potstill.compression import load_checkpoint, save_checkpoint
 from potstill.models import create_model
 from potstill.thinning import resize_to
@@ -38,7 +38,7 @@ policies:
 @pytest.fixture(scope="module", autouse=True)
 def _no_time_for_latencies():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "SECONDS", 0.0)
+        patch.setattr(size_report, "SECONDS", 0.0)
         yield
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from potstill.command.options import parse, parser
+from potstill.command.cli.options import parse, parser
 from potstill.compression import load_schedule
 from potstill.models import create_model
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import compress_classifier
-from potstill.command import dry_run
-from potstill.command.plan_table import idle, when
+from potstill.command.modes import dry_run
+from potstill.command.modes.policy_table import idle, when
 from potstill.compression import PrunerArgs, RegularizerArgs, Window
 from potstill.models import create_model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.command.finish import removed
+from potstill.command.run.finish import removed
 from potstill.thinning import thin
 
 

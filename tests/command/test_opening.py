@@ -3,7 +3,7 @@
 import pytest
 
 import compress_classifier
-from potstill.command.plan_table import late
+from potstill.command.modes.policy_table import late
 from potstill.compression import Window
 
 SMALL = ["-a", "mlp_bn", "--limit-train", "64", "--limit-test", "20", "--limit-validation", "20", "-b", "32"]

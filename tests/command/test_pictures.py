@@ -9,11 +9,11 @@ import torch
 from torchvision.io import read_image
 
 import compress_classifier
-from potstill.command import plot_timeline, plots
-from potstill.command.plot_sensitivity import _ticks, plot_sensitivity
-from potstill.command.plots import plot_metrics
-from potstill.command.tensorboard import PLACES
-from potstill.command.timeline import Epoch
+from potstill.command.modes.timeline import Epoch
+from potstill.command.monitors.tensorboard import PLACES
+from potstill.command.plots import timeline, training
+from potstill.command.plots.sensitivity import _ticks, plot_sensitivity
+from potstill.command.plots.training import plot_metrics
 from potstill.compression import load_checkpoint
 
 SCHEDULE = """
@@ -78,9 +78,9 @@ def test_many_sparsities_have_a_tick_every_so_often():
 
 def test_a_sparsity_of_0_is_not_lost_in_the_frame(tmp_path, monkeypatch):
     figures = []
-    for module in (plots, plot_timeline):
+    for module in (training, timeline):
         monkeypatch.setattr(module, "save", lambda figure, stem: figures.append(figure) or [])
-    plot_timeline.plot_timeline([], [Epoch(0.1, 0.0, 10, 10)] * 3, (10, 10), tmp_path)
+    timeline.plot_timeline([], [Epoch(0.1, 0.0, 10, 10)] * 3, (10, 10), tmp_path)
     row = {"train_loss": 1.0, "val_loss": 1.0, "train_top1": 50, "val_top1": 40, "lr": 0.1, "sparsity": 0.0}
     plot_metrics([{"epoch": epoch, **row} for epoch in range(3)], tmp_path)
     panels = [axis for figure in figures for axis in figure.axes if "sparsity" in axis.get_ylabel() + axis.get_title()]

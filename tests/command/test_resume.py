@@ -109,7 +109,7 @@ def test_only_a_training_moves_latest(tmp_path, capsys):
 
 
 def test_a_folder_for_each_of_two_runs_that_start_at_once(tmp_path):
-    from potstill.command.folder import RunFolder
+    from potstill.command.run.folder import RunFolder
 
     first, second = RunFolder.new(tmp_path, "run"), RunFolder.new(tmp_path, "run")
     assert first.path != second.path and not (tmp_path / "latest").exists()

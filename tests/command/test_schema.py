@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import compress_classifier
-from potstill.compression import ScheduleError, load_schedule, registry
+from potstill.compression import ScheduleError, load_schedule
+from potstill.compression.declare import registry
 from potstill.compression.language.errors import Report
-from potstill.compression.language.reader import read
+from potstill.compression.language.yaml_reader import read
 
 jsonschema = pytest.importorskip("jsonschema")
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ import torch
 import yaml
 
 import compress_classifier
+from potstill.command.cli.options import parse
+from potstill.command.cli.sensitivity_options import levels
 from potstill.command.errors import UsageError
-from potstill.command.options import parse
-from potstill.command.sensitivity_options import levels
-from potstill.command.sensitivity_table import HEADER, Analysis, SensitivityTable, digest
+from potstill.command.modes.sensitivity_table import HEADER, Analysis, SensitivityTable, digest
 from potstill.compression import load_schedule
 from potstill.compression.sensitivity import prunable_weights, tolerated_levels
 from potstill.models import create_model

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from potstill.compression import CompressionScheduler, RegularizationPolicy, Window
-from potstill.compression.compiled import is_compiled
+from potstill.compression.parts.compiled_models import is_compiled
 from potstill.compression.pruners import ActivationAPoZRankedFilterPruner, FMReconstructionChannelPruner
 from potstill.compression.regularizers import L0Regularizer
 

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.utils import weight_norm as older
 from torch.nn.utils.parametrizations import weight_norm
 
-from potstill.compression.directions import direction_problem, lengths_of
-from potstill.compression.groups import GROUPS, find_group
-from potstill.compression.problems import Shapes
+from potstill.compression.declare.cross_checks import Shapes
+from potstill.compression.parts.structures import GROUPS, find_group
+from potstill.compression.parts.weight_norm import direction_problem, lengths_of
 from potstill.compression.pruners import L1RankedStructureParameterPruner, StructureParameterPruner
 from potstill.compression.regularizers import GroupLassoRegularizer
 from potstill.compression.schedule import dict_config

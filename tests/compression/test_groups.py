@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression.groups import GROUPS, find_group, kwargs_problem, oriented, rank_problem, shape_problem
+from potstill.compression.parts.structures import (
+    GROUPS,
+    find_group,
+    kwargs_problem,
+    oriented,
+    rank_problem,
+    shape_problem,
+)
 
 WEIGHT = torch.arange(2 * 4 * 3 * 3).view(2, 4, 3, 3)
 MEMBERS = {

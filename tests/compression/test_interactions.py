@@ -38,7 +38,7 @@ from potstill.compression import (
     Window,
     dict_config,
 )
-from potstill.compression.groups import find_group
+from potstill.compression.parts.structures import find_group
 from potstill.compression.pruners import (
     ActivationMeanRankedFilterPruner,
     AutomatedGradualPruner,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from potstill.compression.regularizers.gates import Gates
-from potstill.compression.regularizers.hard_concrete import HardConcrete
+from potstill.compression.regularizers.l0.gates import Gates
+from potstill.compression.regularizers.l0.hard_concrete import HardConcrete
 
 SAMPLES = 400_000
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from potstill.compression import CompressionScheduler, RegularizationPolicy, Step, Window
-from potstill.compression.names import resolve
+from potstill.compression.declare.names import resolve
 from potstill.compression.regularizers import L0Regularizer
-from potstill.compression.regularizers.budget import Budget
-from potstill.compression.regularizers.constraint import GAIN, Constraint, elapsed
-from potstill.compression.regularizers.gated_channels import GatedChannels
+from potstill.compression.regularizers.l0.budget import Budget
+from potstill.compression.regularizers.l0.constraint import GAIN, Constraint, elapsed
+from potstill.compression.regularizers.l0.gated_channels import GatedChannels
 from potstill.models import create_model
 from potstill.thinning import count_macs, trace
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression.names import ParameterIndex, UnknownName, normalise, resolve, resolve_mapping
+from potstill.compression.declare.names import ParameterIndex, UnknownName, normalise, resolve, resolve_mapping
 
 NAMES = [
     "conv1.weight",

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from potstill.compression.registry import registered
+from potstill.compression.declare.registry import registered
 
 ROOT = Path(__file__).parents[2]
 

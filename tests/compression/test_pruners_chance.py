@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from potstill.compression import Window
-from potstill.compression.magnitudes import _count, _count_by_numpy, kth_smallest
+from potstill.compression.parts.kth_smallest import _count, _count_by_numpy, kth_smallest
 from potstill.compression.pruners import (
     BernoulliFilterPruner,
     BernoulliFilterPruner_AGP,
@@ -22,9 +22,8 @@ from potstill.compression.pruners import (
     RandomRankedFilterPruner_AGP,
     RigLPruner,
     SETPruner,
-    zero_smallest,
 )
-from potstill.compression.pruners.global_magnitude import masks_of_smallest
+from potstill.compression.pruners.global_magnitude import masks_of_smallest, zero_smallest
 
 FIRST, NAME = "0.weight", "3.weight"
 DROPS = {

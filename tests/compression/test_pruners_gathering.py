@@ -18,7 +18,7 @@ from potstill.compression.pruners import (
     GradientRankedFilterPruner,
     GradientRankedFilterPruner_AGP,
 )
-from potstill.compression.pruners.sites import Finder
+from potstill.compression.pruners.follow_activations import Finder
 
 FIRST, SECOND = "0.weight", "3.weight"
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from potstill.compression import CompressionScheduler, PrunerArgs, PruningPolicy, Window
+from potstill.compression.parts.selection import count, keep_highest
 from potstill.compression.pruners import AutomatedGradualPruner, SparsityLevelParameterPruner
-from potstill.compression.selection import count, keep_highest
 
 NAME = "3.weight"
 AGP_LEVELS = {

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from potstill.compression import RegularizationPolicy, Window
 from potstill.compression.regularizers import GroupLassoRegularizer, L1Regularizer, L2Regularizer
-from potstill.compression.regularizers.penalty import add_penalties
+from potstill.compression.regularizers.in_place_gradients import add_penalties
 
 NAME, LAST = "3.weight", "6.weight"
 
@@ -101,7 +101,7 @@ def test_many_elements_and_few_elements_give_the_same(net, monkeypatch):
     l2.bind(net)
     results = []
     for limit in (0, 2**20):
-        monkeypatch.setattr("potstill.compression.regularizers.elements.AT_ONCE", limit)
+        monkeypatch.setattr("potstill.compression.regularizers.l1_l2.AT_ONCE", limit)
         net.zero_grad()
         loss, _ = add_penalties(torch.ones(()), l2.penalties(weights))
         loss.backward()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import registry
-from potstill.compression.language import locate
-from potstill.compression.registry import registered
+from potstill.compression.declare import registry
+from potstill.compression.declare.registry import registered
+from potstill.compression.language import find
 from potstill.compression.schedule import (
     PluginError,
     ScheduleError,
@@ -179,7 +179,7 @@ PLUGIN = """
 from collections.abc import Mapping
 from typing import Literal
 from potstill.compression import Pruner, register
-from potstill.compression.arguments import Count, Names
+from potstill.compression.declare.arguments import Count, Names
 
 @register("pruners")
 class {name}(Pruner):
@@ -257,7 +257,7 @@ def test_a_plugin_that_fails_is_told(name, text, message, tmp_path):
 def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     shipped = {name: tmp_path / "shipped" / f"{name}.yaml" for name in ("googlenet_l0", "agp/x", "ssl/x")}
-    monkeypatch.setattr(locate, "shipped_schedules", lambda: shipped)
+    monkeypatch.setattr(find, "shipped_schedules", lambda: shipped)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.yaml").write_text("")
     assert find_schedule("here").name == find_schedule(tmp_path / "here.yaml").name == "here.yaml"
@@ -285,6 +285,6 @@ def test_schedules_are_found_by_path_and_by_name(tmp_path, monkeypatch, caplog):
 
 
 def test_every_shipped_schedule_is_listed_and_parses():
-    for name, path in locate.shipped_schedules().items():
+    for name, path in find.shipped_schedules().items():
         assert find_schedule(name) == path
         load_schedule(path, None)

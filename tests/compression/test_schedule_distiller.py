@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 
-from potstill.compression.language.classes import classes
+from potstill.compression.language.signatures import classes
 from potstill.compression.schedule import ScheduleError, build, load_schedule
 from potstill.models import create_model
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from potstill.compression import registry
-from potstill.compression.language.classes import KINDS, arguments, classes
-from potstill.compression.language.policies import ARGS, WHEN
-from potstill.compression.registry import SECTIONS
+from potstill.compression.declare import registry
+from potstill.compression.declare.registry import SECTIONS
+from potstill.compression.language.policy_check import ARGS, WHEN
+from potstill.compression.language.signatures import KINDS, arguments, classes
 from potstill.compression.schedule import load_plugin, load_schedule
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from potstill.compression.language.classes import classes
+from potstill.compression.language.signatures import classes
 from potstill.compression.schedule import MultiStepMultiGammaLR, PolynomialLR, ScheduleError, dict_config, load_schedule
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from potstill.compression.registry import SECTIONS
+from potstill.compression.declare.registry import SECTIONS
 from potstill.compression.schedule import json_schema
 
 from .test_schedule_check import SCHEDULE

@@ -2,9 +2,10 @@
 
 import pytest
 
-from potstill.compression import Pruner, registry
+from potstill.compression import Pruner
+from potstill.compression.declare import registry
+from potstill.compression.declare.registry import register
 from potstill.compression.pruners import RigLPruner
-from potstill.compression.registry import register
 
 from .told import AGP, FALLING, FC_2D, GRADUAL, LASSO, RANKED, Net, of_instance
 

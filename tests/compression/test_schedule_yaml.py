@@ -5,15 +5,15 @@ import math
 import pytest
 import yaml
 
-from potstill.compression.language import reader
+from potstill.compression.language import yaml_reader
 from potstill.compression.language.errors import Report
-from potstill.compression.language.reader import Document, decode, read
+from potstill.compression.language.yaml_reader import Document, decode, read
 
 
 @pytest.fixture(autouse=True, params=["CSafeLoader", "SafeLoader"])
 def parser(request, monkeypatch):
     """libyaml's parser and PyYAML's own, which is used where the former is not installed."""
-    monkeypatch.setattr(reader, "PARSER", getattr(yaml, request.param, yaml.SafeLoader))
+    monkeypatch.setattr(yaml_reader, "PARSER", getattr(yaml, request.param, yaml.SafeLoader))
 
 
 def load(text: str) -> Document:
@@ -161,7 +161,7 @@ def test_duplicates_are_noted_with_both_lines_and_the_last_wins():
         (b"a: 1\nb: \x1b[0m", "f.yaml:2: the character '\\x1b' may not stand in YAML"),
         (b"a: 1\nb: \xff\xff", "f.yaml:2: the byte 0xff at offset 8 is not UTF-8: save the file as UTF-8"),
         (b"\xff\xfea\x00:\x00 \x00\x00\xd8", "is not UTF-16"),
-        (b"#" * (reader.MAX_BYTES + 1), "f.yaml: is larger than 1024 KiB"),
+        (b"#" * (yaml_reader.MAX_BYTES + 1), "f.yaml: is larger than 1024 KiB"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(text, message):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.command import report
+from potstill.command.run import size_report
 
 HERE = Path(__file__).parent
 
@@ -74,7 +74,7 @@ class Trainer:
 
 @pytest.fixture(autouse=True)
 def _no_time_for_latencies(monkeypatch):
-    monkeypatch.setattr(report, "SECONDS", 0.0)
+    monkeypatch.setattr(size_report, "SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command import bad_numbers
-from potstill.command.epochs import after_epoch
+from potstill.command.run import bad_numbers
+from potstill.command.run.epochs import after_epoch
 from potstill.compression import load_checkpoint
 
 SMALL = ["-a", "simplenet_cifar", "--limit-train", "96", "--limit-test", "20", "-b", "32", "--epochs", "2"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command import prepare
+from potstill.command.run import prepare
 from potstill.compression import load_checkpoint
 
 from .mutate import mutate_fields, no_hang

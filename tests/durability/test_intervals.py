@@ -3,7 +3,7 @@
 import pytest
 
 import compress_classifier
-from potstill.command.intervals import Interval, interval
+from potstill.command.run.checkpoint_interval import Interval, interval
 from potstill.compression import load_checkpoint
 
 SMALL = ["-a", "simplenet_cifar", "--limit-train", "128", "--limit-test", "20", "-b", "16", "--epochs", "1"]

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.folder import RunFolder
+from potstill.command.run.folder import RunFolder
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
-from potstill.compression.checkpoints import write_atomically
+from potstill.compression.files.checkpoints import write_atomically
 
 CALLS = ("open", "fsync", "replace")
 

@@ -14,12 +14,11 @@ import traceback
 import torch
 
 import compress_classifier
-from potstill.command import report
 from potstill.models.datasets import load_dataset
 
 torch.set_num_threads(1)
 load_dataset("digits")  # imports scikit-learn once
-report.SECONDS = 0.0  # latencies are measured, but not for long
+size_report.SECONDS = 0.0  # latencies are measured, but not for long
 
 
 def interrupt_at(moment: list[int]) -> None:

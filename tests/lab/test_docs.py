@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.command.options import parse
+from potstill.command.cli.options import parse
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lab.md").read_text()

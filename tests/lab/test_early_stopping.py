@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.early_stopping import EarlyStopping
-from potstill.command.stopping_rules import Best, GeneralizationLoss
+from potstill.command.monitors.early_stopping import EarlyStopping
+from potstill.command.monitors.stopping_rules import Best, GeneralizationLoss
 from potstill.compression import CompressionScheduler, load_checkpoint
 
 BASE = ["--arch", "mlp", "--dataset", "digits", "--limit-train", "120", "--limit-test", "40", "-b", "40", "--lr", "0.5"]

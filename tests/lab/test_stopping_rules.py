@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from potstill.command.stopping_rules import (
+from potstill.command.monitors.stopping_rules import (
     Best,
     GeneralizationLoss,
     ProgressQuotient,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from potstill.command.evaluation import classification_loss
-from potstill.command.symmetric_weights import Weights
-from potstill.command.symmetry import Protocol, experiment, main
+from potstill.command.lab.symmetric_weights import Weights
+from potstill.command.lab.symmetry import Protocol, experiment, main
+from potstill.command.run.evaluation import classification_loss
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
 

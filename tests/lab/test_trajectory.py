@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 import compress_classifier
-from potstill.command.plots import principal_path
-from potstill.command.probe import SAMPLE, WHOLE, records
-from potstill.command.trajectory import FILE, Trajectory, TrajectoryOption
-from potstill.compression.fields import CheckpointError, Field
+from potstill.command.monitors.trajectory import FILE, Trajectory, TrajectoryOption
+from potstill.command.monitors.trajectory_record import SAMPLE, WHOLE, records
+from potstill.command.plots.training import principal_path
+from potstill.compression.files.checked import CheckpointError, Field
 
 SCHEDULE = """
 pruners:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from potstill.thinning import Recipe, thin, trace
-from potstill.thinning.exercise import make_sensitive, zero_channels
-from potstill.thinning.inputs import run, tensors_of
+from potstill.thinning.running.inputs import run, tensors_of
+from potstill.thinning.testing import make_sensitive, zero_channels
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from potstill.thinning import ThinningError, thin
-from potstill.thinning.rules import elementwise
+from potstill.thinning.tracing.rules import elementwise
 
 X = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(5))
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.thinning import ThinningError, channels_text, count_macs, rule, thin, trace
-from potstill.thinning.registry import RULES
-from potstill.thinning.union import components
+from potstill.thinning.label_sets import components
+from potstill.thinning.tracing.registry import RULES
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from potstill.thinning import load, resize_to, save, thin, trace
-from potstill.thinning.exercise import make_sensitive, zero_channels
+from potstill.thinning.testing import make_sensitive, zero_channels
 
 QUICK = ["resnet18", "googlenet", "mobilenet_v2", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5"]
 ALL = torchvision.models.list_models(torchvision.models)

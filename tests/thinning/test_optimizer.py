@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from potstill.thinning import ThinningError, thin, trace
-from potstill.thinning.exercise import make_sensitive, zero_channels
+from potstill.thinning.testing import make_sensitive, zero_channels
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(8) % 4

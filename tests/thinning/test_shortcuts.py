@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from potstill.thinning.shortcuts import ONE, TWO, carry_out
+from potstill.thinning.running.fast_meta import ONE, TWO, carry_out
 
 aten = torch.ops.aten
 CASES = [

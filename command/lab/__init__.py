@@ -1,0 +1,1 @@
+"""The course lab's symmetry experiment."""

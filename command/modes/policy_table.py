@@ -1,0 +1,184 @@
+"""What the policies of a schedule act on and when, as `--dry-run` prints it, and what in it is seldom meant."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from potstill.compression import Window
+from potstill.compression.declare.names import resolve, resolve_mapping
+from potstill.compression.language.signatures import KINDS, classes
+from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
+
+NAMED_ARGUMENTS = ("weights", "levels", "sensitivities", "thresholds", "reg_regims")
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A policy, its instance, and the parameters that they name."""
+
+    plan: PolicyPlan
+    instance: InstancePlan
+    names: list[str]
+
+    @property
+    def levels(self) -> Mapping[str, float] | None:
+        """Sparsities by parameter, those of the policy's `args` before those of the instance."""
+        own: Mapping[str, float] | None = getattr(self.plan.args, "levels", None)
+        return own if own is not None else self.instance.args.get("levels")
+
+
+def acting(schedule: Schedule, model: nn.Module) -> list[Acting]:
+    """The policies in the order of the file."""
+    found = []
+    for plan in schedule.policies:
+        instance = schedule.instances[KINDS[plan.kind], plan.instance]
+        levels = getattr(plan.args, "levels", None)
+        given = [levels] if levels else [instance.args.get(argument) for argument in NAMED_ARGUMENTS]
+        names = [name for value in given if value for name in _resolved(value, model)]
+        found.append(Acting(plan, instance, list(dict.fromkeys(names))))
+    return found
+
+
+def _resolved(value: Any, model: nn.Module) -> Iterable[str]:
+    """The parameters of a list of names, or of the keys of a mapping."""
+    if isinstance(value, Mapping):
+        return resolve_mapping(dict.fromkeys(value), model, star=True)
+    return resolve(value, model)
+
+
+def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
+    """One row a policy: kind, instance, class, when, how sparse, with what `args`, on how many parameters."""
+    rows = [
+        {
+            "kind": one.plan.kind,
+            "instance": one.plan.instance,
+            "class": _class_name(one.instance),
+            "when": when(one.plan.window),
+            "sparsity": target(one),
+            "args": _args(one.plan.args),
+            "parameters": len(one.names) or "",
+        }
+        for one in found
+    ]
+    table = pd.DataFrame(rows)
+    return table if table["args"].any() else table.drop(columns="args")
+
+
+def _class_name(instance: InstancePlan) -> str:
+    """What schedules call the class."""
+    own = instance.cls.__name__
+    known = [name for name, cls in classes(instance.section).items() if cls is instance.cls]
+    return own if own in known or not known else known[0]
+
+
+def names_text(found: Sequence[Acting]) -> str:
+    """The parameters of each instance, and when they are meant."""
+    times: dict[tuple[str, ...], list[str]] = {}
+    for one in found:
+        if one.names:
+            times.setdefault((one.plan.instance, *one.names), []).append(when(one.plan.window))
+    lines = []
+    for (instance, *names), windows in times.items():
+        lines.append(f"{instance} ({'; '.join(windows)}) names {len(names)} parameter{'s' if len(names) > 1 else ''}:")
+        lines += [f"  {line}" for line in textwrap.wrap(", ".join(names), 116, break_on_hyphens=False)]
+    return "\n".join(lines)
+
+
+def when(window: Window) -> str:
+    """`epochs 0-29, every 2`: the window, its last time included; or the times of a list."""
+    if window.end - window.start == 1:
+        return f"{window.unit} {window.start}"
+    ranged = isinstance(window.times, range)
+    times = f"{window.start}-{window.end - 1}" if ranged else ", ".join(map(str, window.times))
+    units = {"epoch": "epochs", "minibatch": "minibatches"}[window.unit]
+    return f"{units} {times}{f', every {window.frequency}' if window.frequency != 1 else ''}"
+
+
+def target(one: Acting) -> str:
+    """The sparsity that a policy asks for; nothing where it follows from the weights."""
+    args = one.instance.args
+    if one.levels:
+        low, high = min(one.levels.values()), max(one.levels.values())
+        return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    if "final_sparsity" in args:
+        return f"{args['initial_sparsity']:g} -> {args['final_sparsity']:g}"
+    if "sparsity_range" in args:
+        low, high = args["sparsity_range"]
+        return f"{low:g} to {high:g}"
+    if {"n", "m"} <= args.keys():
+        return f"{args['n']}:{args['m']}"
+    if args.get("target_macs") is not None:
+        return f"MACs {args['target_macs']:g}"
+    level = next((args[name] for name in ("desired_sparsity", "target_sparsity", "sparsity") if args.get(name)), None)
+    return "" if level is None else f"{level:g}{' of alive' if args.get('of') == 'alive' else ''}"
+
+
+def _args(args: Any) -> str:
+    """Those that are not as they are by default."""
+    if args is None:
+        return ""
+    given = [(f.name, getattr(args, f.name), f.default) for f in fields(args) if f.name != "levels"]
+    return ", ".join(f"{name}: {str(value).lower()}" for name, value, default in given if value != default)
+
+
+def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]:
+    """What is allowed but seldom meant: late windows, two policies on one parameter, first and last layers."""
+    told = []
+    for one in found:
+        window, instance = one.plan.window, one.plan.instance
+        if window.unit == "minibatch":
+            told.append(f"{instance} counts minibatches, so that without data it is not in the timeline by epochs")
+        elif remark := late(instance, window, epochs):
+            told.append(remark)
+    for one in found:
+        if one.plan.kind in ("pruner", "regularizer") and not target(one):
+            told.append(f"{one.plan.instance} goes by the values of weights: in training it acts otherwise than here")
+    told += [text for one, other in combinations(found, 2) if (text := _clash(one, other))]
+    weights = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    for one in found:
+        for place, name in (("first", weights[0]), ("last", weights[-1])):
+            if name in one.names:
+                told.append(f"{one.plan.instance} touches the {place} layer, {name}")
+    return list(dict.fromkeys(told))
+
+
+def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
+    """What to say of a policy that begins or acts last after so many epochs; nothing of others."""
+    per_epoch = 1 if window.unit == "epoch" else minibatches
+    if window.last < epochs * per_epoch:
+        return ""
+    fate = "never acts" if window.start >= epochs * per_epoch else "is cut off"
+    return f"{name} {fate}: training ends before epoch {epochs}"
+
+
+def idle(name: str, args: Any, window: Window, minibatches: int) -> str:
+    """What to say of arguments that have no effect with so many minibatches an epoch; nothing of others."""
+    times = window.times[:minibatches] if isinstance(window.times, range) else window.times  # remainders come again
+    ends = window.unit == "epoch" or any((time + 1) % minibatches == 0 for time in times)
+    if getattr(args, "threshold_at", "") == "epoch" and not ends:
+        return f"{name} never zeroes: it does at the end of an epoch (threshold_at), and none is in its window"
+    if getattr(args, "skip_first_minibatch", False) and minibatches == len(window.times) == 1:
+        return f"{name} never acts: it skips the first minibatch, and there is no other in its window"
+    return ""
+
+
+def _clash(one: Acting, other: Acting) -> str:
+    """What to say of two policies that act on one parameter at a time; nothing where they do not."""
+    both = sorted(set(one.names) & set(other.names))
+    if not both or not _meet(one.plan.window, other.plan.window):
+        return ""
+    one_, other_ = (f"{acts.plan.instance} ({when(acts.plan.window)})" for acts in (one, other))
+    more = "" if len(both) == 1 else f" and {len(both) - 1} more parameter{'s' if len(both) > 2 else ''}"
+    return f"{one_} and {other_} overlap: both act on {both[0]}{more}"
+
+
+def _meet(one: Window, other: Window) -> bool:
+    """Whether two windows overlap, also where their times alternate; unknown, and so yes, if their units differ."""
+    return one.unit != other.unit or (one.start < other.end and other.start < one.end)

@@ -1,0 +1,141 @@
+"""`--sense`: how much accuracy each weight costs when it alone is pruned. Writes a table as it goes, and can go on."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+import pandas as pd
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from potstill.compression import format_table
+from potstill.compression.declare.names import UnknownName
+from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
+from potstill.models.datasets import Split
+
+from ..cli.sensitivity_options import levels
+from ..errors import UsageError
+from ..plots.sensitivity import plot_sensitivity
+from ..run.evaluation import evaluate_batches
+from ..run.first_lines import warn_if_untrained
+from ..run.prepare import prepare
+from ..run.session import Session
+from .sensitivity_table import Analysis, SensitivityTable, digest, schedule_text
+
+logger = logging.getLogger("potstill")
+
+SHARE_OF_MEMORY = 0.5
+Batch = tuple[Tensor, Tensor]
+
+
+def sense(options: argparse.Namespace) -> None:
+    """Analyse the network of the options; on Ctrl-C say how to go on, with exit status 130.
+
+    Raises:
+        UsageError: the options ask for what cannot be, or a table in the folder is of another analysis.
+    """
+    options.tensorboard = False  # nothing here goes by epochs
+    run = prepare(options)
+    warn_if_untrained(run)
+    try:
+        _sense(run)
+    except KeyboardInterrupt:
+        logger.info("stopped; go on with the same command and --sense-folder %s", run.folder.path)
+        raise SystemExit(130) from None
+    finally:
+        run.folder.close()
+
+
+def _sense(run: Session) -> None:
+    names, levels_ = _names(run), levels(run.options)
+    batches = keep(run.data.test if run.options.sense_on == "test" else run.data.validation, run.options.batch_size)
+    table = SensitivityTable(run.folder.path, _analysis(run, names, levels_, batches))
+
+    def evaluate(model: nn.Module) -> tuple[float, float, float]:
+        return evaluate_batches(model, batches, run.device).scores()
+
+    dense = evaluate(run.model)
+    logger.info("dense ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *dense)
+    logger.info("%d weights at %d sparsities; the table is %s", len(names), len(levels_), table.path)
+    if table.rows:
+        logger.info("goes on after %d of %d rows", len(table.rows), len(table.places))
+    points = sensitivity_analysis(
+        run.model, evaluate, names, levels_, run.options.sense, run.example, start=len(table.rows)
+    )
+    bar = tqdm(total=len(table.places), initial=len(table.rows), desc="sensitivity", leave=False, disable=None)
+    with bar:
+        for point in points:
+            table.append((point.parameter, point.sparsity, *point.scores))
+            bar.set_postfix_str(f"{point.parameter} {point.sparsity:g}: top1 {point.scores[0]:.2f}", refresh=False)
+            bar.update()
+    _report(run, table, dense[0])
+
+
+def keep(split: Split, batch_size: int) -> list[Batch]:
+    """All batches, loaded once.
+
+    Raises:
+        UsageError: they do not fit into half of the machine's memory.
+    """
+    images, _ = next(split.batches(1))
+    size = 4 * images.numel() * len(split)
+    if size > SHARE_OF_MEMORY * _memory():
+        raise UsageError(f"{len(split):,} images take {size / 1e9:.0f} GB and all are kept: --limit-test N takes fewer")
+    return list(split.batches(batch_size))
+
+
+def _memory() -> float:
+    """Bytes of the machine's memory; infinite where the system does not say (Windows)."""
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else float("inf")
+
+
+def _names(run: Session) -> list[str]:
+    """The parameters to prune.
+
+    Raises:
+        UsageError: there are none, or one that cannot be pruned so.
+    """
+    kind, given = run.options.sense, run.options.sense_weights
+    try:
+        names = named_weights(run.model, given, kind) if given else prunable_weights(run.model, kind)
+    except UnknownName as error:
+        raise UsageError(f"--sense-weights: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"--sense {kind}: {error}") from error
+    if not names:
+        raise UsageError(f"--sense {kind}: {run.options.arch} has no weight of more than one {kind}")
+    return names
+
+
+def _analysis(run: Session, names: list[str], levels_: list[float], batches: list[Batch]) -> Analysis:
+    images = {f"{what} {i}": part for i, batch in enumerate(batches) for what, part in zip("xy", batch, strict=True)}
+    return Analysis(
+        structure=run.options.sense,
+        levels=levels_,
+        parameters=names,
+        arch=run.options.arch,
+        weights=digest(run.model.state_dict()),
+        images=digest(images),
+        batch_size=run.options.batch_size,
+        device=run.device.type,
+    )
+
+
+def _report(run: Session, table: SensitivityTable, dense: float) -> None:
+    """Print how sparse each weight may become, and write schedule and pictures."""
+    loss = run.options.sense_loss
+    found = tolerated_levels([row[:3] for row in table.rows], dense - loss)
+    accuracies = {row[:2]: row[2] for row in table.rows}
+    rows = [[name, found[name], accuracies.get((name, found[name]), dense)] for name in found]
+    title = ["parameter", f"sparsity at -{loss:g} Top1", "Top1 (%)"]
+    logger.info("%s", format_table(pd.DataFrame(rows, columns=title), run.options.table))
+    text = schedule_text(run.options.sense, found, dense, loss)
+    written = [table.path]
+    if text:
+        written.append(run.folder.write_text("sensitivity.yaml", text))
+    if run.options.plot:
+        written += plot_sensitivity(table.rows, dense, loss, run.folder.path)
+    logger.info("wrote %s", ", ".join(str(path) for path in written))

@@ -1,0 +1,175 @@
+"""What a schedule would do to learning rate and size, epoch by epoch, without data."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from potstill.compression import CompressionScheduler, PruningPolicy, Step
+from potstill.compression.pruners import reconstruction
+from potstill.compression.pruners.ranked_by_activity import Gathering
+from potstill.thinning import count_macs, thin
+
+from ..run.evaluation import classification_loss
+
+ALMOST_ZERO = 1e-6  # ranks below every weight
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The learning rate of an epoch, and what thinning would leave after it.
+
+    Sparsity is in percent of the network's first parameters: those that thinning removes, and zeros among the others.
+    Multiply-adds are those of one image.
+    """
+
+    rate: float
+    sparsity: float
+    parameters: int
+    macs: int
+
+
+def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int) -> list[Epoch]:
+    """Run the policies through all epochs, one minibatch each, without images; the scheduler's model is used up.
+
+    Counts of pruners and targets of gates are those of a training; what depends on the values of weights (thresholds,
+    penalties) is not, since nothing is learned. Zeros that no mask holds come to life, as in training. Pruners that
+    rank by activations or gradients see those of random images; plateau schedulers are given results that keep
+    improving.
+    """
+    rows: list[Epoch] = []
+    model = scheduler.model
+    total = sum(p.numel() for p in model.parameters())
+    found: list[int] | None = None
+    sizes = _Sizes(scheduler)
+    nonzero = parameters = macs = 0
+    for epoch in range(epochs):
+        at = (epoch, 0, 1, optimizer)
+        with _without_samples() if epoch else nullcontext():
+            scheduler.on_epoch_begin(epoch, optimizer)
+            scheduler.on_minibatch_begin(*at)
+        rate = optimizer.param_groups[0]["lr"]
+        if _needs_passes(scheduler, Step(epoch)):
+            _pass(model, scheduler.example_inputs)
+        scheduler.before_parameter_optimization(*at)
+        _move(model)
+        scheduler.on_minibatch_end(*at)
+        before, found = found, [int(p.count_nonzero()) for p in model.parameters()]
+        if found != before:
+            nonzero, parameters, macs = sizes.thinned(sum(found))
+        rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
+        scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
+    return rows
+
+
+def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
+    """Whether a pruner waits for what it ranks by."""
+    return any(
+        isinstance(policy, PruningPolicy)
+        and isinstance(policy.pruner, Gathering)
+        and not policy.window.over(step)
+        and any(policy.pruner.statistics.mean(name) is None for name in policy.targets())
+        for policy in scheduler.policies
+    )
+
+
+def _pass(model: nn.Module, images: Tensor) -> None:
+    """Two training passes, as pruners find what to watch in the first; nothing is learned."""
+    training = model.training
+    model.train()
+    for _ in range(2):
+        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        classification_loss(model(images), labels)[0].backward()
+    model.zero_grad()
+    model.train(training)
+
+
+@contextmanager
+def _without_samples() -> Iterator[None]:
+    """Pruners that sample from forward passes have no samples here, and need not say so: in training they have."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return record.msg != reconstruction.NO_SAMPLES
+
+    reconstruction.logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        reconstruction.logger.removeFilter(keeps)
+
+
+def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
+    """The timeline with epochs that are alike in one row."""
+    told = [(f"{row.rate:.6g}", f"{row.sparsity:.2f}", row.parameters, row.macs) for row in rows]
+    spans: list[tuple[object, ...]] = []
+    start = 0
+    for epoch in range(1, len(told) + 1):
+        if epoch == len(told) or told[epoch] != told[start]:
+            spans.append((str(start) if epoch - 1 == start else f"{start}-{epoch - 1}", *told[start]))
+            start = epoch
+    return pd.DataFrame(spans, columns=["epochs", "learning rate", "sparsity (%)", "parameters", "MACs"])
+
+
+def size(scheduler: CompressionScheduler) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network as it is."""
+    model = scheduler.model
+    return sum(p.numel() for p in model.parameters()), count_macs(model, scheduler.example_inputs[:1])
+
+
+def _move(model: nn.Module) -> None:
+    """What an optimizer does to zeros: they do not stay, unless a mask holds them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.masked_fill_(parameter == 0, ALMOST_ZERO)
+
+
+class _Sizes:
+    """Parameters that are not zero, parameters, and multiply-adds of the thinned network.
+
+    Thinning for each epoch is what a dry run takes its time for. Where no slice of a parameter is zero there is nothing
+    to remove, if there was not the last time; hooks (gates) may know of more, so that with hooks it is always done.
+    """
+
+    def __init__(self, scheduler: CompressionScheduler) -> None:
+        self._scheduler = scheduler
+        self._whole: dict[int, int] = {}  # parameters of a network that thinning left as it was -> multiply-adds
+
+    def thinned(self, nonzero: int) -> tuple[int, int, int]:
+        """The three numbers of the model now, of whose parameters so many are not zero."""
+        parameters = sum(p.numel() for p in self._scheduler.model.parameters())
+        whole = not _may_shrink(self._scheduler.model)
+        if whole and parameters in self._whole:
+            return nonzero, parameters, self._whole[parameters]
+        found = _thinned(self._scheduler)
+        if whole and found[:2] == (nonzero, parameters):
+            self._whole[parameters] = found[2]
+        return found
+
+
+def _may_shrink(model: nn.Module) -> bool:
+    """Whether a slice of a parameter is zero, or something hooks into the forward pass."""
+    if any(module._forward_pre_hooks or module._forward_hooks for module in model.modules()):
+        return True
+    return any(
+        not p.detach().movedim(dim, 0).reshape(p.shape[dim], -1).any(1).all()
+        for p in model.parameters()
+        for dim in range(p.dim())
+        if p.numel()
+    )
+
+
+def _thinned(scheduler: CompressionScheduler) -> tuple[int, int, int]:
+    """By thinning a copy."""
+    model = copy.deepcopy(scheduler.model)
+    thin(model, scheduler.example_inputs)
+    sizes = [(int(p.count_nonzero()), p.numel()) for p in model.parameters()]
+    nonzero, parameters = (sum(column) for column in zip(*sizes, strict=True))
+    return nonzero, parameters, count_macs(model, scheduler.example_inputs[:1])

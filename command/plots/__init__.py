@@ -1,0 +1,1 @@
+"""Pictures, as functions that return a matplotlib figure."""

@@ -1,0 +1,91 @@
+"""How every picture of the command line looks: PNG and SVG, legible in print, on white and on black (extra `plot`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's colours: told apart by the colour-blind, on white and on black, and in print."""
+GREY = "#7f7f7f"
+
+
+def require_matplotlib() -> None:
+    """Say early that pictures cannot be drawn.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError('--plot needs the extra "plot": pip install "potstill[plot]"')
+
+
+def figure_of(count: int, width: float = 9, height: float | None = None) -> Any:
+    """A figure with panels in up to two columns, sizes in inches, and its axes.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = _empty(width, height or 2.8 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for unused in axes[count:]:
+        unused.remove()
+    _dress(axes[:count])
+    return figure, axes[:count]
+
+
+def stacked(heights: Sequence[float], width: float = 9) -> Any:
+    """A figure of panels that share their x axis, of these heights in inches without labels, and its axes.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    figure = _empty(width, sum(heights) + 0.35 * len(heights))
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    _dress(axes)
+    return figure, axes
+
+
+def _empty(width: float, height: float) -> Any:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _dress(axes: Iterable[Any]) -> None:
+    for axis in axes:
+        axis.grid(visible=True, color=GREY, alpha=0.3, linewidth=0.5)
+        axis.set_axisbelow(True)
+        axis.set_facecolor("none")
+        grey(axis)
+
+
+def grey(axis: Any) -> None:
+    """Texts, ticks and frame of a panel in a grey that shows on white and on black."""
+    axis.tick_params(which="both", colors=GREY)
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+        text.set_color(GREY)
+    for spine in axis.spines.values():
+        spine.set_color(GREY)
+
+
+def colour_bar(figure: Any, drawn: Any, axis: Any, label: str) -> None:
+    """The scale of a panel's colours, beside it."""
+    bar = figure.colorbar(drawn, ax=axis, label=label)
+    grey(bar.ax)
+    bar.outline.set_edgecolor(GREY)
+
+
+def save(figure: Any, stem: Path) -> list[Path]:
+    """Write `<stem>.png` and `<stem>.svg`, transparent."""
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150, transparent=True)
+    return paths

@@ -1,0 +1,1 @@
+"""A run: session, prepare, resume, folder, epochs, finish."""

@@ -1,0 +1,77 @@
+"""What happens around an epoch: the dense accuracy before compression begins; metrics, lines and checkpoints after."""
+
+from __future__ import annotations
+
+import logging
+
+from potstill.compression import format_table, sparsity, sparsity_table
+from potstill.models.datasets import Split
+
+from .best_epochs import Score
+from .evaluation import Meter, evaluate
+from .finite import check_epoch
+from .session import Session
+
+logger = logging.getLogger("potstill")
+
+EPOCH_LINE = (
+    "epoch %d: train Loss: %.4f Top1: %.2f | validation ==> Top1: %.3f    Top5: %.3f    Loss: %.3f | sparsity %.2f %%"
+)
+
+
+def before_epoch(run: Session) -> None:
+    """Measure the dense network on the test images just before compression begins, if it was trained at all."""
+    if run.compresses_from(run.epoch) and (run.epoch > 0 or run.trained):
+        run.dense_top1 = test(run, run.data.test).accuracy()
+        logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
+
+
+def test(run: Session, split: Split) -> Meter:
+    """Loss and accuracy of the network as it is."""
+    return evaluate(run.model, split, run.options.batch_size, run.device)
+
+
+def after_epoch(run: Session, validation: Meter) -> None:
+    """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
+    epoch = run.epoch
+    check_epoch(run.meter, epoch)
+    zeros = sparsity(run.model)
+    row = {
+        "epoch": epoch,
+        "train_loss": run.meter.mean_loss(),
+        "train_top1": run.meter.accuracy(),
+        "val_loss": validation.mean_loss(),
+        "val_top1": validation.accuracy(),
+        "lr": run.rate,
+        "sparsity": zeros,
+        **run.meter.mean_parts(),
+        **run.scheduler.metrics(),
+    }
+    if run.meter.skipped:
+        row["skipped"] = run.meter.skipped
+    run.rows.append(row)
+    run.folder.write_metrics(run.rows)
+    if run.events:
+        run.events.write(row, run.model)
+    logger.info(EPOCH_LINE, epoch, row["train_loss"], row["train_top1"], *validation.scores(), 100 * zeros)
+    if run.options.masks_sparsity:
+        logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
+    total = sum(p.numel() for p in run.model.parameters())
+    score = Score(epoch, validation.accuracy(), validation.accuracy(5), zeros, round((1 - zeros) * total))
+    best = run.best.add(score)
+    for line in run.best.top(run.options.num_best_scores):
+        logger.info("%s", line)
+    if run.early_stopping:
+        errors = (run.meter.mean_loss(), validation.mean_loss())
+        run.early_stopping.after_epoch(epoch, errors, (run.model, run.scheduler))
+    run.epoch, run.minibatch = epoch + 1, 0
+    if best:  # first, so that a run killed in between makes it again
+        run.save(run.folder.best)
+    run.save()
+
+
+def choose_best(run: Session) -> None:
+    """With early stopping: say why training ended, and go on with the weights of the best epoch."""
+    if run.early_stopping:
+        run.early_stopping.restore_best(run.model, run.scheduler)
+        logger.info("%s", run.early_stopping)

@@ -1,0 +1,93 @@
+"""The end of a run: test, thin, prove that nothing changed, and report what became smaller."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+from torch import nn
+
+from potstill.compression import format_table, sparsity_table
+from potstill.models import create_model
+from potstill.thinning import Recipe
+from potstill.thinning import save as save_thinned
+
+from ..plots.training import plot_channels, plot_metrics, plot_trajectory
+from .epochs import test
+from .prepare import place
+from .session import Session
+from .size_report import facts, latencies, summary_table
+
+logger = logging.getLogger("potstill")
+
+
+def finish(run: Session) -> dict[str, Any]:
+    """Test the network as it was trained, thin it, and write and print the summary.
+
+    Raises:
+        ThinningError: the thinned network computes another function; the checkpoints stay as they were.
+    """
+    run.scheduler.finish()
+    scores = test(run, run.data.test)
+    logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
+    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
+    masked = copy.deepcopy(run.model)
+    options = run.options
+    recipe = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
+    logger.info("%s", removed(recipe))
+    dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
+    models = {"dense": dense, "masked": masked, "thinned": run.model}
+    accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
+    summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
+    for name, latency in latencies(models, run.example).items():
+        summary[name]["latency_ms"] = latency
+    summary["max_relative_difference"] = max(r.max_relative_difference for r in run.scheduler.recipes)
+    summary["sparsity"] = 1 - _nonzero(run.model) / summary["dense"]["parameters"]
+    run.folder.write_json("summary.json", summary)
+    run.folder.write_text("recipe.json", recipe.to_json())
+    run.folder.write_text("recipe.txt", f"{recipe}\n")
+    save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors")
+    run.save(run.folder.path / "thinned.pt")
+    if run.options.plot:
+        plot_metrics(run.rows, run.folder.path)
+        plot_channels(_kept(run.model, dense), run.folder.path)
+        if run.trajectory:
+            plot_trajectory(run.trajectory.tensors(), run.folder.path)
+    _tell(run, summary)
+    return summary
+
+
+def removed(recipe: Recipe) -> str:
+    """What thinning removed, and which dead channels it had to keep and why."""
+    if recipe.removes_nothing:
+        found = "can be removed" if recipe.refused else "is dead, so there is nothing to remove"
+        told = f"thinning: no channel {found}"
+    else:
+        (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
+        told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
+    kept = [f"not removed: {kept.channels} channels of {kept.use}: {kept.reason}" for kept in recipe.refused]
+    return "\n".join([told, *kept, *(f"note: {note}" for note in recipe.notes)])
+
+
+def _tell(run: Session, summary: dict[str, Any]) -> None:
+    logger.info("%s", summary_table(summary))
+    logger.info(
+        "thinned equals masked: largest difference / largest output = %.1e on random and validation images",
+        summary["max_relative_difference"],
+    )
+    logger.info(
+        "sparsity %.2f %% of the dense network's parameters; checkpoints, metrics and summary are in %s",
+        100 * summary["sparsity"],
+        run.folder.path,
+    )
+
+
+def _kept(thinned: nn.Module, dense: nn.Module) -> dict[str, tuple[int, int]]:
+    """Output channels of each convolution and Linear, now and in the dense network."""
+    wide = dict(dense.named_parameters())
+    return {n.removesuffix(".weight"): (len(p), len(wide[n])) for n, p in thinned.named_parameters() if p.dim() > 1}
+
+
+def _nonzero(model: nn.Module) -> int:
+    return sum(int(p.count_nonzero()) for p in model.parameters())

@@ -1,0 +1,195 @@
+"""The run folder: log, metrics, schedule, checkpoints and summary of one run, with a link to the newest."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from potstill.compression.files.checkpoints import CheckpointError, write_atomically
+
+logger = logging.getLogger("potstill")
+
+METRICS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "sparsity")
+
+
+class RunFolder:
+    """A folder for one run, or that of a run which goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Use a folder; it is made if it does not exist.
+
+        Raises:
+            CheckpointError: it cannot be made or written to.
+        """
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            handler = _Log(path / "run.log")
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
+        self._latest: Path | None = None
+        self._made = False
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler = handler
+        logging.getLogger().addHandler(handler)
+
+    @classmethod
+    def new(cls, out_dir: Path, name: str | None) -> RunFolder:
+        """Make `out_dir/<name>_<date>-<time>`; `lead` lets `out_dir/latest` lead there."""
+        stamp = datetime.now().strftime("%Y.%m.%d-%H%M%S")
+        base = f"{name}_{stamp}" if name else stamp
+        path, again = out_dir / base, 1
+        while not _make(path):
+            again += 1
+            path = out_dir / f"{base}_{again}"
+        folder = cls(path)
+        folder._latest, folder._made = out_dir / "latest", True
+        return folder
+
+    def lead(self) -> None:
+        """Let `latest` lead to this run: only once it has a checkpoint, for that is what one goes on with."""
+        if self._latest is not None:
+            self._link(self._latest)
+            self._latest = None
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began, if it was made for it."""
+        self.close()
+        if self._made:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop writing the log."""
+        logging.getLogger().removeHandler(self._handler)
+        with suppress(OSError):  # what could not be written cannot be flushed either
+            self._handler.close()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.path / "best.pt"
+
+    @property
+    def schedule(self) -> Path:
+        """The schedule as it was given."""
+        return self.path / "schedule.yaml"
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a small file whole or not at all."""
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a value as JSON."""
+        return self.write_text(name, json.dumps(value, indent=1) + "\n")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.csv`: a row an epoch, the columns of `METRICS` and one for each part of the loss."""
+        columns = list(dict.fromkeys([*METRICS, *(key for row in rows for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text("metrics.csv", text.getvalue())
+
+    def record_environment(self, arguments: Sequence[str]) -> None:
+        """Write what is needed to run the same again: command, versions, hardware."""
+        import torchvision
+
+        cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        self.write_json(
+            "environment.json",
+            {
+                "command": ["compress_classifier.py", *arguments],
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "platform": platform.platform(),
+                "processors": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "cuda": cuda,
+            },
+        )
+
+    def _link(self, link: Path) -> None:
+        try:
+            new = link.with_name(link.name + ".new")
+            new.unlink(missing_ok=True)
+            new.symlink_to(self.path.name, target_is_directory=True)
+            if not link.exists() or link.is_symlink():
+                os.replace(new, link)
+            else:
+                new.unlink()
+                raise FileExistsError(errno.EEXIST, "a real file or folder of that name")
+        except OSError as error:  # a file system without links, or a real file of that name
+            logger.warning("%s does not lead to this run: %s", link, error.strerror)
+
+
+def _make(path: Path) -> bool:
+    """Make a folder; False if it is there already, so that two runs that start at once have each its own."""
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        if os.path.lexists(path):
+            return False
+        raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
+    return True
+
+
+class _Log(logging.FileHandler):
+    """The log of a run. That it cannot be written (a full disk) is said once, and does not end the run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"warning: {self.baseFilename} cannot be written: {error.strerror}\n")
+
+
+def set_up_console(debug: bool) -> None:
+    """Let messages of the library reach the terminal: this is the command line, which may decide that."""
+    console = _Console()
+    console.setFormatter(_Plain())
+    root = logging.getLogger()
+    root.handlers = [console]
+    root.setLevel(logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Console(logging.Handler):
+    """Writes to what `sys.stdout` is at the moment, which tests and notebooks change."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
+
+
+class _Plain(logging.Formatter):
+    """Messages as they are; warnings and errors say what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -1,0 +1,236 @@
+"""From options to a session: data, network, optimizer, schedule, and on a resume the state of then."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.compression import CompressionScheduler, load_checkpoint
+from potstill.compression.files.checked import reading
+from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
+from potstill.models import create_model, model_info
+from potstill.models.datasets import DataBundle, class_count, load_dataset
+
+from ..errors import UsageError
+from ..monitors.tensorboard import EventWriter, require_tensorboard
+from ..plots.style import require_matplotlib
+from .checkpoint_interval import Interval
+from .folder import RunFolder
+from .optimizers import make_optimizer
+from .randomness import seed_everything
+from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, watch
+from .session import Session
+from .teachers import Teachers, with_teacher
+
+logger = logging.getLogger("potstill")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; `auto` is the first CUDA device, or else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def start_checkpoint(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The checkpoint to start from, or None.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not one of ours.
+        UsageError: it is of another network.
+    """
+    path = options.resume_from or options.exp_load_weights_from
+    if path is None:
+        return None
+    checkpoint = load_checkpoint(checkpoint_path(path))
+    if checkpoint["arch"] != options.arch:
+        raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.arch} (--arch)")
+    with reading(str(path)):
+        check_sizes(checkpoint)
+    return checkpoint
+
+
+def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> DataBundle:
+    """The data set; a run that goes on validates on the images it validated on before."""
+    return load_dataset(
+        options.dataset,
+        options.data,
+        validation_split=options.validation_split,
+        seed=options.seed,
+        workers=options.workers,
+        input_shape=_input_shape(options),
+        augmentation=options.augmentation,
+        normalise=options.normalise,
+        indices=validation_images(checkpoint) if checkpoint and options.resume_from else None,
+        num_classes=checkpoint["num_classes"] if checkpoint else None,
+        limit_train=options.limit_train,
+        limit_validation=options.limit_validation,
+        limit_test=options.limit_test,
+    )
+
+
+def build_model(
+    options: argparse.Namespace, classes: int, channels: int, checkpoint: Mapping[str, Any] | None
+) -> nn.Module:
+    """The network with its starting weights, thinned where the checkpoint's is.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit.
+    """
+    model = create_model(options.arch, classes, channels, pretrained=options.pretrained)
+    if checkpoint is not None:
+        with reading(f"{options.resume_from or options.exp_load_weights_from}"):
+            fill(model, checkpoint)
+    return model
+
+
+def class_count_of(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> int:
+    """The classes of a network that is shown without data.
+
+    They are those of the checkpoint or of the data set that was asked for, if its classes can be known unread; else as
+    many as the network usually has.
+    """
+    if checkpoint is not None:
+        return int(checkpoint["num_classes"])
+    known = class_count(options.dataset, options.data) if options.dataset_given else None
+    return known or model_info(options.arch).num_classes
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move to the device; convolutional networks in channels-last layout, which halves their step time on CPUs."""
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def prepare(options: argparse.Namespace) -> Session:
+    """Put a run together.
+
+    Raises:
+        One of `errors.USER_ERRORS`, each with one line that says what to do.
+    """
+    device = find_device(options.device)
+    if options.plot:
+        require_matplotlib()
+    if options.tensorboard:
+        require_tensorboard()
+    seed_everything(options.seed, options.deterministic)
+    checkpoint = start_checkpoint(options)
+    data = load_data(options, checkpoint)
+    shape = data.input_shape
+    if checkpoint is not None:
+        check_fit(checkpoint, data)
+    model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
+    for note in data.notes:
+        logger.info("%s: %s", data.name, note)
+    optimizer = make_optimizer(
+        options.optimizer, model.parameters(), options.lr, options.momentum, options.weight_decay
+    )
+    example = example_inputs(shape).to(device, memory_format=torch.channels_last)
+    images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
+    scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
+    scheduler.recipes = thinned(checkpoint) if checkpoint else []
+    teachers = Teachers.of(options, len(data.classes), shape)
+    schedule = with_teacher(options, read_schedule(options, model), model, teachers)
+    if schedule is not None:
+        build(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
+    session = Session(
+        options=options,
+        folder=_folder(options),
+        device=device,
+        data=data,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        epochs=last_epoch(options, schedule, data),
+    )
+    try:
+        _begin(session, schedule, checkpoint)
+    except BaseException:
+        session.folder.discard()
+        raise
+    return session
+
+
+def _begin(session: Session, schedule: Schedule | None, checkpoint: dict[str, Any] | None) -> None:
+    """Set what goes by the options, write the schedule into the run folder, and take up the state of then.
+
+    Raises:
+        UsageError: training would end before the epoch to go on with.
+    """
+    options = session.options
+    session.best.by = options.best_by
+    session.interval = Interval(options.checkpoint_every)
+    session.trained = bool(options.exp_load_weights_from or options.pretrained or options.reset_optimizer)
+    watch(session)
+    session.events = EventWriter(session.folder.path) if options.tensorboard else None
+    if schedule is not None and schedule.text:
+        session.folder.write_text("schedule.yaml", schedule.text)
+    if checkpoint is not None and options.resume_from:
+        restore(session, checkpoint)
+    if session.trajectory and not session.trajectory.steps:
+        session.trajectory.record(session.steps)
+    if session.epoch > session.epochs and options.epochs is not None:
+        raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
+
+
+def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
+    """Two random images, the same in each run, drawn without touching the global generator."""
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
+
+
+def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | None:
+    """The schedule of `--compress`, checked against the network.
+
+    Raises:
+        ScheduleError: all that is wrong with it.
+    """
+    if not options.compress:
+        return None
+    try:
+        schedule = load_schedule(options.compress, model)
+    except ScheduleError as error:
+        _warn(error.warnings)
+        raise
+    _warn(schedule.warnings)
+    return schedule
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+
+def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: DataBundle) -> int:
+    """Where training ends: `--epochs`, else the end of the schedule, else 90."""
+    if options.epochs is not None:
+        return options.epochs
+    if schedule is None or not schedule.policies:
+        return 90
+    steps = data.train.batch_count(options.batch_size)
+    return max(-(-p.window.end // (1 if p.window.unit == "epoch" else steps)) for p in schedule.policies)
+
+
+def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:
+    """Images are brought to the size and the channels that the network usually has."""
+    return model_info(options.arch).input_shape
+
+
+def _folder(options: argparse.Namespace) -> RunFolder:
+    if options.sense and options.sense_folder:
+        return RunFolder(options.sense_folder)
+    if options.resume_from and options.resume_from.is_dir():
+        return RunFolder(options.resume_from)
+    return RunFolder.new(options.out_dir, options.name)

@@ -1,0 +1,1 @@
+"""What the author of a pruner or regularizer imports: arguments, names, registry, cross-checks."""

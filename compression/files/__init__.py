@@ -1,0 +1,1 @@
+"""Files: checked readers, checkpoints, atomic writes; one implementation for the whole project."""

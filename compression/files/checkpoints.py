@@ -1,0 +1,185 @@
+"""Checkpoints: written whole or not at all, checked when read, and never able to run code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from .checked import CheckpointError, Field, check_plain, reading
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the layout; raised when a field changes its meaning."""
+
+UNREADABLE = "not a checkpoint of tensors and plain data"
+
+DIRECTORY_BIT = 0x10
+"""In the external attributes of a zip entry, as DOS had it."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that at any moment either the old or the new content stands under its name.
+
+    Raises:
+        CheckpointError: the file cannot be written; what stood there before is untouched.
+    """
+    temporary = path.with_name(path.name + ".part")  # one name, so that a killed process leaves one file at most
+    try:
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the one that stood under the name before is kept beside it as `<name>.previous`.
+
+    Args:
+        path: the file.
+        contents: tensors and plain data; `load_checkpoint` says what must be there (the format is added).
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    new = _new(path)
+    write_atomically(new, lambda file: torch.save({"format": FORMAT, **contents}, file))
+    try:
+        if path.exists():
+            os.replace(path, _previous(path))
+        os.replace(new, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
+    _sync_folder(path.parent)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool = True) -> dict[str, Any]:
+    """Read a checkpoint; where it is damaged, the one before it, with a warning (which a second reader may leave out).
+
+    Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
+    that the rest is tensors and plain data. Between the renames of `save_checkpoint` `<name>.new` is the newest.
+
+    Raises:
+        CheckpointError: there is none, or none that is sound.
+    """
+    try:
+        return _load(path, device)
+    except CheckpointError as error:
+        others = [other for other in (_new(path), _previous(path)) if other.is_file()]
+        for other in others:
+            try:
+                contents = _load(other, device)
+            except CheckpointError:
+                continue
+            if warns:
+                logger.warning("%s; using %s instead", error, other)
+            return contents
+        if others:
+            raise CheckpointError(f"{error}; {' and '.join(o.name for o in others)} is no better") from error
+        raise
+
+
+def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        check_archive(path)
+        contents = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
+    except Exception as error:  # damaged archives fail in many ways, and each means the same
+        raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one") from error
+    with reading(str(path)):
+        return _checked(contents)
+
+
+def check_archive(path: Path) -> None:
+    """Check the checksums of a zip file, and that it does not unpack to more than it is.
+
+    Raises:
+        CheckpointError: it is damaged, or would.
+    """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: {'damaged: its end is missing' if begins_as_zip(path) else UNREADABLE}")
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise CheckpointError(f"{path}: not a checkpoint but a TorchScript program")
+        odd = [entry.filename for entry in archive.infolist() if not _is_plain_file(entry)]
+        if odd:
+            raise CheckpointError(f"{path}: damaged at {odd[0]} (it is compressed or a folder)")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+
+
+def begins_as_zip(path: Path) -> bool:
+    """Whether a file begins like those that torch writes, be it whole or not."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _is_plain_file(entry: zipfile.ZipInfo) -> bool:
+    """Whether torch reads it: of what its directory bit calls a folder it gives memory that was never written."""
+    stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    return stored and not entry.is_dir() and not entry.external_attr & DIRECTORY_BIT
+
+
+def _checked(contents: Any) -> dict[str, Any]:
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"holds a {type(contents).__name__}, not a checkpoint")
+    fields = Field(contents)
+    found = fields["format"].integer()
+    if found != FORMAT:
+        raise CheckpointError(f"format {found}; this version reads format {FORMAT}")
+    check_plain(contents)
+    fields.mapping()
+    fields["epoch"].integer()
+    fields["minibatch"].integer()
+    fields["arch"].text()
+    for field in fields["state_dict"].mapping().values():
+        if bool(torch.isnan(field.tensor(finite=False)).any()):
+            raise CheckpointError(f"{field.path}: has values that are not numbers (NaN)")
+    return contents
+
+
+def _reason(error: BaseException) -> str:
+    """An error's first line; where torch only says that a write failed, that of the system's error behind it."""
+    system = error if isinstance(error, OSError) else error.__context__
+    text = system.strerror if isinstance(system, OSError) and system.strerror else str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; not every system can open a folder."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,102 @@
+"""The masks of one parameter, each with its owner, and how they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .files.checked import Field
+
+Mode = Literal["hard", "forward", "copy"]
+"""How a mask treats what it hides.
+
+`hard`: gone for good, its gradient is stopped and it is zeroed again after each optimizer step.
+`forward`: zero in the forward pass; its gradient flows and one optimizer step moves it off zero, so it can come back.
+`copy`: like `forward`, but the optimizer updates a dense copy that keeps the hidden values.
+"""
+
+
+@dataclass
+class OwnedMask:
+    """One owner's mask of one parameter: a tensor of its shape and dtype, 0 where it hides and 1 elsewhere.
+
+    In `copy` mode what survives may be scaled by another factor than 1.
+    """
+
+    mask: Tensor
+    mode: Mode = "hard"
+    stops_gradient: bool = True
+
+
+@dataclass
+class ParameterMask:
+    """All masks of one parameter. `dense` holds the unmasked values while a `forward` or `copy` mask hides some."""
+
+    name: str
+    owners: dict[str, OwnedMask] = field(default_factory=dict)
+    dense: Tensor | None = None
+
+    def move(self, parameter: Tensor) -> None:
+        """Give all of them the device and type of the parameter."""
+        for owned in self.owners.values():
+            owned.mask = owned.mask.to(parameter)
+        self.dense = None if self.dense is None else self.dense.to(parameter)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The masks of all owners combined, or None where there is none."""
+        return product([owned.mask for owned in self.owners.values()])
+
+    @property
+    def hard(self) -> Tensor | None:
+        """The permanent part of the mask."""
+        return product([owned.mask for owned in self.owners.values() if owned.mode == "hard"])
+
+    @property
+    def gradient_mask(self) -> Tensor | None:
+        """The part of the mask that stops gradients."""
+        return product([owned.mask for owned in self.owners.values() if owned.stops_gradient])
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether hidden values may come back."""
+        return any(owned.mode != "hard" for owned in self.owners.values())
+
+    @property
+    def keeps_copy(self) -> bool:
+        """Whether the optimizer updates the dense copy."""
+        return any(owned.mode == "copy" for owned in self.owners.values())
+
+
+def product(masks: list[Tensor]) -> Tensor | None:
+    """All of them multiplied, None where there are none."""
+    if not masks:
+        return None
+    result = masks[0]
+    for mask in masks[1:]:
+        result = result * mask
+    return result
+
+
+def is_binary(mask: Tensor) -> bool:
+    """Whether all elements are 0 or 1."""
+    return bool(((mask == 0) | (mask == 1)).all())
+
+
+def packed(owned: OwnedMask) -> dict[str, Any]:
+    """A mask as plain data: one byte an element where the mask is 0 or 1, as nearly all are."""
+    mask = owned.mask.bool() if is_binary(owned.mask) else owned.mask
+    return {"mask": mask, "mode": owned.mode, "stops_gradient": owned.stops_gradient}
+
+
+def unpacked(stored: Field, parameter: Tensor) -> tuple[Tensor, Any, bool]:
+    """Mask, mode, and whether gradients stop, as `packed` stored them.
+
+    Raises:
+        CheckpointError: something else is stored, or a mask of another shape than the parameter's.
+    """
+    mask = stored["mask"].tensor(parameter.shape, torch.bool, parameter.dtype)
+    return mask, stored["mode"].text(get_args(Mode)), stored["stops_gradient"].flag()

@@ -1,0 +1,1 @@
+"""The mathematics that pruners and regularizers share: structures, scores, selection, rates."""

@@ -1,0 +1,78 @@
+"""N:M sparsity: of each M consecutive inputs of an output, N stay. GPUs compute 2:4 in half the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..declare.arguments import Count, Names
+from ..declare.cross_checks import Complaint, Shapes, apart
+from ..declare.names import resolve
+from ..declare.registry import register
+from ..parts.structures import CHANNELS, oriented, placed, shape_problem
+from .base import Pruner, View
+
+
+@register("pruners")
+class NMPruner(Pruner):
+    """Keeps the n largest absolute values of each m consecutive inputs (Mishra et al. 2021).
+
+    For a convolution the inputs are its input channels, at each output and position.
+    """
+
+    def __init__(self, weights: Names, n: Count = 2, m: Count = 4) -> None:
+        """Take the weights, how many stay, and of how many."""
+        self.weights, self.n, self.m = weights, n, m
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """More to keep than there are, or weights that groups of m do not divide."""
+        return apart(_too_many(args), _undivided(args, shapes))
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`.
+
+        Raises:
+            ValueError: groups of m do not divide the inputs of a weight.
+        """
+        names = resolve(self.weights, model)
+        args = {"weights": names, "n": self.n, "m": self.m}
+        found = [problem for _, problem in self.problems(args, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
+        self._dims = {name: oriented(CHANNELS, name, model).kept[0] for name in names}
+
+    def targets(self) -> Iterable[str]:
+        """The listed weights."""
+        return self._dims
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter."""
+        return {name: self._mask(name, dim, view) for name, dim in self._dims.items()}
+
+    def _mask(self, name: str, dim: int, view: View) -> Tensor:
+        size = view.weights[name].abs().movedim(dim, -1)
+        alive = view.alive(name)
+        if alive is not None:
+            size = size.masked_fill(~alive.movedim(dim, -1), -1)
+        groups = size.reshape(-1, self.m)
+        order = groups.argsort(dim=1, descending=True, stable=True)
+        keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, : self.n], True)
+        return view.still(name, keep.view(size.shape).movedim(-1, dim))
+
+
+def _too_many(args: Mapping[str, Any]) -> Iterable[Complaint]:
+    if args["n"] > args["m"]:
+        yield "n", f"cannot keep {args['n']} of {args['m']}"
+
+
+def _undivided(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    for name in args["weights"]:
+        problem = shape_problem(CHANNELS, "NMPruner", name, shapes[name])
+        if not problem and shapes[name][placed(CHANNELS, name, shapes).kept[0]] % args["m"]:
+            problem = f"{args['m']} does not divide the inputs of {name} of shape {tuple(shapes[name])}"
+        if problem:
+            yield f"weights.{name}", problem

@@ -1,0 +1,297 @@
+"""Pruners of filters that rank by what they see during training: activations, gradients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..declare.arguments import Fraction, Names
+from ..declare.cross_checks import Complaint, apart
+from ..declare.registry import register
+from ..files.checked import Field
+from ..parts.compiled_models import hooks_left_out, refuse_compiled
+from ..parts.sparsity_rates import Rate, agp, constant
+from ..parts.structures import Group
+from .base import View
+from .follow_activations import Finder, Follower, Site, channel_dim
+from .ranking import Dependency, RankedStructurePruner
+from .statistics import Statistics, after_backward, without_gradients
+
+logger = logging.getLogger(__name__)
+FilterGroup = Literal["3D", "Filters"]
+
+
+@dataclass(eq=False)
+class OneShotFilters(RankedStructurePruner):
+    """The arguments of pruners that hide a constant fraction of filters.
+
+    Attributes:
+        desired_sparsity: the fraction of filters to hide.
+        weights: the weights of convolutions or Linear layers, or patterns of them.
+        group_type: `Filters`, also called `3D`.
+        group_dependency: `Leader`: the first listed weight decides for all.
+    """
+
+    desired_sparsity: Fraction
+    weights: Names
+    group_type: FilterGroup = "Filters"
+    group_dependency: Dependency = None
+
+    @property
+    def rate(self) -> Rate:
+        """The constant sparsity."""
+        return constant(self.desired_sparsity)
+
+
+@dataclass(eq=False)
+class GradualFilters(RankedStructurePruner):
+    """The arguments of pruners of filters whose sparsity rises along the schedule of `rates.agp`.
+
+    Attributes:
+        initial_sparsity: the fraction of filters to hide at the window's first time; it may be 0.
+        final_sparsity: the fraction at its last.
+        weights: the weights of convolutions or Linear layers, or patterns of them.
+        group_type: `Filters`, also called `3D`.
+        group_dependency: `Leader`: the first listed weight decides for all.
+    """
+
+    initial_sparsity: Fraction
+    final_sparsity: Fraction
+    weights: Names
+    group_type: FilterGroup = "Filters"
+    group_dependency: Dependency = None
+
+    @property
+    def rate(self) -> Rate:
+        """The cubic rise."""
+        return agp(self.initial_sparsity, self.final_sparsity)
+
+
+class Gathering(RankedStructurePruner):
+    """Gathers a statistic of each filter during training, from one ranking to the next.
+
+    What watches the model is attached by `bind` and detached when the window of the last policy ends.
+    """
+
+    direction = ""
+
+    def __post_init__(self) -> None:
+        """Start without statistics."""
+        self.statistics = Statistics()
+        self._users = 0
+        self._handles: list[Any] = []
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights` and begin to watch."""
+        super().bind(model)
+        self._users += 1
+        if self._users == 1:
+            self.attach(model)
+            if self.direction:
+                logger.info("%s prunes the %s; Distiller did the opposite", type(self).__name__, self.direction)
+
+    def attach(self, model: nn.Module) -> None:
+        """Attach what gathers the statistics."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Remove what `attach` attached."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter; new statistics begin."""
+        masks = super().masks(view)
+        self.statistics.restart()
+        return masks
+
+    def release(self) -> None:
+        """Stop watching when the last policy's window is over."""
+        self._users -= 1
+        if self._users == 0:
+            self.detach()
+
+    def after_thinning(self) -> None:
+        """Statistics of the old filters are worth nothing."""
+        self.statistics.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, and how many policies still watch."""
+        return {"statistics": self.statistics.state_dict(), "users": self._users}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.statistics.load_state_dict(state["statistics"])
+        self._users = Field(state)["users"].integer()
+        if self._users == 0:
+            self.detach()
+
+
+class ActivationRanked(Gathering):
+    """Ranks filters by their activations in training: the outputs of whichever module follows (see `sites`).
+
+    The first ranking needs a training forward pass before it: start the policy at epoch 1 or later.
+    """
+
+    def __post_init__(self) -> None:
+        """Start without knowing where to look."""
+        super().__post_init__()
+        self._sites: dict[str, Site] = {}
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
+        return apart(super().problems(args, shapes), _unwatched(args, shapes), hooks_left_out(cls.__name__, shapes))
+
+    def attach(self, model: nn.Module) -> None:
+        """Look for the activations in the first training forward pass; watch them from the second on."""
+        refuse_compiled(type(self).__name__, model)
+        self._model = model
+        self._dims = {name: channel_dim(name, model) for name in self._groups}
+        self._handles = [_Detaching(Finder(model, self._groups, self._watch))]
+
+    def _watch(self, sites: Mapping[str, Site]) -> None:
+        self._sites = dict(sites)
+        self.detach()
+        self._handles = [Follower(self._model, self._sites, self._see)]
+
+    def _see(self, name: str, activation: Tensor) -> None:
+        by_filter = activation.transpose(0, self._dims[name]).flatten(1)
+        self.statistics.add(name, self.measure(by_filter), by_filter.shape[1])
+
+    def measure(self, activations: Tensor) -> Tensor:
+        """The sum of the statistic over the activations of each filter: (filters, activations) -> (filters)."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, and where they come from."""
+        sites = {name: {"modules": list(site.modules), "rectify": site.rectify} for name, site in self._sites.items()}
+        return {**super().state_dict(), "sites": sites}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        sites = {name: _site(stored) for name, stored in Field(state)["sites"].mapping().items()}
+        if sites:
+            self._watch(sites)
+        super().load_state_dict(state)
+
+
+def _site(stored: Field) -> Site:
+    return Site(tuple(module.text() for module in stored["modules"].items()), stored["rectify"].flag())
+
+
+def _unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    model: nn.Module | None = getattr(shapes, "model", None)
+    if model is None:
+        return
+    for name in args["weights"]:
+        try:
+            channel_dim(name, model)
+        except ValueError as error:
+            yield f"weights.{name}", str(error)
+
+
+class APoZ(ActivationRanked):
+    """The average percentage of zeros (Hu et al. 2016): the highest are pruned."""
+
+    def measure(self, activations: Tensor) -> Tensor:
+        """The number of zeros of each filter."""
+        return (activations == 0).sum(1)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor | None:
+        """The share of activations that are not zero."""
+        zeros = self.statistics.mean(name)
+        return None if zeros is None else 1 - zeros
+
+
+class MeanActivation(ActivationRanked):
+    """The mean activation (Molchanov et al. 2017): the lowest are pruned."""
+
+    direction = "least active filters"
+
+    def measure(self, activations: Tensor) -> Tensor:
+        """The sum of the activations of each filter."""
+        return activations.sum(1)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor | None:
+        """The mean activation."""
+        return self.statistics.mean(name)
+
+
+class Taylor(Gathering):
+    """The change of the loss without a filter, to first order (Molchanov et al. 2017): |sum of weight x gradient|.
+
+    It is averaged over the minibatches since the last ranking; the smallest are pruned.
+    """
+
+    direction = "filters whose weight x gradient is nearest to zero"
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together, and weights without gradients."""
+        return apart(super().problems(args, shapes), without_gradients(args, shapes))
+
+    def attach(self, model: nn.Module) -> None:
+        """Watch the gradients of the listed weights."""
+        self._handles = [self._watch(name, model.get_parameter(name)) for name in self._groups]
+
+    def _watch(self, name: str, parameter: nn.Parameter) -> RemovableHandle:
+        def hook(weight: Tensor) -> None:
+            if weight.grad is not None:
+                self.statistics.add(name, self._groups[name].split(weight * weight.grad).sum(1).abs())
+
+        return after_backward(name, parameter, hook)
+
+    def score(self, name: str, group: Group, view: View) -> Tensor | None:
+        """The mean change of the loss."""
+        return self.statistics.mean(name)
+
+
+class _Detaching:
+    """A `Finder` with the face of a hook's handle."""
+
+    def __init__(self, finder: Finder) -> None:
+        self.remove = finder.detach
+
+
+@register("pruners")
+@dataclass(eq=False)
+class ActivationAPoZRankedFilterPruner(APoZ, OneShotFilters):
+    """Hides a constant fraction of filters, those with most zeros in their activations (Hu et al. 2016)."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class ActivationAPoZRankedFilterPruner_AGP(APoZ, GradualFilters):  # noqa: N801  (the dialect's name)
+    """Like `ActivationAPoZRankedFilterPruner`, along the schedule of `rates.agp`."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class ActivationMeanRankedFilterPruner(MeanActivation, OneShotFilters):
+    """Hides a constant fraction of filters, those with the lowest mean activation (Distiller took the highest)."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class ActivationMeanRankedFilterPruner_AGP(MeanActivation, GradualFilters):  # noqa: N801  (the dialect's name)
+    """Like `ActivationMeanRankedFilterPruner`, along the schedule of `rates.agp`."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class GradientRankedFilterPruner(Taylor, OneShotFilters):
+    """Hides a constant fraction of filters, those whose removal changes the loss least (Molchanov et al. 2017)."""
+
+
+@register("pruners")
+@dataclass(eq=False)
+class GradientRankedFilterPruner_AGP(Taylor, GradualFilters):  # noqa: N801  (the dialect's name)
+    """Like `GradientRankedFilterPruner`, along the schedule of `rates.agp`."""

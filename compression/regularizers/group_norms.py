@@ -1,0 +1,181 @@
+"""Groups of elements over several parameters: their norms, their sizes, and factors spread back over the parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from potstill.thinning import ChannelGraph, on_cpu
+
+from ..parts.structures import Group
+from .in_place_gradients import flatten, unflatten, wide
+
+
+class GroupPart(ABC):
+    """Some groups, numbered; `strengths` has a value for each. Each element of a tensor is in one group at most.
+
+    Norms, sizes and strengths are float32 for weights in half precision: their squares and quotients leave its range.
+    """
+
+    names: list[str]
+    strengths: Tensor
+
+    @abstractmethod
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The Euclidean norm of each group."""
+
+    @abstractmethod
+    def largest(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The largest absolute value of each group."""
+
+    @abstractmethod
+    def mean(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The mean absolute value of each group."""
+
+    @abstractmethod
+    def spread(self, values: Tensor, rest: float) -> list[Tensor]:
+        """A value for each group, by tensor, broadcasting to its shape; `rest` for what is in no group."""
+
+    @abstractmethod
+    def by_name(self, values: Mapping[str, float]) -> Tensor:
+        """For each group the value of the weight that the schedule listed it by."""
+
+    def tensors(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """The tensors that the groups lie in."""
+        return [weights[name] for name in self.names]
+
+    def move(self, tensors: Sequence[Tensor]) -> None:
+        """Follow the tensors to their device and to a type that is wide enough: call it before anything else."""
+        device, dtype = tensors[0].device, wide(tensors)
+        if self.strengths.device != device or self.strengths.dtype != dtype:
+            self.strengths = self.strengths.to(device, dtype)
+
+    def _reduce(self, tensor: Tensor, order: float, dims: Sequence[int], keepdim: bool) -> Tensor:
+        return torch.linalg.vector_norm(tensor, order, dims, keepdim, dtype=self.strengths.dtype)
+
+
+class PlainGroups(GroupPart):
+    """The structures of weights, each within one weight."""
+
+    @on_cpu
+    def __init__(self, entries: Sequence[tuple[str, Group, float]], shapes: Mapping[str, torch.Size]) -> None:
+        """Take (weight, group, strength)."""
+        self.names = [name for name, _, _ in entries]
+        self._inside = [group.inside(len(shapes[name])) for name, group, _ in entries]
+        self._thin = [
+            torch.empty([1 if dim in inside else size for dim, size in enumerate(shapes[name])])
+            for name, inside in zip(self.names, self._inside, strict=True)
+        ]
+        self.strengths = self._each([strength for _, _, strength in entries])
+
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The Euclidean norm of each group."""
+        return flatten(self._reduced(tensors, 2))
+
+    def largest(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The largest absolute value of each group."""
+        return flatten(self._reduced(tensors, torch.inf))
+
+    def mean(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The mean absolute value of each group."""
+        sums = self._reduced(tensors, 1)
+        return flatten([s * (s.numel() / t.numel()) for s, t in zip(sums, tensors, strict=True)])
+
+    def spread(self, values: Tensor, rest: float) -> list[Tensor]:
+        """A value for each group, by tensor; every element is in a group."""
+        return unflatten(values, self._thin)
+
+    def by_name(self, values: Mapping[str, float]) -> Tensor:
+        """For each group its weight's value."""
+        return self._each([values[name] for name in self.names]).to(self.strengths)
+
+    @on_cpu
+    def _each(self, values: Sequence[float]) -> Tensor:
+        pairs = zip(self._thin, values, strict=True)
+        return torch.cat([torch.full((thin.numel(),), value, dtype=torch.float64) for thin, value in pairs])
+
+    def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
+        pairs = zip(tensors, self._inside, strict=True)
+        return [self._reduce(tensor, order, inside, True) for tensor, inside in pairs]
+
+
+class CoupledGroups(GroupPart):
+    """Channels: each with all that has to be zero for it to die, in all weights, biases and norms that make it."""
+
+    @on_cpu
+    def __init__(
+        self, entries: Sequence[tuple[str, int, float]], graph: ChannelGraph, parameters: Collection[str]
+    ) -> None:
+        """Take (weight, dimension of its outputs, strength); a channel belongs to the first weight that lists it.
+
+        Only `parameters` are drawn to zero: what else makes the channels (a norm of buffers) stays.
+        """
+        self._parameters = parameters
+        self._place = torch.full((graph.count + 1,), -1)
+        self._listed: list[str] = []
+        strengths: list[float] = []
+        for name, dim, strength in entries:
+            ids = graph.channels_of(name, dim).unique()
+            new = ids[(ids > 0) & (self._place[ids] < 0)]
+            self._place[new] = torch.arange(len(new)) + len(strengths)
+            strengths += [strength] * len(new)
+            self._listed += [name] * len(new)
+        if not strengths:
+            raise ValueError(f"none of the channels of {', '.join(e[0] for e in entries)} can be removed")
+        self.strengths = torch.tensor(strengths, dtype=torch.float64)
+        self._members(graph)
+
+    def _members(self, graph: ChannelGraph) -> None:
+        self.names, self._dims, self._places = [], [], []
+        for use in graph.uses:
+            place = self._place[use.channels]
+            if use.role in ("out", "scale", "shift") and use.name in self._parameters and (place >= 0).any():
+                self.names.append(use.name)
+                self._dims.append(use.dim)
+                self._places.append(torch.where(place < 0, len(self._listed), place))
+        self._ranks = [len(graph.shapes[name]) for name in self.names]
+        sizes = [torch.Size(graph.shapes[name]).numel() // graph.shapes[name][dim] for name, dim in self._slices()]
+        self._counts = self._sum([torch.full((len(p),), float(n)) for p, n in zip(self._places, sizes, strict=True)])
+
+    def _slices(self) -> list[tuple[str, int]]:
+        return list(zip(self.names, self._dims, strict=True))
+
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The Euclidean norm of each channel."""
+        return self._sum([norm.square() for norm in self._reduced(tensors, 2)]).sqrt()
+
+    def largest(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The largest absolute value of each channel."""
+        values, places = torch.cat(self._reduced(tensors, torch.inf)), torch.cat(self._places)
+        result = values.new_zeros(len(self._listed) + 1)
+        return result.scatter_reduce_(0, places.to(values.device), values, "amax")[:-1]
+
+    def mean(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The mean absolute value of each channel."""
+        sums = self._sum(self._reduced(tensors, 1))
+        return sums / self._counts.to(sums)
+
+    def spread(self, values: Tensor, rest: float) -> list[Tensor]:
+        """A value for each channel, by tensor; `rest` for channels that are not listed."""
+        every = torch.cat([values, values.new_full((1,), rest)])
+        return [
+            every[place.to(values.device)].view([-1 if d == dim else 1 for d in range(rank)])
+            for place, dim, rank in zip(self._places, self._dims, self._ranks, strict=True)
+        ]
+
+    @on_cpu
+    def by_name(self, values: Mapping[str, float]) -> Tensor:
+        """For each channel the value of the weight that lists it."""
+        return torch.tensor([values[name] for name in self._listed]).to(self.strengths)
+
+    def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
+        others = [tuple(d for d in range(t.dim()) if d != dim) for t, dim in zip(tensors, self._dims, strict=True)]
+        pairs = zip(tensors, others, strict=True)
+        return [self._reduce(t, order, dims, False) if dims else t.abs().to(self.strengths) for t, dims in pairs]
+
+    def _sum(self, values: list[Tensor]) -> Tensor:
+        every, places = torch.cat(values), torch.cat(self._places)
+        return every.new_zeros(len(self._listed) + 1).index_add_(0, places.to(every.device), every)[:-1]

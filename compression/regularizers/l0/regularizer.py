@@ -1,0 +1,271 @@
+"""L0 regularization: hard-concrete gates on channels, a penalty or a target, and their folding into the parameters."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from potstill.thinning import Recipe
+
+from ...declare.arguments import Fraction, Names, NonNegative, Positive, Range
+from ...declare.cross_checks import Complaint, Shapes, Use, apart
+from ...declare.names import normalise, resolve
+from ...declare.registry import register
+from ...files.checked import Field
+from ...files.optimizer_state import load_optimizer_state
+from ...parts.compiled_models import refuse_compiled
+from ...steps import Step
+from ..base import Ending, Regularizer, Site
+from .budget import Budget
+from .constraint import Constraint, elapsed, steps_in
+from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
+from .final_gates import protected, settle
+from .gated_channels import GatedChannels
+from .gates import Gates
+from .hard_concrete import HardConcrete
+from .scale_activations import GatedExamples, gated_modules
+from .scale_parameters import GatedForward, tensor_of
+
+logger = logging.getLogger(__name__)
+
+TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
+"""`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
+
+
+@register("regularizers")
+@dataclass(eq=False)
+class L0Regularizer(Regularizer):
+    """Gates on the output channels of layers (Louizos et al. 2018), one on each channel, also where layers share it.
+
+    In training mode the gates are drawn anew for each minibatch; in eval mode the network is the deterministic one.
+    When the window ends, gates are multiplied into the parameters, and closed ones become masks. Exactly one of
+    `strength`, `target_sparsity` and `target_macs` says what for.
+
+    Attributes:
+        weights: weights of the convolutions, Linears or norms whose output channels get gates.
+        strength: weight of the penalty, which is the mean probability of a gate that it is not 0.
+        target_sparsity: share of all the network's parameters that thinning shall remove.
+        target_macs: share of the network's multiply-adds that thinning shall leave.
+        droprate_init: probability, at first, of a concrete variable below 1/2; 0.05 starts open on a trained network.
+        gate_lr: learning rate of the gates' own Adam; by default 16 / (steps in the window), from 0.01 to 0.2, with
+            which gates can cross from open to shut in the time there is.
+        multiplier_lr: learning rate of the multiplier that enforces a target.
+        ramp: part of the window in which a target is approached; in the rest it is held.
+        sampling: one draw of the gates for a `minibatch`, or one for each `example` (more noise, and the gates then
+            multiply activations: this costs time and memory).
+        temperature: of the concrete distribution.
+        stretch: the interval that the concrete variable is stretched to.
+    """
+
+    weights: Names
+    strength: NonNegative | None = None
+    target_sparsity: Fraction | None = None
+    target_macs: Fraction | None = None
+    droprate_init: Annotated[float, Range(0.001, 0.999)] = 0.5
+    gate_lr: Positive | None = None
+    multiplier_lr: Positive = 0.5
+    ramp: Fraction = 0.8
+    sampling: Literal["minibatch", "example"] = "minibatch"
+    temperature: Positive = 2 / 3
+    stretch: tuple[float, float] = (-0.1, 1.1)
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        found = [message for _, message in self.problems(vars(self), {})]
+        if found:
+            raise ValueError("; ".join(found))
+        self._distribution = HardConcrete(self.temperature, *self.stretch)
+        self._handles: list[Any] = []
+        self._owner = ""
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """What a schedule's arguments get wrong together."""
+        return apart(aims(args), stretch(args), compiled(args, shapes), directions(args, shapes))
+
+    @classmethod
+    def misuses(cls, use: Use) -> Iterable[Complaint]:
+        """A window with gaps."""
+        problem = gaps(use.window)
+        if problem:
+            yield "frequency", problem
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`.
+
+        Raises:
+            ValueError: a weight has the directions of a weight norm.
+        """
+        self._names = resolve(self.weights, model)
+        found = [problem for _, problem in directions({"weights": self._names}, Shapes(model))]
+        if found:
+            raise ValueError("; ".join(found))
+
+    def prepare(self, site: Site) -> None:
+        """Check that these gates are possible.
+
+        Raises:
+            ValueError: the model cannot be traced, a layer's channels cannot be removed, the target is out of reach, or
+                the window has gaps.
+        """
+        if self._owner:
+            raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
+        self._site, self._owner = site, site.name
+        problem = gaps(site.window)
+        if problem:
+            raise ValueError(f"{site.name}: {problem}")
+        self._channels, self._sizes, self._constraint = self._survey()
+        self._check_reach()
+        if self.sampling == "example":
+            refuse_compiled(EXAMPLES, site.model)
+            gated_modules(site.model, self._channels.layout)
+
+    def start(self) -> None:
+        """Put gates on the channels.
+
+        Raises:
+            ValueError: the target is out of reach in the network as it is now.
+        """
+        self._channels, self._sizes, self._constraint = self._survey()
+        self._check_reach()
+        device = tensor_of(self._site.model, self._channels.layout.names[0]).device
+        seed = (torch.initial_seed() + zlib.crc32(" ".join(map(normalise, self._names)).encode())) % 2**63
+        self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
+        self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
+        self._install()
+
+    def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
+        """The strength x mean open probability, or multiplier x violation of the target.
+
+        Raises:
+            RuntimeError: parts of the model were called, but not the model: the gates did not act.
+        """
+        if not self._gates.used:
+            raise RuntimeError(
+                f"{self._site.name}: no forward pass of the whole model since the last loss: gates act when the model "
+                "itself is called, not where its parts are"
+            )
+        self._gates.used = False
+        probabilities = self._gates.open_probabilities()
+        if self._constraint is None:
+            return probabilities.mean() * (self.strength or 0.0)
+        return self._constraint.term(probabilities, elapsed(self._site.window, step))
+
+    def after_step(self, step: Step) -> None:
+        """Adam on the gates (not where a gradient is not finite, as loss scaling has it), then the multiplier."""
+        gradient = self._gates.log_alpha.grad
+        if gradient is None:
+            return
+        rate = self.gate_lr or min(FASTEST, max(SLOWEST, TRAVEL / steps_in(self._site.window, step)))
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._constraint is not None:
+            self._constraint.update()
+
+    def finish(self) -> Ending:
+        """Take the hooks off; the gates become factors, the closed ones masks of all that makes their channels."""
+        with torch.no_grad():
+            settle(self._gates, self._channels, self._constraint, self._site.name)
+            values = self._gates.deterministic()
+        self._remove()
+        return Ending(self._channels.factors(values), self._channels.masks(values > 0))
+
+    def before_thinning(self) -> None:
+        """Take the gates off for the time of thinning: it compares the network without them."""
+        self._gates.suspended = True
+
+    def after_thinning(self, recipe: Recipe | None) -> None:
+        """Put the gates back on the channels that are left."""
+        if recipe is not None and not recipe.removes_nothing:
+            kept = {change.name: change.keep[0] for change in recipe.tensors if 0 in change.keep}
+            before, sizes, constraint = self._channels, self._sizes, self._constraint
+            self._channels, self._sizes, self._constraint = self._survey()
+            self._sizes.total = sizes.total
+            if constraint is not None and self._constraint is not None:
+                self._constraint.load_state_dict(constraint.state_dict())
+            self._gates.keep(self._channels.matching(before, kept), self._optimizer)
+            self._install()
+        self._gates.suspended = False
+
+    def own_parameters(self) -> Iterable[Tensor]:
+        """The positions of the gates."""
+        return (self._gates.log_alpha,)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Penalty, expected and present sparsity of the network, open gates, mean gate, multiplier of a target."""
+        probabilities, values = self._gates.open_probabilities(), self._gates.deterministic()
+        numbers = {
+            "penalty": probabilities.mean().item(),
+            "expected_sparsity": 1 - self._sizes.share(probabilities).item(),
+            "gated_sparsity": 1 - self._sizes.share((values > 0).to(values)).item(),
+            "open_gates": int((values > 0).sum()),
+            "mean_gate": values.mean().item(),
+        }
+        if self._constraint is not None:
+            numbers["multiplier"] = self._constraint.multiplier.item()
+        return numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gates, their optimizer and the multiplier, while the window lasts."""
+        if not self._handles:
+            return {}
+        multiplier = {} if self._constraint is None else self._constraint.state_dict()
+        return {"gates": self._gates.state_dict(), "optimizer": self._optimizer.state_dict(), "constraint": multiplier}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state is of another number of gates.
+        """
+        if not state:
+            return
+        self._gates.load_state_dict(state["gates"])
+        load_optimizer_state(self._optimizer, Field(state)["optimizer"])
+        if self._constraint is not None:
+            self._constraint.load_state_dict(state["constraint"])
+
+    def _survey(self) -> tuple[GatedChannels, Budget, Constraint | None]:
+        """Which channels have gates, how the network's size depends on them, and the target."""
+        site, graph = self._site, self._site.graph()
+        if graph is None:
+            raise ValueError(f"{site.name}: gates need channels: CompressionScheduler(model, example_inputs=...)")
+        channels = GatedChannels(graph, self._names)
+        sizes = Budget.of_parameters(graph, [name for name, _ in site.model.named_parameters()], channels.layout)
+        if self.target_sparsity is not None:
+            return channels, sizes, Constraint(sizes, 1 - self.target_sparsity, self.multiplier_lr, self.ramp)
+        if self.target_macs is not None:
+            budget = Budget.of_macs(graph, channels.layout)
+            return channels, sizes, Constraint(budget, self.target_macs, self.multiplier_lr, self.ramp)
+        return channels, sizes, None
+
+    def _check_reach(self) -> None:
+        if self._constraint is None:
+            return
+        fewest = protected(torch.zeros(len(self._channels), device="cpu"), self._channels)
+        least = self._constraint.budget.share(fewest.double()).item()
+        if least > self._constraint.goal:
+            reach = f"sparsity {1 - least:.4f}" if self.target_macs is None else f"{least:.4f} of the multiply-adds"
+            raise ValueError(
+                f"{self._site.name}: the target is out of reach: with one channel left in each gated layer the network "
+                f"is at {reach}; name more layers in `weights` or ask for less"
+            )
+
+    def _install(self) -> None:
+        self._remove()
+        kind = GatedForward if self.sampling == "minibatch" else GatedExamples
+        self._handles = kind(self._channels.layout, self._gates).install(self._site.model)
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []

@@ -1,0 +1,43 @@
+"""Compression of PyTorch networks by schedule: prune, regularize, gate, then thin and prove it.
+
+The names that most programs need, loaded when they are first used; all others are in `potstill.compression`,
+`potstill.thinning` and `potstill.models`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compression import CompressionScheduler, ScheduleError, file_config, load_checkpoint, save_checkpoint
+    from .thinning import Recipe, ThinningError, load, save, thin
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "compression": ("CompressionScheduler", "ScheduleError", "file_config", "load_checkpoint", "save_checkpoint"),
+    "thinning": ("Recipe", "ThinningError", "load", "save", "thin"),
+}
+
+__all__ = [
+    "CompressionScheduler",
+    "Recipe",
+    "ScheduleError",
+    "ThinningError",
+    "__version__",
+    "file_config",
+    "load",
+    "load_checkpoint",
+    "save",
+    "save_checkpoint",
+    "thin",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name where it lives: `import potstill` alone loads no torch."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

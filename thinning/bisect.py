@@ -1,0 +1,45 @@
+"""When a removal changes the function though no operation left its track: which channels are to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .dead import Dead
+from .label_sets import class_of_label
+from .plan import make_recipe
+from .trace import Traced
+from .verify import Trial
+
+WHY = "the outputs depend on the number or order of these channels (removing dead ones changes them by {gap:.1e})"
+
+
+def without_culprits(
+    traced: Traced, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module, trial: Trial
+) -> Traced | None:
+    """The trace with those classes of channels frozen whose removal changes the outputs; None if none does.
+
+    A model may scale by a number of channels (attention by the root of its width), pair channels by their position
+    or draw random numbers of a tensor's size: nothing of that shows in shapes. Halves of the classes are removed on
+    top of what is known to do no harm, then halves of those that do harm: two may be guilty only together.
+    """
+    group = class_of_label([use.labels for use in traced.graph.uses], traced.graph.frozen, traced.graph.inexact)
+    harmless, gaps = torch.zeros_like(dead), {}
+    waiting = [group[dead].unique()]
+    while waiting:
+        part = waiting.pop()
+        more = harmless | (dead & torch.isin(group, part))
+        recipe, _ = make_recipe(traced, Dead(more), weights, model)
+        same, gap = trial.keeps(recipe)
+        if same:
+            harmless = more
+        elif len(part) == 1:
+            gaps[int(part)] = gap
+        else:
+            waiting += reversed(part.tensor_split(2))
+    for index, gap in gaps.items():
+        every = torch.isin(traced.numbers.labels, (group == index).nonzero().flatten())
+        traced.notes.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
+    return traced.renumbered() if gaps else None

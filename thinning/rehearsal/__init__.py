@@ -1,0 +1,1 @@
+"""Try a removal on a copy of the model, and mend what the model's own code has fixed."""

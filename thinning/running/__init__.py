@@ -1,0 +1,1 @@
+"""How a model is run for tracing and comparison: copies, inputs, outputs, precision, default device."""

@@ -1,0 +1,109 @@
+"""Copies of a model that share or need no memory."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+
+def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = False) -> nn.Module:
+    """A copy of the model whose parameters and buffers are `change(tensor)`, or the same with `share` (parameters).
+
+    Ties stay ties.
+    """
+    memo: dict[int, Any] = _empty(model)
+    for parameter in model.parameters():
+        made = parameter.detach() if share else change(parameter.detach())
+        memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
+    for tensor in [*model.buffers(), *_computed(model)]:
+        memo.setdefault(id(tensor), change(tensor.detach()))
+    try:
+        return copy.deepcopy(model, dict(memo))
+    except TypeError:  # a lock, an open file, a random generator: the copy has the same one
+        return copy.deepcopy(model, memo | _uncopyable(model))
+
+
+def _empty(model: nn.Module) -> dict[int, Any]:
+    """Copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` longer than all the rest."""
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    empty = [value for value in kept if type(value) in (dict, OrderedDict) and not value]
+    return {id(value): type(value)() for value in empty if not getattr(value, "__dict__", None)}
+
+
+def _uncopyable(model: nn.Module) -> dict[int, Any]:
+    """What modules keep as attributes that Python cannot copy, by id."""
+    found = {}
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if key not in ("_parameters", "_buffers", "_modules") and not isinstance(value, (nn.Module, Tensor)):
+                try:
+                    copy.deepcopy(value)
+                except TypeError:
+                    found[id(value)] = value
+    return found
+
+
+def _computed(model: nn.Module) -> list[Tensor]:
+    """Tensors with a graph that modules keep as attributes: weights that hooks compute, activations of the last run."""
+    every = [value for module in model.modules() for key, value in vars(module).items() if not key.startswith("_")]
+    kept = tree_leaves([value for value in every if isinstance(value, (Tensor, list, tuple, dict))])
+    return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy without any memory: shapes only."""
+    return copied(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy with the same parameters in memory and buffers of its own, for models whose forward looks at values.
+
+    Where a change of the mode may write to weights (adapters that merge themselves), the copy has its own.
+    """
+    return copied(model, torch.clone, share=not any(_writes(module) for module in model.modules()))
+
+
+def _writes(module: nn.Module) -> bool:
+    """Whether a module's own `train` speaks of weights."""
+    code = getattr(type(module).train, "__code__", None)
+    if code is None or type(module).train is nn.Module.train:
+        return False
+    return bool({"data", "weight"} & set(code.co_names))
+
+
+def kept_by(model: nn.Module) -> list[Tensor]:
+    """Tensors that modules keep as attributes, in lists and dicts too, but no parameters, buffers or hooks' weights."""
+    known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    found: list[Tensor] = []
+    for module in model.modules():
+        for key, value in vars(module).items():
+            computed = f"{key}_g" in module._parameters or f"{key}_orig" in module._parameters
+            if not computed and key not in INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
+                found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]
+    return found
+
+
+INTERNAL = frozenset(vars(nn.Module()))
+"""What every module has: its parameters, buffers, modules and hooks."""
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by their first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def aliases_of(model: nn.Module) -> dict[str, str]:
+    """The further names of tied parameters and buffers -> the name that they are known by."""
+    first: dict[int, str] = {}
+    aliases = {}
+    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in every:
+        if first.setdefault(id(tensor), name) != name:
+            aliases[name] = first[id(tensor)]
+    return aliases

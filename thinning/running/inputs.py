@@ -1,0 +1,83 @@
+"""Example inputs and outputs of any shape: tensors in tuples, dicts, dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from .default_device import users_default
+
+
+def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments: a tensor alone, a tuple or list of arguments, or a dict of keywords."""
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def run(model: nn.Module, example_inputs: Any) -> Any:
+    """Call the model with such inputs."""
+    args, kwargs = arguments(example_inputs)
+    with users_default():
+        return model(*args, **kwargs)
+
+
+def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) -> list[Tensor]:
+    """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order.
+
+    With `numbers` also what has left torch: Python's and numpy's numbers that are not whole, and numpy's arrays.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor):
+        return [value]
+    if numbers and _is_number(value):
+        return [torch.as_tensor(value)]
+    if value is None or isinstance(value, (str, bytes, int, float, bool, type, nn.Module)) or id(value) in seen:
+        return []
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        parts = list(value)
+    elif dataclasses.is_dataclass(value):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    else:
+        parts = list(getattr(value, "__dict__", {}).values())
+        slots = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
+        parts += [getattr(value, name, None) for name in slots]
+    return [tensor for part in parts for tensor in tensors_of(part, numbers, seen)]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that is not whole, or an array of numbers of numpy (which need not be imported)."""
+    if type(value).__module__ != "numpy" or not hasattr(value, "dtype"):
+        return isinstance(value, (float, complex))
+    return value.dtype.kind in ("biufc" if value.ndim else "fc")
+
+
+def batch_of(example_inputs: Any) -> int:
+    """The size of the first dimension of the first tensor, 1 without one."""
+    first = next((tensor for tensor in tensors_of(example_inputs) if tensor.ndim), None)
+    return int(first.shape[0]) if first is not None and first.shape[0] else 1
+
+
+def beside(model: nn.Module, example_inputs: Any) -> Any:
+    """The inputs where the model is: those on the CPU follow a model that lies on one other device as a whole."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1 or "cpu" in {device.type for device in devices}:
+        return example_inputs
+    (device,) = devices
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device) if tensor.is_cpu else tensor, example_inputs)
+
+
+def to(example_inputs: Any, device: str | torch.device) -> Any:
+    """The inputs on another device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), example_inputs)

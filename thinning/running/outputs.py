@@ -1,0 +1,77 @@
+"""The equality check: does the thinned network compute the same function?"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from .copies import shared_copy
+from .inputs import run, tensors_of
+from .precision import full_precision
+
+
+def randomized(example_inputs: Any, seed: int = 0) -> Any:
+    """Inputs of the same shapes and types: normal random numbers for floating-point tensors, others as they are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.randn(tensor.shape, generator=generator, device="cpu").to(tensor.device, tensor.dtype)
+
+    return tree_map_only(Tensor, draw, example_inputs)
+
+
+def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> list[list[Tensor]]:
+    """What a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
+
+    The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
+    the same at the next call. With `double` the copy and its inputs are in double precision.
+    """
+    copy, results = shared_copy(model).eval(), []
+    if double:
+        copy, batches = copy.double(), [_in_double(batch) for batch in batches]
+    with torch.no_grad(), full_precision():
+        for batch in batches:
+            with fixed_chance():
+                results.append([_dense(tensor.detach()) for tensor in tensors_of(run(copy, batch), numbers=True)])
+    return results
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.layout == torch.strided else tensor.to_dense()
+
+
+@contextmanager
+def fixed_chance() -> Iterator[None]:
+    """The same random numbers each time, from torch, Python and numpy; afterwards all go on as before."""
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy is not None else None
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            random.seed(0)
+            if numpy is not None:
+                numpy.random.seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)
+
+
+def _in_double(example_inputs: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs)
+
+
+
+
+
+

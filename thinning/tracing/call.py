@@ -1,0 +1,192 @@
+"""One operation of a trace, as its rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .labels import Node, Plane, attach, node_of, take_first
+from .log import Made, Notes, Read, Record
+
+
+@dataclass
+class Frame:
+    """A module whose forward runs, and how many operations on channels it has carried out itself."""
+
+    name: str
+    module: nn.Module | None
+    count: int = 0
+
+    @property
+    def text(self) -> str:
+        """The dotted name and the class."""
+        return f"{self.name or 'the model'} ({type(self.module).__name__})"
+
+
+class Host(Protocol):
+    """What a call needs of the tracer that makes it."""
+
+    notes: Notes
+    weights: Mapping[str, Tensor] | None
+    layer_values: dict[Any, tuple[Tensor | None, Tensor | None]]
+    quiet: bool
+
+    @property
+    def frame(self) -> Frame:
+        """The module whose forward runs."""
+
+    def constants(self, leaf: tuple[str, int]) -> Tensor | None:
+        """What all elements of each channel of a parameter's dimension equal; None where that is not known."""
+
+    def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
+        """Label the result of a whole module that ran unseen."""
+
+
+class Call:
+    """An operation, its arguments and its result `out`; `emit` says which planes the result has."""
+
+    def __init__(self, tracer: Host, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+        self.tracer = tracer
+        self.notes = tracer.notes
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.tensors = tensors
+        self.nodes = [node_of(tensor) for tensor in tensors]
+        for node in self.nodes:
+            node.read = True
+        self.shapes = [tuple(tensor.shape) for tensor in tensors]
+        self.out: Any = None
+        self.same_weight: tuple[str, tuple[int, ...]] | None = None
+        self.repeated: Tensor | None = None
+        self._emitted: dict[int, tuple[Plane, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """The operation's name, such as "aten.relu"."""
+        return str(getattr(self.func, "overloadpacket", getattr(self.func, "__name__", self.func)))
+
+    @property
+    def place(self) -> str:
+        """Operation and module, for reasons."""
+        return f"{self.name} in {self.tracer.frame.text}"
+
+    @property
+    def sized(self) -> bool:
+        """Whether the arguments hold sizes that a model may have hard-coded."""
+        return not any(isinstance(value, Tensor) for value in self.args[1:])
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """A positional or keyword argument."""
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+    def node(self, tensor: Tensor | None) -> Node:
+        """What is known about an input; an empty node for None."""
+        return node_of(tensor) if tensor is not None else Node()
+
+    def set_node(self, tensor: Tensor, node: Node) -> None:
+        """Let `node` be what is known about a tensor that the rule itself made."""
+        attach(tensor, node)
+
+    @property
+    def made(self) -> Made:
+        """Shape and planes of each result."""
+        return tuple((tuple(t.shape), node_of(t).planes) for t in self.outputs())
+
+    @property
+    def record(self) -> Record:
+        """The operation as data."""
+        frame = self.tracer.frame
+        read = tuple(plane for node in self.nodes for plane in node.planes)
+        kind = (type(frame.module), frame.count, self.func)
+        return Record(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
+
+    def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
+        """The planes of an input, with the values that still hold."""
+        return self.node(tensor).current
+
+    def outputs(self) -> list[Tensor]:
+        """The tensors among the results."""
+        out = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
+        return [item for item in out if isinstance(item, Tensor)]
+
+    def emit(self, planes: Iterable[Plane], out: Tensor | None = None) -> None:
+        """`out` (by default the first result) has these planes."""
+        target = self.outputs()[0] if out is None else out
+        self._emitted[id(target)] = tuple(plane for plane in planes if plane.ids.numel() > 1)
+
+    def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
+        """The channels of these planes can never be removed."""
+        for plane in planes:
+            self.notes.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
+
+    def give_up(self, why: str) -> None:
+        """Freeze everything that goes in; nothing comes out."""
+        self._emitted.clear()
+        for tensor in self.tensors:
+            self.freeze(self.planes(tensor), why)
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """Two id tensors of broadcastable shape are the same channels."""
+        self.notes.unite(a, b, f"{self.place}: meets a tensor of fixed size")
+
+    def collapse(self, plane: Plane, dim: int, why: str) -> Plane | None:
+        """The plane of a result that is fixed along `dim`, where `plane` varies.
+
+        Channels that vary along other dimensions too must go together along this one; others are frozen.
+        """
+        if plane.ids.shape[dim] == 1:
+            return plane
+        if len(plane.dims) == 1:
+            self.freeze([plane], why)
+            return None
+        first = plane.ids.narrow(dim, 0, 1)
+        self.unite(plane.ids, first)
+        return take_first(plane, dim).but(leaf=None, origin=None)
+
+    def read(self, plane: Plane, layer: int | None = None, foldable: bool = False) -> None:
+        """A sum runs over these channels: they may go where their value, or all the layer's weights on them, are 0."""
+        value = None if plane.value is None else plane.value.reshape(-1)
+        self.notes.read(Read(plane.ids.reshape(-1), value, layer, foldable))
+
+    def finish(self) -> None:
+        """Attach the emitted planes to the results."""
+        mutable = self.func._schema.is_mutable if hasattr(self.func, "_schema") else False
+        for tensor in self.outputs():
+            planes = self._emitted.get(id(tensor), ())
+            source = self.nodes[0] if self.nodes else None
+            node = Node(planes, weight=self.same_weight, repeated=self.repeated)
+            if source is not None and (mutable or getattr(self.func, "is_view", False)):
+                node.cell = source.cell
+                node.cell.version += mutable
+                node.version = node.cell.version
+            attach(tensor, node)
+
+    def weight(self, tensor: Tensor) -> Tensor | None:
+        """The real values of a tensor that is a parameter (perhaps transposed), if values are followed."""
+        known = self.node(tensor).weight
+        if known is None or self.tracer.weights is None:
+            return None
+        real = self.tracer.weights.get(known[0])
+        return None if real is None else real.permute(known[1])
+
+    def known(self, plane: Plane) -> Plane:
+        """The plane with what is known of its values, no longer that of a parameter as it is."""
+        return plane.but(value=self.value_of(plane), leaf=None)
+
+    def value_of(self, plane: Plane) -> Tensor | None:
+        """The values of a plane's channels; for a parameter itself they are looked up."""
+        if plane.value is not None or plane.leaf is None:
+            return plane.value
+        value = self.tracer.constants(plane.leaf)
+        if value is None:
+            return None
+        own = self.notes.ids[plane.leaf]
+        whole = plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own)
+        if whole and plane.ids.is_contiguous():  # its own, in their order
+            return value.view(plane.ids.shape)
+        return torch.where(plane.ids > 0, value[(plane.ids - int(own[0])).clamp_min(0)], torch.nan)

@@ -1,0 +1,186 @@
+"""Integers beside a tensor: which channel each element belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Shape = Sequence[int]
+NOWHERE: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One family of channels of a tensor.
+
+    `ids` has the tensor's number of dimensions and is stored compactly: size 1 along every dimension on which the
+    channel does not depend. Id 0 is "no channel". A tensor may have several planes (tokens and features, say); no
+    dimension varies in two of them. `value` (shape of `ids`, float64) is what all elements of a channel are known to
+    equal, NaN where that is not known; None for "nowhere known". `leaf` is the parameter dimension that the integers
+    come from as they are, `origin` the layer call whose output this still is, `sources` the layer calls that make it,
+    `operand` the number of the operand that it comes from while operands are combined.
+    """
+
+    ids: Tensor
+    value: Tensor | None = None
+    leaf: tuple[str, int] | None = None
+    origin: int | None = None
+    sources: frozenset[int] = NOWHERE
+    operand: int = 0
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimensions along which the channel varies."""
+        return tuple(dim for dim, size in enumerate(self.ids.shape) if size > 1)
+
+    def but(self, **changes: Any) -> Plane:
+        """A copy with these fields changed."""
+        return replace(self, **changes)
+
+    def lift(self, ndim: int) -> Plane:
+        """The same plane with leading dimensions of size 1, as broadcasting adds them."""
+        extra = ndim - self.ids.ndim
+        return self if extra <= 0 else self.map(lambda t: t.reshape((1,) * extra + tuple(t.shape)))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Plane:
+        """The plane whose ids and value are changed by the same function."""
+        value = None if self.value is None else change(self.value)
+        return replace(self, ids=change(self.ids), value=value)
+
+
+def same_value(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors of values agree, NaN (unknown) agreeing with itself."""
+    return (a == b) | (a.isnan() & b.isnan())
+
+
+def squash(plane: Plane, dims: Sequence[int]) -> Plane:
+    """Drop those of `dims` along which the ids are constant; a value that differs along such a dimension is unknown."""
+    for dim in dims:
+        ids = plane.ids
+        if ids.shape[dim] > 1 and bool((ids == ids.narrow(dim, 0, 1)).all()):
+            plane = take_first(plane, dim)
+    return plane
+
+
+def take_first(plane: Plane, dim: int) -> Plane:
+    """Keep one index of `dim`; values that differ along it are unknown."""
+    value = plane.value
+    if value is not None:
+        first = value.narrow(dim, 0, 1)
+        known = same_value(value, first).all(dim, keepdim=True)
+        value = torch.where(known, first, torch.nan)
+    return plane.but(ids=plane.ids.narrow(dim, 0, 1), value=value)
+
+
+def groups(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:
+    """Split a reshape into independent pieces: ranges of old dimensions and the new dimensions they become."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        a, b = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        yield range(a, i), range(b, j)
+
+
+def reshape(plane: Plane, old: Shape, new: Shape) -> Plane:
+    """The plane of `tensor.reshape(new)`; only the part of the shape in which the ids vary is spelled out."""
+    before: list[int] = []
+    after: list[int] = []
+    split: list[int] = []
+    for olds, news in groups(old, new):
+        if all(plane.ids.shape[dim] == 1 for dim in olds):
+            before += [1] * len(olds)
+            after += [1] * len(news)
+        else:
+            before += [old[dim] for dim in olds]
+            after += [new[dim] for dim in news]
+            split += [dim for dim in news if new[dim] > 1] if len(news) > 1 else []
+    shaped = plane.map(lambda t: t.expand(before).reshape(after))
+    return squash(shaped, split) if split else shaped
+
+
+def as_view(plane: Plane, shape: Shape, function: Callable[[Tensor], Tensor]) -> Plane:
+    """The plane of any view of a tensor of shape `shape`: the same view of the integers, expanded at no cost."""
+    viewed = plane.map(lambda t: function(t.contiguous().expand(tuple(shape))))
+    for dim, (size, stride) in enumerate(zip(viewed.ids.shape, viewed.ids.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            viewed = viewed.map(lambda t, dim=dim: t.narrow(dim, 0, 1))  # type: ignore[misc]
+    return viewed
+
+
+def numel(shape: Shape) -> int:
+    """The number of elements of a tensor of this shape."""
+    return math.prod(shape)
+
+
+ATTRIBUTE = "_potstill_node"
+
+
+@dataclass
+class Cell:
+    """The memory that a tensor and its views share.
+
+    `version` counts the writes; `uniform`: all elements are alike, `value`: what all are known to equal.
+    """
+
+    version: int = 0
+    uniform: bool = False
+    value: float | None = None
+
+
+@dataclass
+class Node:
+    """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
+
+    `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
+    """
+
+    planes: tuple[Plane, ...] = ()
+    cell: Cell = field(default_factory=Cell)
+    version: int = 0
+    weight: tuple[str, tuple[int, ...]] | None = None
+    repeated: Tensor | None = None
+    read: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        """All elements are alike, so that any slice may be removed: a fresh `zeros`, `ones` or random tensor."""
+        return self.cell.uniform and not self.planes
+
+    def along(self, dim: int) -> Plane | None:
+        """The plane that varies along `dim`."""
+        return next((plane for plane in self.planes if plane.ids.shape[dim] > 1), None)
+
+    @property
+    def current(self) -> tuple[Plane, ...]:
+        """The planes, their values forgotten where the memory was written to through another view."""
+        if self.version == self.cell.version:
+            return self.planes
+        return tuple(plane.but(value=None, origin=None) for plane in self.planes)
+
+
+def node_of(tensor: Tensor) -> Node:
+    """The node of a tensor; a fresh one without planes if it has none."""
+    node = tensor.__dict__.get(ATTRIBUTE)
+    if node is None:
+        node = Node()
+        attach(tensor, node)
+    return node
+
+
+def attach(tensor: Tensor, node: Node) -> None:
+    """Let `node` be what is known about `tensor`."""
+    setattr(tensor, ATTRIBUTE, node)

@@ -1,0 +1,171 @@
+"""What a trace writes down: integers, unions, freezes, layers, reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..graph import Role
+from ..label_sets import components
+from .labels import Plane
+
+
+@dataclass
+class LayerNote:
+    """One call of a convolution or linear layer (see `graph.Layer`); ids as they were issued."""
+
+    weight: str
+    in_dim: int
+    out_dim: int
+    groups: int
+    positions: float
+    in_ids: Tensor
+    out_ids: Tensor
+    depthwise: bool = False
+    again: bool = False
+    bias: str | None = None
+    norm: str | None = None
+    chain: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Channels that a sum over channels reads: exact to remove where `value` is 0 or the layer's weights are.
+
+    `layer` is the index of the layer call, None where the weights are unknown. `foldable`: a constant may move into
+    the layer's bias (nothing is padded).
+    """
+
+    ids: Tensor
+    value: Tensor | None
+    layer: int | None = None
+    foldable: bool = False
+
+
+@dataclass
+class Split:
+    """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last)."""
+
+    ids: Tensor
+    step: int
+    along: int | None = None
+
+
+Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
+"""Shape and planes of each result of an operation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One operation on labelled tensors, for the comparison with a second run.
+
+    `kind` is the same for the same operation of two modules of one class.
+    """
+
+    func: Any
+    place: str
+    module: str
+    kind: tuple[Any, ...]
+    read: tuple[Plane, ...]
+    made: Made
+    arguments: Any
+
+
+@dataclass(frozen=True)
+class AttributeNote:
+    """An integer attribute of a module (or element `index` of it) that counts the channels `ids`."""
+
+    module: str
+    name: str
+    index: int | None
+    ids: Tensor
+
+    def set(self, module: Any, count: int) -> None:
+        """Give the attribute of a module another value."""
+        value: Any = count
+        if self.index is not None:
+            old = getattr(module, self.name)
+            value = type(old)([count if i == self.index else item for i, item in enumerate(old)])
+        setattr(module, self.name, value)
+
+
+class Notes:
+    """Collects what the rules say. Ids start at 1."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ids: dict[tuple[str, int], Tensor] = {}
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.frozen: list[tuple[Tensor, int]] = []
+        self.inexact: list[tuple[Tensor, int]] = []
+        self.reasons: list[str] = []
+        self.roles: dict[tuple[str, int], Role] = {}
+        self.layers: list[LayerNote] = []
+        self.reads: list[Read] = []
+        self.splits: list[Split] = []
+        self.records: list[Record] = []
+        self.attributes: list[AttributeNote] = []
+        self.sequence: list[tuple[Any, Made]] = []
+        self.warnings: list[str] = []
+        self.other_macs = 0.0
+        self._roots: tuple[tuple[int, int], Tensor] | None = None
+        self.batch = 1
+
+    def ids_of(self, name: str, dim: int, size: int) -> Tensor:
+        """The integers of a parameter's dimension; fresh ones the first time."""
+        key = (name, dim)
+        if key not in self.ids:
+            self.ids[key] = torch.arange(self.count + 1, self.count + size + 1)
+            self.count += size
+        return self.ids[key]
+
+    def unite(self, a: Tensor, b: Tensor, why: str) -> None:
+        """Two tensors of ids (of broadcastable shapes) are the same channels; what meets "no channel" is frozen."""
+        if a is b:
+            return
+        if a.shape != b.shape:
+            a, b = torch.broadcast_tensors(a, b)
+        a, b = a.reshape(-1), b.reshape(-1)
+        self.pairs.append((a, b))
+        if bool(((a == 0) | (b == 0)).any()):
+            self.pairs[-1] = (a[(a != 0) & (b != 0)], b[(a != 0) & (b != 0)])
+            self.freeze(torch.cat((a[b == 0], b[a == 0])), why)
+
+    def roots(self) -> Tensor:
+        """The smallest id that each id (and 0) is united with."""
+        if self._roots is None or self._roots[0] != (self.count, len(self.pairs)):
+            self._roots = (self.count, len(self.pairs)), components(self.count + 1, self.pairs)
+        return self._roots[1]
+
+    def freeze(self, ids: Tensor, why: str) -> None:
+        """These channels can never be removed."""
+        self.frozen.append((ids.reshape(-1), self._reason(why)))
+
+    def mark_inexact(self, ids: Tensor, why: str) -> None:
+        """Removing these channels changes a mean over the remaining ones."""
+        self.inexact.append((ids.reshape(-1), self._reason(why)))
+
+    def _reason(self, why: str) -> int:
+        if not self.reasons or self.reasons[-1] != why:
+            self.reasons.append(why)
+        return len(self.reasons) - 1
+
+    def role(self, leaf: tuple[str, int] | None, role: Role) -> None:
+        """A parameter's dimension plays this part; the first word stands, except that "vector" yields."""
+        if leaf is not None and self.roles.get(leaf, "vector") == "vector":
+            self.roles[leaf] = role
+
+    def read(self, read: Read) -> None:
+        """A sum over channels reads these."""
+        self.reads.append(read)
+
+    def split(self, ids: Tensor) -> None:
+        """An axis of channels was viewed as several axes."""
+        self.splits.append(Split(ids, len(self.records)))
+
+    def record(self, record: Record) -> None:
+        """Remember an operation for the comparison with a second run."""
+        self.records.append(record)

@@ -1,0 +1,118 @@
+"""From the notes of a trace to a channel graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..graph import AttributeUse, ChannelGraph, Layer, Use
+from ..label_sets import components
+from .log import LayerNote, Notes, Split
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """`labels[id]` is the label of an id as issued; labels are consecutive from 1, 0 is no channel."""
+
+    labels: Tensor
+    frozen: Tensor
+    inexact: Tensor
+
+
+def numbering(notes: Notes) -> Numbering:
+    """Unite, settle the split axes, and number the components."""
+    root = notes.roots()
+    frozen = _marks(notes.frozen, root, notes.count)
+    for _ in range(4):
+        added = [pair for split in notes.splits for pair in _settle(split, root, frozen)]
+        if not added:
+            break
+        root = components(notes.count + 1, added, root)
+        frozen = _marks(notes.frozen, root, notes.count)
+    kept, labels = root.unique(return_inverse=True)
+    return Numbering(labels, frozen[kept], _marks(notes.inexact, root, notes.count)[kept])
+
+
+def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor:
+    """The first reason of each root, -1 for none."""
+    marks = torch.full((count + 1,), -1)
+    if marked:
+        ids = torch.cat([ids for ids, _ in marked])
+        reasons = torch.repeat_interleave(
+            torch.tensor([r for _, r in marked]), torch.tensor([len(i) for i, _ in marked])
+        )
+        first = torch.full((count + 1,), torch.iinfo(torch.int64).max)
+        first.scatter_reduce_(0, root[ids], reasons, "amin")
+        marks = torch.where(first < torch.iinfo(torch.int64).max, first, marks)
+    marks[0] = -1
+    return marks
+
+
+def _settle(split: Split, root: Tensor, frozen: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Unite the positions of a split axis so that removal follows one of its new axes.
+
+    The last axis along which the channels still differ, unless `split.along` says another.
+    """
+    ids = root[split.ids]
+    if bool((frozen[ids] >= 0).all()):
+        return []
+    differ = [d for d, size in enumerate(ids.shape) if size > 1 and not bool((ids == ids.narrow(d, 0, 1)).all())]
+    if len(differ) < 2:
+        return []
+    chosen = split.along if split.along in differ else differ[-1]
+    first = ids
+    for dim in differ:
+        if dim != chosen:
+            first = first.narrow(dim, 0, 1)
+    return [(ids.reshape(-1), first.expand(ids.shape).reshape(-1))]
+
+
+def graph_of(
+    notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]
+) -> ChannelGraph:
+    """The public view of a trace."""
+    free = numbers.frozen < 0
+    uses = []
+    for (name, dim), ids in notes.ids.items():
+        labels = numbers.labels[ids]
+        channels = torch.where(free[labels], labels, 0)
+        role = notes.roles.get((name, dim), "vector")
+        if not _kernel(labels, numbers, notes):
+            uses.append(Use(name, dim, channels, role, name.rpartition(".")[0], labels))
+    layers = tuple(_layer(note, numbers.labels, free) for note in notes.layers if not note.again)
+    return ChannelGraph(
+        uses=tuple(uses),
+        layers=layers,
+        shapes=shapes,
+        frozen=numbers.frozen,
+        inexact=numbers.inexact,
+        reasons=tuple(notes.reasons),
+        aliases=aliases,
+        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in notes.attributes),
+        other_macs=notes.other_macs,
+    )
+
+
+def _kernel(labels: Tensor, numbers: Numbering, notes: Notes) -> bool:
+    """A dimension of a convolution's kernel: nobody thinks of its indices as channels."""
+    reason = int(numbers.frozen[labels[0]])
+    return reason >= 0 and notes.reasons[reason].endswith("the size of a kernel")
+
+
+def _layer(note: LayerNote, labels: Tensor, free: Tensor) -> Layer:
+    reads, makes = labels[note.in_ids], labels[note.out_ids]
+    return Layer(
+        weight=note.weight,
+        bias=note.bias,
+        in_dim=note.in_dim,
+        out_dim=note.out_dim,
+        groups=note.groups,
+        positions=note.positions,
+        in_channels=torch.where(free[reads], reads, 0),
+        out_channels=torch.where(free[makes], makes, 0),
+        depthwise=note.depthwise,
+        normalized=note.norm is not None,
+        chain=tuple(dict.fromkeys(note.chain)),
+    )

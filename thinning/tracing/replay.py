@@ -1,0 +1,126 @@
+"""Compare a second run, of a model from which channels were removed, with the first: operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .labels import Plane
+from .log import Made, Notes, Record
+from .rules.fallback import NEW
+
+
+class DeviationError(Exception):
+    """The second run left the first one's track at operation number `step`."""
+
+    def __init__(self, step: int, why: str) -> None:
+        super().__init__(why)
+        self.step = step
+        self.why = why
+
+
+class UnfollowedError(Exception):
+    """What comes now depends on the data, which removing channels that are not zero has changed."""
+
+
+class Replay:
+    """The first run's records and which labels are removed; each operation must give exactly what is left over."""
+
+    def __init__(self, records: Sequence[Record], labels: Tensor, dead: Tensor) -> None:
+        self.records = records
+        self.labels = labels
+        self.dead = dead
+        self.step = 0
+        self.data_read = False
+
+    def begin(self, func: Any) -> None:
+        """Before an operation: it must be the one that the first run carried out here."""
+        if self.step >= len(self.records) or self.records[self.step].func is not func:
+            if self.data_read:
+                raise UnfollowedError
+            raise DeviationError(min(self.step, len(self.records) - 1), "the model's code takes another path")
+
+    def end(self, made: Made) -> None:
+        """After an operation: shapes and channels must be what is left of the first run's."""
+        record = self.records[self.step]
+        if len(made) != len(record.made):
+            raise DeviationError(self.step, "another number of parts")
+        for part, ((shape, planes), (old, before)) in enumerate(zip(made, record.made, strict=True)):
+            if (part and not before) or getattr(record.func, "overloadpacket", None) in NEW:
+                continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
+            expected = self.expected_shape(old, before)
+            if shape != expected and self._depends_on_data(record, shape, expected, before):
+                raise UnfollowedError
+            if shape != expected or not all(self._agrees(plane, planes) for plane in before):
+                raise DeviationError(self.step, "a size is fixed in the model's code")
+        self.step += 1
+
+    @staticmethod
+    def _depends_on_data(
+        record: Record, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
+    ) -> bool:
+        """Whether the sizes differ only where an operation such as `nonzero` takes them from values."""
+        channels = {dim for plane in planes for dim in plane.dims}
+        differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
+        foreign = getattr(record.func, "namespace", "aten") not in ("aten", "prims")
+        dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(record.func, "tags", ())
+        return dynamic and len(shape) == len(expected) and not differ & channels
+
+    def left(self, ids: Tensor, dim: int) -> Tensor:
+        """Which indices of a dimension are left, as bools."""
+        gone = self.dead[self.labels[ids]]
+        others = [d for d in range(ids.ndim) if d != dim]
+        return ~(gone.all(others) if others else gone).reshape(-1)
+
+    def expected_shape(self, shape: Sequence[int], planes: Sequence[Plane]) -> tuple[int, ...]:
+        """The shape of a tensor after removal."""
+        sizes = list(shape)
+        for plane in planes:
+            for dim in plane.dims:
+                sizes[dim] = int(self.left(plane.ids, dim).sum())
+        return tuple(sizes)
+
+    def _agrees(self, plane: Plane, planes: Sequence[Plane]) -> bool:
+        twin = next((other for other in planes if set(other.dims) & set(plane.dims)), None)
+        if twin is None:
+            return True  # a single channel is left: it is no longer followed
+        expected = self.labels[plane.ids]
+        for dim in plane.dims:
+            expected = expected.index_select(dim, self.left(plane.ids, dim).nonzero().flatten())
+        if any(size not in (1, other) for size, other in zip(twin.ids.shape, expected.shape, strict=True)):
+            return False
+        return bool(((self.labels[twin.ids] == expected) | (twin.ids == 0)).all()) and not bool(
+            self.dead[expected].any()
+        )
+
+
+class ReplayNotes(Notes):
+    """Notes of a second run: parameters get the integers that are left, and nothing is written down."""
+
+    def __init__(self, first: Notes, labels: Tensor, dead: Tensor) -> None:
+        super().__init__()
+        self._left = {key: ids[~dead[labels[ids]]] for key, ids in first.ids.items()}
+        self.batch = first.batch
+
+    def ids_of(self, name: str, dim: int, size: int) -> Tensor:
+        """The integers that are left of a parameter's dimension."""
+        left = self._left.get((name, dim))
+        return left if left is not None and len(left) == size else torch.zeros(size, dtype=torch.int64)
+
+    def unite(self, a: Tensor, b: Tensor, why: str) -> None:
+        """Nothing to learn: the results are compared."""
+
+    def freeze(self, ids: Tensor, why: str) -> None:
+        """Nothing to learn."""
+
+    def mark_inexact(self, ids: Tensor, why: str) -> None:
+        """Nothing to learn."""
+
+    def split(self, ids: Tensor) -> None:
+        """Nothing to learn."""
+
+    def record(self, record: Record) -> None:
+        """Nothing to learn."""

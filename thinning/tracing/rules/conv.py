@@ -1,0 +1,201 @@
+"""Convolutions: plain, grouped, depthwise, transposed; 1d, 2d, 3d."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..call import Call
+from ..labels import Plane, numel
+from ..log import LayerNote, Read
+from ..registry import rule
+from .layer import bias_value, chain, follow_bias, leaf_along, output_value
+
+aten = torch.ops.aten
+FIXED = "reads an input of fixed size"
+
+
+@rule(aten.convolution, aten._convolution, aten.convolution_overrideable)
+def convolution(call: Call) -> None:
+    """Reads the input's channels, makes new ones."""
+    x, weight, bias = call.args[:3]
+    transposed, groups = bool(call.args[6]), int(call.args[8])
+    padded = transposed or any(call.args[4])
+    batched = len(call.shapes[0]) == weight.ndim
+    dim = 1 if batched else 0
+    others = [plane for plane in call.planes(weight) if min(plane.dims) > 1]
+    call.freeze(others, "the size of a kernel")
+    inputs = _input(call, x, dim)
+    if transposed and groups > 1 and groups != x.shape[dim]:
+        made = _transposed_groups(call, inputs, weight, groups)
+    elif groups > 1 and groups == x.shape[dim]:
+        made = _depthwise(call, inputs, weight)
+    else:
+        made = _grouped(call, inputs, weight, groups, transposed)
+    planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
+    if made is not None:
+        out = call.outputs()[0]
+        note = _note(call, x, weight, transposed, groups, inputs, made)
+        made = follow_bias(call, made, bias, dim, note)
+        made = _labelled(call, made, note, inputs, bias)
+        value = _value(call, weight, inputs, groups, bias, (transposed, padded))
+        shape = [made.ids.numel() if d == dim else 1 for d in range(out.ndim)]
+        planes.append(made.but(ids=made.ids.reshape(shape), value=None if value is None else value.reshape(shape)))
+        _read(call, inputs, note, padded)
+    elif inputs is not None:
+        call.read(inputs)
+    call.emit(planes)
+
+
+def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
+    """The input's channels as a plane of one dimension; varying elsewhere freezes."""
+    plane = call.node(x).along(dim)
+    if plane is None:
+        return None
+    plane = next(p for p in call.planes(x) if p.ids.shape[dim] > 1)
+    for other in set(plane.dims) - {dim}:
+        collapsed = call.collapse(plane, other, "varies within the image")
+        plane = plane if collapsed is None else collapsed
+    return plane.map(lambda t: t.reshape(-1))
+
+
+def _passing(call: Call, planes: Sequence[Plane], bias: Tensor | None) -> list[Plane]:
+    """What varies from sample to sample stays; what varies along the image, where the kernel mixes it, is frozen."""
+    kept = []
+    for plane in planes:
+        if any(dim > 1 for dim in plane.dims):
+            call.freeze([plane], "varies within the image")
+            continue
+        zero = None if plane.value is None or bias is not None else torch.where(plane.value == 0, 0.0, torch.nan)
+        kept.append(plane.but(value=zero, origin=None, leaf=None))
+    return kept
+
+
+def _ids(call: Call, weight: Tensor, dim: int) -> Tensor | None:
+    plane = call.node(weight).along(dim)
+    if plane is None:
+        return None
+    if len(plane.dims) > 1:
+        call.freeze([plane], "a weight that mixes its dimensions")
+    return plane.ids.narrow(1 - dim, 0, 1).reshape(-1) if len(plane.dims) == 1 else None
+
+
+def _grouped(call: Call, inputs: Plane | None, weight: Tensor, groups: int, transposed: bool) -> Plane | None:
+    in_dim, out_dim = (0, 1) if transposed else (1, 0)
+    reads = _ids(call, weight, in_dim)
+    if inputs is not None and reads is None:
+        call.freeze([inputs], "the weight has a fixed size")
+    elif inputs is None and reads is not None:
+        call.notes.freeze(reads, f"{call.place}: {FIXED}")
+    elif inputs is not None and reads is not None:
+        call.unite(inputs.ids.reshape(groups, -1), reads.reshape(1, -1))
+    made = _ids(call, weight, out_dim)
+    if made is None:
+        return None
+    if groups > 1:
+        # Equal groups must stay equal: the same position of each goes together.
+        call.unite(made.reshape(groups, -1), made.reshape(groups, -1)[:1])
+    return Plane(made)
+
+
+def _depthwise(call: Call, inputs: Plane | None, weight: Tensor) -> Plane | None:
+    made = _ids(call, weight, 0)
+    if made is None or inputs is None:
+        call.freeze([inputs] if inputs is not None else [], "the weight has a fixed size")
+        if made is not None:
+            call.notes.freeze(made, f"{call.place}: {FIXED}")
+        return None if made is None else Plane(made)
+    if call.args[6]:
+        per = weight.shape[1]
+        call.unite(made, inputs.ids)
+        if (extra := _ids(call, weight, 1)) is not None:
+            call.notes.freeze(extra, f"{call.place}: the outputs of one group")
+        return Plane(made.repeat_interleave(per))
+    call.unite(made.reshape(len(inputs.ids), -1), inputs.ids.reshape(-1, 1))
+    return Plane(made)
+
+
+def _transposed_groups(call: Call, inputs: Plane | None, weight: Tensor, groups: int) -> Plane | None:
+    reads, made = _ids(call, weight, 0), _ids(call, weight, 1)
+    if inputs is None and reads is not None:
+        call.notes.freeze(reads, f"{call.place}: {FIXED}")
+    elif inputs is not None and reads is not None:
+        call.unite(inputs.ids, reads)
+        call.unite(reads.reshape(groups, -1), reads.reshape(groups, -1)[:1])
+    return None if made is None else Plane(made.repeat(groups))
+
+
+def _note(
+    call: Call, x: Tensor, weight: Tensor, transposed: bool, groups: int, inputs: Plane | None, made: Plane
+) -> LayerNote | None:
+    known = call.node(weight).weight
+    if known is None:
+        return None
+    depthwise = inputs is not None and groups > 1 and groups == inputs.ids.numel()
+    out = call.outputs()[0]
+    image = call.shapes[0] if transposed else tuple(out.shape)
+    channels = x.shape[1] if transposed else made.ids.numel()
+    in_dim, out_dim = (0, 1) if transposed and not depthwise else (1, 0)
+    positions = numel(image) / channels / call.notes.batch
+    read = inputs.ids if inputs is not None else torch.zeros(0, dtype=torch.int64)
+    note = LayerNote(known[0], in_dim, out_dim, groups, positions, read, made.ids.reshape(-1), depthwise)
+    call.notes.role(leaf_along(call.node(weight), out_dim), "out")
+    call.notes.role(leaf_along(call.node(weight), in_dim), "in")
+    call.notes.layers.append(note)
+    return note
+
+
+def _labelled(call: Call, made: Plane, note: LayerNote | None, inputs: Plane | None, bias: Tensor | None) -> Plane:
+    """Whose output this is: a depthwise layer passes its input's sources on."""
+    if note is None:
+        return made
+    index = len(call.notes.layers) - 1
+    if note.depthwise and inputs is not None:
+        chain(call, inputs, (note.weight, 0), (note.bias, 0) if note.bias else None)
+        return made.but(origin=index, sources=inputs.sources or frozenset({index}))
+    return made.but(origin=index, sources=frozenset({index}))
+
+
+def _value(
+    call: Call, weight: Tensor, inputs: Plane | None, groups: int, bias: Tensor | None, kind: tuple[bool, bool]
+) -> Tensor | None:
+    real = call.weight(weight)
+    transposed, padded = kind
+    if real is None:
+        return _derived(call, weight, inputs, groups, bias, transposed)
+    known = None if inputs is None else inputs.value
+    if not transposed:
+        return output_value(call, real, known, groups, bias, padded)
+    if groups == 1:
+        return output_value(call, real.transpose(0, 1), known, 1, bias, padded)
+    if real.shape[1] == 1:
+        return output_value(call, real, known, groups, bias, padded)
+    return None
+
+
+def _derived(
+    call: Call, weight: Tensor, inputs: Plane | None, groups: int, bias: Tensor | None, transposed: bool
+) -> Tensor | None:
+    """For a weight computed from parameters: filters that are known to be 0, or (depthwise) whose input is 0."""
+    known = bias_value(call, bias)
+    if known is None or (transposed and groups > 1):
+        return None
+    dim = 1 if transposed else 0
+    zero = torch.zeros(weight.shape[dim], dtype=torch.bool)
+    plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)
+    if plane is not None and plane.value is not None:
+        zero |= plane.value.reshape(-1) == 0
+    if inputs is not None and inputs.value is not None and 1 < groups == inputs.ids.numel():
+        zero |= (inputs.value.reshape(-1) == 0).repeat_interleave(len(zero) // groups)
+    return torch.where(zero, 0.0, torch.nan).double() + known if bool(zero.any()) else None
+
+
+def _read(call: Call, inputs: Plane | None, note: LayerNote | None, padded: bool) -> None:
+    """A depthwise layer does not sum over channels: it passes them on."""
+    if inputs is None or (note is not None and note.depthwise):
+        return
+    value = None if inputs.value is None else inputs.value.reshape(-1)
+    layer = None if note is None else len(call.notes.layers) - 1
+    call.notes.read(Read(inputs.ids.reshape(-1), value, layer, not padded))

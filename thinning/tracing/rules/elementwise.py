@@ -1,0 +1,208 @@
+"""Element-wise operations: what is combined is the same channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from ..call import Call
+from ..constants import real_values
+from ..labels import Node, Plane
+from ..registry import rule
+
+aten = torch.ops.aten
+PRODUCTS = (aten.mul, aten.mul_)
+QUOTIENTS = (aten.div, aten.div_)
+KEEP_ZERO = (*QUOTIENTS, aten._prelu_kernel, aten.rrelu_with_noise)  # 0 stays 0, whatever the other operands are
+CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
+SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
+
+
+def combine(
+    call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], out: Sequence[int]
+) -> list[list[Plane]]:
+    """Unite the planes of operands that are broadcast to shape `out`.
+
+    Returns, for each plane of the result, the operands' planes that became it, the first of them with its final ids.
+    """
+    ndim = len(out)
+    shapes = [[1] * (ndim - len(shape)) + list(shape) for shape in shapes]
+    waiting = [[plane.lift(ndim).but(operand=i)] for i, node in enumerate(nodes) for plane in node.current]
+    results = []
+    while waiting:
+        group, dims = waiting.pop(0), set[int]()
+        while True:
+            dims = {dim for plane in group for dim in plane.dims}
+            joined = [other for other in waiting if dims & set(other[0].dims)]
+            if not joined:
+                break
+            waiting = [other for other in waiting if not dims & set(other[0].dims)]
+            group += [plane for other in joined for plane in other]
+        fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(nodes, shapes, strict=True))}
+        if united := _united(call, group, fixed):
+            results.append(united)
+    return results
+
+
+def _own_shape(tensor: Tensor) -> list[int]:
+    """The shape in memory: along a dimension that was expanded all elements are the same one."""
+    strides = tensor.stride() if tensor.layout == torch.strided else tensor.shape
+    return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
+
+
+def _fixed(node: Node, shape: Sequence[int], dim: int, ndim: int) -> bool:
+    """The operand has elements of its own along `dim`, and they are no channels."""
+    if shape[dim] == 1 or node.uniform:
+        return False
+    return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in node.planes)
+
+
+def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
+    kept = []
+    for plane in group:
+        left: Plane | None = plane
+        for dim in fixed:
+            left = call.collapse(left, dim, "meets a tensor of fixed size") if left is not None else None
+        kept += [left] if left is not None else []
+    if not kept:
+        return []
+    ids = kept[0].ids
+    for other in kept[1:]:
+        call.unite(ids, other.ids)
+        if other.ids.shape != ids.shape:
+            ids = torch.broadcast_tensors(ids, other.ids)[0]
+    if ids is kept[0].ids:
+        return kept
+    value = None if kept[0].value is None else kept[0].value.expand(ids.shape)
+    return [kept[0].but(ids=ids, value=value), *kept[1:]]
+
+
+def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
+    """One plane for a group of united ones."""
+    if len(group) == 1:
+        return group[0].but(value=value, origin=None)
+    sources = frozenset[int]().union(*(plane.sources for plane in group))
+    return Plane(group[0].ids, value, None, None, sources)
+
+
+def elementwise(call: Call) -> None:
+    """Any element-wise operation, in place or not."""
+    out = call.outputs()[0]
+    if call.func._schema.is_mutable and not call.nodes[0].planes and call.nodes[0].cell.uniform:
+        _into_buffer(call)
+        return
+    groups = combine(call, call.nodes, [_own_shape(t) for t in call.tensors], out.shape)
+    if not _adds_bias(call, groups):
+        _note_roles(call, groups)
+    planes = [merge(group, _value(call, group, out.ndim)) for group in groups]
+    for tensor in call.outputs():
+        call.emit(planes, tensor)
+
+
+def _into_buffer(call: Call) -> None:
+    """Writing into a fresh tensor of constants: its size was chosen by the model."""
+    call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
+    for tensor in call.tensors[1:]:
+        call.freeze(call.planes(tensor), "written into a tensor of fixed size")
+
+
+def _adds_bias(call: Call, groups: Sequence[Sequence[Plane]]) -> bool:
+    """Whether this is a linear layer's own bias, which torch adds apart where the input is not contiguous."""
+    origin, leaf = (groups[0][0].origin, groups[0][-1].leaf) if groups and len(groups[0]) == 2 else (None, None)
+    if getattr(type(call.tracer.frame.module), "forward", None) is not nn.Linear.forward or origin is None:
+        return False
+    if leaf is not None and call.func.overloadpacket in SUMS:
+        call.notes.role(leaf, "out")
+        call.notes.layers[origin].bias = leaf[0]
+    return leaf is not None
+
+
+def _note_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
+    packet = getattr(call.func, "overloadpacket", None)
+    role: Any = "scale" if packet in PRODUCTS + QUOTIENTS else "shift" if packet in SUMS else "vector"
+    for group in groups:
+        if len(group) > 1:
+            for plane in group:
+                call.notes.role(plane.leaf, role)
+
+
+def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
+    """Carry the operation out on the known values; anything that meets the unknown is unknown (except 0 x unknown)."""
+    values = [call.value_of(plane) for plane in group]
+    if all(value is None for value in values):
+        return None
+    shape = group[0].ids.shape
+    unknown = torch.tensor(torch.nan, dtype=torch.float64)
+    operands = [member.operand for member in group]
+    mine: dict[int, Tensor] = {}
+    for number, tensor in enumerate(call.tensors):
+        known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.nodes[number])
+        mine[id(tensor)] = unknown if known is None else known
+    result = _carry_out(call, mine)
+    if result is None:
+        return None
+    result = torch.broadcast_to(result, shape) if result.ndim <= len(shape) else result.reshape(shape)
+    return result.contiguous() if not bool(result.isnan().all()) else None
+
+
+def _constant(node: Node) -> Tensor | None:
+    known = node.cell.value
+    return None if known is None or node.planes else torch.tensor(known, dtype=torch.float64)
+
+
+def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
+    """The operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
+    packet = getattr(call.func, "overloadpacket", None)
+    if packet in RANDOM:
+        return None
+    if packet in CHOICES:
+        args = tree_map_only(Tensor, lambda t: mine[id(t)], call.args)
+        return _choose(*(args if packet is aten.where else (args[1], args[2], args[0])))
+    args, kwargs = tree_map_only(Tensor, lambda t: _like(mine[id(t)], t), (call.args, call.kwargs))
+    kwargs.pop("device", None)
+    try:
+        result = call.func(*args, **kwargs)
+    except (RuntimeError, TypeError, NotImplementedError):
+        if packet not in KEEP_ZERO:
+            return None
+        result = torch.full_like(mine[id(call.tensors[0])], torch.nan)
+    result = real_values(result[0] if isinstance(result, (tuple, list)) else result)
+    if packet not in CONSTANTS:
+        for tensor in mine.values():
+            result = torch.where(tensor.isnan(), torch.nan, result)
+    if packet in PRODUCTS + KEEP_ZERO and isinstance(call.args[0], Tensor):
+        for tensor in [mine[id(t)] for t in call.tensors[: 2 if packet in PRODUCTS else 1]]:
+            result = torch.where(tensor == 0, 0.0, result)
+    return result
+
+
+def _like(value: Tensor, tensor: Tensor) -> Tensor:
+    return value.bool() if tensor.dtype == torch.bool else value.clone()
+
+
+def _choose(condition: Tensor, first: Any, second: Any) -> Tensor:
+    """`where`: what is chosen between equals does not depend on the condition."""
+    first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (first, second))
+    either = torch.where(first == second, first, torch.nan)
+    return torch.where(condition.isnan(), either, torch.where(condition != 0, first, second))
+
+
+UNTAGGED = (
+    "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
+    "masked_fill_ "
+    "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
+    "empty_like rand_like randn_like fake_quantize_per_tensor_affine"
+)
+RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.bernoulli_, aten.empty_like)
+CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
+POINTWISE = [getattr(aten, name) for name in UNTAGGED.split() if hasattr(aten, name)]
+rule(*POINTWISE, *CONSTANTS)(elementwise)
+
+
+def is_pointwise(operation: Any) -> bool:
+    """Whether torch itself tags the operation as element-wise."""
+    return torch.Tag.pointwise in getattr(operation, "tags", ())

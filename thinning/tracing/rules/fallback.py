@@ -1,0 +1,106 @@
+"""Operations without a rule, and operations on tensors that hold no channels."""
+
+from __future__ import annotations
+
+import torch
+
+from ..call import Call
+from ..labels import Cell, Node, attach, node_of
+from ..registry import rule
+
+aten = torch.ops.aten
+UNIFORM = {
+    getattr(aten, name)
+    for name in [
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "rand",
+        "randn",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "empty_strided",
+        "new_empty_strided",
+        "bernoulli",
+        "bernoulli_",
+        "uniform_",
+        "normal_",
+        "native_dropout",
+        "fill_",
+        "zero_",
+        "_to_copy",
+        "clone",
+        "scalar_tensor",
+    ]
+}
+
+NEW = (aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided)
+VALUES = dict.fromkeys((aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_), 0.0)
+VALUES |= dict.fromkeys((aten.ones, aten.ones_like, aten.new_ones), 1.0)
+COPY = {aten._to_copy, aten.clone}
+
+
+def fallback(call: Call) -> None:
+    """Without a rule everything that goes in is frozen, and says so; what is written to is no longer all alike."""
+    if call.func._schema.is_mutable:
+        call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
+    call.give_up("the operation has no rule")
+
+
+@rule(*NEW)
+def new(call: Call) -> None:
+    """Only type and device are taken from the tensor: no channel goes on."""
+    call.emit(())
+
+
+def freshen(call: Call) -> None:
+    """Note that a new tensor is uniform, where the one that it was asked of has channels."""
+    if call.func.overloadpacket in NEW:
+        node_of(call.out).cell = Cell(uniform=True, value=VALUES.get(call.func.overloadpacket))
+
+
+def unlabelled(call: Call) -> None:
+    """Follow which tensors are uniform (all elements alike, perhaps 0): removing any part of them changes nothing."""
+    mutable = call.func._schema.is_mutable
+    uniform = all(node.cell.uniform for node in call.nodes)
+    if mutable and call.nodes:
+        cell = call.nodes[0].cell
+        part = call.tensors[0]._is_view()
+        whole = call.func.overloadpacket in UNIFORM and not part
+        alike = torch.Tag.pointwise in call.func.tags and not part
+        cell.uniform = cell.uniform and (whole or alike or _random(call)) and uniform
+        cell.value = VALUES.get(call.func.overloadpacket) if whole else None
+        return
+    known = call.func.overloadpacket in UNIFORM or torch.Tag.pointwise in call.func.tags or call.func.is_view
+    for tensor in call.outputs():
+        node = Node()
+        if call.func.is_view and call.nodes:
+            node.cell = call.nodes[0].cell
+        else:
+            node.cell.uniform = known and (uniform or call.func.overloadpacket in NEW)
+        if (value := _known(call)) is not None:
+            node.cell.value = value
+        attach(tensor, node)
+
+
+def _random(call: Call) -> bool:
+    return call.func.overloadpacket in (aten.bernoulli_, aten.uniform_, aten.normal_)
+
+
+def _known(call: Call) -> float | None:
+    """What all elements of a new tensor equal: fresh zeros or ones, a number written into the code, a copy of these."""
+    packet = call.func.overloadpacket
+    if packet in COPY:
+        return call.nodes[0].cell.value
+    if packet is aten.lift_fresh and call.out.numel() == 1 and not (call.out.is_meta or call.out.is_complex()):
+        return float(call.out.item())
+    return VALUES.get(packet)

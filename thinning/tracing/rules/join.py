@@ -1,0 +1,80 @@
+"""Concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..call import Call
+from ..labels import Node, Plane
+from ..registry import rule
+from .elementwise import combine, merge
+
+aten = torch.ops.aten
+
+
+@rule(aten.cat, aten.concat, aten.concatenate)
+def cat(call: Call) -> None:
+    """Along the joined dimension the integers are joined; along the others they are united."""
+    tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
+    dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
+    _join(call, [call.node(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)
+
+
+@rule(aten.stack)
+def stack(call: Call) -> None:
+    """A new dimension that holds no channels; the others are united."""
+    dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
+    nodes, shapes = [], []
+    for tensor in call.args[0]:
+        planes = tuple(plane.map(lambda t: t.unsqueeze(dim)) for plane in call.planes(tensor))
+        node = call.node(tensor)
+        nodes.append(Node(planes, node.cell, node.cell.version))
+        shapes.append((*tensor.shape[:dim], 1, *tensor.shape[dim:]))
+    _join(call, nodes, shapes, dim)
+
+
+def _join(call: Call, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]], dim: int) -> None:
+    out = list(call.outputs()[0].shape)
+    along = [next((plane for plane in node.current if plane.ids.shape[dim] > 1), None) for node in nodes]
+    planes = []
+    if any(plane is not None for plane in along):
+        planes.append(_joined(call, along, shapes, dim))
+    others = [
+        Node(tuple(p for p in node.current if p.ids.shape[dim] == 1), node.cell, node.cell.version) for node in nodes
+    ]
+    across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
+    taken = set(planes[0].dims) if planes else set()
+    for group in combine(call, others, across, [*out[:dim], 1, *out[dim + 1 :]]):
+        if taken & set(group[0].dims):
+            call.freeze(group, "joined in two ways")
+        else:
+            planes.append(merge(group, _common(group) if len(group) == len(nodes) else None))
+    call.emit(planes)
+
+
+def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[int, ...]], dim: int) -> Plane:
+    """The integers one after another; a part without channels is 0."""
+    varying = {d for plane in along if plane is not None for d in plane.dims} - {dim}
+    ids, values = [], []
+    for plane, shape in zip(along, shapes, strict=True):
+        target = [shape[d] if d == dim or d in varying else 1 for d in range(len(shape))]
+        ids.append(torch.zeros(target, dtype=torch.int64) if plane is None else plane.ids.expand(target))
+        value = None if plane is None else call.value_of(plane)
+        values.append(torch.full(target, torch.nan, dtype=torch.float64) if value is None else value.expand(target))
+    joined = torch.cat(values, dim)
+    sources = frozenset[int]().union(*(plane.sources for plane in along if plane is not None))
+    return Plane(torch.cat(ids, dim), joined if not bool(joined.isnan().all()) else None, None, None, sources)
+
+
+def _common(group: Sequence[Plane]) -> Tensor | None:
+    """The value that all parts agree on."""
+    values = [plane.value for plane in group if plane.value is not None]
+    if len(values) < len(group):
+        return None
+    first = values[0]
+    for value in values[1:]:
+        first = torch.where(first == value, first, torch.nan)
+    return first

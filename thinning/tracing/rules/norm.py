@@ -1,0 +1,194 @@
+"""Normalisations. BatchNorm and InstanceNorm are exact; what averages over channels is inexact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+
+from ..call import Call
+from ..labels import Node, Plane
+from ..log import AttributeNote
+from ..registry import rule
+from .elementwise import combine, merge
+from .layer import chain
+
+aten = torch.ops.aten
+
+
+def _ops(names: str) -> list[object]:
+    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
+
+
+def _argument(call: Call, name: str, default: Any = None) -> Any:
+    for position, argument in enumerate(call.func._schema.arguments):
+        if argument.name == name:
+            return call.arg(position, name, default)
+    return default
+
+
+def _normalize(
+    call: Call, x: Node, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]
+) -> None:
+    """Unite the vectors (weight, bias, statistics), laid along `dims` of the input, with the channels there."""
+    present = [vector for vector in vectors if vector is not None]
+    nodes: list[Node] = [x]
+    shapes: list[tuple[int, ...]] = [tuple(shape)]
+    for vector in present:
+        layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
+        laid = tuple(plane.map(partial(_lay, layout=layout)) for plane in call.planes(vector))
+        nodes.append(Node(laid, call.node(vector).cell, call.node(vector).cell.version))
+        shapes.append(tuple(layout))
+    planes: list[Plane] = []
+    for group in combine(call, nodes, shapes, shape):
+        _roles(call, group, vectors)
+        planes.append(merge(group, _value(call, group, vectors, dims)))
+    for out in call.outputs()[:1]:
+        call.emit(planes, out)
+
+
+def _lay(tensor: Tensor, layout: Sequence[int]) -> Tensor:
+    return tensor.reshape(_like(tensor, layout))
+
+
+def _like(ids: Tensor, layout: Sequence[int]) -> list[int]:
+    """Where a vector's ids go in the input's layout: its dimensions are the layout's last ones larger than 1."""
+    sizes = list(ids.shape)
+    result = [1] * len(layout)
+    for dim in reversed(range(len(layout))):
+        if sizes and layout[dim] > 1:
+            result[dim] = sizes.pop()
+            while sizes and sizes[-1] == 1 and len(sizes) > sum(1 for size in layout[:dim] if size > 1):
+                sizes.pop()
+    return result
+
+
+def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None]) -> None:
+    weight, bias = (_name(call, vector) for vector in vectors[:2])
+    for plane in group[1:]:
+        name = plane.leaf[0] if plane.leaf is not None else None
+        call.notes.role(
+            plane.leaf, "scale" if weight and name == weight else "shift" if bias and name == bias else "vector"
+        )
+    x = group[0]
+    leaves = [
+        plane.leaf for plane in group[1:] if plane.leaf and call.notes.roles.get(plane.leaf) in ("scale", "shift")
+    ]
+    if leaves:
+        chain(call, x, *leaves)
+        if x.origin is not None:
+            call.notes.layers[x.origin].norm = leaves[0][0]
+
+
+def _name(call: Call, vector: Tensor | None) -> str | None:
+    """The parameter that a vector is, also where InstanceNorm repeats it for each sample."""
+    leaves = [plane.leaf for plane in call.planes(vector) if plane.leaf is not None]
+    return leaves[0][0] if leaves else None
+
+
+def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], dims: Sequence[int]) -> Tensor | None:
+    """(x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
+    if call.tracer.weights is None:
+        return None
+    x, shape = group[0].value, group[0].ids.shape
+    layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
+    weight, bias, mean, var = (_vector(call, vector, layout) for vector in (*vectors, None, None)[:4])
+    if not set(group[0].dims) & set(dims):
+        keeps = x is not None and vectors[1] is None
+        return torch.where(x == 0, 0.0, torch.nan) if keeps and x is not None else None
+    if (vectors[0] is not None and weight is None) or (vectors[1] is not None and bias is None):
+        return None
+    base = torch.full(shape, torch.nan, dtype=torch.float64) if x is None else x
+    if mean is not None and var is not None:
+        eps = float(_argument(call, "eps", 1e-5))
+        base = (base - mean) / (var + eps).sqrt()
+    elif x is not None:
+        base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
+    if _averages(call):
+        base = torch.full(shape, torch.nan, dtype=torch.float64)
+    if weight is not None:
+        base = torch.where(weight == 0, 0.0, base * weight)
+    if bias is not None:
+        base = base + bias
+    return None if bool(base.isnan().all()) else base
+
+
+def _averages(call: Call) -> bool:
+    """The statistics are taken over several channels."""
+    return call.func.overloadpacket in AVERAGING
+
+
+def _vector(call: Call, vector: Tensor | None, layout: Sequence[int]) -> Tensor | None:
+    """The known values of a vector, laid along the input's dimensions; None where they do not fit."""
+    plane = next(iter(call.planes(vector)), None) if vector is not None else None
+    value = call.value_of(plane) if plane is not None else None
+    return value.reshape(layout) if value is not None and value.numel() == math.prod(layout) else None
+
+
+@rule(*_ops("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"))
+@rule(*_ops("miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm"))
+def batch_norm(call: Call) -> None:
+    """One mean and one deviation a channel."""
+    x = call.args[0]
+    names = ("weight", "bias", "running_mean", "running_var")
+    vectors = [_argument(call, name) for name in names]
+    if _argument(call, "training", False):
+        _normalize(call, call.node(x), call.shapes[0], [1], [None, None, *vectors[2:]])
+        vectors = vectors[:2]
+    _normalize(call, call.node(x), call.shapes[0], [1], vectors)
+    if all(vector is None for vector in vectors):
+        _note_size(call, x)
+
+
+def _note_size(call: Call, x: Tensor) -> None:
+    """A norm without vectors knows its size by a number only."""
+    frame, plane = call.tracer.frame, call.node(x).along(1)
+    count = getattr(frame.module, "num_features", None)
+    if isinstance(frame.module, _NormBase) and plane is not None and plane.ids.numel() % (count or 1) == 0:
+        note = AttributeNote(frame.name, "num_features", None, plane.ids.reshape(-1)[:count])
+        if all((note.module, note.name) != (other.module, other.name) for other in call.notes.attributes):
+            call.notes.attributes.append(note)
+
+
+@rule(*_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm"))
+def layer_norm(call: Call) -> None:
+    """Averages over the last dimensions."""
+    shape = call.shapes[0]
+    count = len(_argument(call, "normalized_shape"))
+    dims = list(range(len(shape) - count, len(shape)))
+    planes = _over(call, call.planes(call.args[0]), dims)
+    node = Node(tuple(planes), call.node(call.args[0]).cell, call.node(call.args[0]).cell.version)
+    _normalize(call, node, shape, dims, [_argument(call, "weight"), _argument(call, "bias")])
+
+
+def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plane]:
+    kept = []
+    for plane in planes:
+        left: Plane | None = plane
+        if set(plane.dims) <= set(dims):
+            call.notes.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+        else:
+            for dim in dims:
+                left = call.collapse(left, dim, "") if left is not None else None
+        kept += [left] if left is not None else []
+    return kept
+
+
+@rule(*_ops("native_group_norm"))
+def group_norm(call: Call) -> None:
+    """Averages over groups of channels; exact where each channel is a group."""
+    x, weight, bias, _, channels, _, groups = call.args[:7]
+    for plane in call.planes(x):
+        if plane.ids.shape[1] > 1 and groups != channels:
+            grouped = plane.ids.transpose(0, 1).reshape(groups, -1)
+            call.unite(grouped, grouped[:1])
+            call.notes.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+    _normalize(call, call.node(x), call.shapes[0], [1], [weight, bias])
+
+
+AVERAGING = set(_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm native_group_norm"))

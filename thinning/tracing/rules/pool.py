@@ -1,0 +1,68 @@
+"""Pooling, resizing and sampling: each channel by itself."""
+
+from __future__ import annotations
+
+import torch
+
+from ..call import Call
+from ..labels import Plane
+from ..registry import rule
+from .elementwise import combine
+
+aten = torch.ops.aten
+
+
+def _ops(names: str) -> list[object]:
+    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
+
+
+SPATIAL = {"1d": 1, "2d": 2, "3d": 3}
+
+
+def _spatial(call: Call) -> int:
+    return next((n for text, n in SPATIAL.items() if text in call.name), 2)
+
+
+def _pass(call: Call, keeps_constants: bool) -> None:
+    planes: list[Plane] = []
+    first = len(call.shapes[0]) - _spatial(call)
+    for plane in call.planes(call.args[0]):
+        if any(dim >= first for dim in plane.dims):
+            call.freeze([plane], "varies along a pooled dimension")
+            continue
+        value = plane.value
+        if value is not None and not keeps_constants:
+            value = torch.where(value == 0, 0.0, torch.nan)
+        planes.append(plane.but(value=value, origin=None))
+    out, *indices = call.outputs()
+    call.emit(planes, out)
+    for positions in indices:
+        call.emit([plane.but(value=None) for plane in planes], positions)
+
+
+@rule(*_ops("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d"))
+@rule(*_ops("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d"))
+@rule(*_ops("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d"))
+@rule(*_ops("upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d"))
+@rule(*_ops("_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"))
+@rule(*_ops("upsample_trilinear3d _upsample_bilinear2d_aa"))
+def pool(call: Call) -> None:
+    """The mean or maximum of equal numbers is that number."""
+    _pass(call, keeps_constants=True)
+
+
+@rule(*_ops("max_unpool2d max_unpool3d"))
+def unpool(call: Call) -> None:
+    """Each channel goes to the positions of its own maxima: those are the same channels."""
+    pairs = combine(call, call.nodes[:2], call.shapes[:2], call.shapes[0])
+    call.emit(
+        plane.but(value=None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan))
+        for plane in (group[0].but(leaf=None, origin=None) for group in pairs)
+    )
+
+
+@rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa"))
+@rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
+def padded(call: Call) -> None:
+    """Zeros may come in at the border: only 0 stays what it is."""
+    _pass(call, keeps_constants=False)

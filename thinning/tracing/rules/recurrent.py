@@ -1,0 +1,210 @@
+"""LSTM, GRU and plain recurrent layers and cells: caught whole, before torch takes them apart step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves
+
+from ..call import Call, Host
+from ..labels import Node, Plane, attach, node_of
+from ..log import Read
+from .layer import leaf_along, output_value
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+# The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
+CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
+FIXED = "starts from a given state of fixed size"
+
+
+def intercept(tracer: Host, model: nn.Module) -> None:
+    """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
+    for module in model.modules():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            whole = recurrent if isinstance(module, nn.RNNBase) else cell
+            object.__setattr__(module, "forward", partial(_forward, tracer, module, whole, module.forward))
+
+
+def _forward(
+    tracer: Host,
+    module: nn.Module,
+    whole: Callable[..., None],
+    run: Callable[..., Any],
+    input: Any,
+    hx: Any = None,
+) -> Any:
+    shapes_only = isinstance(module, nn.RNNBase) and isinstance(input, Tensor) and input.is_meta
+    tracer.quiet = True
+    try:
+        out = _results(module, input, hx) if shapes_only else run(input, hx)
+    finally:
+        tracer.quiet = False
+    x, state = _tensor(input), [given for given in (hx if isinstance(hx, tuple) else (hx,)) if given is not None]
+    call = Call(tracer, type(module), (x,), {}, [x, *state, *module.parameters()])
+    call.out = tuple(_tensor(item) for item in tree_leaves(out, is_leaf=lambda item: isinstance(item, PackedSequence)))
+    tracer.label_whole(call, lambda: whole(call, module, x, state))
+    return out
+
+
+def _results(module: Any, x: Tensor, hx: Any) -> Any:
+    """Results of the right shapes on the meta device, where torch goes through all time steps in Python."""
+    batch = (x.shape[0 if module.batch_first else 1],) if x.ndim == 3 else ()
+    sides = 2 if module.bidirectional else 1
+    width = module.proj_size or module.hidden_size
+    shapes = [(sides * module.num_layers, *batch, size) for size in (width, module.hidden_size)]
+    shapes = shapes if isinstance(module, nn.LSTM) else shapes[:1]
+    given = [] if hx is None else list(hx) if isinstance(hx, tuple) else [hx]
+    if x.shape[-1] != module.input_size or any(tuple(t.shape) != s for t, s in zip(given, shapes, strict=False)):
+        sizes = [tuple(tensor.shape) for tensor in (x, *given)]
+        raise RuntimeError(f"sizes {sizes} do not fit {module}")
+    state = tuple(x.new_empty(shape) for shape in shapes)
+    return x.new_empty((*x.shape[:-1], sides * width)), state if isinstance(module, nn.LSTM) else state[0]
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.data if isinstance(value, PackedSequence) else value
+
+
+def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]) -> None:
+    """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
+    kind = next(name for name in GATES if module.mode.startswith(name))
+    reads = _features(call, x)
+    zero = torch.full((module.hidden_size,), all(node_of(given).cell.value == 0 for given in state))
+    fits = all(node_of(given).uniform for given in state)
+    every: list[Plane] = []
+    for layer in range(module.num_layers):
+        made: list[Plane] = []
+        for direction in range(2 if module.bidirectional else 1):
+            suffix = f"_l{layer}" + ("_reverse" if direction else "")
+            made.append(_unit(call, module, suffix, kind, reads, zero))
+        every += made
+        ids = torch.cat([plane.ids for plane in made])
+        if not fits:
+            call.notes.freeze(ids, f"{call.place}: {FIXED}")
+        values = [plane.value for plane in made if plane.value is not None]
+        reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
+    for given in state:
+        call.freeze(node_of(given).current, "the state that a recurrent layer starts from")
+    if reads is not None:
+        shape = [1] * (call.out[0].ndim - 1) + [-1]
+        attach(call.out[0], Node((reads.map(lambda t: t.reshape(shape)),)))
+    for final in call.out[1:]:
+        _finals(call, final, every)
+
+
+def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor]) -> None:
+    """One step: the state that comes in and the one that goes out have the same units."""
+    kind = type(module).__name__.removesuffix("Cell")
+    planes = [_features(call, given) for given in state]
+    zero = torch.ones(module.hidden_size, dtype=torch.bool)
+    for given, plane in zip(state, planes, strict=True):
+        if plane is not None:
+            zero = zero & (plane.value == 0) if plane.value is not None else torch.zeros_like(zero)
+        else:
+            zero &= node_of(given).cell.value == 0
+    made = _unit(call, module, "", kind, _features(call, x), zero)
+    for given, plane in zip(state, planes, strict=True):
+        if plane is not None:
+            call.unite(plane.ids, made.ids)
+        elif not node_of(given).uniform:
+            call.notes.freeze(made.ids, f"{call.place}: {FIXED}")
+    shape = [1] * (call.out[0].ndim - 1) + [-1]
+    for out in call.out:
+        attach(out, Node((made.map(lambda t: t.reshape(shape)),)))
+
+
+def _features(call: Call, x: Tensor) -> Plane | None:
+    planes = node_of(x).current
+    plane = next((p for p in planes if p.dims == (x.ndim - 1,)), None)
+    call.freeze([p for p in planes if p is not plane], "read step by step")
+    return None if plane is None else plane.map(lambda t: t.reshape(-1))
+
+
+def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Plane:
+    """One layer in one direction, or a cell; returns its hidden (or projected) channels. `zero`: who starts at 0."""
+    weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
+    inputs = node_of(weights["weight_ih"]).along(1)
+    if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
+        call.unite(inputs.ids.reshape(-1), reads.ids)
+        call.notes.role(inputs.leaf, "in")
+        call.notes.read(Read(reads.ids, reads.value))
+    elif inputs is not None:
+        call.freeze([inputs], "reads an input of fixed size")
+    hidden = _hidden(call, module, suffix, GATES[kind], weights)
+    recurrent_in = node_of(weights["weight_hh"]).along(1)
+    value = _value(call, module, suffix, kind, reads, zero)
+    made = Plane(hidden, value)
+    if getattr(module, "proj_size", 0):
+        made = _projected(call, made, getattr(module, "weight_hr" + suffix))
+    if recurrent_in is not None:
+        call.unite(recurrent_in.ids.reshape(-1), made.ids)
+        call.notes.role(recurrent_in.leaf, "in")
+    call.notes.read(Read(made.ids, made.value))
+    return made
+
+
+def _projected(call: Call, hidden: Plane, weight: Tensor) -> Plane:
+    """The channels that an LSTM makes of its hidden units by another matrix."""
+    projection = node_of(weight)
+    call.unite(_flat(projection, 1, weight.shape[1]), hidden.ids)
+    call.notes.read(Read(hidden.ids, hidden.value))
+    call.notes.role(leaf_along(projection, 0), "out")
+    call.notes.role(leaf_along(projection, 1), "in")
+    value = output_value(call, call.weight(weight), hidden.value, 1, None, False)
+    return Plane(_flat(projection, 0, len(weight)), value)
+
+
+def _flat(node: Node, dim: int, size: int) -> Tensor:
+    plane = node.along(dim)
+    return torch.zeros(size, dtype=torch.int64) if plane is None else plane.ids.reshape(-1)
+
+
+def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str, Tensor]) -> Tensor:
+    """The same unit of every gate goes together, in weights and biases."""
+    vectors = dict(weights)
+    if module.bias:
+        vectors |= {name: getattr(module, name + suffix) for name in ("bias_ih", "bias_hh")}
+    hidden = _flat(node_of(weights["weight_ih"]), 0, gates * module.hidden_size).reshape(gates, -1)[0]
+    for tensor in vectors.values():
+        plane = node_of(tensor).along(0)
+        if plane is not None:
+            call.unite(plane.ids.reshape(gates, -1), hidden.reshape(1, -1))
+            call.notes.role(plane.leaf, "out")
+    return hidden
+
+
+def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Tensor | None:
+    """0 for units that start at 0 and whose content gate has only zeros."""
+    if call.tracer.weights is None:
+        return None
+    names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
+    silent = zero.clone()
+    for name in names:
+        known = node_of(getattr(module, name + suffix)).weight
+        if known is None:
+            return None
+        rows = call.tracer.weights[known[0]].detach().reshape(GATES[kind], module.hidden_size, -1)[CONTENT[kind]]
+        if name == "weight_ih" and reads is not None and reads.value is not None:
+            rows = rows[:, (reads.value != 0).to(rows.device)]
+        silent &= (rows == 0).all(1).cpu()
+    return torch.where(silent, 0.0, torch.nan).double() if bool(silent.any()) else None
+
+
+def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
+    """The last states, (layers * directions, batch, units): the units of several layers side by side go together."""
+    if any(final.shape[-1] != plane.ids.numel() for plane in made):
+        call.freeze(made, "states of different sizes")
+        return
+    units = torch.stack([plane.ids for plane in made])
+    call.unite(units, units[:1])
+    values = [plane.value for plane in made if plane.value is not None]
+    value = None
+    if len(values) == len(made):
+        value = torch.where((torch.stack(values) == 0).all(0), 0.0, torch.nan)
+    plane = Plane(units[0], value)
+    attach(final, Node((plane.map(lambda t: t.reshape([1] * (final.ndim - 1) + [-1])),)))

@@ -1,0 +1,113 @@
+"""Reductions, softmax and whatever else looks along whole dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..call import Call
+from ..labels import Plane
+from ..registry import rule
+
+aten = torch.ops.aten
+
+
+def _ops(names: str) -> list[object]:
+    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
+
+
+def _dims(call: Call) -> list[int]:
+    ndim = len(call.shapes[0])
+    dims = _argument(call, "dim")
+    if dims is None or dims == []:
+        return list(range(ndim))
+    return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+def _argument(call: Call, name: str, default: Any = None) -> Any:
+    for position, argument in enumerate(call.func._schema.arguments):
+        if argument.name == name:
+            return call.arg(position, name, default)
+    return default
+
+
+def _reduce(call: Call, kind: str, keeps: str) -> None:
+    dims = _dims(call)
+    out = call.outputs()[0]
+    planes = []
+    for plane in call.planes(call.args[0]):
+        left: Plane | None = plane
+        if set(plane.dims) <= set(dims):
+            _gone(call, plane, kind)
+            continue
+        for dim in dims:
+            left = call.collapse(left, dim, "") if left is not None else None
+        if left is None:
+            continue
+        left = left.but(value=_kept(left.value, keeps), origin=None, leaf=None)
+        planes.append(left if out.ndim == len(call.shapes[0]) else left.map(lambda t: t.squeeze(dims)))
+    for tensor in call.outputs():
+        call.emit(planes, tensor)
+
+
+def _gone(call: Call, plane: Plane, kind: str) -> None:
+    if kind == "sum":
+        call.read(plane)
+    elif kind == "mean":
+        call.notes.mark_inexact(plane.ids, f"{call.place}: a mean over the channels")
+    else:
+        call.freeze([plane], "over the channels")
+
+
+def _kept(value: Tensor | None, keeps: str) -> Tensor | None:
+    if value is None or keeps == "none":
+        return None
+    return value if keeps == "constants" else torch.where(value == 0, 0.0, torch.nan)
+
+
+@rule(*_ops("sum nansum"))
+@rule(*_ops("linalg_vector_norm norm"))
+def total(call: Call) -> None:
+    """A sum over channels: those that are 0 may go (the same for a norm)."""
+    order = call.arg(1, "ord", 2) if call.func.overloadpacket is not aten.sum else 2
+    positive = not isinstance(order, (int, float)) or 0 < order < float("inf")
+    _reduce(call, "sum" if positive else "fixed", "zeros")
+
+
+@rule(*_ops("mean var std var_mean std_mean"))
+def mean(call: Call) -> None:
+    """A mean over channels changes with their number."""
+    _reduce(call, "mean", "constants" if call.func.overloadpacket is aten.mean else "none")
+
+
+@rule(*_ops("amax amin max min median mode"))
+def extreme(call: Call) -> None:
+    """The largest or smallest."""
+    if len(call.tensors) > 1:
+        from .elementwise import elementwise
+
+        elementwise(call)
+    else:
+        _reduce(call, "fixed", "constants")
+
+
+@rule(*_ops("prod all any argmax argmin logsumexp kthvalue aminmax count_nonzero"))
+def other(call: Call) -> None:
+    """Any other reduction."""
+    _reduce(call, "fixed", "none")
+
+
+@rule(*_ops("_softmax softmax _log_softmax log_softmax _safe_softmax cumsum cumprod logcumsumexp sort topk cumsum_"))
+@rule(*_ops("masked_softmax _softmax_backward_data cummax cummin argsort"))
+def along(call: Call) -> None:
+    """Each element of the result depends on all along one dimension: channels along that one are frozen."""
+    dims = [(_argument(call, "dim", -1)) % len(call.shapes[0])]
+    planes = []
+    for plane in call.planes(call.args[0]):
+        left = call.collapse(plane, dims[0], "over the channels")
+        if left is not None:
+            planes.append(left.but(value=None, origin=None, leaf=None))
+    for out in call.outputs():
+        call.emit(planes, out)

@@ -1,0 +1,268 @@
+"""Shape operations: the same operation on the integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..call import Call
+from ..constants import stored
+from ..labels import Plane, as_view, numel, reshape, squash
+from ..registry import rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.view, aten._unsafe_view, aten._reshape_alias, aten.reshape, aten.flatten, aten.unflatten, aten.view_copy)
+def view(call: Call) -> None:
+    """Reshape; an axis of channels that becomes several is noted, since removal has to follow one of them."""
+    old, out = call.shapes[0], call.outputs()[0]
+    if numel(old) == 0 or call.tensors[0].dtype != out.dtype:
+        call.freeze(call.planes(call.args[0]), "an empty tensor or another type")
+        return
+    planes = []
+    for plane in call.planes(call.args[0]):
+        made = reshape(plane, old, tuple(out.shape))
+        if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
+            call.freeze([plane], "nn.MultiheadAttention shares its embedding size out to a number of heads")
+        elif len(made.dims) > len(plane.dims):
+            call.notes.split(made.ids)
+        planes.append(made)
+    if call.node(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
+        call.repeated = call.node(call.args[0]).repeated
+    call.emit(_apart(call, planes))
+
+
+def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
+    """Two kinds of channels merged into one dimension cannot be told apart: they are frozen."""
+    dims = [dim for plane in planes for dim in plane.dims]
+    mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
+    call.freeze(mixed, "merges two kinds of channels")
+    return [plane for plane in planes if plane not in mixed]
+
+
+@rule(aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh, aten.detach_)
+def same(call: Call) -> None:
+    """The same tensor again: a copy, another type, another memory format."""
+    planes, dtype = call.planes(call.args[0]), call.outputs()[0].dtype
+    if dtype.is_floating_point or call.tensors[0].dtype == dtype:
+        call.same_weight = call.node(call.args[0]).weight
+    else:
+        values = [call.value_of(plane) for plane in planes]
+        planes = tuple(
+            p.but(value=None if v is None else stored(v, dtype)) for p, v in zip(planes, values, strict=True)
+        )
+    call.emit(planes)
+
+
+@rule(aten.as_strided, aten.as_strided_)
+def restride(call: Call) -> None:
+    """Other strides for the same shape (memory formats); anything else cannot be followed."""
+    if call.shapes[0] == tuple(call.outputs()[0].shape) and not call.arg(3, "storage_offset"):
+        call.emit(call.planes(call.args[0]))
+    else:
+        call.freeze(call.planes(call.args[0]), "strides of its own")
+
+
+@rule(aten.t, aten.transpose, aten.permute, aten.t_, aten.transpose_, aten.movedim, aten.swapaxes, aten.numpy_T)
+def permute(call: Call) -> None:
+    """Reorder the dimensions; a parameter stays the parameter."""
+    _views(call)
+    weight = call.node(call.args[0]).weight
+    if weight is not None:
+        axes = torch.empty(tuple(range(2, 2 + len(weight[1]))), device="meta")
+        order = [size - 2 for size in call.func(axes, *call.args[1:], **call.kwargs).shape]
+        call.same_weight = (weight[0], tuple(weight[1][axis] for axis in order))
+
+
+@rule(aten.expand, aten.expand_copy)
+def expand(call: Call) -> None:
+    """Repetition without memory; torch computes a linear layer of a batch with its weight repeated like this."""
+    _views(call)
+    matrix = call.args[0]
+    if call.node(matrix).weight is not None and matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
+        call.repeated = matrix
+
+
+@rule(aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_, aten.expand_as)
+@rule(aten.diagonal, aten.unfold, aten.view_as, aten.real, aten.imag, aten.lift, aten.conj)
+def plain_view(call: Call) -> None:
+    """Any other view of the whole tensor."""
+    _views(call)
+
+
+def _views(call: Call) -> list[tuple[Plane, Plane]]:
+    """Emit the same view of each plane; returns the pairs of planes before and after."""
+    many = isinstance(call.out, (list, tuple))
+    pairs = []
+    for position, out in enumerate(call.outputs()):
+        function = _again(call, position if many else None)
+        made = [(plane, as_view(plane, call.shapes[0], function)) for plane in call.planes(call.args[0])]
+        call.emit([plane for _, plane in made], out)
+        pairs += made
+    return pairs
+
+
+def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor]:
+    def function(tensor: Tensor) -> Tensor:
+        result = call.func(tensor, *call.args[1:], **call.kwargs)
+        return result if position is None else result[position]
+
+    return function
+
+
+@rule(aten.select, aten.slice, aten.unbind, aten.split_with_sizes, aten.narrow, aten.unsafe_split_with_sizes)
+def part(call: Call) -> None:
+    """A part of a tensor. One single channel by its number cannot be followed: then the axis is frozen."""
+    for plane, made in _views(call):
+        if made.ids.numel() == 1:
+            call.freeze([plane], "one channel is taken by its number")
+
+
+@rule(aten.split, aten.chunk, aten.unsafe_split, aten.unsafe_chunk)
+def split(call: Call) -> None:
+    """Parts of equal size must stay of equal size: the same position of each goes together."""
+    part(call)
+    dim = call.arg(2, "dim", 0) % len(call.shapes[0])
+    sizes = {out.shape[dim] for out in call.outputs()}
+    for plane in call.planes(call.args[0]):
+        if plane.ids.shape[dim] > 1 and len(sizes) == 1:
+            first, *others = plane.ids.split(sizes.pop(), dim)
+            sizes = {first.shape[dim]}
+            for other in others:
+                call.unite(first, other)
+
+
+@rule(aten.roll, aten.flip)
+def reorder(call: Call) -> None:
+    """Move elements along dimensions of which most hold no channels."""
+    call.emit([call.known(plane).map(_again(call)) for plane in call.planes(call.args[0])])
+
+
+@rule(aten.repeat)
+def repeat(call: Call) -> None:
+    """Repetition: a repeated dimension without channels stays one; with channels, every copy is the same channel."""
+    times = list(call.args[1])
+    planes = []
+    for plane in call.planes(call.args[0]):
+        plane = plane.but(value=call.value_of(plane)).lift(len(times))  # still the parameter's own, several times
+        own = [count if size > 1 else 1 for count, size in zip(times, plane.ids.shape, strict=True)]
+        planes.append(plane.map(lambda t, own=own: t.repeat(own)))  # type: ignore[misc]
+    call.emit(planes)
+
+
+PADS = [
+    getattr(aten, f"{kind}_pad{n}d")
+    for kind in ("reflection", "replication")
+    for n in (1, 2, 3)
+    if hasattr(aten, f"{kind}_pad{n}d")
+]
+
+
+@rule(aten.constant_pad_nd, aten.pad, aten._pad_circular, *PADS)
+def pad(call: Call) -> None:
+    """Padding: what is added along an axis of channels is no channel; elsewhere it belongs to the channel it pads."""
+    amounts = list(call.args[1])
+    fill = float(call.arg(2, "value", 0) or 0) if call.func.overloadpacket is aten.constant_pad_nd else None
+    planes = []
+    for plane in call.planes(call.args[0]):
+        padded = {plane.ids.ndim - 1 - k // 2 for k in range(len(amounts))}  # of 0 too: inputs of other sizes get more
+        own = [amount if plane.ids.shape[plane.ids.ndim - 1 - k // 2] > 1 else 0 for k, amount in enumerate(amounts)]
+        value = plane.value
+        if fill is not None and value is not None and padded - set(plane.dims):
+            value = torch.where(value == fill, value, torch.nan)
+        if any(own):
+            if fill is None or min(own) < 0:
+                call.freeze([plane], "padded along the channels")
+                continue
+            value = None if value is None else aten.constant_pad_nd(value, own, float("nan"))
+            plane = plane.but(ids=aten.constant_pad_nd(plane.ids, own, 0), leaf=None, origin=None)
+        planes.append(plane.but(value=value))
+    call.emit(planes)
+
+
+@rule(aten.channel_shuffle)
+def channel_shuffle(call: Call) -> None:
+    """Channel shuffle: the same position of each group goes together."""
+    count = call.args[1]
+    for plane in call.planes(call.args[0]):
+        if plane.ids.shape[1] > 1:
+            grouped = plane.ids.transpose(0, 1).reshape(count, -1)
+            call.unite(grouped, grouped[:1])
+    call.emit([call.known(plane).map(_again(call)) for plane in call.planes(call.args[0])])
+
+
+@rule(aten.pixel_shuffle)
+def pixel_shuffle(call: Call) -> None:
+    """r*r neighbouring channels become one channel of a larger image: they go together."""
+    block = call.args[1] ** 2
+    _blocks(call, -3, block)
+
+
+@rule(aten.col2im)
+def fold(call: Call) -> None:
+    """The kernel's positions of one channel go together."""
+    kernel = call.args[2]
+    _blocks(call, -2, kernel[0] * kernel[1])
+
+
+def _blocks(call: Call, dim: int, block: int) -> None:
+    planes = []
+    extra = call.outputs()[0].ndim - len(call.shapes[0])
+    for plane in call.planes(call.args[0]):
+        if plane.dims != (plane.ids.ndim + dim,):
+            call.freeze([plane], "varies along another dimension")
+            continue
+        blocks = plane.ids.reshape(-1, block)
+        call.unite(blocks, blocks[:, :1])
+        zero = None if plane.value is None else plane.value.reshape(-1, block)
+        value = None if zero is None else torch.where((zero == 0).all(1), 0.0, torch.nan)
+        shape = [*plane.ids.shape[:dim], len(blocks), *plane.ids.shape[dim + 1 :], *[1] * extra]
+        ids = blocks[:, 0].reshape(shape)
+        planes.append(plane.but(ids=ids, value=None if value is None else value.reshape(shape), leaf=None, origin=None))
+    call.emit(planes)
+
+
+@rule(aten.pixel_unshuffle, aten.im2col)
+def unfold(call: Call) -> None:
+    """Each channel becomes several neighbouring ones."""
+    dim = 1 if call.func.overloadpacket is aten.im2col else len(call.shapes[0]) - 3
+    count = call.outputs()[0].shape[dim] // call.shapes[0][dim]
+    drop = len(call.shapes[0]) - call.outputs()[0].ndim
+    planes = []
+    for plane in call.planes(call.args[0]):
+        if plane.dims != (dim,):
+            call.freeze([plane], "varies along another dimension")
+            continue
+        value = None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan)
+        wide = plane.but(value=value, leaf=None, origin=None).map(lambda t: t.repeat_interleave(count, dim))
+        planes.append(wide.map(lambda t: t.squeeze(-1)) if drop else wide)
+    call.emit(planes)
+
+
+@rule(aten.index_select, aten.gather, aten.take_along_dim)
+def pick(call: Call) -> None:
+    """Elements chosen by an index along one dimension; channels along that dimension are frozen."""
+    dim = call.args[1] % len(call.shapes[0])
+    for plane in call.planes(call.args[0]):
+        if plane.ids.shape[dim] > 1:
+            call.freeze([plane], "chosen by an index")
+    call.emit([squash(plane, ()) for plane in call.planes(call.args[0]) if plane.ids.shape[dim] == 1])
+
+
+@rule(aten.index, aten._unsafe_index)
+def index(call: Call) -> None:
+    """Advanced indexing; channels along the indexed dimensions are frozen, the other dimensions move along."""
+    indices: list[Any] = call.args[1]
+    used = [dim for dim, item in enumerate(indices) if item is not None]
+    planes = []
+    for plane in call.planes(call.args[0]):
+        if set(plane.dims) & set(used) or any(item.dtype == torch.bool for item in indices if item is not None):
+            call.freeze([plane], "chosen by an index")
+        else:
+            zeros = [None if item is None else torch.zeros((1,) * item.ndim, dtype=torch.int64) for item in indices]
+            planes.append(plane.map(lambda t, zeros=zeros: t[tuple(slice(None) if z is None else z for z in zeros)]))  # type: ignore[misc]
+    call.emit(planes)

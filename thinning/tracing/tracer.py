@@ -1,0 +1,175 @@
+"""Runs a model once while integers flow beside its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from ..running.copies import named_tensors
+from ..running.default_device import on_cpu
+from ..running.fast_meta import carry_out
+from .call import Call, Frame
+from .constants import real_values
+from .labels import Cell, Node, Plane, attach, node_of
+from .log import Notes
+from .registry import Rule, rule_of
+from .replay import Replay
+from .rules import elementwise, fallback, recurrent
+from .training_mode import is_own
+
+MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
+
+
+class Tracer(TorchDispatchMode):
+    """Gives every parameter and buffer fresh integers and applies the rule of each operation that is carried out.
+
+    `weights` are the real tensors (for values); without them no value is tracked. With `replay` the integers of the
+    parameters are given, and each operation's result is compared with what the first run had.
+    """
+
+    def __init__(self, notes: Notes, weights: Mapping[str, Tensor] | None = None, replay: Replay | None = None) -> None:
+        super().__init__()
+        self.notes = notes
+        self.weights = weights
+        self.replay = replay
+        self.quiet = False
+        self.meta = False
+        self.touched: set[str] = set()
+        self.names: dict[int, str] = {}
+        self.stack: list[Frame] = []
+        self.path: list[Any] = []
+        self.layer_values: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
+        self._converted: dict[int, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[str, int], Tensor | None] = {}
+
+    def adopt(self, model: nn.Module) -> None:
+        """Give the parameters and buffers of `model` (a copy) their integers."""
+        self.names = {}
+        self.stack = []
+        tensors = named_tensors(model)
+        self.meta = any(tensor.is_meta for tensor in tensors.values())
+        for name, module in model.named_modules():
+            self.names.setdefault(id(module), name)
+        for name, tensor in tensors.items():
+            attach(tensor, self._leaf(name, tensor))
+        recurrent.intercept(self, model)
+
+    def _leaf(self, name: str, tensor: Tensor) -> Node:
+        planes = []
+        # Integers and truth values are indices and masks of fixed size, never channels.
+        sizes = tensor.shape if tensor.is_floating_point() or tensor.is_complex() else ()
+        for dim, size in enumerate(sizes):
+            shape = [1] * tensor.ndim
+            shape[dim] = size
+            if size > 1:
+                planes.append(Plane(self.notes.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
+        # a scale or shift of one element is a constant to all channels that meet it
+        known = self.weights.get(name) if self.weights is not None and tensor.numel() == 1 else None
+        value = None if known is None or not known.is_floating_point() else float(known.detach())
+        return Node(tuple(planes), Cell(value=value), weight=(name, tuple(range(tensor.ndim))))
+
+    @property
+    def frame(self) -> Frame:
+        """The module whose forward runs."""
+        return self.stack[-1] if self.stack else Frame("", None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Carry the operation out and let its rule label the result."""
+        kwargs = kwargs or {}
+        if self.quiet:
+            return func(*args, **kwargs)
+        if is_own(self.frame.module):
+            self.path.append(func)
+        tensors = _tensors(args, kwargs)
+        if self.meta and self._mixed(tensors):
+            args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
+            tensors = _tensors(args, kwargs)
+        if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
+            self.replay.data_read = True
+        call = Call(self, func, args, kwargs, tensors)
+        if self.replay is not None and any(node.planes for node in call.nodes):
+            self.replay.begin(call.func)
+        call.out = carry_out(func, args, kwargs)
+        self._label(call)
+        if self.replay is None:
+            self.notes.sequence.append((func, call.made))
+        return call.out
+
+    @staticmethod
+    def _mixed(tensors: list[Tensor]) -> bool:
+        return len({t.device.type == "meta" for t in tensors}) > 1
+
+    def _to_meta(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            return tensor
+        if id(tensor) not in self._converted:
+            converted = torch.empty_like(tensor, device="meta")
+            known = node_of(tensor)
+            attach(converted, Node(cell=Cell(uniform=known.uniform, value=known.cell.value)))
+            self._converted[id(tensor)] = (tensor, converted)
+        return self._converted[id(tensor)][1]
+
+    def constants(self, leaf: tuple[str, int]) -> Tensor | None:
+        """What all elements of each channel of a parameter's dimension equal, NaN where they differ; None: unknown."""
+        if self.weights is None or leaf[0] not in self.weights:
+            return None
+        if leaf not in self._constants:
+            real = self.weights[leaf[0]].detach()
+            flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
+            value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
+            self._constants[leaf] = None if bool(value.isnan().all()) else value
+        return self._constants[leaf]
+
+    @on_cpu
+    def _label(self, call: Call) -> None:
+        labelled = any(node.planes for node in call.nodes)
+        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
+        if labelled:
+            try:
+                _rule(call.func)(call)
+            except MISUNDERSTOOD as error:
+                # A call that the rule's author did not think of: what it touches stays, and the reason says so.
+                call.give_up(f"the rule does not understand this call ({type(error).__name__}: {str(error)[:80]})")
+            call.finish()
+            fallback.freshen(call)
+            self._remember(call)
+        else:
+            fallback.unlabelled(call)
+
+    def _remember(self, call: Call) -> None:
+        self.frame.count += 1
+        if self.replay is not None:
+            self.replay.end(call.made)
+        else:
+            self.notes.record(call.record)
+
+    @on_cpu
+    def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
+        """Label the result of a whole module that ran unseen."""
+        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
+        if self.replay is not None:
+            self.replay.begin(call.func)
+        rule()
+        self._remember(call)
+
+
+def _rule(operation: Any) -> Rule:
+    found = rule_of(operation)
+    if found is None:
+        found = elementwise.elementwise if elementwise.is_pointwise(operation) else fallback.fallback
+    return found
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found

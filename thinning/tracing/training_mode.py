@@ -1,0 +1,114 @@
+"""Evaluation and training: how a copy runs in either mode, and whether training carries other operations out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from ..running.fast_meta import carry_out
+from ..running.inputs import batch_of, run
+from ..running.run import plain_run
+from .call import Frame
+from .log import Notes
+
+
+class Watcher(Protocol):
+    """Who wants to know which module runs.
+
+    `path` lists the modules entered, and the operations of code that is not torch's own.
+    """
+
+    names: dict[int, str]
+    stack: list[Frame]
+    path: list[Any]
+
+
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Let the watcher know which module runs, by global hooks that are taken off again."""
+
+    def enter(module: nn.Module, _: Any) -> None:
+        name = watcher.names.get(id(module), "")
+        watcher.stack.append(Frame(name, module))
+        watcher.path.append(name)
+
+    def leave(*_: Any) -> None:
+        watcher.stack.pop()
+
+    before = nn.modules.module.register_module_forward_pre_hook(enter)
+    after = nn.modules.module.register_module_forward_hook(leave)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+def is_own(module: nn.Module | None) -> bool:
+    """Whether a module's code is not torch's: of torch's it is known what training changes."""
+    return not type(module).__module__.startswith("torch.")
+
+
+class Walk(TorchDispatchMode):
+    """Carries operations out and lists the path, no more."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.names: dict[int, str] = {}
+        for name, module in model.named_modules():
+            self.names.setdefault(id(module), name)
+        self.stack: list[Frame] = []
+        self.path: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """One operation."""
+        if is_own(self.stack[-1].module if self.stack else None):
+            self.path.append(func)
+        return carry_out(func, args, kwargs or {})
+
+
+def trains_otherwise(
+    model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], notes: Notes
+) -> bool:
+    """Whether some code runs in training only: then training has to be traced too.
+
+    The model's code asks for `self.training`, or a run in training mode leaves the path that evaluation took.
+    """
+    if _asks_for_mode(model):
+        return True
+    copy = copier(model).train()
+    walk = Walk(copy)
+    try:
+        with plain_run(copy), watched(walk), walk:
+            run(copy, two)
+    except Exception as error:  # whatever a model's code raises: it may refuse to train on such inputs
+        notes.warnings.append(untraced(error))
+        return False
+    return walk.path != path
+
+
+def untraced(error: Exception) -> str:
+    """What to say of a model that does not run in training mode."""
+    return f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}"
+
+
+def _asks_for_mode(model: nn.Module) -> bool:
+    """Whether code other than torch's own looks at `self.training`."""
+    kinds = {type(module) for module in model.modules() if is_own(module)}
+    codes = [getattr(getattr(kind, name, None), "__code__", None) for kind in kinds for name in vars(kind)]
+    return any("training" in code.co_names for code in codes if code is not None)
+
+
+def at_least_two(inputs: Any) -> Any:
+    """Inputs with at least two samples: BatchNorm trains on no less."""
+    if batch_of(inputs) > 1:
+        return inputs
+    return tree_map_only(Tensor, lambda t: torch.cat((t, t)) if t.ndim and len(t) == 1 else t, inputs)

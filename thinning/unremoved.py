@@ -1,0 +1,96 @@
+"""Channels that are zero where they are made and stay all the same: why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .apply import apply
+from .dead import Dead
+from .difference import relative_difference
+from .plan import make_recipe
+from .recipe import Kept, Recipe
+from .running.copies import shared_copy
+from .running.outputs import outputs
+from .trace import Traced
+from .tracing.constants import zero_rows
+from .tracing.labels import Plane
+from .tracing.log import Record
+
+UNREAD = "zero where it is made, but nothing is known to read it"
+OTHER = "zero where it is made, but its removal may change another sum over it (a norm of weights, say)"
+
+
+def leftovers(traced: Traced, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
+    """What stays, by parameter and reason; frozen channels and constants that cannot be folded are said elsewhere."""
+    graph = traced.graph
+    makers, silent = _silent(traced, weights)
+    silent &= ~dead.channels & (graph.frozen < 0)
+    silent[[0, *dead.stuck]] = False
+    read = torch.zeros_like(silent)
+    for item in traced.notes.reads:
+        read[traced.numbers.labels[item.ids]] = True
+    reasons = {label: OTHER if read[label] else UNREAD for label in silent.nonzero().flatten().tolist()}
+    for record in traced.notes.records if reasons else ():
+        for label in _lost(traced, record, silent).tolist():
+            if reasons[label] in (OTHER, UNREAD):
+                reasons[label] = f"zero where it is made, but that is lost in {record.place}"
+    for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
+        reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
+    counts = Counter((makers[label], why) for label, why in reasons.items())
+    return tuple(Kept(count, use, why) for (use, why), count in counts.items())
+
+
+def _silent(traced: Traced, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
+    """The channels whose slices are zero in every parameter that makes them, and the first of these."""
+    makers: dict[int, str] = {}
+    loud = torch.zeros(len(traced.graph.frozen), dtype=torch.bool)
+    for use in traced.graph.uses:
+        if use.role in ("out", "scale", "shift"):
+            zero = zero_rows(weights[use.name].detach().movedim(use.dim, 0).reshape(len(use.labels), -1))
+            loud[use.labels[~zero]] = True
+            for label in use.labels[zero].tolist():
+                makers.setdefault(label, f"{use.name}[{use.dim}]")
+    silent = torch.zeros_like(loud)
+    silent[list(makers)] = True
+    return makers, silent & ~loud
+
+
+def _lost(traced: Traced, record: Record, silent: Tensor) -> Tensor:
+    """The channels that are 0 in what an operation reads, and unknown in what it makes."""
+    before, after = torch.zeros_like(silent), torch.zeros_like(silent)
+    for plane in record.read:
+        before[traced.numbers.labels[plane.ids[_value(plane) == 0]]] = True
+    for _, planes in record.made:
+        for plane in planes:
+            after[traced.numbers.labels[plane.ids[_value(plane).isnan()]]] = True
+    return (before & after & silent).nonzero().flatten()
+
+
+def _value(plane: Plane) -> Tensor:
+    return torch.full(plane.ids.shape, torch.nan) if plane.value is None else plane.value
+
+
+def with_measured_refusals(
+    recipe: Recipe, traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, batches: Sequence[Any]
+) -> Recipe:
+    """The recipe, its refusals with the difference that removing those channels (folded as far as it goes) makes."""
+    if not recipe.refused:
+        return recipe
+    every = dead.channels.clone()
+    every[list(dead.stuck)] = True
+    forced, _ = make_recipe(traced, Dead(every), weights, model)
+    copy = shared_copy(model)
+    before = outputs(model, batches)
+    try:
+        apply(forced, copy)
+        gap = f"{relative_difference(before, outputs(copy, batches)):.1e}"
+    except Exception:  # only a remark is lost: the channels stay either way
+        return recipe
+    text = f"; removing all of these would change the output by {gap} of its maximum"
+    return replace(recipe, refused=tuple(replace(kept, reason=kept.reason + text) for kept in recipe.refused))

@@ -1,0 +1,228 @@
+"""Try a recipe on the model itself: apply, compare, and take everything back if the function changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .apply import Changes, apply, carry_out
+from .difference import difference, relative_difference
+from .errors import ThinningError
+from .recipe import Recipe
+from .running.copies import shared_copy
+from .running.inputs import run, tensors_of
+from .running.outputs import fixed_chance, outputs
+from .running.precision import full_precision
+
+ROUNDINGS_IN_DOUBLE = 1 / 8
+"""Of what half precision may change, the part that folded constants may: they are rounded once."""
+IN_DOUBLE = 1e-6
+"""The difference allowed in double precision, where rounding is far below it."""
+
+
+CACHED = (
+    "the model's code keeps tensors outside of its modules (a global dictionary, functools.cache) and found one there"
+    " from the trace, which runs without numbers: keep them as buffers, or clear that cache ({error})"
+)
+
+
+NOTHING = (
+    "the model returns nothing that can be compared: no tensor with elements in what its forward returns (a tuple, a"
+    " list, a dict, an object with attributes); whether thinning changes it cannot be checked; nothing was changed"
+)
+
+
+ZEROS = (
+    "all outputs of the model are 0 (a last layer that starts as zeros, inputs that are all padding): any removal would"
+    " seem exact, so it cannot be checked; nothing was changed"
+)
+
+
+class Trial:
+    """Applies recipes to a model and compares its outputs with those before; `gap` is the last difference."""
+
+    def __init__(
+        self, model: nn.Module, masks: Any, optimizer: Optimizer | None, batches: Sequence[Any], tolerance: float
+    ) -> None:
+        """Take the model and what goes with it, inputs (the first as the user gave them), and what may differ."""
+        self.model = model
+        self.masks = masks
+        self.optimizer = optimizer
+        self.batches, self._given = batches[1:], batches[:1]
+        self._coarse = ROUNDINGS_IN_DOUBLE * rounding(model)
+        self.tolerance = tolerance
+        self.gap = 0.0
+        self.notes: tuple[str, ...] = ()
+        self._before: list[list[Tensor]] | None = None
+        self._double: list[list[Tensor]] | None = None
+
+    def attempt(self, recipe: Recipe) -> ThinningError | None:
+        """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
+        if self._before is None:
+            self._before = _first_outputs(self.model, self.batches)
+            if _says_nothing(self._before):
+                self.batches = [*self.batches, *self._given]
+                self._before = _first_outputs(self.model, self.batches)
+            self._must_say_something(self._before)
+        if self._coarse:
+            self._runs_in_double()
+        changes = Changes()
+        try:
+            carry_out(changes, recipe, self.model, self.masks, self.optimizer)
+            self.gap = self._compare()
+            if self.gap <= self.tolerance and self._same_to_the_half():
+                changes.forget()
+                return None
+            after = _module_outputs(self.model, self.batches[-1])
+        except ThinningError:
+            changes.roll_back()
+            raise
+        except Exception as error:  # whatever a model's code raises when sizes do not fit
+            changes.roll_back()
+            if _of_the_trace(error):
+                raise ThinningError(CACHED.format(error=error)) from error
+            return ThinningError(f"the thinned model fails: {type(error).__name__}: {error}")
+        except BaseException:
+            changes.roll_back()
+            raise
+        changes.roll_back()
+        if self._only_rounding(recipe):
+            apply(recipe, self.model, self.masks, self.optimizer)
+            return None
+        where = _first_difference(recipe, _module_outputs(self.model, self.batches[-1]), after, self.tolerance)
+        return ThinningError(
+            f"the thinned model computes another function: max |difference| / max |output| = {self.gap:.1e}, allowed"
+            f" {self.tolerance:.0e}; the first tensor that differs is {where}; nothing was changed"
+        )
+
+    def must_be_steady(self) -> None:
+        """Refuse a model whose outputs are others each time, even with nothing removed."""
+        gap = self._compare()
+        if not gap <= self.tolerance:
+            raise ThinningError(
+                f"the model computes something else each time that it runs (difference {gap:.1e} with nothing removed):"
+                " whether thinning changes it cannot be checked; nothing was changed"
+            )
+
+    def _must_say_something(self, before: list[list[Tensor]]) -> None:
+        """Refuse a model that returns nothing to compare, or nothing but NaN and infinity: any other would equal it."""
+        tensors = [tensor for batch in before for tensor in batch if tensor.numel()]
+        if not tensors:
+            raise ThinningError(NOTHING)
+        if all(bool((tensor == 0).all()) for tensor in tensors):
+            raise ThinningError(ZEROS)
+        if any(bool(tensor.isfinite().any()) for tensor in tensors):
+            return
+        found = _module_outputs(self.model, self.batches[-1]).items()
+        first = next((name for name, tensor in found if not bool(tensor.isfinite().all())), "")
+        raise ThinningError(
+            f"all outputs of the model are NaN or infinite, first that of '{first or 'the model'}': whether thinning"
+            " changes them cannot be checked; nothing was changed"
+        )
+
+    def keeps(self, recipe: Recipe) -> tuple[bool, float]:
+        """Whether the outputs of a copy stay what they are, and the difference; in double precision where that runs."""
+        copy = shared_copy(self.model)
+        try:
+            if self._runs_in_double():
+                apply(recipe, copy.double())
+                gap = relative_difference(self._double or [], outputs(copy, self.batches, double=True))
+                return gap <= IN_DOUBLE, gap
+            apply(recipe, copy)
+            gap = relative_difference(self._before or [], outputs(copy, self.batches))
+            return gap <= self.tolerance, gap
+        except Exception:  # whatever a model's code raises when sizes do not fit
+            return False, float("inf")
+
+    def _same_to_the_half(self) -> bool:
+        """Where parts are in half precision, whose rounding hides much: whether double precision shows no more."""
+        if not self._coarse or not self._double or self.tolerance == float("inf"):
+            return True
+        gap = relative_difference(self._double, outputs(self.model, self.batches, double=True))
+        self.gap = self.gap if gap <= self._coarse else max(gap, 2 * self.tolerance)
+        return gap <= self._coarse
+
+    def _only_rounding(self, recipe: Recipe) -> bool:
+        """Whether the function is the same in double precision: then a sort or a threshold made much of rounding."""
+        if not self._runs_in_double():
+            return False
+        same, gap = self.keeps(recipe)
+        text = f"the outputs differ by {self.gap:.1e}, in double precision by {gap:.1e}: the model amplifies rounding"
+        self.notes = (text,) if same else ()
+        return same
+
+    def _runs_in_double(self) -> bool:
+        if self._double is None:
+            try:
+                self._double = outputs(self.model, self.batches, double=True)
+            except Exception:  # whatever a model's code raises that insists on its own precision
+                self._double = []
+        return bool(self._double)
+
+    def _compare(self) -> float:
+        return relative_difference(self._before or [], outputs(self.model, self.batches))
+
+
+def rounding(model: nn.Module) -> float:
+    """What the order of a sum may change in half precision, 0 in single precision and better."""
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max((16 * torch.finfo(kind).eps for kind in kinds if kind.itemsize < 4), default=0.0)
+
+
+def _says_nothing(before: list[list[Tensor]]) -> bool:
+    """Whether some output is the same for all inputs because it is 0, NaN or infinite throughout."""
+    if len({len(batch) for batch in before}) != 1:
+        return False
+    places = [[tensor for tensor in place if tensor.is_floating_point()] for place in zip(*before, strict=True)]
+    return any(place and not any(bool((t.isfinite() & (t != 0)).any()) for t in place) for place in places)
+
+
+def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
+    try:
+        return outputs(model, batches)
+    except Exception as error:  # whatever a model's code raises
+        plain = f"the model fails: {type(error).__name__}: {error}"
+        raise ThinningError(CACHED.format(error=error) if _of_the_trace(error) else plain) from error
+
+
+def _of_the_trace(error: Exception) -> bool:
+    """Whether an error speaks of the meta device, on which the trace ran."""
+    return re.search(r"\bmeta\b", str(error)) is not None
+
+
+def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    """The first tensor that each module returns, in the order of the calls."""
+    results: dict[str, Tensor] = {}
+
+    def keep(name: str, _module: nn.Module, _args: Any, out: Any) -> None:
+        tensors = tensors_of(out)
+        if tensors:
+            results.setdefault(name, tensors[0].detach().clone())
+
+    copy = shared_copy(model).eval()
+    for name, module in copy.named_modules():
+        module.register_forward_hook(partial(keep, name))
+    with torch.no_grad(), full_precision(), fixed_chance():
+        run(copy, batch)
+    return results
+
+
+def _first_difference(recipe: Recipe, before: dict[str, Tensor], after: dict[str, Tensor], tolerance: float) -> str:
+    """The first module output that differs, among those whose channels are known on both sides."""
+    changes = {change.name: change for change in recipe.tensors}
+    for name, tensor in before.items():
+        change = changes.get(f"{name}.weight")
+        kept = None if change is None else change.keep.get(0)
+        other = after.get(name)
+        dim = 1 if tensor.ndim == len(change.shape if change else ()) and tensor.ndim > 2 else tensor.ndim - 1
+        if kept is not None and change is not None and tensor.ndim and tensor.shape[dim] == change.shape[0]:
+            tensor = tensor.index_select(dim, kept.to(tensor.device))
+        if other is not None and other.shape == tensor.shape and not difference(tensor, other) <= tolerance:
+            return f"the output of '{name or 'the model'}'"
+    return "an output of the model"
