@@ -144,7 +144,7 @@ def _row(line: bytes) -> Row | None:
     return row if _line(row) == text else None
 
 
-HEADER = """\
+SCHEDULE_HEADER = """\
 # Made by --sense {structure}: the sparsity of each weight up to which it costs, pruned alone, at most {loss:g} points
 # of Top1 ({dense:.2f} % dense). Together they cost more: begin lower, or fine-tune.
 """
@@ -169,7 +169,7 @@ def schedule_text(structure: str, found: Mapping[str, float], dense: float, loss
         pruners = {f"{structure}s_{level:g}": _ranked(structure, level, levels) for level in sorted({*levels.values()})}
     policies = [{"pruner": {"instance_name": name}, "epochs": [0]} for name in pruners]
     body = yaml.safe_dump({"pruners": pruners, "policies": policies}, sort_keys=False, width=200)
-    return HEADER.format(structure=structure, dense=dense, loss=loss) + body
+    return SCHEDULE_HEADER.format(structure=structure, dense=dense, loss=loss) + body
 
 
 def _ranked(structure: str, level: float, levels: Mapping[str, float]) -> dict[str, object]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import compress_classifier
-from potstill.command.modes import dry_run
 from potstill.command.modes.policy_table import idle, when
 from potstill.compression import PrunerArgs, RegularizerArgs, Window
 from potstill.models import create_model
@@ -215,7 +214,7 @@ def test_times_in_words(window, text):
 
 def test_no_more_epochs_are_walked_than_anybody_reads(told, monkeypatch):
     """A schedule may say that it ends in the year 3000."""
-    monkeypatch.setattr(dry_run, "LONGEST", 3)
+    monkeypatch.setattr(sys.modules["potstill.command.modes.dry_run"], "LONGEST", 3)
     text = told(LEVELS.replace("{ARGS}", "{}").replace("ending_epoch: 3", "ending_epoch: 1000000000"))
     assert list(timeline(text)) == ["0", "1-2"]
     assert "warning: of 1,000,000,000 epochs the timeline shows the first 3\n" in text

@@ -14,6 +14,7 @@ import traceback
 import torch
 
 import compress_classifier
+from potstill.command.run import size_report
 from potstill.models.datasets import load_dataset
 
 torch.set_num_threads(1)
