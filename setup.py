@@ -16,6 +16,7 @@ TEST = [
     "mypy>=1.10",
     "pandas-stubs>=2.0",
     "pytest>=7.4",
+    "pytest-xdist>=3.5",
     "ruff>=0.5",
     "types-PyYAML>=6.0",
     "types-tabulate>=0.9",

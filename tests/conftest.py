@@ -26,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests make their tensors there; what they compute themselves is exact to 1e-5 or to the bit."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
+        torch.set_num_threads(1)
     device = config.getoption("--device")
     if device is not None:
         torch.backends.cudnn.allow_tf32 = False
