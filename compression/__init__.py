@@ -17,6 +17,7 @@ else:
     from .distillation import DistillationError, DistillationLossWeights, distillation_loss
     from .files.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
     from .masks import Masks
+    from .one_shot import prune_channels
     from .policies import (
         KnowledgeDistillationPolicy,
         LRPolicy,
@@ -63,6 +64,7 @@ else:
         "format_table",
         "load_checkpoint",
         "load_schedule",
+        "prune_channels",
         "register",
         "registered",
         "save_checkpoint",

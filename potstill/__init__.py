@@ -10,13 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compression import CompressionScheduler, ScheduleError, file_config, load_checkpoint, save_checkpoint
+    from .compression import (
+        CompressionScheduler,
+        ScheduleError,
+        file_config,
+        load_checkpoint,
+        prune_channels,
+        save_checkpoint,
+    )
     from .thinning import Recipe, ThinningError, load, save, thin
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compression": ("CompressionScheduler", "ScheduleError", "file_config", "load_checkpoint", "save_checkpoint"),
+    "compression": (
+        "CompressionScheduler",
+        "ScheduleError",
+        "file_config",
+        "load_checkpoint",
+        "prune_channels",
+        "save_checkpoint",
+    ),
     "thinning": ("Recipe", "ThinningError", "load", "save", "thin"),
 }
 
@@ -29,6 +43,7 @@ __all__ = [
     "file_config",
     "load",
     "load_checkpoint",
+    "prune_channels",
     "save",
     "save_checkpoint",
     "thin",

@@ -1,0 +1,167 @@
+"""What is measured of a network to score its channels: gradients, curvature and activations over some minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from potstill.thinning import ChannelGraph, Layer
+
+from .parts.channel_scores import ChannelScore, Outputs
+from .parts.seeded import generator
+
+Losses = Callable[[nn.Module], Iterable[Tensor]]
+"""Runs the model on minibatches and gives the loss of each."""
+PROBES = 4  # Rademacher vectors for each minibatch: the estimate's error falls with the root of their number
+
+
+def layer_scores(
+    model: nn.Module, graph: ChannelGraph, score: ChannelScore, losses: Losses | None
+) -> dict[str, Tensor]:
+    """Return the score of each output of each layer, by the layer's weight; layers without a score are left out.
+
+    The model runs in eval mode and ends as it was.
+
+    Raises:
+        ValueError: the score looks at gradients, curvature or activations, and `losses` is missing or gives none.
+    """
+    layers = {layer.weight: layer for layer in graph.layers if not layer.depthwise}
+    if not score.needs:
+        return _scored(score, layers, model, graph, {})
+    if losses is None:
+        raise ValueError(
+            f"score {score.name!r} looks at {score.needs}: give losses, a function that runs the model on minibatches"
+            " and yields the loss of each: lambda model: (criterion(model(x), y) for x, y in loader)"
+        )
+    weights = {name: model.get_parameter(name) for name in layers}
+    total: dict[str, Tensor] = {}
+    count = 0
+    with _evaluating(model):
+        for measured in _MEASURES[score.needs](model, weights, layers, losses):
+            count += 1
+            found = measured if score.needs == "curvature" else _scored(score, layers, model, graph, measured)
+            for name, values in found.items():
+                total[name] = total[name] + values if name in total else values
+    if count == 0:
+        raise ValueError("losses yields nothing: without a minibatch there is nothing to rank by")
+    means = {name: values / count for name, values in total.items()}
+    return _scored(score, layers, model, graph, means) if score.needs == "curvature" else means
+
+
+def _scored(
+    score: ChannelScore,
+    layers: Mapping[str, Layer],
+    model: nn.Module,
+    graph: ChannelGraph,
+    by_name: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Call the score for every layer that it can be told of."""
+    found = {}
+    for name, layer in layers.items():
+        if score.needs and name not in by_name:
+            continue
+        rows = _rows(model.get_parameter(name).detach(), layer)
+        measured = {score.needs: by_name[name]} if score.needs else {}
+        chance = generator(torch.initial_seed(), name)
+        outputs = Outputs(rows, norm=_norm(layer, model, graph), generator=chance, **measured)
+        try:
+            found[name] = score.of(outputs).detach().double().cpu()
+        except ValueError:  # the layer has not what the score looks at: its channels stay, and are told
+            continue
+    return found
+
+
+def _rows(weight: Tensor, layer: Layer) -> Tensor:
+    return weight.movedim(layer.out_dim, 0).flatten(1)
+
+
+def _norm(layer: Layer, model: nn.Module, graph: ChannelGraph) -> Tensor | None:
+    """Return the scale of the first normalisation behind a layer, in the order of the layer's outputs."""
+    out = graph.use(layer.weight, layer.out_dim)
+    parameters = dict(model.named_parameters())
+    for name, dim in layer.chain:
+        use = graph.use(name, dim)
+        if use is not None and out is not None and use.role == "scale" and name in parameters:
+            scales = parameters[name].detach().flatten()
+            by_label = scales.new_zeros(graph.count + 1).index_put_((use.labels.to(scales.device),), scales)
+            return by_label[out.labels.to(scales.device)]
+    return None
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Run in eval mode: statistics of BatchNorm stay; afterwards each module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _gradients(
+    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+) -> Iterator[dict[str, Tensor]]:
+    for loss in losses(model):
+        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        yield {
+            name: _rows(gradient, layers[name])
+            for name, gradient in zip(weights, found, strict=True)
+            if gradient is not None
+        }
+
+
+def _curvature(
+    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+) -> Iterator[dict[str, Tensor]]:
+    """Yield estimates of the Hessian's diagonal: z * (H z) for random signs z (Hutchinson 1990, Bekas et al. 2007)."""
+    for step, loss in enumerate(losses(model)):
+        first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+        used = {name: g for name, g in zip(weights, first, strict=True) if g is not None and g.requires_grad}
+        for probe in range(PROBES):
+            signs = {name: _signs(g, step, probe, name) for name, g in used.items()}
+            second = torch.autograd.grad(
+                list(used.values()), [weights[name] for name in used], list(signs.values()),
+                retain_graph=True, allow_unused=True,
+            )  # fmt: skip
+            yield {
+                name: _rows(signs[name] * (torch.zeros_like(signs[name]) if product is None else product), layers[name])
+                for name, product in zip(used, second, strict=True)
+            }
+
+
+def _signs(like: Tensor, *seed: object) -> Tensor:
+    draws = torch.randint(2, like.shape, generator=generator(torch.initial_seed(), *seed), device="cpu")
+    return (2 * draws - 1).to(like.device, like.dtype)
+
+
+def _activations(
+    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the mean absolute outputs of the layers that are modules of torch's, by hooks."""
+    seen: dict[str, Tensor] = {}
+    handles = []
+    for name in layers:
+        module = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            dim = -1 if isinstance(module, nn.Linear) else -module.weight.ndim + 1
+
+            def hook(_: nn.Module, __: object, out: Tensor, name: str = name, dim: int = dim) -> None:
+                seen[name] = out.detach().movedim(dim, 0).flatten(1).abs().mean(1)
+
+            handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            for _ in losses(model):
+                yield dict(seen)
+                seen.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+_MEASURES = {"gradients": _gradients, "curvature": _curvature, "activations": _activations}
