@@ -29,14 +29,14 @@ import torchvision
 from torch import Tensor, nn
 
 from potstill.thinning import ThinningError, load, save, thin, trace
-from potstill.thinning.apply import Changes, carry_out
+from potstill.thinning.apply import Transaction, apply_through
 from potstill.thinning.dead import find_dead
 from potstill.thinning.difference import relative_difference
 from potstill.thinning.plan import make_recipe
 from potstill.thinning.running.copies import named_tensors
 from potstill.thinning.running.outputs import outputs, randomized
 from potstill.thinning.testing import make_sensitive, zero_channels
-from potstill.thinning.trace import traced
+from potstill.thinning.trace import analyse
 
 HEAD = (
     "model",
@@ -117,19 +117,19 @@ def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
     weights = named_tensors(model)
     gc.collect()  # a full collection looks at all that is imported: neither side shall meet one by chance
     clock = [time.process_time()]
-    found = traced(model, images[:1], weights)
+    found = analyse(model, images[:1], weights)
     clock.append(time.process_time())
     recipe, _ = make_recipe(found, find_dead(found, weights), weights, model)
     clock.append(time.process_time())
     batches = [randomized(images[:1]), images]
     before = outputs(model, batches)
     clock.append(time.process_time())
-    changes = Changes()
-    carry_out(changes, recipe, model, None, None)
+    transaction = Transaction()
+    apply_through(transaction, recipe, model, None, None)
     clock.append(time.process_time())
     gap = relative_difference(before, outputs(model, batches))
     clock.append(time.process_time())
-    changes.roll_back()
+    transaction.roll_back()
     done = thin(model, images[:1], validation_batch=images)
     a, b, c, d, e = (later - earlier for earlier, later in itertools.pairwise(clock))
     return (

@@ -78,7 +78,7 @@ class Removal(Protocol):
         """Parameter name -> function that selects what stays."""
 
 
-class Changes:
+class Transaction:
     """Carries changes out and remembers how to undo them."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Changes:
         while self._undo:
             self._undo.pop()()
 
-    def forget(self) -> None:
+    def commit(self) -> None:
         """Keep the changes, and free what was kept to undo them."""
         self._undo.clear()
 
@@ -158,34 +158,36 @@ def _state_slice(value: Tensor, change: TensorChange, what: str) -> Tensor:
 @torch.no_grad()
 def apply(recipe: Removal, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
     """See `Recipe.apply`."""
-    changes = Changes()
+    transaction = Transaction()
     try:
-        carry_out(changes, recipe, model, masks, optimizer)
+        apply_through(transaction, recipe, model, masks, optimizer)
     except Exception:
-        changes.roll_back()
+        transaction.roll_back()
         raise
 
 
 @torch.no_grad()
-def carry_out(changes: Changes, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
-    """Apply a recipe through `changes`, so that it can be taken back."""
+def apply_through(
+    transaction: Transaction, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None
+) -> None:
+    """Apply a recipe through `transaction`, so that it can be taken back."""
     tensors = named_tensors(model)
     _check(recipe, model, tensors)
     before = _held(optimizer, model)
     for change in recipe.tensors:
         tensor = tensors[change.name]
-        changes.tensor(tensor, change)
+        transaction.tensor(tensor, change)
         if optimizer is not None:
-            changes.state(optimizer, tensor, change)
+            transaction.state(optimizer, tensor, change)
     for fold in recipe.folds:
-        changes.add(tensors[fold.name], fold.amounts)
+        transaction.add(tensors[fold.name], fold.amounts)
     for attribute in recipe.attributes:
-        _set(changes, model.get_submodule(attribute.module), attribute)
+        _set(transaction, model.get_submodule(attribute.module), attribute)
     for module in model.modules():
         for name, value in sizes_of(module).items():
             if getattr(module, name, value) != value:
-                changes.attribute(module, name, value)
-    _mask(changes, recipe, model, masks)
+                transaction.attribute(module, name, value)
+    _mask(transaction, recipe, model, masks)
     if _held(optimizer, model) != before:
         raise ThinningError("the optimizer no longer holds the model's parameters")
 
@@ -211,15 +213,15 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
             raise ThinningError(f"'{attribute.module}.{attribute.name}' is no integer or tuple of them")
 
 
-def _set(changes: Changes, module: nn.Module, attribute: AttributeChange) -> None:
+def _set(transaction: Transaction, module: nn.Module, attribute: AttributeChange) -> None:
     value: Any = attribute.new
     if attribute.index is not None:
         old = getattr(module, attribute.name)
         value = type(old)([attribute.new if i == attribute.index else item for i, item in enumerate(old)])
-    changes.attribute(module, attribute.name, value)
+    transaction.attribute(module, attribute.name, value)
 
 
-def _mask(changes: Changes, recipe: Removal, model: nn.Module, masks: Any) -> None:
+def _mask(transaction: Transaction, recipe: Removal, model: nn.Module, masks: Any) -> None:
     """Slice masks: a mapping from name to tensor in place, anything else by its `reshape(selectors)`."""
     if masks is None:
         return
@@ -236,12 +238,12 @@ def _mask(changes: Changes, recipe: Removal, model: nn.Module, masks: Any) -> No
                 if tuple(mask.shape) != change.shape:
                     shapes = f"{list(mask.shape)}, the parameter {list(change.shape)}"
                     raise ThinningError(f"the mask of '{name}' has shape {shapes}")
-                changes.entry(masks, name, like_layout(change.select(mask), mask))
+                transaction.entry(masks, name, like_layout(change.select(mask), mask))
     tensors = named_tensors(model)
     for fold in recipe.folds:  # what took a constant is no zero any more
         mask = masks.get(fold.name)
         if isinstance(mask, Tensor):
-            changes.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
+            transaction.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
 
 
 def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:

@@ -10,29 +10,29 @@ from torch import Tensor, nn
 from .dead import Dead
 from .label_sets import class_of_label
 from .plan import make_recipe
-from .trace import Traced
-from .verify import Trial
+from .trace import Analysis
+from .verify import Verifier
 
 WHY = "the outputs depend on the number or order of these channels (removing dead ones changes them by {gap:.1e})"
 
 
-def without_culprits(
-    traced: Traced, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module, trial: Trial
-) -> Traced | None:
+def without_harmful(
+    analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module, verifier: Verifier
+) -> Analysis | None:
     """The trace with those classes of channels frozen whose removal changes the outputs; None if none does.
 
     A model may scale by a number of channels (attention by the root of its width), pair channels by their position
     or draw random numbers of a tensor's size: nothing of that shows in shapes. Halves of the classes are removed on
     top of what is known to do no harm, then halves of those that do harm: two may be guilty only together.
     """
-    group = class_of_label([use.labels for use in traced.graph.uses], traced.graph.frozen, traced.graph.inexact)
+    group = class_of_label([use.labels for use in analysis.graph.uses], analysis.graph.frozen, analysis.graph.inexact)
     harmless, gaps = torch.zeros_like(dead), {}
     waiting = [group[dead].unique()]
     while waiting:
         part = waiting.pop()
         more = harmless | (dead & torch.isin(group, part))
-        recipe, _ = make_recipe(traced, Dead(more), weights, model)
-        same, gap = trial.keeps(recipe)
+        recipe, _ = make_recipe(analysis, Dead(more), weights, model)
+        same, gap = verifier.keeps(recipe)
         if same:
             harmless = more
         elif len(part) == 1:
@@ -40,6 +40,6 @@ def without_culprits(
         else:
             waiting += reversed(part.tensor_split(2))
     for index, gap in gaps.items():
-        every = torch.isin(traced.numbers.labels, (group == index).nonzero().flatten())
-        traced.notes.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
-    return traced.renumbered() if gaps else None
+        every = torch.isin(analysis.numbers.labels, (group == index).nonzero().flatten())
+        analysis.log.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
+    return analysis.renumbered() if gaps else None

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import ThinningError
 from .running.copies import meta_copy, shared_copy
-from .running.fast_meta import carry_out
+from .running.fast_meta import execute
 from .running.inputs import batch_of, run, to
 from .running.run import plain_run
 from .tracing.labels import numel
@@ -26,7 +26,7 @@ class _Counter(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = carry_out(func, args, kwargs or {})
+        out = execute(func, args, kwargs or {})
         self.total += _macs(func.overloadpacket, args, out)
         return out
 

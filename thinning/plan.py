@@ -11,27 +11,27 @@ from .apply import AttributeChange, Folding, TensorChange, tensor_change
 from .dead import Dead, fold_amounts, folds_of
 from .label_sets import class_of_label
 from .recipe import Kept, Recipe
-from .trace import Traced
+from .trace import Analysis
 
 
-def settle(traced: Traced, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
+def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
     """Which dead channels really go: counts are rounded, and no dimension loses all of its channels."""
     dead, notes = dead.clone(), []
     if round_to > 1:
-        back = _rounded(traced, dead, round_to)
+        back = _rounded(analysis, dead, round_to)
         dead &= ~back
         if bool(back.any()):
             notes.append(f"{int(back.sum())} dead channels stay, so that counts are multiples of {round_to}")
-    for use in traced.graph.uses:
+    for use in analysis.graph.uses:
         if bool(dead[use.labels].all()):
             dead[use.labels[0]] = False
             notes.append(f"all channels of {use.name}[{use.dim}] are dead; one stays, as zeros")
     return dead, notes
 
 
-def _rounded(traced: Traced, dead: Tensor, multiple: int) -> Tensor:
+def _rounded(analysis: Analysis, dead: Tensor, multiple: int) -> Tensor:
     """The dead channels that stay so that each class keeps a multiple (or all) of its channels."""
-    graph = traced.graph
+    graph = analysis.graph
     group = class_of_label([use.labels for use in graph.uses], graph.frozen, graph.inexact)
     group[0] = -1
     back = torch.zeros_like(dead)
@@ -43,20 +43,20 @@ def _rounded(traced: Traced, dead: Tensor, multiple: int) -> Tensor:
     return back
 
 
-def tensor_changes(traced: Traced, dead: Tensor) -> tuple[TensorChange, ...]:
+def tensor_changes(analysis: Analysis, dead: Tensor) -> tuple[TensorChange, ...]:
     """What stays of every parameter and buffer."""
     keeps: dict[str, dict[int, Tensor]] = {}
-    for use in traced.graph.uses:
+    for use in analysis.graph.uses:
         gone = dead[use.labels]
         if bool(gone.any()):
             keeps.setdefault(use.name, {})[use.dim] = (~gone).nonzero().flatten()
-    return tuple(tensor_change(name, traced.graph.shapes[name], keep) for name, keep in keeps.items())
+    return tuple(tensor_change(name, analysis.graph.shapes[name], keep) for name, keep in keeps.items())
 
 
-def attribute_changes(traced: Traced, dead: Tensor, model: nn.Module) -> tuple[AttributeChange, ...]:
+def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tuple[AttributeChange, ...]:
     """The module's own integers that count removed channels."""
     changes = []
-    for use in traced.graph.attributes:
+    for use in analysis.graph.attributes:
         value = getattr(model.get_submodule(use.module), use.name)
         old = value if use.index is None else value[use.index]
         new = int((~dead[use.labels]).sum())
@@ -66,40 +66,40 @@ def attribute_changes(traced: Traced, dead: Tensor, model: nn.Module) -> tuple[A
 
 
 def make_recipe(
-    traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
+    analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
 ) -> tuple[Recipe, Tensor]:
     """The recipe that removes dead channels (measurements are filled in later), and which labels go."""
-    gone, notes = settle(traced, dead.channels, round_to)
-    changes = tensor_changes(traced, gone)
+    gone, notes = select_removed(analysis, dead.channels, round_to)
+    changes = tensor_changes(analysis, gone)
     keep = {change.name: change.keep for change in changes}
     folds = []
-    for name, amount in fold_amounts(traced, weights, folds_of(traced, gone)).items():
+    for name, amount in fold_amounts(analysis, weights, folds_of(analysis, gone)).items():
         kept = keep.get(name, {}).get(0)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
     recipe = Recipe(
         model=type(model).__name__,
         tensors=changes,
-        attributes=attribute_changes(traced, gone, model),
+        attributes=attribute_changes(analysis, gone, model),
         folds=tuple(folds),
-        frozen=_frozen(traced),
-        refused=_refused(traced, dead),
-        notes=(*traced.notes.warnings, *notes),
+        frozen=_frozen(analysis),
+        refused=_refused(analysis, dead),
+        notes=(*analysis.log.warnings, *notes),
     )
     return recipe, gone
 
 
-def _frozen(traced: Traced) -> tuple[Kept, ...]:
+def _frozen(analysis: Analysis) -> tuple[Kept, ...]:
     return tuple(
         Kept(group.size, f"{group.uses[0][0]}[{group.uses[0][1]}]", group.reason)
-        for group in traced.graph.classes()
+        for group in analysis.graph.classes()
         if group.status == "frozen"
     )
 
 
-def _refused(traced: Traced, dead: Dead) -> tuple[Kept, ...]:
+def _refused(analysis: Analysis, dead: Dead) -> tuple[Kept, ...]:
     reasons: dict[tuple[str, str], int] = {}
     first: dict[int, str] = {}
-    for use in traced.graph.uses:
+    for use in analysis.graph.uses:
         for label in use.labels.tolist() if dead.stuck else ():
             first.setdefault(label, f"{use.name}[{use.dim}]")
     for label, why in dead.stuck.items():

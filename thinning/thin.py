@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from .bisect import without_culprits
+from .bisect import without_harmful
 from .dead import find_dead
 from .errors import ThinningError
 from .macs import count_macs
@@ -19,9 +19,9 @@ from .running.default_device import on_cpu
 from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
-from .trace import traced
+from .trace import analyse
 from .unremoved import leftovers, with_measured_refusals
-from .verify import Trial, rounding
+from .verify import Verifier, rounding
 
 
 @on_cpu
@@ -52,35 +52,35 @@ def thin(  # noqa: PLR0913
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     weights = named_tensors(model)
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)
-    found = traced(model, example_inputs, weights)
+    analysis = analyse(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
     allowed = float("inf") if allow_inexact else max(tolerance, rounding(model))
-    trial = Trial(model, masks, optimizer, [example_inputs, *batches], allowed)
+    verifier = Verifier(model, masks, optimizer, [example_inputs, *batches], allowed)
     for attempt in range(2 * REPAIRS):
-        dead = find_dead(found, weights, allow_inexact)
-        recipe, gone = make_recipe(found, dead, weights, model, round_to)
-        recipe = with_measured_refusals(recipe, found, dead, weights, model, batches)
-        recipe = replace(recipe, refused=recipe.refused + leftovers(found, dead, weights))
+        dead = find_dead(analysis, weights, allow_inexact)
+        recipe, gone = make_recipe(analysis, dead, weights, model, round_to)
+        recipe = with_measured_refusals(recipe, analysis, dead, weights, model, batches)
+        recipe = replace(recipe, refused=recipe.refused + leftovers(analysis, dead, weights))
         size, macs = _size(model), count_macs(model, example_inputs)
         if recipe.removes_nothing:
             return replace(recipe, inputs=describe(example_inputs), parameters=(size, size), macs=(macs, macs))
-        failure = trial.attempt(recipe)
+        failure = verifier.attempt(recipe)
         if failure is None:
             return replace(
                 recipe,
                 inputs=describe(example_inputs),
-                notes=recipe.notes + trial.notes,
-                max_relative_difference=trial.gap,
+                notes=recipe.notes + verifier.notes,
+                max_relative_difference=verifier.gap,
                 parameters=(size, _size(model)),
                 macs=(macs, count_macs(model, example_inputs)),
             )
         if attempt == 0:
-            trial.must_be_steady()
-        deviation = found.rehearse(gone) if attempt < REPAIRS else None
+            verifier.require_determinism()
+        deviation = analysis.rehearse(gone) if attempt < REPAIRS else None
         if deviation is not None:
-            found = found.repaired(deviation, gone)
-        elif (rest := without_culprits(found, gone, weights, model, trial)) is not None:
-            found = rest
+            analysis = analysis.repaired(deviation, gone)
+        elif (rest := without_harmful(analysis, gone, weights, model, verifier)) is not None:
+            analysis = rest
         else:
             raise failure
     raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from .errors import ThinningError
 from .graph import ChannelGraph
-from .rehearsal.rehearse import Stage, settle_sizes
+from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import Repairs
-from .rehearsal.shapes_only import Glance
+from .rehearsal.shapes_only import ShapeRun
 from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
 from .running.default_device import on_cpu
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
-from .tracing.labels import node_of
-from .tracing.log import Notes
+from .tracing.labels import info_of
+from .tracing.log import TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.replay import DeviationError
 from .tracing.tracer import Tracer
@@ -28,28 +28,28 @@ LEFT = "left by the forward pass in an attribute or an argument, for others to r
 
 
 @dataclass
-class Traced:
-    """A trace with its notes: what planning needs beside the public graph."""
+class Analysis:
+    """A trace with its log: what planning needs beside the public graph."""
 
     graph: ChannelGraph
-    notes: Notes
+    log: TraceLog
     numbers: Numbering
-    stage: Stage
+    rehearsal: Rehearsal
 
     def rehearse(self, dead: Tensor) -> DeviationError | None:
         """Try a removal on a copy; where that leaves the first run's track, None if nowhere."""
-        return self.stage.rehearse(self.notes, self.numbers, dead)
+        return self.rehearsal.rehearse(self.log, self.numbers, dead)
 
-    def repaired(self, deviation: DeviationError, dead: Tensor) -> Traced:
+    def repaired(self, deviation: DeviationError, dead: Tensor) -> Analysis:
         """The trace with something changed so that the next try gets further."""
-        self.stage.repairs.repair(deviation, self.numbers, dead)
+        self.rehearsal.repairs.repair(deviation, self.numbers, dead)
         return self.renumbered()
 
-    def renumbered(self) -> Traced:
-        """The trace after a change of its notes."""
-        numbers = numbering(self.notes)
-        graph = graph_of(self.notes, numbers, self.graph.shapes, self.graph.aliases)
-        return Traced(graph, self.notes, numbers, self.stage)
+    def renumbered(self) -> Analysis:
+        """The trace after a change of its log."""
+        numbers = numbering(self.log)
+        graph = graph_of(self.log, numbers, self.graph.shapes, self.graph.aliases)
+        return Analysis(graph, self.log, numbers, self.rehearsal)
 
 
 def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
@@ -59,83 +59,81 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     shapes matter, unless the model's own code looks at values. The model stays as it is. Raises `ThinningError` if
     the model does not run on such inputs.
     """
-    return traced(model, example_inputs).graph
+    return analyse(model, example_inputs).graph
 
 
 @on_cpu
-def traced(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Traced:
+def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Analysis:
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
     example_inputs = beside(model, example_inputs)
     try:
-        notes, stage = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
+        log, rehearsal = _first_run(model, meta_copy, to(example_inputs, "meta"), weights)
     except Exception as cause:  # whatever a model's code raises
         try:
             # The model's code looks at values (a branch on data, say): run it with real numbers.
-            notes, stage = _first_run(model, shared_copy, example_inputs, weights)
+            log, rehearsal = _first_run(model, shared_copy, example_inputs, weights)
         except Exception as error:
             raise ThinningError(
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
                 f" (on the meta device: {type(cause).__name__}: {cause})"
             ) from error
-    numbers = settle_sizes(notes, stage)
+    numbers = find_fixed_sizes(log, rehearsal)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    return Traced(graph_of(notes, numbers, shapes, aliases_of(model)), notes, numbers, stage)
+    return Analysis(graph_of(log, numbers, shapes, aliases_of(model)), log, numbers, rehearsal)
 
 
 def _first_run(
     model: nn.Module, copier: Callable[[nn.Module], nn.Module], inputs: Any, weights: Mapping[str, Tensor] | None
-) -> tuple[Notes, Stage]:
+) -> tuple[TraceLog, Rehearsal]:
     """Run a copy in eval mode, and in training mode where the model's code asks for the mode."""
-    notes = Notes()
-    notes.batch = batch_of(inputs)
-    tracer = Tracer(notes, weights)
+    log = TraceLog()
+    log.batch = batch_of(inputs)
+    tracer = Tracer(log, weights)
     copy = copier(model)
     written = flow(tracer, copy.eval(), inputs)
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)
-    both = trains_otherwise(model, copier, two, tracer.path, notes) and _training_run(tracer, copy, two)
+    both = trains_otherwise(model, copier, two, tracer.path, log) and _training_run(tracer, copy, two)
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and tensor.is_floating_point():
             for dim, size in enumerate(tensor.shape):
                 if size:
-                    notes.freeze(notes.ids_of(name, dim, size), "not used in a forward pass")
+                    log.freeze(log.ids_of(name, dim, size), "not used in a forward pass")
 
     def again(second: Tracer, changed: nn.Module) -> None:
         flow(second, changed.eval(), inputs)
         if both:
             flow(second, changed.train(), two)
 
-    def look(glance: Glance, changed: nn.Module) -> None:
+    def run_shapes(shapes: ShapeRun, changed: nn.Module) -> None:
         modes = [(changed.eval, inputs), (changed.train, two)]
         for mode, batch in modes if both else modes[:1]:
-            with plain_run(mode()), glance:
+            with plain_run(mode()), shapes:
                 run(changed, batch)
 
-    return notes, Stage(lambda: copier(model), again, look, Repairs(notes, model))
+    return log, Rehearsal(lambda: copier(model), again, run_shapes, Repairs(log, model))
 
 
 def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
     """Trace in training mode too; modules that run in training only take part, the others are known already."""
-    notes = tracer.notes
-    layers, reads, records, macs = len(notes.layers), len(notes.reads), len(notes.records), notes.other_macs
-    steps = len(notes.sequence)
-    known = {layer.weight for layer in notes.layers}
+    log = tracer.log
+    layers, reads, operations, macs = len(log.layers), len(log.reads), len(log.operations), log.other_macs
+    steps = len(log.sequence)
+    known = {layer.weight for layer in log.layers}
     try:
         flow(tracer, copy.train(), two)
     except Exception as error:  # a model's code may refuse to train on such inputs; then there is nothing to learn
-        notes.warnings.append(untraced(error))
-        del notes.records[records:], notes.reads[reads:], notes.layers[layers:], notes.sequence[steps:]
+        log.warnings.append(untraced(error))
+        del log.operations[operations:], log.reads[reads:], log.layers[layers:], log.sequence[steps:]
         return False
-    notes.other_macs = macs
-    for layer in notes.layers[layers:]:
+    log.other_macs = macs
+    for layer in log.layers[layers:]:
         layer.positions = 0.0
         layer.again = layer.weight in known
-    kept = [r for r in notes.reads[reads:] if r.layer is not None and not notes.layers[r.layer].again]
-    notes.reads[reads:] = kept
+    kept = [r for r in log.reads[reads:] if r.layer is not None and not log.layers[r.layer].again]
+    log.reads[reads:] = kept
     return True
-
-
 
 
 def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
@@ -146,15 +144,15 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
     with plain_run(model), watched(tracer), tracer:
         out = run(model, example_inputs)
     left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]
-    kept = {"an output of the model": tensors_of(out), LEFT: [tensor for tensor in left if not node_of(tensor).read]}
+    kept = {"an output of the model": tensors_of(out), LEFT: [tensor for tensor in left if not info_of(tensor).read]}
     for why, tensors in kept.items():
-        for plane in (plane for tensor in tensors for plane in node_of(tensor).planes):
-            tracer.notes.freeze(plane.ids, why)
+        for plane in (plane for tensor in tensors for plane in info_of(tensor).planes):
+            tracer.log.freeze(plane.ids, why)
     written = set()
     for name, buffer in model.named_buffers() if not model.training else ():  # in training, norms write statistics
         before, version = buffers.get(name, (buffer, buffer._version))
         if before is not buffer or version != buffer._version:
             written.add(name)
             for dim, size in enumerate(buffer.shape if buffer.is_floating_point() else ()):
-                tracer.notes.freeze(tracer.notes.ids_of(name, dim, size), "a state that the forward pass changes")
+                tracer.log.freeze(tracer.log.ids_of(name, dim, size), "a state that the forward pass changes")
     return written

@@ -17,40 +17,40 @@ from .plan import make_recipe
 from .recipe import Kept, Recipe
 from .running.copies import shared_copy
 from .running.outputs import outputs
-from .trace import Traced
+from .trace import Analysis
 from .tracing.constants import zero_rows
 from .tracing.labels import Plane
-from .tracing.log import Record
+from .tracing.log import Operation
 
 UNREAD = "zero where it is made, but nothing is known to read it"
 OTHER = "zero where it is made, but its removal may change another sum over it (a norm of weights, say)"
 
 
-def leftovers(traced: Traced, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
+def leftovers(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
     """What stays, by parameter and reason; frozen channels and constants that cannot be folded are said elsewhere."""
-    graph = traced.graph
-    makers, silent = _silent(traced, weights)
+    graph = analysis.graph
+    makers, silent = _silent(analysis, weights)
     silent &= ~dead.channels & (graph.frozen < 0)
     silent[[0, *dead.stuck]] = False
     read = torch.zeros_like(silent)
-    for item in traced.notes.reads:
-        read[traced.numbers.labels[item.ids]] = True
+    for item in analysis.log.reads:
+        read[analysis.numbers.labels[item.ids]] = True
     reasons = {label: OTHER if read[label] else UNREAD for label in silent.nonzero().flatten().tolist()}
-    for record in traced.notes.records if reasons else ():
-        for label in _lost(traced, record, silent).tolist():
+    for operation in analysis.log.operations if reasons else ():
+        for label in _lost(analysis, operation, silent).tolist():
             if reasons[label] in (OTHER, UNREAD):
-                reasons[label] = f"zero where it is made, but that is lost in {record.place}"
+                reasons[label] = f"zero where it is made, but that is lost in {operation.place}"
     for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
         reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
     counts = Counter((makers[label], why) for label, why in reasons.items())
     return tuple(Kept(count, use, why) for (use, why), count in counts.items())
 
 
-def _silent(traced: Traced, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
+def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
     """The channels whose slices are zero in every parameter that makes them, and the first of these."""
     makers: dict[int, str] = {}
-    loud = torch.zeros(len(traced.graph.frozen), dtype=torch.bool)
-    for use in traced.graph.uses:
+    loud = torch.zeros(len(analysis.graph.frozen), dtype=torch.bool)
+    for use in analysis.graph.uses:
         if use.role in ("out", "scale", "shift"):
             zero = zero_rows(weights[use.name].detach().movedim(use.dim, 0).reshape(len(use.labels), -1))
             loud[use.labels[~zero]] = True
@@ -61,14 +61,14 @@ def _silent(traced: Traced, weights: Mapping[str, Tensor]) -> tuple[dict[int, st
     return makers, silent & ~loud
 
 
-def _lost(traced: Traced, record: Record, silent: Tensor) -> Tensor:
+def _lost(analysis: Analysis, operation: Operation, silent: Tensor) -> Tensor:
     """The channels that are 0 in what an operation reads, and unknown in what it makes."""
     before, after = torch.zeros_like(silent), torch.zeros_like(silent)
-    for plane in record.read:
-        before[traced.numbers.labels[plane.ids[_value(plane) == 0]]] = True
-    for _, planes in record.made:
+    for plane in operation.read:
+        before[analysis.numbers.labels[plane.ids[_value(plane) == 0]]] = True
+    for _, planes in operation.made:
         for plane in planes:
-            after[traced.numbers.labels[plane.ids[_value(plane).isnan()]]] = True
+            after[analysis.numbers.labels[plane.ids[_value(plane).isnan()]]] = True
     return (before & after & silent).nonzero().flatten()
 
 
@@ -77,14 +77,19 @@ def _value(plane: Plane) -> Tensor:
 
 
 def with_measured_refusals(
-    recipe: Recipe, traced: Traced, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, batches: Sequence[Any]
+    recipe: Recipe,
+    analysis: Analysis,
+    dead: Dead,
+    weights: Mapping[str, Tensor],
+    model: nn.Module,
+    batches: Sequence[Any],
 ) -> Recipe:
     """The recipe, its refusals with the difference that removing those channels (folded as far as it goes) makes."""
     if not recipe.refused:
         return recipe
     every = dead.channels.clone()
     every[list(dead.stuck)] = True
-    forced, _ = make_recipe(traced, Dead(every), weights, model)
+    forced, _ = make_recipe(analysis, Dead(every), weights, model)
     copy = shared_copy(model)
     before = outputs(model, batches)
     try:

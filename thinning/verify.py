@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import Changes, apply, carry_out
+from .apply import Transaction, apply, apply_through
 from .difference import difference, relative_difference
 from .errors import ThinningError
 from .recipe import Recipe
@@ -44,7 +44,7 @@ ZEROS = (
 )
 
 
-class Trial:
+class Verifier:
     """Applies recipes to a model and compares its outputs with those before; `gap` is the last difference."""
 
     def __init__(
@@ -72,26 +72,26 @@ class Trial:
             self._must_say_something(self._before)
         if self._coarse:
             self._runs_in_double()
-        changes = Changes()
+        transaction = Transaction()
         try:
-            carry_out(changes, recipe, self.model, self.masks, self.optimizer)
+            apply_through(transaction, recipe, self.model, self.masks, self.optimizer)
             self.gap = self._compare()
             if self.gap <= self.tolerance and self._same_to_the_half():
-                changes.forget()
+                transaction.commit()
                 return None
             after = _module_outputs(self.model, self.batches[-1])
         except ThinningError:
-            changes.roll_back()
+            transaction.roll_back()
             raise
         except Exception as error:  # whatever a model's code raises when sizes do not fit
-            changes.roll_back()
+            transaction.roll_back()
             if _of_the_trace(error):
                 raise ThinningError(CACHED.format(error=error)) from error
             return ThinningError(f"the thinned model fails: {type(error).__name__}: {error}")
         except BaseException:
-            changes.roll_back()
+            transaction.roll_back()
             raise
-        changes.roll_back()
+        transaction.roll_back()
         if self._only_rounding(recipe):
             apply(recipe, self.model, self.masks, self.optimizer)
             return None
@@ -101,7 +101,7 @@ class Trial:
             f" {self.tolerance:.0e}; the first tensor that differs is {where}; nothing was changed"
         )
 
-    def must_be_steady(self) -> None:
+    def require_determinism(self) -> None:
         """Refuse a model whose outputs are others each time, even with nothing removed."""
         gap = self._compare()
         if not gap <= self.tolerance:

@@ -112,7 +112,7 @@ def test_a_rule_that_is_wrong_is_found_out(monkeypatch) -> None:
     monkeypatch.setattr(elementwise, "_value", lambda call, group, ndim: group[0].value)
     (kept,) = [kept for kept in thin(model, X).frozen if kept.use == "0.weight[0]"]
     assert "the outputs depend on the number or order of these channels" in kept.reason
-    monkeypatch.setitem(inspect.unwrap(thin).__globals__, "without_culprits", lambda *_: None)
+    monkeypatch.setitem(inspect.unwrap(thin).__globals__, "without_harmful", lambda *_: None)
     with pytest.raises(ThinningError, match=r"another function: .* the first tensor that differs is the output of '2'"):
         thin(model, X)
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())

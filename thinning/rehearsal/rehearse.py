@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ..label_sets import class_of_label, members
 from ..module_sizes import fit_sizes, replace_data
 from ..running.copies import named_tensors
-from ..tracing.log import Notes
+from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, numbering
-from ..tracing.replay import DeviationError, Replay, ReplayNotes, UnfollowedError
+from ..tracing.replay import DeviationError, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
 from .repairs import Repairs
-from .shapes_only import Glance, takes_by_number
+from .shapes_only import ShapeRun, takes_by_number
 
 Flow = Callable[[Tracer, nn.Module], None]
 
@@ -40,82 +40,70 @@ def sample(labels: Numbering, uses: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rehearsal:
     """What a rehearsal needs: `fresh` makes a copy of the model, `flow` runs a copy under a tracer."""
 
     fresh: Callable[[], nn.Module]
     flow: Flow
-    look: Callable[[Glance, nn.Module], None]
+    run_shapes: Callable[[ShapeRun, nn.Module], None]
     repairs: Repairs
 
-    def at_a_glance(self, notes: Notes, numbers: Numbering, dead: Tensor) -> bool:
+    def shapes_agree(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> bool:
         """Whether shapes alone show that a removal works; False says nothing."""
-        if takes_by_number(notes):
+        if takes_by_number(log):
             return False
-        glance, copy = Glance(notes.sequence, numbers.labels, dead), self.fresh()
-        shrink(notes, numbers, dead, copy)
+        shapes, copy = ShapeRun(log.sequence, numbers.labels, dead), self.fresh()
+        shrink(log, numbers, dead, copy)
         try:
-            self.look(glance, copy)
+            self.run_shapes(shapes, copy)
         except Exception:  # the full rehearsal finds out what it is
             return False
-        return glance.fits and glance.step == len(notes.sequence)
+        return shapes.fits and shapes.step == len(log.sequence)
 
-    def rehearse(self, notes: Notes, numbers: Numbering, dead: Tensor) -> DeviationError | None:
+    def rehearse(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> DeviationError | None:
         """Remove `dead` from a copy and run it again; the deviation from the first run, None if there is none."""
-        replay = Replay(notes.records, numbers.labels, dead)
+        replay = Replay(log.operations, numbers.labels, dead)
         copy = self.fresh()
-        shrink(notes, numbers, dead, copy)
+        shrink(log, numbers, dead, copy)
         try:
-            self.flow(Tracer(ReplayNotes(notes, numbers.labels, dead), replay=replay), copy)
+            self.flow(Tracer(ReplayLog(log, numbers.labels, dead), replay=replay), copy)
         except DeviationError as deviation:
             return deviation
         except UnfollowedError:
             return None  # found out when channels that are zero go, which changes no values
         except Exception as error:  # whatever a model's code raises when sizes do not fit
-            last = max(0, min(replay.step, len(notes.records) - 1))
+            last = max(0, min(replay.step, len(log.operations) - 1))
             return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
-        return None if replay.step == len(notes.records) else DeviationError(replay.step, "the code ends early")
+        return None if replay.step == len(log.operations) else DeviationError(replay.step, "the code ends early")
 
 
-def shrink(notes: Notes, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
+def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
     """Slice a copy's tensors and set its sizes."""
     stays = ~dead[numbers.labels]
     for name, tensor in named_tensors(copy).items():
         data = tensor.data
         for dim in range(tensor.ndim):
-            ids = notes.ids.get((name, dim))
+            ids = log.ids.get((name, dim))
             left = None if ids is None else stays[ids].nonzero().flatten()
             if left is not None and len(left) < data.shape[dim]:
                 data = data.index_select(dim, left.to(data.device))
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)
-    for note in notes.attributes:
-        note.set(copy.get_submodule(note.module), int((~dead[numbers.labels[note.ids]]).sum()))
+    for entry in log.attributes:
+        entry.set(copy.get_submodule(entry.module), int((~dead[numbers.labels[entry.ids]]).sum()))
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-def settle_sizes(notes: Notes, stage: Stage) -> Numbering:
+def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal) -> Numbering:
     """Rehearse a removal from every class until the run keeps its track; returns the final numbering."""
-    numbers = numbering(notes)
+    numbers = numbering(log)
     for _ in range(500):
-        dead = sample(numbers, list(notes.ids.values()))
-        if not bool(dead.any()) or stage.at_a_glance(notes, numbers, dead):
+        dead = sample(numbers, list(log.ids.values()))
+        if not bool(dead.any()) or rehearsal.shapes_agree(log, numbers, dead):
             break
-        deviation = stage.rehearse(notes, numbers, dead)
+        deviation = rehearsal.rehearse(log, numbers, dead)
         if deviation is None:
             break
-        stage.repairs.repair(deviation, numbers, dead)
-        numbers = numbering(notes)
+        rehearsal.repairs.repair(deviation, numbers, dead)
+        numbers = numbering(log)
     return numbers

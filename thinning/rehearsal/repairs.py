@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..tracing.labels import Plane
-from ..tracing.log import AttributeNote, Notes, Record, Split
+from ..tracing.log import AttributeCount, Operation, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import DeviationError, Replay
 
@@ -18,14 +18,14 @@ from ..tracing.replay import DeviationError, Replay
 class Repairs:
     """What to try at each deviation, most wanted first; remembers what was tried."""
 
-    def __init__(self, notes: Notes, model: nn.Module) -> None:
-        self.notes = notes
+    def __init__(self, log: TraceLog, model: nn.Module) -> None:
+        self.log = log
         self.model = model
         self._tried: set[Any] = set()
         self._trial: tuple[int, Callable[[], None]] | None = None
 
     def repair(self, deviation: DeviationError, numbers: Numbering, dead: Tensor) -> None:
-        """Change the notes so that the next rehearsal gets further."""
+        """Change the log so that the next rehearsal gets further."""
         if self._trial is not None:
             step, undo = self._trial
             self._trial = None
@@ -47,7 +47,7 @@ class Repairs:
 
     def _kind(self, step: int) -> Any:
         """What is tried once for all modules of a class; torch's own modules are each a case of their own."""
-        kind = self.notes.records[step].kind
+        kind = self.log.operations[step].kind
         return step if kind[0].__module__.startswith("torch.") else kind
 
     def _alike(self, step: int) -> list[int]:
@@ -55,17 +55,17 @@ class Repairs:
         kind = self._kind(step)
         if kind == step:
             return [step]
-        return [other for other in range(step, len(self.notes.records)) if self.notes.records[other].kind == kind]
+        return [other for other in range(step, len(self.log.operations)) if self.log.operations[other].kind == kind]
 
     def _splits(self, step: int) -> Iterator[tuple[Any, Callable[[], None]]]:
         """Follow another axis of a split made here."""
         steps = set(self._alike(step))
-        splits = [split for split in self.notes.splits if split.step in steps]
+        splits = [split for split in self.log.splits if split.step in steps]
         for split in splits[:1] if splits and splits[0].step == step else []:
             for axis in reversed([dim for dim, size in enumerate(split.ids.shape) if size > 1]):
                 yield ("split", self._kind(step), axis), partial(self._follow, splits, axis, step)
 
-    def _follow(self, splits: list[Split], axis: int, step: int) -> None:
+    def _follow(self, splits: list[SplitAxis], axis: int, step: int) -> None:
         before = [split.along for split in splits]
 
         def undo() -> None:
@@ -78,35 +78,35 @@ class Repairs:
 
     def _attributes(self, step: int, numbers: Numbering, dead: Tensor) -> Iterator[Any]:
         """Integers of the modules around that equal a size which changes here: all of one module, then one by one."""
-        depth = self.notes.records[step].module.count(".") + 2
+        depth = self.log.operations[step].module.count(".") + 2
         for level in range(depth):
             found = self._candidates(step, level, numbers, dead)
-            choices = [found] + ([[note] for note in found] if len(found) > 1 else [])
+            choices = [found] + ([[entry] for entry in found] if len(found) > 1 else [])
             for chosen in choices if found else []:
-                key = (self._kind(step), level, tuple((note.name, note.index) for note in chosen))
+                key = (self._kind(step), level, tuple((entry.name, entry.index) for entry in chosen))
                 yield key, partial(self._adopt, chosen, level, step, numbers, dead)
 
-    def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeNote]:
+    def _candidates(self, step: int, level: int, numbers: Numbering, dead: Tensor) -> list[AttributeCount]:
         """What could count a size that changes at `step`, in the module `level` above the one that runs."""
-        record = self.notes.records[step]
-        path = _ancestor(record.module, level)
-        found: dict[tuple[str, int | None], AttributeNote] = {}
-        for size in _sizes(record, Replay(self.notes.records, numbers.labels, dead)):
+        operation = self.log.operations[step]
+        path = _ancestor(operation.module, level)
+        found: dict[tuple[str, int | None], AttributeCount] = {}
+        for size in _sizes(operation, Replay(self.log.operations, numbers.labels, dead)):
             if path is not None and bool(dead[numbers.labels[size.ids]].any()):
-                for name, index in self._matches(path, size, len(record.made)):
-                    found.setdefault((name, index), AttributeNote(path, name, index, size.ids))
+                for name, index in self._matches(path, size, len(operation.made)):
+                    found.setdefault((name, index), AttributeCount(path, name, index, size.ids))
         return list(found.values())
 
-    def _adopt(self, notes: list[AttributeNote], level: int, step: int, numbers: Numbering, dead: Tensor) -> None:
-        before = list(self.notes.attributes)
-        wanted = {(note.name, note.index) for note in notes}
+    def _adopt(self, log: list[AttributeCount], level: int, step: int, numbers: Numbering, dead: Tensor) -> None:
+        before = list(self.log.attributes)
+        wanted = {(entry.name, entry.index) for entry in log}
         for other in self._alike(step):
             similar = self._candidates(other, level, numbers, dead)
-            self.notes.attributes += [note for note in similar if (note.name, note.index) in wanted]
-        self._trial = (step, lambda: self.notes.attributes.__setitem__(slice(None), before))
+            self.log.attributes += [entry for entry in similar if (entry.name, entry.index) in wanted]
+        self._trial = (step, lambda: self.log.attributes.__setitem__(slice(None), before))
 
     def _matches(self, path: str, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
-        taken = {(note.name, note.index) for note in self.notes.attributes if note.module == path}
+        taken = {(entry.name, entry.index) for entry in self.log.attributes if entry.module == path}
         for key, value in vars(_submodule(self.model, path)).items():
             if key.startswith("_"):
                 continue
@@ -125,25 +125,25 @@ class Repairs:
         """
         found = False
         for start in self._alike(deviation.step):
-            module = self.notes.records[start].module
+            module = self.log.operations[start].module
             for step in range(start, -1, -1):
-                if start != deviation.step and self.notes.records[step].module != module:
+                if start != deviation.step and self.log.operations[step].module != module:
                     break
                 if touched := self._touched(step, numbers, dead):
                     found |= start == deviation.step
                     for plane in touched:
-                        self.notes.freeze(plane.ids, f"{self.notes.records[step].place}: {deviation.why}")
+                        self.log.freeze(plane.ids, f"{self.log.operations[step].place}: {deviation.why}")
                     break
         if not found:
-            for ids in self.notes.ids.values():
-                self.notes.freeze(ids, deviation.why)
+            for ids in self.log.ids.values():
+                self.log.freeze(ids, deviation.why)
 
     def _touched(self, step: int, numbers: Numbering, dead: Tensor) -> list[Plane]:
-        record = self.notes.records[step]
-        made = [plane for _, planes in record.made for plane in planes]
-        change = [[p for p in planes if bool(dead[numbers.labels[p.ids]].any())] for planes in (made, record.read)]
+        operation = self.log.operations[step]
+        made = [plane for _, planes in operation.made for plane in planes]
+        change = [[p for p in planes if bool(dead[numbers.labels[p.ids]].any())] for planes in (made, operation.read)]
         # of a recurrent layer the units first: it is mostly the state that has a fixed size, not the input
-        return change[0] if change[0] and isinstance(record.func, type) else [*change[1], *change[0]]
+        return change[0] if change[0] and isinstance(operation.func, type) else [*change[1], *change[0]]
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ class Size:
     part: int
 
 
-def _sizes(record: Record, replay: Replay) -> Iterator[Size]:
-    for part, (shape, planes) in enumerate(record.made):
+def _sizes(operation: Operation, replay: Replay) -> Iterator[Size]:
+    for part, (shape, planes) in enumerate(operation.made):
         for plane in planes:
             for dim in plane.dims:
                 yield Size(_axis(plane, dim), shape[dim], part)
-    if "slice" in str(record.func) and record.arguments is not None:
-        arguments = record.arguments
-        for plane in record.read:
+    if "slice" in str(operation.func) and operation.arguments is not None:
+        arguments = operation.arguments
+        for plane in operation.read:
             dim = arguments[1] if len(arguments) > 1 else 0
             for cut in arguments[2:4]:
                 if isinstance(cut, int) and 0 < cut < plane.ids.shape[dim]:

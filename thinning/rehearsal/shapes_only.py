@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..running.fast_meta import carry_out
-from ..tracing.log import Made, Notes
+from ..running.fast_meta import execute
+from ..tracing.log import Made, TraceLog
 
 aten = torch.ops.aten
 NAMES = (
@@ -20,14 +20,14 @@ NAMES = (
 BY_NUMBER = {getattr(aten, name) for name in NAMES.split()}
 
 
-def takes_by_number(notes: Notes) -> bool:
+def takes_by_number(log: TraceLog) -> bool:
     """Whether an operation could take the wrong channels and still give the right shape."""
-    if notes.splits or notes.attributes:
+    if log.splits or log.attributes:
         return True
-    return any(getattr(record.func, "overloadpacket", None) in (*BY_NUMBER, None) for record in notes.records)
+    return any(getattr(operation.func, "overloadpacket", None) in (*BY_NUMBER, None) for operation in log.operations)
 
 
-class Glance(TorchDispatchMode):
+class ShapeRun(TorchDispatchMode):
     """Carries a thinned copy's operations out: the same ones as in `sequence`, with the shapes that are left?"""
 
     def __init__(self, sequence: list[tuple[Any, Made]], labels: Tensor, dead: Tensor) -> None:
@@ -40,7 +40,7 @@ class Glance(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """One operation."""
-        out = carry_out(func, args, kwargs or {})
+        out = execute(func, args, kwargs or {})
         if self.step >= len(self.sequence) or self.sequence[self.step][0] is not func:
             self.fits = False
         elif self.fits:

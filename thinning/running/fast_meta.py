@@ -11,7 +11,7 @@ from torch import Tensor
 aten = torch.ops.aten
 
 
-def carry_out(func: Any, args: Any, kwargs: Any) -> Any:
+def execute(func: Any, args: Any, kwargs: Any) -> Any:
     """Carry an operation out; on the meta device the usual ones without torch's Python versions.
 
     What is unusual, or does not fit, is left to torch.

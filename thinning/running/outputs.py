@@ -69,9 +69,3 @@ def fixed_chance() -> Iterator[None]:
 
 def _in_double(example_inputs: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs)
-
-
-
-
-
-

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .labels import Node, Plane, attach, node_of, take_first
-from .log import Made, Notes, Read, Record
+from .labels import Plane, TensorInfo, attach, info_of, take_first
+from .log import Made, Operation, Read, TraceLog
 
 
 @dataclass
@@ -27,10 +27,10 @@ class Frame:
         return f"{self.name or 'the model'} ({type(self.module).__name__})"
 
 
-class Host(Protocol):
+class TraceContext(Protocol):
     """What a call needs of the tracer that makes it."""
 
-    notes: Notes
+    log: TraceLog
     weights: Mapping[str, Tensor] | None
     layer_values: dict[Any, tuple[Tensor | None, Tensor | None]]
     quiet: bool
@@ -49,16 +49,16 @@ class Host(Protocol):
 class Call:
     """An operation, its arguments and its result `out`; `emit` says which planes the result has."""
 
-    def __init__(self, tracer: Host, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tracer: TraceContext, func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
         self.tracer = tracer
-        self.notes = tracer.notes
+        self.log = tracer.log
         self.func = func
         self.args = args
         self.kwargs = kwargs
         self.tensors = tensors
-        self.nodes = [node_of(tensor) for tensor in tensors]
-        for node in self.nodes:
-            node.read = True
+        self.infos = [info_of(tensor) for tensor in tensors]
+        for info in self.infos:
+            info.read = True
         self.shapes = [tuple(tensor.shape) for tensor in tensors]
         self.out: Any = None
         self.same_weight: tuple[str, tuple[int, ...]] | None = None
@@ -84,30 +84,30 @@ class Call:
         """A positional or keyword argument."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
-    def node(self, tensor: Tensor | None) -> Node:
-        """What is known about an input; an empty node for None."""
-        return node_of(tensor) if tensor is not None else Node()
+    def info(self, tensor: Tensor | None) -> TensorInfo:
+        """What is known about an input; an empty info for None."""
+        return info_of(tensor) if tensor is not None else TensorInfo()
 
-    def set_node(self, tensor: Tensor, node: Node) -> None:
-        """Let `node` be what is known about a tensor that the rule itself made."""
-        attach(tensor, node)
+    def set_info(self, tensor: Tensor, info: TensorInfo) -> None:
+        """Let `info` be what is known about a tensor that the rule itself made."""
+        attach(tensor, info)
 
     @property
     def made(self) -> Made:
         """Shape and planes of each result."""
-        return tuple((tuple(t.shape), node_of(t).planes) for t in self.outputs())
+        return tuple((tuple(t.shape), info_of(t).planes) for t in self.outputs())
 
     @property
-    def record(self) -> Record:
+    def operation(self) -> Operation:
         """The operation as data."""
         frame = self.tracer.frame
-        read = tuple(plane for node in self.nodes for plane in node.planes)
+        read = tuple(plane for info in self.infos for plane in info.planes)
         kind = (type(frame.module), frame.count, self.func)
-        return Record(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
+        return Operation(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
 
     def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
         """The planes of an input, with the values that still hold."""
-        return self.node(tensor).current
+        return self.info(tensor).current
 
     def outputs(self) -> list[Tensor]:
         """The tensors among the results."""
@@ -122,7 +122,7 @@ class Call:
     def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
         """The channels of these planes can never be removed."""
         for plane in planes:
-            self.notes.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
+            self.log.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
 
     def give_up(self, why: str) -> None:
         """Freeze everything that goes in; nothing comes out."""
@@ -132,7 +132,7 @@ class Call:
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Two id tensors of broadcastable shape are the same channels."""
-        self.notes.unite(a, b, f"{self.place}: meets a tensor of fixed size")
+        self.log.unite(a, b, f"{self.place}: meets a tensor of fixed size")
 
     def collapse(self, plane: Plane, dim: int, why: str) -> Plane | None:
         """The plane of a result that is fixed along `dim`, where `plane` varies.
@@ -151,24 +151,24 @@ class Call:
     def read(self, plane: Plane, layer: int | None = None, foldable: bool = False) -> None:
         """A sum runs over these channels: they may go where their value, or all the layer's weights on them, are 0."""
         value = None if plane.value is None else plane.value.reshape(-1)
-        self.notes.read(Read(plane.ids.reshape(-1), value, layer, foldable))
+        self.log.read(Read(plane.ids.reshape(-1), value, layer, foldable))
 
     def finish(self) -> None:
         """Attach the emitted planes to the results."""
         mutable = self.func._schema.is_mutable if hasattr(self.func, "_schema") else False
         for tensor in self.outputs():
             planes = self._emitted.get(id(tensor), ())
-            source = self.nodes[0] if self.nodes else None
-            node = Node(planes, weight=self.same_weight, repeated=self.repeated)
+            source = self.infos[0] if self.infos else None
+            info = TensorInfo(planes, weight=self.same_weight, repeated=self.repeated)
             if source is not None and (mutable or getattr(self.func, "is_view", False)):
-                node.cell = source.cell
-                node.cell.version += mutable
-                node.version = node.cell.version
-            attach(tensor, node)
+                info.storage = source.storage
+                info.storage.version += mutable
+                info.version = info.storage.version
+            attach(tensor, info)
 
     def weight(self, tensor: Tensor) -> Tensor | None:
         """The real values of a tensor that is a parameter (perhaps transposed), if values are followed."""
-        known = self.node(tensor).weight
+        known = self.info(tensor).weight
         if known is None or self.tracer.weights is None:
             return None
         real = self.tracer.weights.get(known[0])
@@ -185,7 +185,7 @@ class Call:
         value = self.tracer.constants(plane.leaf)
         if value is None:
             return None
-        own = self.notes.ids[plane.leaf]
+        own = self.log.ids[plane.leaf]
         whole = plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own)
         if whole and plane.ids.is_contiguous():  # its own, in their order
             return value.view(plane.ids.shape)

@@ -126,11 +126,11 @@ def numel(shape: Shape) -> int:
     return math.prod(shape)
 
 
-ATTRIBUTE = "_potstill_node"
+ATTRIBUTE = "_potstill_info"
 
 
 @dataclass
-class Cell:
+class Storage:
     """The memory that a tensor and its views share.
 
     `version` counts the writes; `uniform`: all elements are alike, `value`: what all are known to equal.
@@ -142,14 +142,14 @@ class Cell:
 
 
 @dataclass
-class Node:
+class TensorInfo:
     """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
 
     `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
     """
 
     planes: tuple[Plane, ...] = ()
-    cell: Cell = field(default_factory=Cell)
+    storage: Storage = field(default_factory=Storage)
     version: int = 0
     weight: tuple[str, tuple[int, ...]] | None = None
     repeated: Tensor | None = None
@@ -158,7 +158,7 @@ class Node:
     @property
     def uniform(self) -> bool:
         """All elements are alike, so that any slice may be removed: a fresh `zeros`, `ones` or random tensor."""
-        return self.cell.uniform and not self.planes
+        return self.storage.uniform and not self.planes
 
     def along(self, dim: int) -> Plane | None:
         """The plane that varies along `dim`."""
@@ -167,20 +167,20 @@ class Node:
     @property
     def current(self) -> tuple[Plane, ...]:
         """The planes, their values forgotten where the memory was written to through another view."""
-        if self.version == self.cell.version:
+        if self.version == self.storage.version:
             return self.planes
         return tuple(plane.but(value=None, origin=None) for plane in self.planes)
 
 
-def node_of(tensor: Tensor) -> Node:
-    """The node of a tensor; a fresh one without planes if it has none."""
-    node = tensor.__dict__.get(ATTRIBUTE)
-    if node is None:
-        node = Node()
-        attach(tensor, node)
-    return node
+def info_of(tensor: Tensor) -> TensorInfo:
+    """The info of a tensor; a fresh one without planes if it has none."""
+    info = tensor.__dict__.get(ATTRIBUTE)
+    if info is None:
+        info = TensorInfo()
+        attach(tensor, info)
+    return info
 
 
-def attach(tensor: Tensor, node: Node) -> None:
-    """Let `node` be what is known about `tensor`."""
-    setattr(tensor, ATTRIBUTE, node)
+def attach(tensor: Tensor, info: TensorInfo) -> None:
+    """Let `info` be what is known about `tensor`."""
+    setattr(tensor, ATTRIBUTE, info)

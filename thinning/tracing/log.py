@@ -14,7 +14,7 @@ from .labels import Plane
 
 
 @dataclass
-class LayerNote:
+class LayerCall:
     """One call of a convolution or linear layer (see `graph.Layer`); ids as they were issued."""
 
     weight: str
@@ -46,7 +46,7 @@ class Read:
 
 
 @dataclass
-class Split:
+class SplitAxis:
     """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last)."""
 
     ids: Tensor
@@ -59,7 +59,7 @@ Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
 
 
 @dataclass(frozen=True)
-class Record:
+class Operation:
     """One operation on labelled tensors, for the comparison with a second run.
 
     `kind` is the same for the same operation of two modules of one class.
@@ -75,7 +75,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class AttributeNote:
+class AttributeCount:
     """An integer attribute of a module (or element `index` of it) that counts the channels `ids`."""
 
     module: str
@@ -92,7 +92,7 @@ class AttributeNote:
         setattr(module, self.name, value)
 
 
-class Notes:
+class TraceLog:
     """Collects what the rules say. Ids start at 1."""
 
     def __init__(self) -> None:
@@ -103,11 +103,11 @@ class Notes:
         self.inexact: list[tuple[Tensor, int]] = []
         self.reasons: list[str] = []
         self.roles: dict[tuple[str, int], Role] = {}
-        self.layers: list[LayerNote] = []
+        self.layers: list[LayerCall] = []
         self.reads: list[Read] = []
-        self.splits: list[Split] = []
-        self.records: list[Record] = []
-        self.attributes: list[AttributeNote] = []
+        self.splits: list[SplitAxis] = []
+        self.operations: list[Operation] = []
+        self.attributes: list[AttributeCount] = []
         self.sequence: list[tuple[Any, Made]] = []
         self.warnings: list[str] = []
         self.other_macs = 0.0
@@ -164,8 +164,8 @@ class Notes:
 
     def split(self, ids: Tensor) -> None:
         """An axis of channels was viewed as several axes."""
-        self.splits.append(Split(ids, len(self.records)))
+        self.splits.append(SplitAxis(ids, len(self.operations)))
 
-    def record(self, record: Record) -> None:
+    def operation(self, operation: Operation) -> None:
         """Remember an operation for the comparison with a second run."""
-        self.records.append(record)
+        self.operations.append(operation)

@@ -1,4 +1,4 @@
-"""From the notes of a trace to a channel graph."""
+"""From the log of a trace to a channel graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
-from .log import LayerNote, Notes, Split
+from .log import LayerCall, SplitAxis, TraceLog
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Numbering:
     inexact: Tensor
 
 
-def numbering(notes: Notes) -> Numbering:
+def numbering(log: TraceLog) -> Numbering:
     """Unite, settle the split axes, and number the components."""
-    root = notes.roots()
-    frozen = _marks(notes.frozen, root, notes.count)
+    root = log.roots()
+    frozen = _marks(log.frozen, root, log.count)
     for _ in range(4):
-        added = [pair for split in notes.splits for pair in _settle(split, root, frozen)]
+        added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
         if not added:
             break
-        root = components(notes.count + 1, added, root)
-        frozen = _marks(notes.frozen, root, notes.count)
+        root = components(log.count + 1, added, root)
+        frozen = _marks(log.frozen, root, log.count)
     kept, labels = root.unique(return_inverse=True)
-    return Numbering(labels, frozen[kept], _marks(notes.inexact, root, notes.count)[kept])
+    return Numbering(labels, frozen[kept], _marks(log.inexact, root, log.count)[kept])
 
 
 def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor:
@@ -50,7 +50,7 @@ def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor
     return marks
 
 
-def _settle(split: Split, root: Tensor, frozen: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Unite the positions of a split axis so that removal follows one of its new axes.
 
     The last axis along which the channels still differ, unless `split.along` says another.
@@ -70,49 +70,49 @@ def _settle(split: Split, root: Tensor, frozen: Tensor) -> list[tuple[Tensor, Te
 
 
 def graph_of(
-    notes: Notes, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]
+    log: TraceLog, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]
 ) -> ChannelGraph:
     """The public view of a trace."""
     free = numbers.frozen < 0
     uses = []
-    for (name, dim), ids in notes.ids.items():
+    for (name, dim), ids in log.ids.items():
         labels = numbers.labels[ids]
         channels = torch.where(free[labels], labels, 0)
-        role = notes.roles.get((name, dim), "vector")
-        if not _kernel(labels, numbers, notes):
+        role = log.roles.get((name, dim), "vector")
+        if not _kernel(labels, numbers, log):
             uses.append(Use(name, dim, channels, role, name.rpartition(".")[0], labels))
-    layers = tuple(_layer(note, numbers.labels, free) for note in notes.layers if not note.again)
+    layers = tuple(_layer(entry, numbers.labels, free) for entry in log.layers if not entry.again)
     return ChannelGraph(
         uses=tuple(uses),
         layers=layers,
         shapes=shapes,
         frozen=numbers.frozen,
         inexact=numbers.inexact,
-        reasons=tuple(notes.reasons),
+        reasons=tuple(log.reasons),
         aliases=aliases,
-        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in notes.attributes),
-        other_macs=notes.other_macs,
+        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in log.attributes),
+        other_macs=log.other_macs,
     )
 
 
-def _kernel(labels: Tensor, numbers: Numbering, notes: Notes) -> bool:
+def _kernel(labels: Tensor, numbers: Numbering, log: TraceLog) -> bool:
     """A dimension of a convolution's kernel: nobody thinks of its indices as channels."""
     reason = int(numbers.frozen[labels[0]])
-    return reason >= 0 and notes.reasons[reason].endswith("the size of a kernel")
+    return reason >= 0 and log.reasons[reason].endswith("the size of a kernel")
 
 
-def _layer(note: LayerNote, labels: Tensor, free: Tensor) -> Layer:
-    reads, makes = labels[note.in_ids], labels[note.out_ids]
+def _layer(entry: LayerCall, labels: Tensor, free: Tensor) -> Layer:
+    reads, makes = labels[entry.in_ids], labels[entry.out_ids]
     return Layer(
-        weight=note.weight,
-        bias=note.bias,
-        in_dim=note.in_dim,
-        out_dim=note.out_dim,
-        groups=note.groups,
-        positions=note.positions,
+        weight=entry.weight,
+        bias=entry.bias,
+        in_dim=entry.in_dim,
+        out_dim=entry.out_dim,
+        groups=entry.groups,
+        positions=entry.positions,
         in_channels=torch.where(free[reads], reads, 0),
         out_channels=torch.where(free[makes], makes, 0),
-        depthwise=note.depthwise,
-        normalized=note.norm is not None,
-        chain=tuple(dict.fromkeys(note.chain)),
+        depthwise=entry.depthwise,
+        normalized=entry.norm is not None,
+        chain=tuple(dict.fromkeys(entry.chain)),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .labels import Plane
-from .log import Made, Notes, Record
+from .log import Made, Operation, TraceLog
 from .rules.fallback import NEW
 
 
@@ -27,10 +27,10 @@ class UnfollowedError(Exception):
 
 
 class Replay:
-    """The first run's records and which labels are removed; each operation must give exactly what is left over."""
+    """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
 
-    def __init__(self, records: Sequence[Record], labels: Tensor, dead: Tensor) -> None:
-        self.records = records
+    def __init__(self, operations: Sequence[Operation], labels: Tensor, dead: Tensor) -> None:
+        self.operations = operations
         self.labels = labels
         self.dead = dead
         self.step = 0
@@ -38,21 +38,21 @@ class Replay:
 
     def begin(self, func: Any) -> None:
         """Before an operation: it must be the one that the first run carried out here."""
-        if self.step >= len(self.records) or self.records[self.step].func is not func:
+        if self.step >= len(self.operations) or self.operations[self.step].func is not func:
             if self.data_read:
                 raise UnfollowedError
-            raise DeviationError(min(self.step, len(self.records) - 1), "the model's code takes another path")
+            raise DeviationError(min(self.step, len(self.operations) - 1), "the model's code takes another path")
 
     def end(self, made: Made) -> None:
         """After an operation: shapes and channels must be what is left of the first run's."""
-        record = self.records[self.step]
-        if len(made) != len(record.made):
+        operation = self.operations[self.step]
+        if len(made) != len(operation.made):
             raise DeviationError(self.step, "another number of parts")
-        for part, ((shape, planes), (old, before)) in enumerate(zip(made, record.made, strict=True)):
-            if (part and not before) or getattr(record.func, "overloadpacket", None) in NEW:
+        for part, ((shape, planes), (old, before)) in enumerate(zip(made, operation.made, strict=True)):
+            if (part and not before) or getattr(operation.func, "overloadpacket", None) in NEW:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
             expected = self.expected_shape(old, before)
-            if shape != expected and self._depends_on_data(record, shape, expected, before):
+            if shape != expected and self._depends_on_data(operation, shape, expected, before):
                 raise UnfollowedError
             if shape != expected or not all(self._agrees(plane, planes) for plane in before):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
@@ -60,13 +60,13 @@ class Replay:
 
     @staticmethod
     def _depends_on_data(
-        record: Record, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
+        operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
     ) -> bool:
         """Whether the sizes differ only where an operation such as `nonzero` takes them from values."""
         channels = {dim for plane in planes for dim in plane.dims}
         differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
-        foreign = getattr(record.func, "namespace", "aten") not in ("aten", "prims")
-        dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(record.func, "tags", ())
+        foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
+        dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
 
     def left(self, ids: Tensor, dim: int) -> Tensor:
@@ -97,10 +97,10 @@ class Replay:
         )
 
 
-class ReplayNotes(Notes):
+class ReplayLog(TraceLog):
     """Notes of a second run: parameters get the integers that are left, and nothing is written down."""
 
-    def __init__(self, first: Notes, labels: Tensor, dead: Tensor) -> None:
+    def __init__(self, first: TraceLog, labels: Tensor, dead: Tensor) -> None:
         super().__init__()
         self._left = {key: ids[~dead[labels[ids]]] for key, ids in first.ids.items()}
         self.batch = first.batch
@@ -122,5 +122,5 @@ class ReplayNotes(Notes):
     def split(self, ids: Tensor) -> None:
         """Nothing to learn."""
 
-    def record(self, record: Record) -> None:
+    def operation(self, operation: Operation) -> None:
         """Nothing to learn."""

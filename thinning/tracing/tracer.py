@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_map_only
 
 from ..running.copies import named_tensors
 from ..running.default_device import on_cpu
-from ..running.fast_meta import carry_out
+from ..running.fast_meta import execute
 from .call import Call, Frame
 from .constants import real_values
-from .labels import Cell, Node, Plane, attach, node_of
-from .log import Notes
+from .labels import Plane, Storage, TensorInfo, attach, info_of
+from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import Replay
 from .rules import elementwise, fallback, recurrent
@@ -32,9 +32,11 @@ class Tracer(TorchDispatchMode):
     parameters are given, and each operation's result is compared with what the first run had.
     """
 
-    def __init__(self, notes: Notes, weights: Mapping[str, Tensor] | None = None, replay: Replay | None = None) -> None:
+    def __init__(
+        self, log: TraceLog, weights: Mapping[str, Tensor] | None = None, replay: Replay | None = None
+    ) -> None:
         super().__init__()
-        self.notes = notes
+        self.log = log
         self.weights = weights
         self.replay = replay
         self.quiet = False
@@ -59,7 +61,7 @@ class Tracer(TorchDispatchMode):
             attach(tensor, self._leaf(name, tensor))
         recurrent.intercept(self, model)
 
-    def _leaf(self, name: str, tensor: Tensor) -> Node:
+    def _leaf(self, name: str, tensor: Tensor) -> TensorInfo:
         planes = []
         # Integers and truth values are indices and masks of fixed size, never channels.
         sizes = tensor.shape if tensor.is_floating_point() or tensor.is_complex() else ()
@@ -67,11 +69,11 @@ class Tracer(TorchDispatchMode):
             shape = [1] * tensor.ndim
             shape[dim] = size
             if size > 1:
-                planes.append(Plane(self.notes.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
+                planes.append(Plane(self.log.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
         # a scale or shift of one element is a constant to all channels that meet it
         known = self.weights.get(name) if self.weights is not None and tensor.numel() == 1 else None
         value = None if known is None or not known.is_floating_point() else float(known.detach())
-        return Node(tuple(planes), Cell(value=value), weight=(name, tuple(range(tensor.ndim))))
+        return TensorInfo(tuple(planes), Storage(value=value), weight=(name, tuple(range(tensor.ndim))))
 
     @property
     def frame(self) -> Frame:
@@ -92,12 +94,12 @@ class Tracer(TorchDispatchMode):
         if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
             self.replay.data_read = True
         call = Call(self, func, args, kwargs, tensors)
-        if self.replay is not None and any(node.planes for node in call.nodes):
+        if self.replay is not None and any(info.planes for info in call.infos):
             self.replay.begin(call.func)
-        call.out = carry_out(func, args, kwargs)
+        call.out = execute(func, args, kwargs)
         self._label(call)
         if self.replay is None:
-            self.notes.sequence.append((func, call.made))
+            self.log.sequence.append((func, call.made))
         return call.out
 
     @staticmethod
@@ -109,8 +111,8 @@ class Tracer(TorchDispatchMode):
             return tensor
         if id(tensor) not in self._converted:
             converted = torch.empty_like(tensor, device="meta")
-            known = node_of(tensor)
-            attach(converted, Node(cell=Cell(uniform=known.uniform, value=known.cell.value)))
+            known = info_of(tensor)
+            attach(converted, TensorInfo(storage=Storage(uniform=known.uniform, value=known.storage.value)))
             self._converted[id(tensor)] = (tensor, converted)
         return self._converted[id(tensor)][1]
 
@@ -127,8 +129,8 @@ class Tracer(TorchDispatchMode):
 
     @on_cpu
     def _label(self, call: Call) -> None:
-        labelled = any(node.planes for node in call.nodes)
-        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
+        labelled = any(info.planes for info in call.infos)
+        self.touched.update(info.weight[0] for info in call.infos if info.weight is not None)
         if labelled:
             try:
                 _rule(call.func)(call)
@@ -146,12 +148,12 @@ class Tracer(TorchDispatchMode):
         if self.replay is not None:
             self.replay.end(call.made)
         else:
-            self.notes.record(call.record)
+            self.log.operation(call.operation)
 
     @on_cpu
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
-        self.touched.update(node.weight[0] for node in call.nodes if node.weight is not None)
+        self.touched.update(info.weight[0] for info in call.infos if info.weight is not None)
         if self.replay is not None:
             self.replay.begin(call.func)
         rule()

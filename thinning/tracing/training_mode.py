@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from ..running.fast_meta import carry_out
+from ..running.fast_meta import execute
 from ..running.inputs import batch_of, run
 from ..running.run import plain_run
 from .call import Frame
-from .log import Notes
+from .log import TraceLog
 
 
 class Watcher(Protocol):
@@ -27,8 +27,6 @@ class Watcher(Protocol):
     names: dict[int, str]
     stack: list[Frame]
     path: list[Any]
-
-
 
 
 @contextmanager
@@ -72,11 +70,11 @@ class Walk(TorchDispatchMode):
         """One operation."""
         if is_own(self.stack[-1].module if self.stack else None):
             self.path.append(func)
-        return carry_out(func, args, kwargs or {})
+        return execute(func, args, kwargs or {})
 
 
 def trains_otherwise(
-    model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], notes: Notes
+    model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], log: TraceLog
 ) -> bool:
     """Whether some code runs in training only: then training has to be traced too.
 
@@ -90,7 +88,7 @@ def trains_otherwise(
         with plain_run(copy), watched(walk), walk:
             run(copy, two)
     except Exception as error:  # whatever a model's code raises: it may refuse to train on such inputs
-        notes.warnings.append(untraced(error))
+        log.warnings.append(untraced(error))
         return False
     return walk.path != path
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..call import Call
 from ..labels import Plane, numel
-from ..log import LayerNote, Read
+from ..log import LayerCall, Read
 from ..registry import rule
 from .layer import bias_value, chain, follow_bias, leaf_along, output_value
 
@@ -37,13 +37,13 @@ def convolution(call: Call) -> None:
     planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
     if made is not None:
         out = call.outputs()[0]
-        note = _note(call, x, weight, transposed, groups, inputs, made)
-        made = follow_bias(call, made, bias, dim, note)
-        made = _labelled(call, made, note, inputs, bias)
+        entry = _log_layer(call, x, weight, transposed, groups, inputs, made)
+        made = follow_bias(call, made, bias, dim, entry)
+        made = _labelled(call, made, entry, inputs, bias)
         value = _value(call, weight, inputs, groups, bias, (transposed, padded))
         shape = [made.ids.numel() if d == dim else 1 for d in range(out.ndim)]
         planes.append(made.but(ids=made.ids.reshape(shape), value=None if value is None else value.reshape(shape)))
-        _read(call, inputs, note, padded)
+        _read(call, inputs, entry, padded)
     elif inputs is not None:
         call.read(inputs)
     call.emit(planes)
@@ -51,7 +51,7 @@ def convolution(call: Call) -> None:
 
 def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
     """The input's channels as a plane of one dimension; varying elsewhere freezes."""
-    plane = call.node(x).along(dim)
+    plane = call.info(x).along(dim)
     if plane is None:
         return None
     plane = next(p for p in call.planes(x) if p.ids.shape[dim] > 1)
@@ -74,7 +74,7 @@ def _passing(call: Call, planes: Sequence[Plane], bias: Tensor | None) -> list[P
 
 
 def _ids(call: Call, weight: Tensor, dim: int) -> Tensor | None:
-    plane = call.node(weight).along(dim)
+    plane = call.info(weight).along(dim)
     if plane is None:
         return None
     if len(plane.dims) > 1:
@@ -88,7 +88,7 @@ def _grouped(call: Call, inputs: Plane | None, weight: Tensor, groups: int, tran
     if inputs is not None and reads is None:
         call.freeze([inputs], "the weight has a fixed size")
     elif inputs is None and reads is not None:
-        call.notes.freeze(reads, f"{call.place}: {FIXED}")
+        call.log.freeze(reads, f"{call.place}: {FIXED}")
     elif inputs is not None and reads is not None:
         call.unite(inputs.ids.reshape(groups, -1), reads.reshape(1, -1))
     made = _ids(call, weight, out_dim)
@@ -105,13 +105,13 @@ def _depthwise(call: Call, inputs: Plane | None, weight: Tensor) -> Plane | None
     if made is None or inputs is None:
         call.freeze([inputs] if inputs is not None else [], "the weight has a fixed size")
         if made is not None:
-            call.notes.freeze(made, f"{call.place}: {FIXED}")
+            call.log.freeze(made, f"{call.place}: {FIXED}")
         return None if made is None else Plane(made)
     if call.args[6]:
         per = weight.shape[1]
         call.unite(made, inputs.ids)
         if (extra := _ids(call, weight, 1)) is not None:
-            call.notes.freeze(extra, f"{call.place}: the outputs of one group")
+            call.log.freeze(extra, f"{call.place}: the outputs of one group")
         return Plane(made.repeat_interleave(per))
     call.unite(made.reshape(len(inputs.ids), -1), inputs.ids.reshape(-1, 1))
     return Plane(made)
@@ -120,17 +120,17 @@ def _depthwise(call: Call, inputs: Plane | None, weight: Tensor) -> Plane | None
 def _transposed_groups(call: Call, inputs: Plane | None, weight: Tensor, groups: int) -> Plane | None:
     reads, made = _ids(call, weight, 0), _ids(call, weight, 1)
     if inputs is None and reads is not None:
-        call.notes.freeze(reads, f"{call.place}: {FIXED}")
+        call.log.freeze(reads, f"{call.place}: {FIXED}")
     elif inputs is not None and reads is not None:
         call.unite(inputs.ids, reads)
         call.unite(reads.reshape(groups, -1), reads.reshape(groups, -1)[:1])
     return None if made is None else Plane(made.repeat(groups))
 
 
-def _note(
+def _log_layer(
     call: Call, x: Tensor, weight: Tensor, transposed: bool, groups: int, inputs: Plane | None, made: Plane
-) -> LayerNote | None:
-    known = call.node(weight).weight
+) -> LayerCall | None:
+    known = call.info(weight).weight
     if known is None:
         return None
     depthwise = inputs is not None and groups > 1 and groups == inputs.ids.numel()
@@ -138,22 +138,22 @@ def _note(
     image = call.shapes[0] if transposed else tuple(out.shape)
     channels = x.shape[1] if transposed else made.ids.numel()
     in_dim, out_dim = (0, 1) if transposed and not depthwise else (1, 0)
-    positions = numel(image) / channels / call.notes.batch
+    positions = numel(image) / channels / call.log.batch
     read = inputs.ids if inputs is not None else torch.zeros(0, dtype=torch.int64)
-    note = LayerNote(known[0], in_dim, out_dim, groups, positions, read, made.ids.reshape(-1), depthwise)
-    call.notes.role(leaf_along(call.node(weight), out_dim), "out")
-    call.notes.role(leaf_along(call.node(weight), in_dim), "in")
-    call.notes.layers.append(note)
-    return note
+    entry = LayerCall(known[0], in_dim, out_dim, groups, positions, read, made.ids.reshape(-1), depthwise)
+    call.log.role(leaf_along(call.info(weight), out_dim), "out")
+    call.log.role(leaf_along(call.info(weight), in_dim), "in")
+    call.log.layers.append(entry)
+    return entry
 
 
-def _labelled(call: Call, made: Plane, note: LayerNote | None, inputs: Plane | None, bias: Tensor | None) -> Plane:
+def _labelled(call: Call, made: Plane, entry: LayerCall | None, inputs: Plane | None, bias: Tensor | None) -> Plane:
     """Whose output this is: a depthwise layer passes its input's sources on."""
-    if note is None:
+    if entry is None:
         return made
-    index = len(call.notes.layers) - 1
-    if note.depthwise and inputs is not None:
-        chain(call, inputs, (note.weight, 0), (note.bias, 0) if note.bias else None)
+    index = len(call.log.layers) - 1
+    if entry.depthwise and inputs is not None:
+        chain(call, inputs, (entry.weight, 0), (entry.bias, 0) if entry.bias else None)
         return made.but(origin=index, sources=inputs.sources or frozenset({index}))
     return made.but(origin=index, sources=frozenset({index}))
 
@@ -192,10 +192,10 @@ def _derived(
     return torch.where(zero, 0.0, torch.nan).double() + known if bool(zero.any()) else None
 
 
-def _read(call: Call, inputs: Plane | None, note: LayerNote | None, padded: bool) -> None:
+def _read(call: Call, inputs: Plane | None, entry: LayerCall | None, padded: bool) -> None:
     """A depthwise layer does not sum over channels: it passes them on."""
-    if inputs is None or (note is not None and note.depthwise):
+    if inputs is None or (entry is not None and entry.depthwise):
         return
     value = None if inputs.value is None else inputs.value.reshape(-1)
-    layer = None if note is None else len(call.notes.layers) - 1
-    call.notes.read(Read(inputs.ids.reshape(-1), value, layer, not padded))
+    layer = None if entry is None else len(call.log.layers) - 1
+    call.log.read(Read(inputs.ids.reshape(-1), value, layer, not padded))

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..call import Call
 from ..constants import real_values
-from ..labels import Node, Plane
+from ..labels import Plane, TensorInfo
 from ..registry import rule
 
 aten = torch.ops.aten
@@ -23,7 +23,7 @@ SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
 
 def combine(
-    call: Call, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], out: Sequence[int]
+    call: Call, infos: Sequence[TensorInfo], shapes: Sequence[Sequence[int]], out: Sequence[int]
 ) -> list[list[Plane]]:
     """Unite the planes of operands that are broadcast to shape `out`.
 
@@ -31,7 +31,7 @@ def combine(
     """
     ndim = len(out)
     shapes = [[1] * (ndim - len(shape)) + list(shape) for shape in shapes]
-    waiting = [[plane.lift(ndim).but(operand=i)] for i, node in enumerate(nodes) for plane in node.current]
+    waiting = [[plane.lift(ndim).but(operand=i)] for i, info in enumerate(infos) for plane in info.current]
     results = []
     while waiting:
         group, dims = waiting.pop(0), set[int]()
@@ -42,7 +42,7 @@ def combine(
                 break
             waiting = [other for other in waiting if not dims & set(other[0].dims)]
             group += [plane for other in joined for plane in other]
-        fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(nodes, shapes, strict=True))}
+        fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(infos, shapes, strict=True))}
         if united := _united(call, group, fixed):
             results.append(united)
     return results
@@ -54,11 +54,11 @@ def _own_shape(tensor: Tensor) -> list[int]:
     return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
 
 
-def _fixed(node: Node, shape: Sequence[int], dim: int, ndim: int) -> bool:
+def _fixed(info: TensorInfo, shape: Sequence[int], dim: int, ndim: int) -> bool:
     """The operand has elements of its own along `dim`, and they are no channels."""
-    if shape[dim] == 1 or node.uniform:
+    if shape[dim] == 1 or info.uniform:
         return False
-    return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in node.planes)
+    return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in info.planes)
 
 
 def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
@@ -92,12 +92,12 @@ def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
 def elementwise(call: Call) -> None:
     """Any element-wise operation, in place or not."""
     out = call.outputs()[0]
-    if call.func._schema.is_mutable and not call.nodes[0].planes and call.nodes[0].cell.uniform:
+    if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
         _into_buffer(call)
         return
-    groups = combine(call, call.nodes, [_own_shape(t) for t in call.tensors], out.shape)
+    groups = combine(call, call.infos, [_own_shape(t) for t in call.tensors], out.shape)
     if not _adds_bias(call, groups):
-        _note_roles(call, groups)
+        _assign_roles(call, groups)
     planes = [merge(group, _value(call, group, out.ndim)) for group in groups]
     for tensor in call.outputs():
         call.emit(planes, tensor)
@@ -105,7 +105,7 @@ def elementwise(call: Call) -> None:
 
 def _into_buffer(call: Call) -> None:
     """Writing into a fresh tensor of constants: its size was chosen by the model."""
-    call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
+    call.infos[0].storage.uniform, call.infos[0].storage.value = False, None
     for tensor in call.tensors[1:]:
         call.freeze(call.planes(tensor), "written into a tensor of fixed size")
 
@@ -116,18 +116,18 @@ def _adds_bias(call: Call, groups: Sequence[Sequence[Plane]]) -> bool:
     if getattr(type(call.tracer.frame.module), "forward", None) is not nn.Linear.forward or origin is None:
         return False
     if leaf is not None and call.func.overloadpacket in SUMS:
-        call.notes.role(leaf, "out")
-        call.notes.layers[origin].bias = leaf[0]
+        call.log.role(leaf, "out")
+        call.log.layers[origin].bias = leaf[0]
     return leaf is not None
 
 
-def _note_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
+def _assign_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
     packet = getattr(call.func, "overloadpacket", None)
     role: Any = "scale" if packet in PRODUCTS + QUOTIENTS else "shift" if packet in SUMS else "vector"
     for group in groups:
         if len(group) > 1:
             for plane in group:
-                call.notes.role(plane.leaf, role)
+                call.log.role(plane.leaf, role)
 
 
 def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
@@ -140,7 +140,7 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
     operands = [member.operand for member in group]
     mine: dict[int, Tensor] = {}
     for number, tensor in enumerate(call.tensors):
-        known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.nodes[number])
+        known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.infos[number])
         mine[id(tensor)] = unknown if known is None else known
     result = _carry_out(call, mine)
     if result is None:
@@ -149,9 +149,9 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
     return result.contiguous() if not bool(result.isnan().all()) else None
 
 
-def _constant(node: Node) -> Tensor | None:
-    known = node.cell.value
-    return None if known is None or node.planes else torch.tensor(known, dtype=torch.float64)
+def _constant(info: TensorInfo) -> Tensor | None:
+    known = info.storage.value
+    return None if known is None or info.planes else torch.tensor(known, dtype=torch.float64)
 
 
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..call import Call
-from ..labels import Cell, Node, attach, node_of
+from ..labels import Storage, TensorInfo, attach, info_of
 from ..registry import rule
 
 aten = torch.ops.aten
@@ -52,7 +52,7 @@ COPY = {aten._to_copy, aten.clone}
 def fallback(call: Call) -> None:
     """Without a rule everything that goes in is frozen, and says so; what is written to is no longer all alike."""
     if call.func._schema.is_mutable:
-        call.nodes[0].cell.uniform, call.nodes[0].cell.value = False, None
+        call.infos[0].storage.uniform, call.infos[0].storage.value = False, None
     call.give_up("the operation has no rule")
 
 
@@ -65,31 +65,31 @@ def new(call: Call) -> None:
 def freshen(call: Call) -> None:
     """Note that a new tensor is uniform, where the one that it was asked of has channels."""
     if call.func.overloadpacket in NEW:
-        node_of(call.out).cell = Cell(uniform=True, value=VALUES.get(call.func.overloadpacket))
+        info_of(call.out).storage = Storage(uniform=True, value=VALUES.get(call.func.overloadpacket))
 
 
 def unlabelled(call: Call) -> None:
     """Follow which tensors are uniform (all elements alike, perhaps 0): removing any part of them changes nothing."""
     mutable = call.func._schema.is_mutable
-    uniform = all(node.cell.uniform for node in call.nodes)
-    if mutable and call.nodes:
-        cell = call.nodes[0].cell
+    uniform = all(info.storage.uniform for info in call.infos)
+    if mutable and call.infos:
+        storage = call.infos[0].storage
         part = call.tensors[0]._is_view()
         whole = call.func.overloadpacket in UNIFORM and not part
         alike = torch.Tag.pointwise in call.func.tags and not part
-        cell.uniform = cell.uniform and (whole or alike or _random(call)) and uniform
-        cell.value = VALUES.get(call.func.overloadpacket) if whole else None
+        storage.uniform = storage.uniform and (whole or alike or _random(call)) and uniform
+        storage.value = VALUES.get(call.func.overloadpacket) if whole else None
         return
     known = call.func.overloadpacket in UNIFORM or torch.Tag.pointwise in call.func.tags or call.func.is_view
     for tensor in call.outputs():
-        node = Node()
-        if call.func.is_view and call.nodes:
-            node.cell = call.nodes[0].cell
+        info = TensorInfo()
+        if call.func.is_view and call.infos:
+            info.storage = call.infos[0].storage
         else:
-            node.cell.uniform = known and (uniform or call.func.overloadpacket in NEW)
+            info.storage.uniform = known and (uniform or call.func.overloadpacket in NEW)
         if (value := _known(call)) is not None:
-            node.cell.value = value
-        attach(tensor, node)
+            info.storage.value = value
+        attach(tensor, info)
 
 
 def _random(call: Call) -> bool:
@@ -100,7 +100,7 @@ def _known(call: Call) -> float | None:
     """What all elements of a new tensor equal: fresh zeros or ones, a number written into the code, a copy of these."""
     packet = call.func.overloadpacket
     if packet in COPY:
-        return call.nodes[0].cell.value
+        return call.infos[0].storage.value
     if packet is aten.lift_fresh and call.out.numel() == 1 and not (call.out.is_meta or call.out.is_complex()):
         return float(call.out.item())
     return VALUES.get(packet)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Node, Plane
+from ..labels import Plane, TensorInfo
 from ..registry import rule
 from .elementwise import combine, merge
 
@@ -20,30 +20,31 @@ def cat(call: Call) -> None:
     """Along the joined dimension the integers are joined; along the others they are united."""
     tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
-    _join(call, [call.node(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)
+    _join(call, [call.info(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)
 
 
 @rule(aten.stack)
 def stack(call: Call) -> None:
     """A new dimension that holds no channels; the others are united."""
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
-    nodes, shapes = [], []
+    infos, shapes = [], []
     for tensor in call.args[0]:
         planes = tuple(plane.map(lambda t: t.unsqueeze(dim)) for plane in call.planes(tensor))
-        node = call.node(tensor)
-        nodes.append(Node(planes, node.cell, node.cell.version))
+        info = call.info(tensor)
+        infos.append(TensorInfo(planes, info.storage, info.storage.version))
         shapes.append((*tensor.shape[:dim], 1, *tensor.shape[dim:]))
-    _join(call, nodes, shapes, dim)
+    _join(call, infos, shapes, dim)
 
 
-def _join(call: Call, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]], dim: int) -> None:
+def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, ...]], dim: int) -> None:
     out = list(call.outputs()[0].shape)
-    along = [next((plane for plane in node.current if plane.ids.shape[dim] > 1), None) for node in nodes]
+    along = [next((plane for plane in info.current if plane.ids.shape[dim] > 1), None) for info in infos]
     planes = []
     if any(plane is not None for plane in along):
         planes.append(_joined(call, along, shapes, dim))
     others = [
-        Node(tuple(p for p in node.current if p.ids.shape[dim] == 1), node.cell, node.cell.version) for node in nodes
+        TensorInfo(tuple(p for p in info.current if p.ids.shape[dim] == 1), info.storage, info.storage.version)
+        for info in infos
     ]
     across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
     taken = set(planes[0].dims) if planes else set()
@@ -51,7 +52,7 @@ def _join(call: Call, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]], 
         if taken & set(group[0].dims):
             call.freeze(group, "joined in two ways")
         else:
-            planes.append(merge(group, _common(group) if len(group) == len(nodes) else None))
+            planes.append(merge(group, _common(group) if len(group) == len(infos) else None))
     call.emit(planes)
 
 

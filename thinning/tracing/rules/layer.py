@@ -7,22 +7,22 @@ from torch import Tensor
 
 from ..call import Call
 from ..constants import layer_value
-from ..labels import Node, Plane, same_value
-from ..log import LayerNote
+from ..labels import Plane, TensorInfo, same_value
+from ..log import LayerCall
 
 
-def follow_bias(call: Call, plane: Plane, bias: Tensor | None, dim: int, note: LayerNote | None) -> Plane:
+def follow_bias(call: Call, plane: Plane, bias: Tensor | None, dim: int, entry: LayerCall | None) -> Plane:
     """Unite a layer's output channels (along `dim`) with its bias."""
     if bias is None:
         return plane
-    vector = call.node(bias).along(call.node(bias).planes[0].ids.ndim - 1) if call.node(bias).planes else None
+    vector = call.info(bias).along(call.info(bias).planes[0].ids.ndim - 1) if call.info(bias).planes else None
     if vector is None:
         call.freeze([plane], "a bias of fixed size")
         return plane
     call.unite(plane.ids.reshape(-1), vector.ids.reshape(-1))
-    call.notes.role(vector.leaf, "out")
-    if note is not None and vector.leaf is not None:
-        note.bias = vector.leaf[0]
+    call.log.role(vector.leaf, "out")
+    if entry is not None and vector.leaf is not None:
+        entry.bias = vector.leaf[0]
     return plane
 
 
@@ -57,11 +57,11 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 def chain(call: Call, plane: Plane, *leaves: tuple[str, int] | None) -> None:
     """These parameter dimensions act on the output of a single layer before anything is added to it."""
     if len(plane.sources) == 1:
-        note = call.notes.layers[next(iter(plane.sources))]
-        note.chain += [leaf for leaf in leaves if leaf is not None]
+        entry = call.log.layers[next(iter(plane.sources))]
+        entry.chain += [leaf for leaf in leaves if leaf is not None]
 
 
-def leaf_along(node: Node, dim: int) -> tuple[str, int] | None:
+def leaf_along(info: TensorInfo, dim: int) -> tuple[str, int] | None:
     """The parameter dimension that a tensor's dimension is, if it is one."""
-    plane = node.along(dim)
+    plane = info.along(dim)
     return plane.leaf if plane is not None else None

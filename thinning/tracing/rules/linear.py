@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Node, Plane, numel
-from ..log import LayerNote, Read
+from ..labels import Plane, TensorInfo, numel
+from ..log import LayerCall, Read
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import leaf_along, output_value
@@ -34,41 +34,43 @@ def linear(call: Call) -> None:
     """A linear layer that arrives whole: the weight is transposed here."""
     weight = call.args[1]
     turned = weight.t()
-    known = call.node(weight)
+    known = call.info(weight)
     planes = tuple(plane.map(lambda t: t.t()) for plane in known.planes)
-    turned_node = Node(planes, known.cell, known.version, known.weight and (known.weight[0], known.weight[1][::-1]))
-    call.set_node(turned, turned_node)
+    turned_info = TensorInfo(
+        planes, known.storage, known.version, known.weight and (known.weight[0], known.weight[1][::-1])
+    )
+    call.set_info(turned, turned_info)
     _product(call, call.args[0], turned, call.arg(2, "bias"))
 
 
 def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     out = call.outputs()[0]
-    a, b = (tensor if (matrix := call.node(tensor).repeated) is None else matrix for tensor in (a, b))
+    a, b = (tensor if (matrix := call.info(tensor).repeated) is None else matrix for tensor in (a, b))
     k = a.shape[-1]
     left, right = _split(call, a, -1), _split(call, b, -2 if b.ndim > 1 else -1)
     inner_a, inner_b = left[0], right[0]
     outer_a, outer_b = left[1], right[1]
     collapsed = bool(left[2] or right[2])
     _contract(call, inner_a, inner_b, a, b, collapsed)
-    note = _note(call, a, b, out)
-    if note is None:
-        call.notes.other_macs += numel(tuple(out.shape)) * k / call.notes.batch
+    entry = _log_layer(call, a, b, out)
+    if entry is None:
+        call.log.other_macs += numel(tuple(out.shape)) * k / call.log.batch
     shapes: list[Sequence[int]] = [(*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1]) if b.ndim > 1 else (1,)]
     ndim = out.ndim if b.ndim > 1 else out.ndim + 1
-    nodes = [Node(tuple(outer_a), call.node(a).cell), Node(tuple(outer_b), call.node(b).cell)]
+    infos = [TensorInfo(tuple(outer_a), call.info(a).storage), TensorInfo(tuple(outer_b), call.info(b).storage)]
     full = [*out.shape] if b.ndim > 1 else [*out.shape, 1]
     planes = []
-    for group in combine(call, [_fresh(n) for n in nodes], shapes, full):
+    for group in combine(call, [_fresh(n) for n in infos], shapes, full):
         zero = [p.value for p in group if p.value is not None]
         plane = merge(group, torch.where((zero[0] == 0).expand(group[0].ids.shape), 0.0, torch.nan) if zero else None)
-        planes.append(_labelled(call, plane, note, a, b, (inner_a, inner_b), bias))
+        planes.append(_labelled(call, plane, entry, a, b, (inner_a, inner_b), bias))
     if b.ndim == 1:
         planes = [plane.map(lambda t: t.squeeze(-1)) for plane in planes if plane.ids.ndim == ndim]
-    call.emit(planes if bias is None else _add(call, planes, bias, note))
+    call.emit(planes if bias is None else _add(call, planes, bias, entry))
 
 
-def _fresh(node: Node) -> Node:
-    return Node(node.planes, node.cell, node.cell.version)
+def _fresh(info: TensorInfo) -> TensorInfo:
+    return TensorInfo(info.planes, info.storage, info.storage.version)
 
 
 def _split(call: Call, tensor: Tensor, dim: int) -> tuple[Plane | None, list[Plane], bool]:
@@ -92,63 +94,63 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
     """The summed channels of both factors are the same."""
     if x is not None and w is not None:
         call.unite(x.ids.reshape(-1), w.ids.reshape(-1))
-    elif x is not None and (collapsed or not call.node(b).uniform):
+    elif x is not None and (collapsed or not call.info(b).uniform):
         call.freeze([x], "summed with a tensor of fixed size")
-    elif w is not None and (collapsed or not call.node(a).uniform):
+    elif w is not None and (collapsed or not call.info(a).uniform):
         call.freeze([w], "reads an input of fixed size")
     if x is None or w is None:
         return
-    weight, inputs = (w, x) if call.node(b).weight is not None else (x, w)
-    known = call.node(b).weight or call.node(a).weight
+    weight, inputs = (w, x) if call.info(b).weight is not None else (x, w)
+    known = call.info(b).weight or call.info(a).weight
     value = inputs.value if inputs.leaf is None else None
     if known is None and weight.value is not None:
         zero = torch.where(weight.value.reshape(-1) == 0, 0.0, torch.nan)
         value = zero if value is None else torch.where(zero == 0, zero, value.reshape(-1))
-    layer = len(call.notes.layers) if known is not None else None
-    call.notes.read(Read(inputs.ids.reshape(-1), None if value is None else value.reshape(-1), layer, True))
+    layer = len(call.log.layers) if known is not None else None
+    call.log.read(Read(inputs.ids.reshape(-1), None if value is None else value.reshape(-1), layer, True))
 
 
-def _note(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerNote | None:
+def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | None:
     """The layer, if one factor is a parameter (the right one if both are)."""
-    on_right = call.node(b).weight is not None and b.ndim == 2
-    on_left = not on_right and call.node(a).weight is not None and a.ndim == 2
+    on_right = call.info(b).weight is not None and b.ndim == 2
+    on_left = not on_right and call.info(a).weight is not None and a.ndim == 2
     if not on_right and not on_left:
         return None
     tensor, k_dim, n_dim = (b, 0, 1) if on_right else (a, 1, 0)
-    known = call.node(tensor).weight
+    known = call.info(tensor).weight
     if known is None:
         return None
-    reads, makes = call.node(tensor).along(k_dim), call.node(tensor).along(n_dim)
+    reads, makes = call.info(tensor).along(k_dim), call.info(tensor).along(n_dim)
     empty = torch.zeros(0, dtype=torch.int64)
-    note = LayerNote(
+    entry = LayerCall(
         known[0],
         known[1][k_dim],
         known[1][n_dim],
         1,
-        numel(tuple(out.shape)) / max(tensor.shape[n_dim], 1) / call.notes.batch,
+        numel(tuple(out.shape)) / max(tensor.shape[n_dim], 1) / call.log.batch,
         empty if reads is None else reads.ids.reshape(-1),
         empty if makes is None else makes.ids.reshape(-1),
     )
-    call.notes.role(leaf_along(call.node(tensor), n_dim), "out")
-    call.notes.role(leaf_along(call.node(tensor), k_dim), "in")
-    call.notes.layers.append(note)
-    return note
+    call.log.role(leaf_along(call.info(tensor), n_dim), "out")
+    call.log.role(leaf_along(call.info(tensor), k_dim), "in")
+    call.log.layers.append(entry)
+    return entry
 
 
 def _labelled(
     call: Call,
     plane: Plane,
-    note: LayerNote | None,
+    entry: LayerCall | None,
     a: Tensor,
     b: Tensor,
     inner: tuple[Plane | None, Plane | None],
     bias: Tensor | None,
 ) -> Plane:
     """Give the layer's own output channels their origin and value."""
-    if note is None or plane.leaf is None or plane.leaf != (note.weight, note.out_dim):
-        return plane.but(leaf=None, value=None if bias is not None and note is not None else plane.value)
-    index = len(call.notes.layers) - 1
-    right = call.node(b).weight is not None
+    if entry is None or plane.leaf is None or plane.leaf != (entry.weight, entry.out_dim):
+        return plane.but(leaf=None, value=None if bias is not None and entry is not None else plane.value)
+    index = len(call.log.layers) - 1
+    right = call.info(b).weight is not None
     weight = call.weight(b if right else a)
     x = inner[0] if right else inner[1]
     value = None
@@ -159,17 +161,17 @@ def _labelled(
     return plane.but(leaf=None, origin=index, sources=frozenset({index}), value=shaped)
 
 
-def _add(call: Call, planes: list[Plane], bias: Tensor, note: LayerNote | None) -> list[Plane]:
+def _add(call: Call, planes: list[Plane], bias: Tensor, entry: LayerCall | None) -> list[Plane]:
     """Unite with what is added; a layer's bias is noted."""
     out = call.outputs()[0]
     result = []
-    for group in combine(call, [Node(tuple(planes)), call.node(bias)], [out.shape, bias.shape], out.shape):
+    for group in combine(call, [TensorInfo(tuple(planes)), call.info(bias)], [out.shape, bias.shape], out.shape):
         made = group[0]
         leaf = group[-1].leaf if len(group) > 1 else None
         if leaf is not None:
-            call.notes.role(leaf, "out" if note is not None else "shift")
-            if note is not None and made.origin is not None:
-                note.bias = leaf[0]
+            call.log.role(leaf, "out" if entry is not None else "shift")
+            if entry is not None and made.origin is not None:
+                entry.bias = leaf[0]
         value = None
         if made.value is not None and len(group) > 1:
             added = call.value_of(group[-1])

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..call import Call
-from ..labels import Node, Plane
-from ..log import AttributeNote
+from ..labels import Plane, TensorInfo
+from ..log import AttributeCount
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import chain
@@ -33,19 +33,19 @@ def _argument(call: Call, name: str, default: Any = None) -> Any:
 
 
 def _normalize(
-    call: Call, x: Node, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]
+    call: Call, x: TensorInfo, shape: Sequence[int], dims: Sequence[int], vectors: Sequence[Tensor | None]
 ) -> None:
     """Unite the vectors (weight, bias, statistics), laid along `dims` of the input, with the channels there."""
     present = [vector for vector in vectors if vector is not None]
-    nodes: list[Node] = [x]
+    infos: list[TensorInfo] = [x]
     shapes: list[tuple[int, ...]] = [tuple(shape)]
     for vector in present:
         layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
         laid = tuple(plane.map(partial(_lay, layout=layout)) for plane in call.planes(vector))
-        nodes.append(Node(laid, call.node(vector).cell, call.node(vector).cell.version))
+        infos.append(TensorInfo(laid, call.info(vector).storage, call.info(vector).storage.version))
         shapes.append(tuple(layout))
     planes: list[Plane] = []
-    for group in combine(call, nodes, shapes, shape):
+    for group in combine(call, infos, shapes, shape):
         _roles(call, group, vectors)
         planes.append(merge(group, _value(call, group, vectors, dims)))
     for out in call.outputs()[:1]:
@@ -72,17 +72,15 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
     weight, bias = (_name(call, vector) for vector in vectors[:2])
     for plane in group[1:]:
         name = plane.leaf[0] if plane.leaf is not None else None
-        call.notes.role(
+        call.log.role(
             plane.leaf, "scale" if weight and name == weight else "shift" if bias and name == bias else "vector"
         )
     x = group[0]
-    leaves = [
-        plane.leaf for plane in group[1:] if plane.leaf and call.notes.roles.get(plane.leaf) in ("scale", "shift")
-    ]
+    leaves = [plane.leaf for plane in group[1:] if plane.leaf and call.log.roles.get(plane.leaf) in ("scale", "shift")]
     if leaves:
         chain(call, x, *leaves)
         if x.origin is not None:
-            call.notes.layers[x.origin].norm = leaves[0][0]
+            call.log.layers[x.origin].norm = leaves[0][0]
 
 
 def _name(call: Call, vector: Tensor | None) -> str | None:
@@ -138,21 +136,21 @@ def batch_norm(call: Call) -> None:
     names = ("weight", "bias", "running_mean", "running_var")
     vectors = [_argument(call, name) for name in names]
     if _argument(call, "training", False):
-        _normalize(call, call.node(x), call.shapes[0], [1], [None, None, *vectors[2:]])
+        _normalize(call, call.info(x), call.shapes[0], [1], [None, None, *vectors[2:]])
         vectors = vectors[:2]
-    _normalize(call, call.node(x), call.shapes[0], [1], vectors)
+    _normalize(call, call.info(x), call.shapes[0], [1], vectors)
     if all(vector is None for vector in vectors):
         _note_size(call, x)
 
 
 def _note_size(call: Call, x: Tensor) -> None:
     """A norm without vectors knows its size by a number only."""
-    frame, plane = call.tracer.frame, call.node(x).along(1)
+    frame, plane = call.tracer.frame, call.info(x).along(1)
     count = getattr(frame.module, "num_features", None)
     if isinstance(frame.module, _NormBase) and plane is not None and plane.ids.numel() % (count or 1) == 0:
-        note = AttributeNote(frame.name, "num_features", None, plane.ids.reshape(-1)[:count])
-        if all((note.module, note.name) != (other.module, other.name) for other in call.notes.attributes):
-            call.notes.attributes.append(note)
+        entry = AttributeCount(frame.name, "num_features", None, plane.ids.reshape(-1)[:count])
+        if all((entry.module, entry.name) != (other.module, other.name) for other in call.log.attributes):
+            call.log.attributes.append(entry)
 
 
 @rule(*_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm"))
@@ -162,8 +160,8 @@ def layer_norm(call: Call) -> None:
     count = len(_argument(call, "normalized_shape"))
     dims = list(range(len(shape) - count, len(shape)))
     planes = _over(call, call.planes(call.args[0]), dims)
-    node = Node(tuple(planes), call.node(call.args[0]).cell, call.node(call.args[0]).cell.version)
-    _normalize(call, node, shape, dims, [_argument(call, "weight"), _argument(call, "bias")])
+    info = TensorInfo(tuple(planes), call.info(call.args[0]).storage, call.info(call.args[0]).storage.version)
+    _normalize(call, info, shape, dims, [_argument(call, "weight"), _argument(call, "bias")])
 
 
 def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plane]:
@@ -171,7 +169,7 @@ def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plan
     for plane in planes:
         left: Plane | None = plane
         if set(plane.dims) <= set(dims):
-            call.notes.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+            call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
         else:
             for dim in dims:
                 left = call.collapse(left, dim, "") if left is not None else None
@@ -187,8 +185,8 @@ def group_norm(call: Call) -> None:
         if plane.ids.shape[1] > 1 and groups != channels:
             grouped = plane.ids.transpose(0, 1).reshape(groups, -1)
             call.unite(grouped, grouped[:1])
-            call.notes.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
-    _normalize(call, call.node(x), call.shapes[0], [1], [weight, bias])
+            call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+    _normalize(call, call.info(x), call.shapes[0], [1], [weight, bias])
 
 
 AVERAGING = set(_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm native_group_norm"))

@@ -18,14 +18,14 @@ aten = torch.ops.aten
 def embedding(call: Call) -> None:
     """Rows are chosen by data, so they stay; the features are channels."""
     weight = call.args[0]
-    rows = call.node(weight).along(0)
+    rows = call.info(weight).along(0)
     if rows is not None:
         call.freeze([rows], "rows are chosen by an index")
     ndim = call.outputs()[0].ndim
     planes = []
     for plane in call.planes(weight):
         if plane.ids.shape[0] == 1:
-            call.notes.role(leaf_along(call.node(weight), 1), "out")
+            call.log.role(leaf_along(call.info(weight), 1), "out")
             value = call.value_of(plane)
             if value is not None and call.func.overloadpacket is not aten.embedding:
                 value = torch.where(value == 0, value, torch.nan)  # a sum of several, or of none
@@ -40,23 +40,23 @@ def bilinear(call: Call) -> None:
     first, weight, second = call.args[:3]
     _bilinear_input(call, first, weight, 1)
     _bilinear_input(call, second, weight, 2)
-    made = call.node(weight).along(0)
+    made = call.info(weight).along(0)
     if made is not None:
-        call.notes.role(made.leaf, "out")
+        call.log.role(made.leaf, "out")
         call.emit([Plane(made.ids.reshape(1, -1))])
 
 
 def _bilinear_input(call: Call, x: torch.Tensor, weight: torch.Tensor, dim: int) -> None:
     # The inputs arrive as (batch, features) with singleton dimensions in between.
     planes = [plane for plane in call.planes(x) if plane.ids.shape[-1] > 1 or plane.ids.numel() == weight.shape[dim]]
-    reads = call.node(weight).along(dim)
+    reads = call.info(weight).along(dim)
     if reads is None or not planes:
         call.freeze([reads] if reads is not None else planes, "reads an input of fixed size")
         return
     ids = planes[0].ids.reshape(-1)
     call.unite(ids, reads.ids.reshape(-1))
-    call.notes.role(reads.leaf, "in")
-    call.notes.read(Read(ids, None if planes[0].value is None else planes[0].value.reshape(-1)))
+    call.log.role(reads.leaf, "in")
+    call.log.read(Read(ids, None if planes[0].value is None else planes[0].value.reshape(-1)))
 
 
 @rule(aten.glu)
@@ -82,12 +82,12 @@ def weight_norm(call: Call) -> None:
     """V * g / |v|: inputs whose v is 0 do not change the norm; the outputs are united with g."""
     v, g, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
     planes = []
-    for group in combine(call, [call.node(v), call.node(g)], [v.shape, g.shape], v.shape):
+    for group in combine(call, [call.info(v), call.info(g)], [v.shape, g.shape], v.shape):
         own = group[0].ids.shape[dim] > 1
         value = call.value_of(group[-1]) if own and len(group) > 1 else call.value_of(group[0])
         zero = None if value is None else torch.where(value == 0, 0.0, torch.nan)
         if own:
-            call.notes.role(group[-1].leaf, "out")
+            call.log.role(group[-1].leaf, "out")
         else:
             call.read(group[0].but(value=zero))
         planes.append(merge(group, zero))

@@ -54,7 +54,7 @@ def pool(call: Call) -> None:
 @rule(*_ops("max_unpool2d max_unpool3d"))
 def unpool(call: Call) -> None:
     """Each channel goes to the positions of its own maxima: those are the same channels."""
-    pairs = combine(call, call.nodes[:2], call.shapes[:2], call.shapes[0])
+    pairs = combine(call, call.infos[:2], call.shapes[:2], call.shapes[0])
     call.emit(
         plane.but(value=None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan))
         for plane in (group[0].but(leaf=None, origin=None) for group in pairs)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
-from ..call import Call, Host
-from ..labels import Node, Plane, attach, node_of
+from ..call import Call, TraceContext
+from ..labels import Plane, TensorInfo, attach, info_of
 from ..log import Read
 from .layer import leaf_along, output_value
 
@@ -22,7 +22,7 @@ CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
 FIXED = "starts from a given state of fixed size"
 
 
-def intercept(tracer: Host, model: nn.Module) -> None:
+def intercept(tracer: TraceContext, model: nn.Module) -> None:
     """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
@@ -31,7 +31,7 @@ def intercept(tracer: Host, model: nn.Module) -> None:
 
 
 def _forward(
-    tracer: Host,
+    tracer: TraceContext,
     module: nn.Module,
     whole: Callable[..., None],
     run: Callable[..., Any],
@@ -74,8 +74,8 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
     """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
     kind = next(name for name in GATES if module.mode.startswith(name))
     reads = _features(call, x)
-    zero = torch.full((module.hidden_size,), all(node_of(given).cell.value == 0 for given in state))
-    fits = all(node_of(given).uniform for given in state)
+    zero = torch.full((module.hidden_size,), all(info_of(given).storage.value == 0 for given in state))
+    fits = all(info_of(given).uniform for given in state)
     every: list[Plane] = []
     for layer in range(module.num_layers):
         made: list[Plane] = []
@@ -85,14 +85,14 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
         every += made
         ids = torch.cat([plane.ids for plane in made])
         if not fits:
-            call.notes.freeze(ids, f"{call.place}: {FIXED}")
+            call.log.freeze(ids, f"{call.place}: {FIXED}")
         values = [plane.value for plane in made if plane.value is not None]
         reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
     for given in state:
-        call.freeze(node_of(given).current, "the state that a recurrent layer starts from")
+        call.freeze(info_of(given).current, "the state that a recurrent layer starts from")
     if reads is not None:
         shape = [1] * (call.out[0].ndim - 1) + [-1]
-        attach(call.out[0], Node((reads.map(lambda t: t.reshape(shape)),)))
+        attach(call.out[0], TensorInfo((reads.map(lambda t: t.reshape(shape)),)))
     for final in call.out[1:]:
         _finals(call, final, every)
 
@@ -106,20 +106,20 @@ def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor])
         if plane is not None:
             zero = zero & (plane.value == 0) if plane.value is not None else torch.zeros_like(zero)
         else:
-            zero &= node_of(given).cell.value == 0
+            zero &= info_of(given).storage.value == 0
     made = _unit(call, module, "", kind, _features(call, x), zero)
     for given, plane in zip(state, planes, strict=True):
         if plane is not None:
             call.unite(plane.ids, made.ids)
-        elif not node_of(given).uniform:
-            call.notes.freeze(made.ids, f"{call.place}: {FIXED}")
+        elif not info_of(given).uniform:
+            call.log.freeze(made.ids, f"{call.place}: {FIXED}")
     shape = [1] * (call.out[0].ndim - 1) + [-1]
     for out in call.out:
-        attach(out, Node((made.map(lambda t: t.reshape(shape)),)))
+        attach(out, TensorInfo((made.map(lambda t: t.reshape(shape)),)))
 
 
 def _features(call: Call, x: Tensor) -> Plane | None:
-    planes = node_of(x).current
+    planes = info_of(x).current
     plane = next((p for p in planes if p.dims == (x.ndim - 1,)), None)
     call.freeze([p for p in planes if p is not plane], "read step by step")
     return None if plane is None else plane.map(lambda t: t.reshape(-1))
@@ -128,39 +128,39 @@ def _features(call: Call, x: Tensor) -> Plane | None:
 def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Plane:
     """One layer in one direction, or a cell; returns its hidden (or projected) channels. `zero`: who starts at 0."""
     weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
-    inputs = node_of(weights["weight_ih"]).along(1)
+    inputs = info_of(weights["weight_ih"]).along(1)
     if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
         call.unite(inputs.ids.reshape(-1), reads.ids)
-        call.notes.role(inputs.leaf, "in")
-        call.notes.read(Read(reads.ids, reads.value))
+        call.log.role(inputs.leaf, "in")
+        call.log.read(Read(reads.ids, reads.value))
     elif inputs is not None:
         call.freeze([inputs], "reads an input of fixed size")
     hidden = _hidden(call, module, suffix, GATES[kind], weights)
-    recurrent_in = node_of(weights["weight_hh"]).along(1)
+    recurrent_in = info_of(weights["weight_hh"]).along(1)
     value = _value(call, module, suffix, kind, reads, zero)
     made = Plane(hidden, value)
     if getattr(module, "proj_size", 0):
         made = _projected(call, made, getattr(module, "weight_hr" + suffix))
     if recurrent_in is not None:
         call.unite(recurrent_in.ids.reshape(-1), made.ids)
-        call.notes.role(recurrent_in.leaf, "in")
-    call.notes.read(Read(made.ids, made.value))
+        call.log.role(recurrent_in.leaf, "in")
+    call.log.read(Read(made.ids, made.value))
     return made
 
 
 def _projected(call: Call, hidden: Plane, weight: Tensor) -> Plane:
     """The channels that an LSTM makes of its hidden units by another matrix."""
-    projection = node_of(weight)
+    projection = info_of(weight)
     call.unite(_flat(projection, 1, weight.shape[1]), hidden.ids)
-    call.notes.read(Read(hidden.ids, hidden.value))
-    call.notes.role(leaf_along(projection, 0), "out")
-    call.notes.role(leaf_along(projection, 1), "in")
+    call.log.read(Read(hidden.ids, hidden.value))
+    call.log.role(leaf_along(projection, 0), "out")
+    call.log.role(leaf_along(projection, 1), "in")
     value = output_value(call, call.weight(weight), hidden.value, 1, None, False)
     return Plane(_flat(projection, 0, len(weight)), value)
 
 
-def _flat(node: Node, dim: int, size: int) -> Tensor:
-    plane = node.along(dim)
+def _flat(info: TensorInfo, dim: int, size: int) -> Tensor:
+    plane = info.along(dim)
     return torch.zeros(size, dtype=torch.int64) if plane is None else plane.ids.reshape(-1)
 
 
@@ -169,12 +169,12 @@ def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str,
     vectors = dict(weights)
     if module.bias:
         vectors |= {name: getattr(module, name + suffix) for name in ("bias_ih", "bias_hh")}
-    hidden = _flat(node_of(weights["weight_ih"]), 0, gates * module.hidden_size).reshape(gates, -1)[0]
+    hidden = _flat(info_of(weights["weight_ih"]), 0, gates * module.hidden_size).reshape(gates, -1)[0]
     for tensor in vectors.values():
-        plane = node_of(tensor).along(0)
+        plane = info_of(tensor).along(0)
         if plane is not None:
             call.unite(plane.ids.reshape(gates, -1), hidden.reshape(1, -1))
-            call.notes.role(plane.leaf, "out")
+            call.log.role(plane.leaf, "out")
     return hidden
 
 
@@ -185,7 +185,7 @@ def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None,
     names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
     silent = zero.clone()
     for name in names:
-        known = node_of(getattr(module, name + suffix)).weight
+        known = info_of(getattr(module, name + suffix)).weight
         if known is None:
             return None
         rows = call.tracer.weights[known[0]].detach().reshape(GATES[kind], module.hidden_size, -1)[CONTENT[kind]]
@@ -207,4 +207,4 @@ def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
     if len(values) == len(made):
         value = torch.where((torch.stack(values) == 0).all(0), 0.0, torch.nan)
     plane = Plane(units[0], value)
-    attach(final, Node((plane.map(lambda t: t.reshape([1] * (final.ndim - 1) + [-1])),)))
+    attach(final, TensorInfo((plane.map(lambda t: t.reshape([1] * (final.ndim - 1) + [-1])),)))

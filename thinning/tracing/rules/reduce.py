@@ -56,7 +56,7 @@ def _gone(call: Call, plane: Plane, kind: str) -> None:
     if kind == "sum":
         call.read(plane)
     elif kind == "mean":
-        call.notes.mark_inexact(plane.ids, f"{call.place}: a mean over the channels")
+        call.log.mark_inexact(plane.ids, f"{call.place}: a mean over the channels")
     else:
         call.freeze([plane], "over the channels")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Cell, Node, Plane
+from ..labels import Plane, Storage, TensorInfo
 from ..registry import rule
 from .elementwise import combine, merge
 
@@ -23,21 +23,21 @@ def scatter(call: Call) -> None:
     if not whole or any(source.shape[d] != target.shape[d] for d in others):
         call.give_up("takes a part of what it reads")
         return
-    into = call.node(target)
-    zero = into.cell.value == 0 and not into.planes
-    nodes = [_across(call, node, dim) for node in (into, call.node(source))]
+    into = call.info(target)
+    zero = into.storage.value == 0 and not into.planes
+    infos = [_across(call, info, dim) for info in (into, call.info(source))]
     rows = [1 if d == dim else size for d, size in enumerate(target.shape)]
-    groups = combine(call, nodes, [target.shape, rows], target.shape)
+    groups = combine(call, infos, [target.shape, rows], target.shape)
     if call.func._schema.is_mutable:
-        into.cell.uniform, into.cell.value = False, None
+        into.storage.uniform, into.storage.value = False, None
     call.emit(merge(group, _zeros(call, group, zero)) for group in groups)
 
 
-def _across(call: Call, node: Node, dim: int) -> Node:
+def _across(call: Call, info: TensorInfo, dim: int) -> TensorInfo:
     """The planes that do not vary along the rows; the others are frozen."""
-    call.freeze([plane for plane in node.current if dim in plane.dims], "rows are chosen by an index")
-    kept = tuple(plane for plane in node.current if dim not in plane.dims)
-    return Node(kept, Cell(uniform=node.cell.uniform and not node.planes))
+    call.freeze([plane for plane in info.current if dim in plane.dims], "rows are chosen by an index")
+    kept = tuple(plane for plane in info.current if dim not in plane.dims)
+    return TensorInfo(kept, Storage(uniform=info.storage.uniform and not info.planes))
 
 
 def _zeros(call: Call, group: list[Plane], zero: bool) -> Tensor | None:

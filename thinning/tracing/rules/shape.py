@@ -29,10 +29,10 @@ def view(call: Call) -> None:
         if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
             call.freeze([plane], "nn.MultiheadAttention shares its embedding size out to a number of heads")
         elif len(made.dims) > len(plane.dims):
-            call.notes.split(made.ids)
+            call.log.split(made.ids)
         planes.append(made)
-    if call.node(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
-        call.repeated = call.node(call.args[0]).repeated
+    if call.info(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
+        call.repeated = call.info(call.args[0]).repeated
     call.emit(_apart(call, planes))
 
 
@@ -49,7 +49,7 @@ def same(call: Call) -> None:
     """The same tensor again: a copy, another type, another memory format."""
     planes, dtype = call.planes(call.args[0]), call.outputs()[0].dtype
     if dtype.is_floating_point or call.tensors[0].dtype == dtype:
-        call.same_weight = call.node(call.args[0]).weight
+        call.same_weight = call.info(call.args[0]).weight
     else:
         values = [call.value_of(plane) for plane in planes]
         planes = tuple(
@@ -71,7 +71,7 @@ def restride(call: Call) -> None:
 def permute(call: Call) -> None:
     """Reorder the dimensions; a parameter stays the parameter."""
     _views(call)
-    weight = call.node(call.args[0]).weight
+    weight = call.info(call.args[0]).weight
     if weight is not None:
         axes = torch.empty(tuple(range(2, 2 + len(weight[1]))), device="meta")
         order = [size - 2 for size in call.func(axes, *call.args[1:], **call.kwargs).shape]
@@ -83,7 +83,7 @@ def expand(call: Call) -> None:
     """Repetition without memory; torch computes a linear layer of a batch with its weight repeated like this."""
     _views(call)
     matrix = call.args[0]
-    if call.node(matrix).weight is not None and matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
+    if call.info(matrix).weight is not None and matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
         call.repeated = matrix
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from potstill.thinning.running.fast_meta import ONE, TWO, carry_out
+from potstill.thinning.running.fast_meta import ONE, TWO, execute
 
 aten = torch.ops.aten
 CASES = [
@@ -34,7 +34,7 @@ def assert_same(func, *args, strides=True):
             return value
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
-    found, expected = carry_out(func, tuple(bare(arg) for arg in args), {}), func(*args)
+    found, expected = execute(func, tuple(bare(arg) for arg in args), {}), func(*args)
     pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
     for a, b in pairs:
         assert a.is_meta
@@ -95,9 +95,9 @@ def test_layers():
 
 def test_factors_and_results_of_its_own():
     x, y, weight, bias = (torch.empty(size, device="meta") for size in ((6, 4), (6, 4), (4, 3), (3,)))
-    assert carry_out(aten.addmm.default, (bias, x, weight), {"beta": 0.5, "alpha": 2}).shape == (6, 3)
-    assert carry_out(aten.add.out, (x, x), {"out": y}) is y
-    assert carry_out(aten._softmax.out, (x, 1, False), {"out": y}) is y
+    assert execute(aten.addmm.default, (bias, x, weight), {"beta": 0.5, "alpha": 2}).shape == (6, 3)
+    assert execute(aten.add.out, (x, x), {"out": y}) is y
+    assert execute(aten._softmax.out, (x, 1, False), {"out": y}) is y
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -124,4 +124,4 @@ def test_batch_norm(training):
 def test_what_does_not_fit_is_left_to_torch(func, args, message):
     made = tuple(torch.empty(arg, device="meta") if isinstance(arg, tuple) else arg for arg in args)
     with pytest.raises((RuntimeError, ValueError), match=message):
-        carry_out(func, made, {})
+        execute(func, made, {})
