@@ -56,6 +56,8 @@ def tensors(value, seen=()):
         return [torch.as_tensor(value)] if kind in ("biufc" if getattr(value, "ndim", 0) else "fc") else []
     if value is None or isinstance(value, (str, bytes, int, type, torch.nn.Module)) or id(value) in seen:
         return []
+    if any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(value).__mro__):
+        return []
     if hasattr(value, "values") and hasattr(value, "keys"):
         parts = list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset, deque)):

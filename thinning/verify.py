@@ -132,10 +132,10 @@ class Verifier:
         try:
             if self._runs_in_double():
                 apply(recipe, copy.double())
-                gap = relative_difference(self._double or [], outputs(copy, self.batches, double=True))
+                gap = relative_difference(self._double or [], outputs(copy, self.batches, double=True, onward=True))
                 return gap <= IN_DOUBLE, gap
             apply(recipe, copy)
-            gap = relative_difference(self._before or [], outputs(copy, self.batches))
+            gap = relative_difference(self._before or [], outputs(copy, self.batches, onward=True))
             return gap <= self.tolerance, gap
         except Exception:  # whatever a model's code raises when sizes do not fit
             return False, float("inf")
@@ -144,7 +144,7 @@ class Verifier:
         """Where parts are in half precision, whose rounding hides much: whether double precision shows no more."""
         if not self._coarse or not self._double or self.tolerance == float("inf"):
             return True
-        gap = relative_difference(self._double, outputs(self.model, self.batches, double=True))
+        gap = relative_difference(self._double, outputs(self.model, self.batches, double=True, onward=True))
         self.gap = self.gap if gap <= self._coarse else max(gap, 2 * self.tolerance)
         return gap <= self._coarse
 
@@ -160,13 +160,13 @@ class Verifier:
     def _runs_in_double(self) -> bool:
         if self._double is None:
             try:
-                self._double = outputs(self.model, self.batches, double=True)
+                self._double = outputs(self.model, self.batches, double=True, onward=True)
             except Exception:  # whatever a model's code raises that insists on its own precision
                 self._double = []
         return bool(self._double)
 
     def _compare(self) -> float:
-        return relative_difference(self._before or [], outputs(self.model, self.batches))
+        return relative_difference(self._before or [], outputs(self.model, self.batches, onward=True))
 
 
 def rounding(model: nn.Module) -> float:
@@ -185,7 +185,7 @@ def _says_nothing(before: list[list[Tensor]]) -> bool:
 
 def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
     try:
-        return outputs(model, batches)
+        return outputs(model, batches, onward=True)
     except Exception as error:  # whatever a model's code raises
         plain = f"the model fails: {type(error).__name__}: {error}"
         raise ThinningError(CACHED.format(error=error) if _of_the_trace(error) else plain) from error

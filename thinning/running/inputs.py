@@ -34,6 +34,7 @@ def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) 
     """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order.
 
     With `numbers` also what has left torch: Python's and numpy's numbers that are not whole, and numpy's arrays.
+    Caches of keys and values are no results: only the model reads them.
     """
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
@@ -41,6 +42,8 @@ def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) 
     if numbers and _is_number(value):
         return [torch.as_tensor(value)]
     if value is None or isinstance(value, (str, bytes, int, float, bool, type, nn.Module)) or id(value) in seen:
+        return []
+    if is_cache(value):
         return []
     seen.add(id(value))
     if isinstance(value, Mapping):
@@ -54,6 +57,27 @@ def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) 
         slots = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
         parts += [getattr(value, name, None) for name in slots]
     return [tensor for part in parts for tensor in tensors_of(part, numbers, seen)]
+
+
+def is_cache(value: Any) -> bool:
+    """Whether an object is a cache of transformers (which need not be imported)."""
+    return any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(value).__mro__)
+
+
+def next_step(example_inputs: Any, result: Any) -> dict[str, Any] | None:
+    """Arguments by which a language model goes on from its cache with one more token; None without a cache."""
+    cache = getattr(result, "past_key_values", None)
+    args, kwargs = arguments(example_inputs)
+    kwargs = {**({"input_ids": args[0]} if args else {}), **kwargs}
+    name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
+    tokens = kwargs.get(name)
+    if not is_cache(cache) or not isinstance(tokens, Tensor) or tokens.ndim != 2:
+        return None
+    onward = {**kwargs, name: tokens[:, -1:], "past_key_values": cache}
+    mask = kwargs.get("attention_mask")
+    if name == "input_ids" and isinstance(mask, Tensor) and mask.ndim == 2:
+        onward["attention_mask"] = torch.cat([mask, mask[:, -1:]], 1)
+    return {key: value for key, value in onward.items() if key not in ("position_ids", "labels")}
 
 
 def _is_number(value: Any) -> bool:

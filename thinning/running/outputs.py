@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from .copies import shared_copy
-from .inputs import run, tensors_of
+from .inputs import next_step, run, tensors_of
 from .precision import full_precision
 
 
@@ -29,11 +29,14 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
     return tree_map_only(Tensor, draw, example_inputs)
 
 
-def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> list[list[Tensor]]:
+def outputs(
+    model: nn.Module, batches: Sequence[Any], double: bool = False, onward: bool = False
+) -> list[list[Tensor]]:
     """What a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
 
     The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
-    the same at the next call. With `double` the copy and its inputs are in double precision.
+    the same at the next call. With `double` the copy and its inputs are in double precision. With `onward` a model
+    that returns a cache of keys and values goes on from it by one token.
     """
     copy, results = shared_copy(model).eval(), []
     if double:
@@ -41,8 +44,17 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False) -> l
     with torch.no_grad(), full_precision():
         for batch in batches:
             with fixed_chance():
-                results.append([_dense(tensor.detach()) for tensor in tensors_of(run(copy, batch), numbers=True)])
+                results.append(_results(copy, batch, onward))
     return results
+
+
+def _results(copy: nn.Module, batch: Any, onward: bool) -> list[Tensor]:
+    result = run(copy, batch)
+    found = tensors_of(result, numbers=True)
+    if onward and (more := next_step(batch, result)) is not None:
+        with suppress(Exception):  # whatever a model's code says against it; then as many results are missing
+            found += tensors_of(run(copy, more), numbers=True)
+    return [_dense(tensor.detach()) for tensor in found]
 
 
 def _dense(tensor: Tensor) -> Tensor:

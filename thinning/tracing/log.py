@@ -47,11 +47,28 @@ class Read:
 
 @dataclass
 class SplitAxis:
-    """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last)."""
+    """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
+
+    `choices` are the axes among which it may be chosen by what is dead.
+    """
 
     ids: Tensor
     step: int
     along: int | None = None
+    choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """`shared` (broadcast to the shape of `ids`) serves all channels along an axis on which only `ids` vary.
+
+    A table of sines for all heads, keys for several queries: whole heads may go without it; what goes at the same
+    position of all heads takes its element along. `why` is the number of a reason.
+    """
+
+    ids: Tensor
+    shared: Tensor
+    why: int
 
 
 Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
@@ -106,6 +123,7 @@ class TraceLog:
         self.layers: list[LayerCall] = []
         self.reads: list[Read] = []
         self.splits: list[SplitAxis] = []
+        self.links: list[Link] = []
         self.operations: list[Operation] = []
         self.attributes: list[AttributeCount] = []
         self.sequence: list[tuple[Any, Made]] = []
@@ -162,9 +180,13 @@ class TraceLog:
         """A sum over channels reads these."""
         self.reads.append(read)
 
-    def split(self, ids: Tensor) -> None:
+    def split(self, ids: Tensor, along: int | None = None, choices: tuple[int, ...] = ()) -> None:
         """An axis of channels was viewed as several axes."""
-        self.splits.append(SplitAxis(ids, len(self.operations)))
+        self.splits.append(SplitAxis(ids, len(self.operations), along, choices))
+
+    def link(self, ids: Tensor, shared: Tensor, why: str) -> None:
+        """Channels meet others that do not vary along one of their axes: see `Link`."""
+        self.links.append(Link(ids, shared, self._reason(why)))
 
     def operation(self, operation: Operation) -> None:
         """Remember an operation for the comparison with a second run."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
-from .log import LayerCall, SplitAxis, TraceLog
+from .log import LayerCall, Link, SplitAxis, TraceLog
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,16 @@ class Numbering:
 
 
 def numbering(log: TraceLog) -> Numbering:
-    """Unite, settle the split axes, and number the components."""
+    """Unite, settle the split axes and what is shared along them, and number the components."""
     root = log.roots()
-    frozen = _marks(log.frozen, root, log.count)
-    for _ in range(4):
+    while True:
+        marks = [*log.frozen, *(_shared(link, root) for link in log.links)]
+        frozen = _marks(marks, root, log.count)
         added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
+        added = added or [pair for link in log.links for pair in _linked(link, root)]
         if not added:
             break
         root = components(log.count + 1, added, root)
-        frozen = _marks(log.frozen, root, log.count)
     kept, labels = root.unique(return_inverse=True)
     return Numbering(labels, frozen[kept], _marks(log.inexact, root, log.count)[kept])
 
@@ -58,7 +59,7 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
     ids = root[split.ids]
     if bool((frozen[ids] >= 0).all()):
         return []
-    differ = [d for d, size in enumerate(ids.shape) if size > 1 and not bool((ids == ids.narrow(d, 0, 1)).all())]
+    differ = sorted(_varying(ids))
     if len(differ) < 2:
         return []
     chosen = split.along if split.along in differ else differ[-1]
@@ -67,6 +68,29 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
         if dim != chosen:
             first = first.narrow(dim, 0, 1)
     return [(ids.reshape(-1), first.expand(ids.shape).reshape(-1))]
+
+
+def _varying(ids: Tensor) -> set[int]:
+    """The dimensions along which channels differ."""
+    return {d for d, size in enumerate(ids.shape) if size > 1 and not bool((ids == ids.narrow(d, 0, 1)).all())}
+
+
+def _serves_all(link: Link, root: Tensor) -> bool:
+    """Whether removal follows an axis along which `shared` is the same for all."""
+    varying = _varying(root[link.ids])
+    return bool(varying) and varying.isdisjoint(_varying(link.shared))
+
+
+def _shared(link: Link, root: Tensor) -> tuple[Tensor, int]:
+    return (link.shared.reshape(-1) if _serves_all(link, root) else link.shared.reshape(-1)[:0]), link.why
+
+
+def _linked(link: Link, root: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if _serves_all(link, root):
+        return []
+    a, b = torch.broadcast_tensors(root[link.ids], root[link.shared])
+    differ = a != b
+    return [(a[differ], b[differ])] if bool(differ.any()) else []
 
 
 def graph_of(

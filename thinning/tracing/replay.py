@@ -119,7 +119,10 @@ class ReplayLog(TraceLog):
     def mark_inexact(self, ids: Tensor, why: str) -> None:
         """Nothing to learn."""
 
-    def split(self, ids: Tensor) -> None:
+    def split(self, ids: Tensor, along: int | None = None, choices: tuple[int, ...] = ()) -> None:
+        """Nothing to learn."""
+
+    def link(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Nothing to learn."""
 
     def operation(self, operation: Operation) -> None:

@@ -72,13 +72,68 @@ def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
         return []
     ids = kept[0].ids
     for other in kept[1:]:
-        call.unite(ids, other.ids)
-        if other.ids.shape != ids.shape:
-            ids = torch.broadcast_tensors(ids, other.ids)[0]
+        ids = meet(call, ids, other.ids)
     if ids is kept[0].ids:
         return kept
     value = None if kept[0].value is None else kept[0].value.expand(ids.shape)
     return [kept[0].but(ids=ids, value=value), *kept[1:]]
+
+
+def meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Two operands' channels meet element by element; returns those of the result.
+
+    What does not vary along the leading axis of the other (a table for all heads) is shared, see `log.Link`.
+    """
+    if a is b:
+        return a
+    more, less = (a, b) if _leads(a) <= _leads(b) else (b, a)
+    within = not any(m == 1 < n for m, n in zip(more.shape, less.shape, strict=True))
+    if within and _leads(more) < _leads(less):
+        call.log.link(more, less, SHARED.format(call.place))
+        return more
+    if a.shape == b.shape and sum(size > 1 for size in a.shape) == 1:
+        return _meet_in_rows(call, a, b)
+    if within and (first := _first(more, less.shape)) is not more:
+        call.unite(more, first)
+        return meet(call, first, less).expand(more.shape)
+    call.unite(a, b)
+    return torch.broadcast_tensors(a, b)[0]
+
+
+SHARED = "{}: serves all of an axis of which parts may go"
+
+
+def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Channels one by one; where several in a row meet the same one (queries that share a key), that is shared."""
+    for many, few in ((a, b), (b, a)):
+        if count := _repetition(few, many):
+            rows = many.reshape(-1, count)
+            call.log.split(rows, 0, (0, 1))
+            call.log.link(rows, few.reshape(-1, count)[:, :1], SHARED.format(call.place))
+            return many
+    call.unite(a, b)
+    return a
+
+
+def _first(ids: Tensor, shape: Sequence[int]) -> Tensor:
+    """The first channel along those dimensions that `shape` lacks."""
+    for dim, size in enumerate(shape):
+        if size == 1 < ids.shape[dim]:
+            ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
+def _leads(ids: Tensor) -> int:
+    """The first dimension along which channels vary."""
+    return next((dim for dim, size in enumerate(ids.shape) if size > 1), ids.ndim)
+
+
+def _repetition(few: Tensor, many: Tensor) -> int:
+    """How often each channel of `few` comes in a row where those of `many` are all others; 0 if they are not so."""
+    each, counts = few.reshape(-1).unique_consecutive(return_counts=True)
+    count = int(counts[0])
+    alike = count > 1 and bool((counts == count).all()) and len(each.unique()) == len(each)
+    return count if alike and bool(many.all()) and len(many.unique()) == many.numel() else 0
 
 
 def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
