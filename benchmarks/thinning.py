@@ -29,7 +29,7 @@ import torchvision
 from torch import Tensor, nn
 
 from potstill.thinning import ThinningError, load, save, thin, trace
-from potstill.thinning.apply import Transaction, apply_through
+from potstill.thinning.apply import Transaction
 from potstill.thinning.dead import find_dead
 from potstill.thinning.difference import relative_difference
 from potstill.thinning.plan import make_recipe
@@ -125,7 +125,7 @@ def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
     before = outputs(model, batches)
     clock.append(time.process_time())
     transaction = Transaction()
-    apply_through(transaction, recipe, model, None, None)
+    transaction.apply(recipe, model, None, None)
     clock.append(time.process_time())
     gap = relative_difference(before, outputs(model, batches))
     clock.append(time.process_time())

@@ -6,12 +6,14 @@ of plain parameters, outside autograd: modules, state-dict keys and optimizers s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from potstill.thinning import Recipe
 
 from .files.checked import CheckpointError, Field
 from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
@@ -206,6 +208,32 @@ class Masks(Mapping[str, ParameterMask]):
         if parameters:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, dense)
+
+    def thin(self, recipe: Recipe) -> Callable[[], None]:
+        """Follow a thinned model: slice all masks and dense copies, and let go of what took a folded constant.
+
+        Returns:
+            what puts everything back.
+        """
+        before = {
+            name: (entry, {owner: owned.mask for owner, owned in entry.owners.items()}, entry.dense)
+            for name, entry in self._masks.items()
+        }
+
+        def undo() -> None:
+            for entry, masks, dense in before.values():
+                entry.dense = dense
+                for owner, mask in masks.items():
+                    entry.owners[owner].mask = mask
+            self._plan = None
+
+        try:
+            self.reshape({name: keep for name, keep in recipe.selectors().items() if name in self._masks})
+            self.admit((fold.name, fold.amounts) for fold in recipe.folds)
+        except BaseException:  # Ctrl-C too
+            undo()
+            raise
+        return undo
 
     def reshape(self, select: Mapping[str, Any]) -> None:
         """After thinning, keep of each mask and dense copy what was kept of its parameter.

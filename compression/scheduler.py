@@ -221,9 +221,7 @@ class CompressionScheduler:
 
     def _thin(self, optimizer: Optimizer | None, **options: Any) -> Recipe:
         batch = self.validation_batch
-        recipe = thin(self.model, self.example_inputs, None, optimizer, validation_batch=batch, **options)
-        self.masks.reshape({name: keep for name, keep in recipe.selectors().items() if name in self.masks})
-        self.masks.admit((fold.name, fold.amounts) for fold in recipe.folds)
+        recipe = thin(self.model, self.example_inputs, self.masks, optimizer, validation_batch=batch, **options)
         self._graph = None
         self.recipes.append(recipe)
         return recipe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import ThinningError
-from .module_sizes import replace_data, sizes_of
+from .module_sizes import new_size, replace_data, sizes_of
 from .running.copies import aliases_of, named_tensors
 
 
@@ -78,20 +78,60 @@ class Removal(Protocol):
         """Parameter name -> function that selects what stays."""
 
 
+class Masks(Protocol):
+    """Masks that are no plain mapping from name to tensor."""
+
+    def thin(self, recipe: Removal) -> Callable[[], None]:
+        """Keep of each mask what is kept of its parameter; return what undoes this."""
+
+
 class Transaction:
-    """Carries changes out and remembers how to undo them."""
+    """Changes models, masks and optimizers, and undoes it all, the last change first, unless it is committed."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.roll_back()
+
     def roll_back(self) -> None:
-        """Undo everything, last change first."""
+        """Undo everything."""
         while self._undo:
             self._undo.pop()()
 
     def commit(self) -> None:
         """Keep the changes, and free what was kept to undo them."""
         self._undo.clear()
+
+    @torch.no_grad()
+    def apply(self, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
+        """Apply a recipe; see `Recipe.apply`."""
+        tensors = named_tensors(model)
+        _check(recipe, model, tensors)
+        before = _held(optimizer, model)
+        for change in recipe.tensors:
+            self.tensor(tensors[change.name], change)
+            if optimizer is not None:
+                self.state(optimizer, tensors[change.name], change)
+        for fold in recipe.folds:
+            self.add(tensors[fold.name], fold.amounts)
+        for attribute in recipe.attributes:
+            module = model.get_submodule(attribute.module)
+            value = new_size(getattr(module, attribute.name), attribute.new, attribute.index)
+            self.attribute(module, attribute.name, value)
+        for module in model.modules():
+            for name, value in sizes_of(module).items():
+                if getattr(module, name, value) != value:
+                    self.attribute(module, name, value)
+        if isinstance(masks, MutableMapping):
+            self.masks(masks, recipe, model)
+        elif masks is not None:
+            self._undo.append(masks.thin(recipe))
+        if _held(optimizer, model) != before:
+            raise ThinningError("the optimizer no longer holds the model's parameters")
 
     def tensor(self, tensor: Tensor, change: TensorChange) -> None:
         """Slice a parameter or buffer and its gradient; the object stays the same."""
@@ -131,6 +171,25 @@ class Transaction:
                     " sliced; thin before training with it, or with another optimizer"
                 )
 
+    def masks(self, masks: MutableMapping[str, Any], recipe: Removal, model: nn.Module) -> None:
+        """Slice the masks of parameters, under all their names; what took a constant is no zero any more."""
+        names = {change.name: [change.name] for change in recipe.tensors}
+        for alias, name in aliases_of(model).items():
+            names.get(name, []).append(alias)
+        for change in recipe.tensors:
+            for name in names[change.name]:
+                mask = masks.get(name)
+                if isinstance(mask, Tensor):
+                    if tuple(mask.shape) != change.shape:
+                        shapes = f"{list(mask.shape)}, the parameter {list(change.shape)}"
+                        raise ThinningError(f"the mask of '{name}' has shape {shapes}")
+                    self.entry(masks, name, like_layout(change.select(mask), mask))
+        tensors = named_tensors(model)
+        for fold in recipe.folds:
+            mask = masks.get(fold.name)
+            if isinstance(mask, Tensor):
+                self.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
+
 
 def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     replace_data(tensor, data)
@@ -155,41 +214,11 @@ def _state_slice(value: Tensor, change: TensorChange, what: str) -> Tensor:
     return like_layout(TensorChange(change.name, change.shape, keep).select(value), value)
 
 
-@torch.no_grad()
 def apply(recipe: Removal, model: nn.Module, masks: Any = None, optimizer: Optimizer | None = None) -> None:
-    """See `Recipe.apply`."""
-    transaction = Transaction()
-    try:
-        apply_through(transaction, recipe, model, masks, optimizer)
-    except Exception:
-        transaction.roll_back()
-        raise
-
-
-@torch.no_grad()
-def apply_through(
-    transaction: Transaction, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None
-) -> None:
-    """Apply a recipe through `transaction`, so that it can be taken back."""
-    tensors = named_tensors(model)
-    _check(recipe, model, tensors)
-    before = _held(optimizer, model)
-    for change in recipe.tensors:
-        tensor = tensors[change.name]
-        transaction.tensor(tensor, change)
-        if optimizer is not None:
-            transaction.state(optimizer, tensor, change)
-    for fold in recipe.folds:
-        transaction.add(tensors[fold.name], fold.amounts)
-    for attribute in recipe.attributes:
-        _set(transaction, model.get_submodule(attribute.module), attribute)
-    for module in model.modules():
-        for name, value in sizes_of(module).items():
-            if getattr(module, name, value) != value:
-                transaction.attribute(module, name, value)
-    _mask(transaction, recipe, model, masks)
-    if _held(optimizer, model) != before:
-        raise ThinningError("the optimizer no longer holds the model's parameters")
+    """Apply a recipe; see `Recipe.apply`."""
+    with Transaction() as transaction:
+        transaction.apply(recipe, model, masks, optimizer)
+        transaction.commit()
 
 
 def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -211,39 +240,6 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
             raise ThinningError(f"the recipe is for another model: {error}") from error
         if not isinstance(found_value, (int, tuple, list)):
             raise ThinningError(f"'{attribute.module}.{attribute.name}' is no integer or tuple of them")
-
-
-def _set(transaction: Transaction, module: nn.Module, attribute: AttributeChange) -> None:
-    value: Any = attribute.new
-    if attribute.index is not None:
-        old = getattr(module, attribute.name)
-        value = type(old)([attribute.new if i == attribute.index else item for i, item in enumerate(old)])
-    transaction.attribute(module, attribute.name, value)
-
-
-def _mask(transaction: Transaction, recipe: Removal, model: nn.Module, masks: Any) -> None:
-    """Slice masks: a mapping from name to tensor in place, anything else by its `reshape(selectors)`."""
-    if masks is None:
-        return
-    if not isinstance(masks, MutableMapping):
-        masks.reshape(recipe.selectors())
-        return
-    names = {change.name: [change.name] for change in recipe.tensors}
-    for alias, name in aliases_of(model).items():
-        names.get(name, []).append(alias)
-    for change in recipe.tensors:
-        for name in names[change.name]:
-            mask = masks.get(name)
-            if isinstance(mask, Tensor):
-                if tuple(mask.shape) != change.shape:
-                    shapes = f"{list(mask.shape)}, the parameter {list(change.shape)}"
-                    raise ThinningError(f"the mask of '{name}' has shape {shapes}")
-                transaction.entry(masks, name, like_layout(change.select(mask), mask))
-    tensors = named_tensors(model)
-    for fold in recipe.folds:  # what took a constant is no zero any more
-        mask = masks.get(fold.name)
-        if isinstance(mask, Tensor):
-            transaction.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
 
 
 def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:

@@ -1,4 +1,4 @@
-"""When a removal changes the function though no operation left its track: which channels are to blame."""
+"""Find the channels whose removal changes the function though no operation left its track."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ WHY = "the outputs depend on the number or order of these channels (removing dea
 def without_harmful(
     analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module, verifier: Verifier
 ) -> Analysis | None:
-    """The trace with those classes of channels frozen whose removal changes the outputs; None if none does.
+    """Return the analysis with those classes of channels frozen whose removal changes the outputs; None if none does.
 
     A model may scale by a number of channels (attention by the root of its width), pair channels by their position
     or draw random numbers of a tensor's size: nothing of that shows in shapes. Halves of the classes are removed on
-    top of what is known to do no harm, then halves of those that do harm: two may be guilty only together.
+    top of what is known to do no harm, then halves of those that do harm: two may do harm only together.
     """
     group = class_of_label([use.labels for use in analysis.graph.uses], analysis.graph.frozen, analysis.graph.inexact)
     harmless, gaps = torch.zeros_like(dead), {}
@@ -39,7 +39,8 @@ def without_harmful(
             gaps[int(part)] = gap
         else:
             waiting += reversed(part.tensor_split(2))
+    log = analysis.log.copy()
     for index, gap in gaps.items():
         every = torch.isin(analysis.numbers.labels, (group == index).nonzero().flatten())
-        analysis.log.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
-    return analysis.renumbered() if gaps else None
+        log.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
+    return analysis.with_log(log) if gaps else None

@@ -13,15 +13,6 @@ from .tracing.constants import zero_rows
 from .tracing.log import LayerCall, Read
 
 
-@dataclass(frozen=True)
-class Fold:
-    """A constant that the channels `columns` of a layer's input hold: it moves into what is added to its output."""
-
-    layer: int
-    columns: Tensor
-    values: Tensor
-
-
 @dataclass
 class Dead:
     """`channels` (bool by label) may go; `stuck` are constants that cannot be folded, and why."""
@@ -113,30 +104,22 @@ def _unfoldable(analysis: Analysis, item: Read) -> str:
     return ""
 
 
-def folds_of(analysis: Analysis, dead: Tensor) -> list[Fold]:
-    """The constants that the channels which go hold at each layer that reads them."""
-    folds = []
+def folded_constants(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what to add (float64, on the CPU) to which bias or running mean when `dead` channels go.
+
+    Where a channel that goes holds a constant c, a layer's sum loses its weights on that channel times c.
+    """
+    amounts: dict[str, Tensor] = {}
     for item in analysis.log.reads:
-        labels = analysis.numbers.labels[item.ids]
         if item.value is None or item.layer is None:
             continue
-        columns = (dead[labels] & _constant(item)).nonzero().flatten()
-        if len(columns):
-            folds.append(Fold(item.layer, columns, item.value[columns]))
-    return folds
-
-
-def fold_amounts(analysis: Analysis, weights: Mapping[str, Tensor], folds: list[Fold]) -> dict[str, Tensor]:
-    """What to add (float64, on the CPU) to which bias or running mean."""
-    amounts: dict[str, Tensor] = {}
-    for fold in folds:
-        entry = analysis.log.layers[fold.layer]
-        target = fold_target(analysis, fold.layer)
-        if target is None or entry.groups > 1:
-            continue  # only where a removal is tried that is refused
+        columns = (dead[analysis.numbers.labels[item.ids]] & _constant(item)).nonzero().flatten()
+        entry, target = analysis.log.layers[item.layer], fold_target(analysis, item.layer)
+        if not len(columns) or target is None or entry.groups > 1:
+            continue  # the last two only where a removal is tried that is refused
         matrix = weights[entry.weight].detach().movedim((entry.out_dim, entry.in_dim), (0, 1))
-        picked = matrix[:, fold.columns.to(matrix.device)].double().cpu()
-        amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ fold.values
-        amount = amount if target == entry.bias else -amount
-        amounts[target] = amounts.get(target, 0) + amount
+        picked = matrix[:, columns.to(matrix.device)].double().cpu()
+        amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ item.value[columns]
+        # a running mean is subtracted, so that it takes the constant with the other sign
+        amounts[target] = amounts.get(target, 0) + (amount if target == entry.bias else -amount)
     return amounts

@@ -96,6 +96,13 @@ def sizes_of(module: nn.Module) -> Sizes:
     return {}
 
 
+def new_size(old: Any, new: Any, index: int | None = None) -> Any:
+    """Return a size with element `index` of it (None: all of it) replaced; a tuple stays a tuple, a list a list."""
+    if index is not None:
+        return type(old)([new if i == index else item for i, item in enumerate(old)])
+    return type(old)(new) if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) else new
+
+
 def fit_sizes(model: nn.Module) -> list[tuple[str, str, Any, Any]]:
     """Set the sizes of all modules by their parameters' shapes; returns each (module, attribute, old, new)."""
     changes = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .apply import AttributeChange, Folding, TensorChange, tensor_change
-from .dead import Dead, fold_amounts, folds_of
+from .dead import Dead, folded_constants
 from .label_sets import class_of_label
 from .recipe import Kept, Recipe
 from .trace import Analysis
@@ -73,7 +73,7 @@ def make_recipe(
     changes = tensor_changes(analysis, gone)
     keep = {change.name: change.keep for change in changes}
     folds = []
-    for name, amount in fold_amounts(analysis, weights, folds_of(analysis, gone)).items():
+    for name, amount in folded_constants(analysis, gone, weights).items():
         kept = keep.get(name, {}).get(0)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
     recipe = Recipe(

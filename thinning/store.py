@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from .difference import relative_difference
 from .errors import ThinningError
-from .module_sizes import replace_data, sizes_of
+from .module_sizes import new_size, replace_data, sizes_of
 from .recipe import Recipe
-from .running.copies import named_tensors
+from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
 from .running.input_spec import draw, pack, unpack
 from .running.inputs import to
@@ -153,8 +153,6 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _tied(model: nn.Module) -> set[str]:
-    from .running.copies import aliases_of
-
     return set(aliases_of(model)) | {
         name for name, value in model.state_dict().items() if not isinstance(value, Tensor)
     }
@@ -198,7 +196,7 @@ def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
             raise ThinningError(f"the files are of another model: {error}") from error
         if not isinstance(old, (int, tuple, list)):
             raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
-        setattr(module, name, tuple(value) if isinstance(old, tuple) else value)
+        setattr(module, name, new_size(old, value))
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

@@ -14,14 +14,20 @@ from .errors import ThinningError
 from .macs import count_macs
 from .plan import make_recipe
 from .recipe import Recipe
-from .running.copies import named_tensors
+from .running.copies import named_tensors, shared_copy
 from .running.default_device import on_cpu
 from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
 from .trace import analyse
-from .unremoved import leftovers, with_measured_refusals
+from .unremoved import leftovers, measured_refusals
 from .verify import Verifier, rounding
+
+REPAIRS = 30
+"""How often a removal that fails is repaired where it leaves the first run's track; then classes are tried in turn.
+
+Most networks need none, odd ones 1 to 5; each costs a run of a copy on the meta device.
+"""
 
 
 @on_cpu
@@ -36,12 +42,12 @@ def thin(  # noqa: PLR0913
     validation_batch: Any = None,
     tolerance: float = 1e-5,
 ) -> Recipe:
-    """Remove every channel that cannot change the outputs; returns what was removed.
+    """Remove every channel that cannot change the outputs; return what was removed.
 
-    `example_inputs`: a tensor, tuple or dict that the model takes. `masks`: name -> tensor, sliced along. `optimizer`:
-    its state is sliced along; its parameters stay the same objects. `allow_inexact` also removes channels that a
-    LayerNorm or GroupNorm averages over (then the difference is reported, not checked). `round_to`: numbers of
-    channels stay multiples of this.
+    `example_inputs`: a tensor, tuple or dict that the model takes. `masks`: name -> tensor, or a scheduler's masks,
+    sliced along. `optimizer`: its state is sliced along; its parameters stay the same objects. `allow_inexact` also
+    removes channels that a LayerNorm or GroupNorm averages over (then the difference is reported, not checked).
+    `round_to`: numbers of channels stay multiples of this.
 
     The outputs in eval mode, on random inputs and on `validation_batch`, must not change by more than `tolerance`
     times the largest output (in half precision: than its rounding allows). Where they do and the same in double
@@ -50,44 +56,37 @@ def thin(  # noqa: PLR0913
     """
     if round_to < 1:
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
-    weights = named_tensors(model)
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)
-    analysis = analyse(model, example_inputs, weights)
     batches = [randomized(example_inputs)] + ([] if validation_batch is None else [validation_batch])
     allowed = float("inf") if allow_inexact else max(tolerance, rounding(model))
     verifier = Verifier(model, masks, optimizer, [example_inputs, *batches], allowed)
+    # Thinning gives parameters new memory: `dense` and `weights` go on to show the old values, at no cost before.
+    dense, weights = shared_copy(model), {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    analysis = analyse(model, example_inputs, weights)
     for attempt in range(2 * REPAIRS):
         dead = find_dead(analysis, weights, allow_inexact)
         recipe, gone = make_recipe(analysis, dead, weights, model, round_to)
-        recipe = with_measured_refusals(recipe, analysis, dead, weights, model, batches)
-        recipe = replace(recipe, refused=recipe.refused + leftovers(analysis, dead, weights))
-        size, macs = _size(model), count_macs(model, example_inputs)
-        if recipe.removes_nothing:
-            return replace(recipe, inputs=describe(example_inputs), parameters=(size, size), macs=(macs, macs))
-        failure = verifier.attempt(recipe)
+        failure = verifier.apply(recipe)
         if failure is None:
-            return replace(
-                recipe,
-                inputs=describe(example_inputs),
-                notes=recipe.notes + verifier.notes,
-                max_relative_difference=verifier.gap,
-                parameters=(size, _size(model)),
-                macs=(macs, count_macs(model, example_inputs)),
-            )
-        if attempt == 0:
-            verifier.require_determinism()
-        deviation = analysis.rehearse(gone) if attempt < REPAIRS else None
-        if deviation is not None:
-            analysis = analysis.repaired(deviation, gone)
-        elif (rest := without_harmful(analysis, gone, weights, model, verifier)) is not None:
-            analysis = rest
-        else:
-            raise failure
-    raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
-
-
-REPAIRS = 30
-"""How often a removal that fails is repaired where it leaves the first run's track; then classes are tried in turn."""
+            break
+        repaired = analysis.repaired(gone) if attempt < REPAIRS else None
+        repaired = repaired or without_harmful(analysis, gone, weights, model, verifier)
+        if repaired is None:
+            raise ThinningError(failure)
+        analysis = repaired
+    else:
+        raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
+    macs, size = count_macs(dense, example_inputs), _size(dense)
+    refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
+    return replace(
+        recipe,
+        inputs=describe(example_inputs),
+        refused=(*refused, *leftovers(analysis, dead, weights)),
+        notes=recipe.notes + verifier.notes,
+        max_relative_difference=verifier.gap,
+        parameters=(size, _size(model)),
+        macs=(macs, macs if recipe.removes_nothing else count_macs(model, example_inputs)),
+    )
 
 
 def _size(model: nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import ThinningError
 from .graph import ChannelGraph
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
-from .rehearsal.repairs import Repairs
+from .rehearsal.repairs import FailedRemoval, Repairs
 from .rehearsal.shapes_only import ShapeRun
 from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
 from .running.default_device import on_cpu
@@ -20,14 +20,13 @@ from .running.run import plain_run
 from .tracing.labels import info_of
 from .tracing.log import TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
-from .tracing.replay import DeviationError
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
 LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Analysis:
     """A trace with its log: what planning needs beside the public graph."""
 
@@ -35,21 +34,22 @@ class Analysis:
     log: TraceLog
     numbers: Numbering
     rehearsal: Rehearsal
+    repairs: Repairs
 
-    def rehearse(self, dead: Tensor) -> DeviationError | None:
-        """Try a removal on a copy; where that leaves the first run's track, None if nowhere."""
-        return self.rehearsal.rehearse(self.log, self.numbers, dead)
+    def repaired(self, dead: Tensor) -> Analysis | None:
+        """Rehearse a removal; return the analysis with what lets the next one get further, None if nothing fails."""
+        deviation = self.rehearsal.deviation(self.log, self.numbers, dead)
+        if deviation is None:
+            return None
+        log, repairs = self.repairs.repaired(FailedRemoval(self.log, self.numbers, dead, deviation))
+        return replace(self.with_log(log), repairs=repairs)
 
-    def repaired(self, deviation: DeviationError, dead: Tensor) -> Analysis:
-        """The trace with something changed so that the next try gets further."""
-        self.rehearsal.repairs.repair(deviation, self.numbers, dead)
-        return self.renumbered()
-
-    def renumbered(self) -> Analysis:
-        """The trace after a change of its log."""
-        numbers = numbering(self.log)
-        graph = graph_of(self.log, numbers, self.graph.shapes, self.graph.aliases)
-        return Analysis(graph, self.log, numbers, self.rehearsal)
+    def with_log(self, log: TraceLog) -> Analysis:
+        """Return the analysis with another log, numbered anew."""
+        numbers = numbering(log)
+        return replace(
+            self, log=log, numbers=numbers, graph=graph_of(log, numbers, self.graph.shapes, self.graph.aliases)
+        )
 
 
 def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
@@ -77,9 +77,9 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
                 f" (on the meta device: {type(cause).__name__}: {cause})"
             ) from error
-    numbers = find_fixed_sizes(log, rehearsal)
+    log, numbers, repairs = find_fixed_sizes(log, rehearsal, Repairs(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    return Analysis(graph_of(log, numbers, shapes, aliases_of(model)), log, numbers, rehearsal)
+    return Analysis(graph_of(log, numbers, shapes, aliases_of(model)), log, numbers, rehearsal, repairs)
 
 
 def _first_run(
@@ -112,7 +112,7 @@ def _first_run(
             with plain_run(mode()), shapes:
                 run(changed, batch)
 
-    return log, Rehearsal(lambda: copier(model), again, run_shapes, Repairs(log, model))
+    return log, Rehearsal(lambda: copier(model), again, run_shapes)
 
 
 def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:

@@ -15,7 +15,7 @@ from .dead import Dead
 from .difference import relative_difference
 from .plan import make_recipe
 from .recipe import Kept, Recipe
-from .running.copies import shared_copy
+from .running.copies import named_tensors
 from .running.outputs import outputs
 from .trace import Analysis
 from .tracing.constants import zero_rows
@@ -76,26 +76,20 @@ def _value(plane: Plane) -> Tensor:
     return torch.full(plane.ids.shape, torch.nan) if plane.value is None else plane.value
 
 
-def with_measured_refusals(
-    recipe: Recipe,
-    analysis: Analysis,
-    dead: Dead,
-    weights: Mapping[str, Tensor],
-    model: nn.Module,
-    batches: Sequence[Any],
-) -> Recipe:
-    """The recipe, its refusals with the difference that removing those channels (folded as far as it goes) makes."""
-    if not recipe.refused:
-        return recipe
+def measured_refusals(
+    recipe: Recipe, analysis: Analysis, dead: Dead, dense: nn.Module, batches: Sequence[Any]
+) -> tuple[Kept, ...]:
+    """Return the refusals with the difference that removing those channels (folded as far as it goes) would make.
+
+    `dense` is a copy of the model as it was before thinning; it is changed.
+    """
     every = dead.channels.clone()
     every[list(dead.stuck)] = True
-    forced, _ = make_recipe(analysis, Dead(every), weights, model)
-    copy = shared_copy(model)
-    before = outputs(model, batches)
     try:
-        apply(forced, copy)
-        gap = f"{relative_difference(before, outputs(copy, batches)):.1e}"
+        before = outputs(dense, batches)
+        apply(make_recipe(analysis, Dead(every), named_tensors(dense), dense)[0], dense)
+        gap = f"{relative_difference(before, outputs(dense, batches)):.1e}"
     except Exception:  # only a remark is lost: the channels stay either way
-        return recipe
+        return recipe.refused
     text = f"; removing all of these would change the output by {gap} of its maximum"
-    return replace(recipe, refused=tuple(replace(kept, reason=kept.reason + text) for kept in recipe.refused))
+    return tuple(replace(kept, reason=kept.reason + text) for kept in recipe.refused)

@@ -1,4 +1,4 @@
-"""Try a recipe on the model itself: apply, compare, and take everything back if the function changed."""
+"""Prove a recipe on the model itself: apply, compare, and take everything back if the function changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import Transaction, apply, apply_through
+from .apply import Transaction, apply
 from .difference import difference, relative_difference
 from .errors import ThinningError
 from .recipe import Recipe
@@ -62,46 +62,52 @@ class Verifier:
         self._before: list[list[Tensor]] | None = None
         self._double: list[list[Tensor]] | None = None
 
-    def attempt(self, recipe: Recipe) -> ThinningError | None:
-        """Apply a recipe; the reason why not, with everything as it was, if the outputs are no longer the same."""
-        if self._before is None:
+    def apply(self, recipe: Recipe) -> str | None:
+        """Apply a recipe; return why not, with everything as it was, if the outputs are no longer the same."""
+        if recipe.removes_nothing:
+            self.gap = 0.0
+            return None
+        first = self._before is None
+        if first:
+            self._run_dense()
+        failure = self._attempt(recipe)
+        if failure is not None and first:
+            self._require_determinism()
+        return failure
+
+    def _run_dense(self) -> None:
+        """Keep the outputs before any removal."""
+        self._before = _first_outputs(self.model, self.batches)
+        if _says_nothing(self._before):
+            self.batches = [*self.batches, *self._given]
             self._before = _first_outputs(self.model, self.batches)
-            if _says_nothing(self._before):
-                self.batches = [*self.batches, *self._given]
-                self._before = _first_outputs(self.model, self.batches)
-            self._must_say_something(self._before)
+        self._must_say_something(self._before)
         if self._coarse:
             self._runs_in_double()
-        transaction = Transaction()
-        try:
-            apply_through(transaction, recipe, self.model, self.masks, self.optimizer)
-            self.gap = self._compare()
-            if self.gap <= self.tolerance and self._same_to_the_half():
-                transaction.commit()
-                return None
-            after = _module_outputs(self.model, self.batches[-1])
-        except ThinningError:
-            transaction.roll_back()
-            raise
-        except Exception as error:  # whatever a model's code raises when sizes do not fit
-            transaction.roll_back()
-            if _of_the_trace(error):
-                raise ThinningError(CACHED.format(error=error)) from error
-            return ThinningError(f"the thinned model fails: {type(error).__name__}: {error}")
-        except BaseException:
-            transaction.roll_back()
-            raise
-        transaction.roll_back()
+
+    def _attempt(self, recipe: Recipe) -> str | None:
+        with Transaction() as transaction:
+            transaction.apply(recipe, self.model, self.masks, self.optimizer)
+            try:
+                self.gap = self._compare()
+                if self.gap <= self.tolerance and self._same_to_the_half():
+                    transaction.commit()
+                    return None
+                after = _module_outputs(self.model, self.batches[-1])
+            except Exception as error:  # whatever a model's code raises when sizes do not fit
+                if _of_the_trace(error):
+                    raise ThinningError(CACHED.format(error=error)) from error
+                return f"the thinned model fails: {type(error).__name__}: {error}"
         if self._only_rounding(recipe):
             apply(recipe, self.model, self.masks, self.optimizer)
             return None
         where = _first_difference(recipe, _module_outputs(self.model, self.batches[-1]), after, self.tolerance)
-        return ThinningError(
+        return (
             f"the thinned model computes another function: max |difference| / max |output| = {self.gap:.1e}, allowed"
             f" {self.tolerance:.0e}; the first tensor that differs is {where}; nothing was changed"
         )
 
-    def require_determinism(self) -> None:
+    def _require_determinism(self) -> None:
         """Refuse a model whose outputs are others each time, even with nothing removed."""
         gap = self._compare()
         if not gap <= self.tolerance:

@@ -1,6 +1,7 @@
 """Zero stays zero; masks of several owners combine; a resumed run is the uninterrupted one."""
 
 import copy
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from potstill.compression import CompressionScheduler, Masks, Window
 from potstill.compression.pruners import AutomatedGradualPruner, SparsityLevelParameterPruner
+from potstill.thinning import thin
+from potstill.thinning.verify import Verifier
 
 NAME = "3.weight"
 SOFT = {"forward": {"mask_on_forward_only": True}, "copy": {"mask_on_forward_only": True, "use_double_copies": True}}
@@ -233,3 +236,39 @@ def test_masks_and_copies_take_the_type_that_the_model_is_given(linear):
     assert {entry.mask.dtype, entry.dense.dtype, linear.weight.dtype} == {torch.bfloat16}
     again = CompressionScheduler(nn.Sequential(nn.Linear(3, 2, bias=False)).bfloat16())
     again.load_state_dict(scheduler.state_dict())
+
+
+def _masked_network() -> CompressionScheduler:
+    """A convolution with BatchNorm, two of its channels masked to zero, with a dense copy."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 3))
+    scheduler = CompressionScheduler(model, torch.randn(2, 3, 8, 8))
+    alive = torch.tensor([1, 1, 1, 1, 0, 0])
+    scheduler.masks.set("p", "0.weight", alive.view(-1, 1, 1, 1).expand(6, 3, 3, 3), "copy")
+    for name in ("0.bias", "1.weight", "1.bias"):
+        scheduler.masks.set("p", name, alive)
+    return scheduler
+
+
+def test_thin_takes_the_masks_of_a_scheduler():
+    scheduler = _masked_network()
+    thin(scheduler.model, torch.randn(2, 3, 8, 8), masks=scheduler.masks)
+    for name, parameter in scheduler.model.named_parameters():
+        mask = scheduler.masks[name].mask
+        assert mask is None or mask.shape == parameter.shape, name
+    assert scheduler.masks["0.weight"].dense.shape == (4, 3, 3, 3)
+
+
+@pytest.mark.parametrize(("part", "broken"), [(Verifier, "_compare"), (Masks, "admit")])
+def test_masks_are_rolled_back_with_the_rest(monkeypatch, part, broken):
+    scheduler = _masked_network()
+    model, masks = scheduler.model, scheduler.masks
+    before = copy.deepcopy([model.state_dict(), masks.state_dict()["dense"]])
+    hidden = {name: masks[name].mask.clone() for name in masks if masks[name].owners}
+    monkeypatch.setattr(part, broken, Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        thin(model, torch.randn(2, 3, 8, 8), masks=masks)
+    torch.testing.assert_close([model.state_dict(), masks.state_dict()["dense"]], before, rtol=0, atol=0)
+    assert all(torch.equal(masks[name].mask, mask) for name, mask in hidden.items())
+    masks.apply()
+    assert model[0].weight.shape == (6, 3, 3, 3)

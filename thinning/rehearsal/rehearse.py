@@ -14,67 +14,54 @@ import torch
 from torch import Tensor, nn
 
 from ..label_sets import class_of_label, members
-from ..module_sizes import fit_sizes, replace_data
+from ..module_sizes import fit_sizes, new_size, replace_data
 from ..running.copies import named_tensors
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, numbering
-from ..tracing.replay import DeviationError, Replay, ReplayLog, UnfollowedError
+from ..tracing.replay import Deviation, DeviationError, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
-from .repairs import Repairs
+from .repairs import FailedRemoval, Repairs
 from .shapes_only import ShapeRun, takes_by_number
 
-Flow = Callable[[Tracer, nn.Module], None]
-
-
-def sample(labels: Numbering, uses: list[Tensor]) -> Tensor:
-    """A few channels of every class, of different numbers, to try a removal with; at least two stay of each."""
-    dead = torch.zeros(len(labels.frozen), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    group = class_of_label([labels.labels[ids] for ids in uses], labels.frozen)
-    for number, channels in enumerate(members(group)):
-        count = 1 + number % 3 if len(channels) > 8 else int(len(channels) > 2)
-        dead[channels[torch.randperm(len(channels), generator=generator, device="cpu")[:count]]] = True
-    dead[(labels.frozen >= 0)] = False
-    dead[0] = False
-    return dead
+MOST_REPAIRS = 500
+"""A bound on the search for fixed sizes; each repair freezes or counts something new, so it ends long before."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal needs: `fresh` makes a copy of the model, `flow` runs a copy under a tracer."""
+    """How to run a removal on a copy: `fresh` makes one, `trace` and `run` run it under a tracer or a shape check."""
 
     fresh: Callable[[], nn.Module]
-    flow: Flow
-    run_shapes: Callable[[ShapeRun, nn.Module], None]
-    repairs: Repairs
+    trace: Callable[[Tracer, nn.Module], None]
+    run: Callable[[ShapeRun, nn.Module], None]
 
     def shapes_agree(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> bool:
-        """Whether shapes alone show that a removal works; False says nothing."""
+        """Return whether shapes alone show that a removal works; False says nothing."""
         if takes_by_number(log):
             return False
         shapes, copy = ShapeRun(log.sequence, numbers.labels, dead), self.fresh()
         shrink(log, numbers, dead, copy)
         try:
-            self.run_shapes(shapes, copy)
+            self.run(shapes, copy)
         except Exception:  # the full rehearsal finds out what it is
             return False
         return shapes.fits and shapes.step == len(log.sequence)
 
-    def rehearse(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> DeviationError | None:
-        """Remove `dead` from a copy and run it again; the deviation from the first run, None if there is none."""
+    def deviation(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> Deviation | None:
+        """Remove `dead` from a copy and run it again; return where it leaves the first run's track, None if nowhere."""
         replay = Replay(log.operations, numbers.labels, dead)
         copy = self.fresh()
         shrink(log, numbers, dead, copy)
         try:
-            self.flow(Tracer(ReplayLog(log, numbers.labels, dead), replay=replay), copy)
-        except DeviationError as deviation:
-            return deviation
+            self.trace(Tracer(ReplayLog(log, numbers.labels, dead), replay=replay), copy)
+        except DeviationError as error:
+            return error.deviation
         except UnfollowedError:
             return None  # found out when channels that are zero go, which changes no values
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             last = max(0, min(replay.step, len(log.operations) - 1))
-            return DeviationError(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
-        return None if replay.step == len(log.operations) else DeviationError(replay.step, "the code ends early")
+            return Deviation(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
+        return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
 
 
 def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
@@ -84,26 +71,43 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
         data = tensor.data
         for dim in range(tensor.ndim):
             ids = log.ids.get((name, dim))
-            left = None if ids is None else stays[ids].nonzero().flatten()
-            if left is not None and len(left) < data.shape[dim]:
-                data = data.index_select(dim, left.to(data.device))
+            kept = None if ids is None else stays[ids].nonzero().flatten()
+            if kept is not None and len(kept) < data.shape[dim]:
+                data = data.index_select(dim, kept.to(data.device))
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)
-    for entry in log.attributes:
-        entry.set(copy.get_submodule(entry.module), int((~dead[numbers.labels[entry.ids]]).sum()))
+    for count in log.attributes:
+        module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
+        setattr(module, count.name, new_size(getattr(module, count.name), left, count.index))
 
 
-def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal) -> Numbering:
-    """Rehearse a removal from every class until the run keeps its track; returns the final numbering."""
+def sample(numbers: Numbering, uses: list[Tensor]) -> Tensor:
+    """Return a few channels of every class, of different numbers, to try a removal with; at least two stay of each.
+
+    Different numbers (1, 2 or 3 of the larger classes) tell apart two sizes that are equal before the removal.
+    """
+    dead = torch.zeros(len(numbers.frozen), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    group = class_of_label([numbers.labels[ids] for ids in uses], numbers.frozen)
+    for number, channels in enumerate(members(group)):
+        count = 1 + number % 3 if len(channels) > 8 else int(len(channels) > 2)
+        dead[channels[torch.randperm(len(channels), generator=generator, device="cpu")[:count]]] = True
+    dead[(numbers.frozen >= 0)] = False
+    dead[0] = False
+    return dead
+
+
+def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> tuple[TraceLog, Numbering, Repairs]:
+    """Rehearse a removal from every class, and repair, until the run keeps its track."""
     numbers = numbering(log)
-    for _ in range(500):
+    for _ in range(MOST_REPAIRS):
         dead = sample(numbers, list(log.ids.values()))
         if not bool(dead.any()) or rehearsal.shapes_agree(log, numbers, dead):
             break
-        deviation = rehearsal.rehearse(log, numbers, dead)
+        deviation = rehearsal.deviation(log, numbers, dead)
         if deviation is None:
             break
-        rehearsal.repairs.repair(deviation, numbers, dead)
+        log, repairs = repairs.repaired(FailedRemoval(log, numbers, dead, deviation))
         numbers = numbering(log)
-    return numbers
+    return log, numbers, repairs

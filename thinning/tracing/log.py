@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class Read:
     foldable: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class SplitAxis:
     """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
 
@@ -100,14 +101,6 @@ class AttributeCount:
     index: int | None
     ids: Tensor
 
-    def set(self, module: Any, count: int) -> None:
-        """Give the attribute of a module another value."""
-        value: Any = count
-        if self.index is not None:
-            old = getattr(module, self.name)
-            value = type(old)([count if i == self.index else item for i, item in enumerate(old)])
-        setattr(module, self.name, value)
-
 
 class TraceLog:
     """Collects what the rules say. Ids start at 1."""
@@ -131,6 +124,13 @@ class TraceLog:
         self.other_macs = 0.0
         self._roots: tuple[tuple[int, int], Tensor] | None = None
         self.batch = 1
+
+    def copy(self, **changes: Any) -> TraceLog:
+        """Return a log with the same entries (but those of `changes`), to which others may be added."""
+        twin = copy.copy(self)
+        for name, value in (vars(self) | changes).items():
+            setattr(twin, name, value.copy() if isinstance(value, (list, dict)) else value)
+        return twin
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
         """The integers of a parameter's dimension; fresh ones the first time."""

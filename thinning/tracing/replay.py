@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +14,20 @@ from .log import Made, Operation, TraceLog
 from .rules.fallback import NEW
 
 
+@dataclass(frozen=True)
+class Deviation:
+    """A second run left the first one's track at operation number `step`."""
+
+    step: int
+    why: str
+
+
 class DeviationError(Exception):
-    """The second run left the first one's track at operation number `step`."""
+    """Ends a second run at its `deviation`."""
 
     def __init__(self, step: int, why: str) -> None:
         super().__init__(why)
-        self.step = step
-        self.why = why
+        self.deviation = Deviation(step, why)
 
 
 class UnfollowedError(Exception):
