@@ -124,7 +124,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged pickles fail in many ways, and each means the same
         raise CheckpointError(f"{path}: not a checkpoint written by torch, or a damaged one") from error
     if type(found) is not dict:
-        raise CheckpointError(f"{path}: holds a {type(found).__name__}, not a checkpoint")
+        what = f"holds a {type(found).__name__}, not a checkpoint"
+        raise CheckpointError(f"{path}: {what}; of a whole network save the state_dict(), where its class is known")
     return found
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from potstill.compression import CheckpointError, save_checkpoint
+from potstill.compression.declare.names import normalise
 from potstill.compression.files.checked import Field, reading
-from potstill.models import create_model, model_info
+from potstill.models import create_model, model_info, model_names
 
 from ..run.evaluation import Meter
 from ..run.resume import fill
@@ -69,45 +72,84 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     """Our checkpoint's contents, and whether the network is thinned.
 
     Args:
-        found: Distiller's fields (`arch`, `epoch`, `state_dict`, `compression_sched`, ...).
+        found: Distiller's fields (`arch`, `epoch`, `state_dict`, `compression_sched`, ...; all but the third may be
+            missing), or a state dict alone.
         arch: the network where the file does not name it.
 
     Raises:
         CheckpointError: a field is missing or not what it should be, or the weights do not fit the network.
         ModelError: there is no such network here.
     """
-    fields = Field(found)
     if "format" in found:
         raise CheckpointError("one of our own checkpoints: read it with --resume-from")
     if found.get("quantizer_metadata"):
         raise CheckpointError("a quantized network, which there is no equal of here")
-    arch = fields["arch"].text() if "arch" in found else arch
+    if "state_dict" not in found and found and all(isinstance(value, Tensor) for value in found.values()):
+        found = {"state_dict": found}
+    fields = Field(found)
+    arch = _arch(fields, arch)
     info = model_info(arch)
     classes = CLASSES.get(str(found.get("dataset")), info.num_classes)
+    model = create_model(arch, classes, info.input_shape[0])
+    own = model.state_dict()
     contents: dict[str, Any] = {
-        "epoch": fields["epoch"].integer(most=2**31) + 1 if "epoch" in found else 0,
+        "epoch": fields["epoch"].integer(most=2**31) + 1 if found.get("epoch") is not None else 0,
         "arch": arch,
-        "num_classes": classes,
         "input_shape": list(info.input_shape),
-        "state_dict": {plain_name(name): value.value for name, value in fields["state_dict"].mapping().items()},
+        "state_dict": _state_dict(fields["state_dict"], own),
         "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "classes": {}, "recipes": []},
     }
-    model = create_model(arch, classes, info.input_shape[0])
-    sizes = {name: value.shape for name, value in model.state_dict().items()}
+    sizes = {name: value.shape for name, value in own.items()}
     fill(model, contents)
     contents["state_dict"] = model.state_dict()
+    contents["num_classes"] = outputs = _classes(model, info.input_shape)
+    if outputs != classes:
+        sizes = {name: value.shape for name, value in create_model(arch, outputs).state_dict().items()}
     if found.get("compression_sched"):
         contents["scheduler"]["masks"]["masks"] = _masks(fields["compression_sched"]["masks_dict"], model)
     thinned = any(value.shape != sizes[name] for name, value in contents["state_dict"].items())
     return {**NOT_KNOWN, **contents}, thinned
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name without the `module` that DataParallel puts somewhere into it."""
-    parts = name.split(".")
-    if "module" in parts:
-        parts.remove("module")
-    return ".".join(parts)
+def _arch(fields: Field, given: str) -> str:
+    """The network that a file names, in Distiller's lower case; the one given where it names none."""
+    if fields.value.get("arch") is None:
+        return given
+    arch = fields["arch"].text()
+    return arch if arch in model_names() else arch.lower()
+
+
+def _state_dict(stored: Field, own: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """The weights under our names and in our types, with what old files lack.
+
+    BatchNorm did not count its batches before torch 0.4.1; torchvision's trained GoogLeNet has no auxiliary
+    classifiers.
+    The state dict carries the versions of our modules: some refuse to load from a mapping without one.
+    """
+    state: OrderedDict[str, Tensor] = OrderedDict()
+    for name, value in stored.mapping().items():
+        plain = normalise(name)
+        if plain in state:
+            raise CheckpointError(f"{value.path}: stands twice, once without `module.`")
+        like = own.get(plain)
+        state[plain] = value.tensor(finite=False) if like is None else value.tensor(finite=False).to(like.dtype)
+    for name, value in own.items():
+        if name.endswith(".num_batches_tracked") and name not in state:
+            state[name] = torch.zeros_like(value)
+    trainers = [name for name in own.keys() - state.keys() if name.startswith("aux")]
+    if trainers:
+        logger.warning("the file lacks the auxiliary classifiers that GoogLeNet has in training: they begin anew")
+        state.update((name, own[name]) for name in trainers)
+    state._metadata = own._metadata  # type: ignore[attr-defined]
+    return state
+
+
+def _classes(model: nn.Module, shape: Sequence[int]) -> int:
+    """How many outputs the network has, whatever the data set."""
+    with torch.no_grad():
+        outputs = model.eval()(torch.zeros(1, *shape))
+    model.train()
+    return int(outputs.shape[1])
 
 
 def _masks(stored: Field, model: nn.Module) -> Mapping[str, Any]:
@@ -116,7 +158,7 @@ def _masks(stored: Field, model: nn.Module) -> Mapping[str, Any]:
     for key, value in stored.mapping().items():
         if value.value is None:
             continue
-        name = plain_name(key)
+        name = normalise(key)
         parameters = dict(model.named_parameters())
         if name not in parameters:
             raise CheckpointError(f"{value.path}: a mask of a parameter that {type(model).__name__} does not have")
