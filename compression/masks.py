@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from potstill.thinning import Recipe
+from potstill.thinning.names import spelling
 
+from .declare.names import respelled
 from .files.checked import CheckpointError, Field
 from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
 
@@ -67,11 +69,12 @@ class Masks(Mapping[str, ParameterMask]):
         if sharded:
             raise ValueError(f"{sharded[0]} is sharded over processes (a DTensor): masks need whole parameters")
         self._masks = {name: ParameterMask(name) for name in self._parameters}
+        self._spell = spelling(self._parameters)
         self._plan: _Plan | None = None
 
     def __getitem__(self, name: str) -> ParameterMask:
-        """The masks of a parameter."""
-        return self._masks[name]
+        """The masks of a parameter, with or without `module.` in its name."""
+        return self._masks[self._spell(name)]
 
     def __iter__(self) -> Iterator[str]:
         """The names of the parameters."""
@@ -98,6 +101,7 @@ class Masks(Mapping[str, ParameterMask]):
         Raises:
             ValueError: the shape is another one, or a value is not finite.
         """
+        name = self._spell(name)
         entry, parameter = self._masks[name], self._parameters[name]
         if mask.shape != parameter.shape:
             raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameter.shape)}")
@@ -158,12 +162,14 @@ class Masks(Mapping[str, ParameterMask]):
 
         Who changes them in place calls `refresh` afterwards.
         """
+        name = self._spell(name)
         kept = self._masks[name].dense
         return self._parameters[name].detach() if kept is None else kept
 
     @torch.no_grad()
     def replace(self, name: str, values: Tensor) -> None:
         """Give a parameter new dense values; masks go on to hide what they hide."""
+        name = self._spell(name)
         self.dense(name).copy_(values)
         self._remask(self._masks[name], self._parameters[name])
 
@@ -228,7 +234,7 @@ class Masks(Mapping[str, ParameterMask]):
             self._plan = None
 
         try:
-            self.reshape({name: keep for name, keep in recipe.selectors().items() if name in self._masks})
+            self.reshape(recipe.selectors())
             self.admit((fold.name, fold.amounts) for fold in recipe.folds)
         except BaseException:  # Ctrl-C too
             undo()
@@ -239,10 +245,12 @@ class Masks(Mapping[str, ParameterMask]):
         """After thinning, keep of each mask and dense copy what was kept of its parameter.
 
         Args:
-            select: parameter name -> function that takes a tensor of the old shape to one of the new.
+            select: name -> function that takes a tensor of the old shape to one of the new; buffers have no masks.
         """
         for name, shrink in select.items():
-            entry = self._masks[name]
+            if name not in self:
+                continue
+            entry = self[name]
             for owned in entry.owners.values():
                 owned.mask = shrink(owned.mask).contiguous()
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
@@ -251,6 +259,7 @@ class Masks(Mapping[str, ParameterMask]):
     def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:
         """After thinning: masks let go of what took a folded constant, and dense copies take it too."""
         for name, amounts in constants:
+            name = self._spell(name)
             if name not in self._masks:
                 continue
             entry, parameter = self._masks[name], self._parameters[name].detach()
@@ -277,7 +286,7 @@ class Masks(Mapping[str, ParameterMask]):
         Raises:
             CheckpointError: (a ValueError) a mask is of an unknown parameter or another shape, or a field is not sound.
         """
-        fields = Field(dict(state), "masks")
+        fields = Field({kind: respelled(stored, self._parameters) for kind, stored in state.items()}, "masks")
         masks, dense = fields["masks"].mapping(), fields["dense"].mapping()
         unknown = (masks.keys() | dense.keys()) - self._masks.keys()
         if unknown:

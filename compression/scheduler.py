@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe, beside, thin, trace
 
 from .attach import Attachment
+from .declare.names import respelled
 from .files.checked import Field, reading
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
@@ -255,7 +256,9 @@ class CompressionScheduler:
         Raises:
             CheckpointError: (a ValueError) the state does not fit the model or the policies, or is no such state.
         """
-        fields = Field(beside(self.model, dict(state)))
+        names = [name for name, _ in (*self.model.named_parameters(), *self.model.named_modules())]
+        stored = {**state, "policies": respelled(state.get("policies"), names)}
+        fields = Field(beside(self.model, {key: stored[key] for key in state}))
         self.masks.load_state_dict(fields["masks"].value)
         with reading("recipes"):
             self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
+from .names import spelling
 from .running.copies import aliases_of, named_tensors
 
 
@@ -176,8 +177,9 @@ class Transaction:
         names = {change.name: [change.name] for change in recipe.tensors}
         for alias, name in aliases_of(model).items():
             names.get(name, []).append(alias)
+        spell = spelling(masks)
         for change in recipe.tensors:
-            for name in names[change.name]:
+            for name in map(spell, names[change.name]):
                 mask = masks.get(name)
                 if isinstance(mask, Tensor):
                     if tuple(mask.shape) != change.shape:
@@ -186,9 +188,10 @@ class Transaction:
                     self.entry(masks, name, like_layout(change.select(mask), mask))
         tensors = named_tensors(model)
         for fold in recipe.folds:
-            mask = masks.get(fold.name)
+            name = spell(fold.name)
+            mask = masks.get(name)
             if isinstance(mask, Tensor):
-                self.entry(masks, fold.name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
+                self.entry(masks, name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
 
 
 def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from .errors import ThinningError
+from .names import spelling
 
 Sizes = dict[str, Any]
 
@@ -138,6 +139,8 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
     Raises `ThinningError` if a name is missing or a number of dimensions differs.
     """
     own = model.state_dict(keep_vars=True)
+    spell = spelling(own)
+    state_dict = {spell(name): tensor for name, tensor in state_dict.items()}
     missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
     if missing or extra:
         raise ThinningError(f"the state dict is of another model: missing {missing[:5]}, unexpected {extra[:5]}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .apply import AttributeChange, Folding, TensorChange, apply
+from .names import modules_called, spelling
 from .recipe_json import decode, encode
+from .running.copies import named_tensors
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,23 @@ class Recipe:
 
         Raises `ThinningError`, with nothing changed, if a name or a shape does not fit.
         """
-        apply(self, model, masks, optimizer)
+        apply(self.named_for(model), model, masks, optimizer)
+
+    def named_for(self, model: nn.Module) -> Recipe:
+        """Return the recipe with the names that tensors and modules have in a model, wrapped or not."""
+        spell = spelling(named_tensors(model))
+        return replace(
+            self,
+            tensors=tuple(replace(change, name=spell(change.name)) for change in self.tensors),
+            folds=tuple(replace(fold, name=spell(fold.name)) for fold in self.folds),
+            attributes=tuple(replace(change, module=_holder(model, change)) for change in self.attributes),
+        )
+
+
+def _holder(model: nn.Module, change: AttributeChange) -> str:
+    """The module of this name that has the attribute: a wrapper has it not."""
+    fitting = (name for name, module in modules_called(model, change.module) if hasattr(module, change.name))
+    return next(fitting, change.module)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

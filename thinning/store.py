@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .difference import relative_difference
 from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
+from .names import modules_called, spelling, unwrapped
 from .recipe import Recipe
 from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
@@ -42,6 +43,8 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
+    model = unwrapped(model)
+    recipe = recipe.named_for(model)
     inputs = example_inputs if example_inputs is not None else _drawn(model, recipe)
     facts = {
         "format": FORMAT,
@@ -71,9 +74,12 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     largest output. Raises `ThinningError` if a file is damaged or belongs to another model.
     """
     weights = Path(path).with_suffix(".safetensors")
-    stored, facts = _read(weights), _facts(_beside(weights, ".json"))
-    own = {**named_tensors(dense_model)}
-    missing = sorted(dense_model.state_dict().keys() - stored.keys() - _tied(dense_model))
+    model = unwrapped(dense_model)
+    own = {**named_tensors(model)}
+    spell = spelling(own)
+    stored = {spell(name): tensor for name, tensor in _read(weights).items()}
+    facts = _facts(_beside(weights, ".json"))
+    missing = sorted(model.state_dict().keys() - stored.keys() - _tied(model))
     unknown = sorted(stored.keys() - own.keys())
     if missing or unknown:
         raise ThinningError(f"{weights} is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
@@ -83,12 +89,12 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
             raise ThinningError(f"'{name}' is {shapes}")
     if facts.get("sha256", _digest(weights)) != _digest(weights):
         raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
-    _set_attributes(dense_model, facts)
+    _set_attributes(model, facts)
     for name, tensor in stored.items():
         # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
         _fill(own[name], tensor.clone())
     if facts["inputs"] is not None:
-        _prove(dense_model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
+        _prove(model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
     return dense_model
 
 
@@ -189,11 +195,10 @@ def _is_attribute(entry: Any) -> bool:
 
 def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
     for module_name, name, value in facts["attributes"]:
-        try:
-            module = model.get_submodule(module_name)
-            old = getattr(module, name)
-        except AttributeError as error:
-            raise ThinningError(f"the files are of another model: {error}") from error
+        holders = [module for _, module in modules_called(model, module_name) if hasattr(module, name)]
+        if not holders:
+            raise ThinningError(f"the files are of another model: it has no '{module_name}.{name}'")
+        module, old = holders[0], getattr(holders[0], name)
         if not isinstance(old, (int, tuple, list)):
             raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
         setattr(module, name, new_size(old, value))

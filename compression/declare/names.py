@@ -8,16 +8,17 @@ sides, so that a schedule written for a wrapped model fits a bare one and the ot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import translate
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
+from potstill.thinning.names import normalise, spelling
+
 V = TypeVar("V")
-WRAPPERS = {"module", "_orig_mod"}
 LISTED = 3
 HINTS = 20  # a schedule for another network has hundreds of unknown names, and a hint costs 20 ms with 600 parameters
 LONGEST = 200
@@ -27,11 +28,6 @@ SURE = 0.8
 
 class UnknownName(ValueError):  # noqa: N818 -- says what it is in the words that users read
     """A name or pattern fits no parameter, or fits one that another pattern gives another value."""
-
-
-def normalise(name: str) -> str:
-    """The name without what wrappers put into it: `module.features.module.0.weight` is `features.0.weight`."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def is_pattern(name: str) -> bool:
@@ -190,3 +186,22 @@ def resolve_mapping(
 ) -> dict[str, V]:
     """The value of each parameter under a mapping of names and patterns; see `ParameterIndex.resolve_mapping`."""
     return ParameterIndex.of(source).resolve_mapping(values, star)
+
+
+def respelled(state: Any, names: Iterable[str]) -> Any:
+    """Return plain data in which parameters and modules are called as in `names`: what a wrapped network left, say.
+
+    Names are keys with a dot in them, and texts in lists.
+    """
+    return _respelled(state, spelling(names))
+
+
+def _respelled(state: Any, spell: Callable[[str], str]) -> Any:
+    if isinstance(state, dict):
+        return {
+            spell(key) if isinstance(key, str) and "." in key else key: _respelled(value, spell)
+            for key, value in state.items()
+        }
+    if isinstance(state, (list, tuple)):
+        return type(state)(spell(item) if isinstance(item, str) else _respelled(item, spell) for item in state)
+    return state
