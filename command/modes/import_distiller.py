@@ -127,12 +127,11 @@ def _state_dict(stored: Field, own: Mapping[str, Tensor]) -> OrderedDict[str, Te
     The state dict carries the versions of our modules: some refuse to load from a mapping without one.
     """
     state: OrderedDict[str, Tensor] = OrderedDict()
-    for name, value in stored.mapping().items():
-        plain = normalise(name)
+    for name, field in stored.mapping().items():
+        plain, tensor = normalise(name), field.tensor(finite=False)
         if plain in state:
-            raise CheckpointError(f"{value.path}: stands twice, once without `module.`")
-        like = own.get(plain)
-        state[plain] = value.tensor(finite=False) if like is None else value.tensor(finite=False).to(like.dtype)
+            raise CheckpointError(f"{field.path}: stands twice, once without `module.`")
+        state[plain] = tensor.to(own[plain].dtype) if plain in own else tensor
     for name, value in own.items():
         if name.endswith(".num_batches_tracked") and name not in state:
             state[name] = torch.zeros_like(value)
