@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .masks import Masks
-from .policies import NotYet
+from .policies import LossComponent, NotYet
 
 
 class Hooks(Protocol):
@@ -56,12 +56,22 @@ class Attachment:
     Attributes:
         steps: optimizer steps since the start of training; set it when a run goes on.
         metrics: results for learning-rate schedulers that follow them: `{"min": validation loss, "max": top1}`.
+        components: the names and values of the terms that policies added to the last step's loss.
+        ended: the number of epochs that have ended; set it with `steps` where the loop calls the epochs.
     """
 
     def __init__(
-        self, scheduler: Hooks, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0
+        self,
+        scheduler: Hooks,
+        optimizer: Optimizer,
+        minibatches_per_epoch: int,
+        steps: int = 0,
+        calls_epochs: bool = False,
     ) -> None:
         """Attach; `CompressionScheduler.attach` does it.
+
+        With `calls_epochs` an epoch does not begin by itself behind the last step of the one before: the loop calls
+        `begin_epoch` and `end_epoch`, and validates in between.
 
         Raises:
             TypeError: the optimizer is none of torch's.
@@ -80,14 +90,19 @@ class Attachment:
         optimizer = _innermost(optimizer)
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
+        self.calls_epochs = calls_epochs
+        self.ended = steps // minibatches_per_epoch
         self.metrics: Mapping[str, float] = NotYet()
+        self.components: list[LossComponent] = []
         self._weighed = False
         scheduler.attachment = self
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
-        if scheduler.begun != self._at:  # the state that was loaded may be of within this very step
+        if (
+            not calls_epochs and scheduler.begun != self._at
+        ):  # the state that was loaded may be of within this very step
             self._begin()
 
     @property
@@ -100,7 +115,23 @@ class Attachment:
         For steps of one backward pass: with gradient accumulation the terms would be added as often.
         """
         self._weighed = True
-        return self.scheduler.before_backward_pass(*self._at, loss, self.optimizer)
+        return self._add_terms(loss)
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch, or go on with one that was interrupted; the one before ends if nobody has ended it."""
+        epoch, minibatch, _ = self._at
+        if self.ended < epoch:
+            self.end_epoch()
+        if minibatch == 0 or self.scheduler.begun != self._at:
+            self._begin()
+
+    def end_epoch(self) -> None:
+        """End the epoch whose last step was made: learning rates that follow `metrics` see them. Once an epoch."""
+        epoch = self.steps // self.per_epoch
+        if self.ended < epoch:
+            self.scheduler.on_epoch_end(epoch - 1, self.optimizer, self.metrics, self.per_epoch)
+            self.metrics = dict(self.metrics)  # from now on they are missed
+            self.ended = epoch
 
     def remove(self) -> None:
         """Detach; masks are no longer applied."""
@@ -146,21 +177,28 @@ class Attachment:
                 device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
                 nothing = torch.zeros((), device=device)
                 _unscale(self.scheduler.own_parameters())
-                terms = self.scheduler.before_backward_pass(*self._at, nothing, self.optimizer)
+                terms = self._add_terms(nothing)
                 if terms.requires_grad:
                     terms.backward(_scale(self.optimizer))
         self._weighed = False
         self.scheduler.before_parameter_optimization(*self._at, self.optimizer)
         return terms
 
+    def _add_terms(self, loss: Tensor) -> Tensor:
+        """The loss with the terms of all policies, which are kept by name."""
+        total = self.scheduler.before_backward_pass(*self._at, loss, self.optimizer, return_loss_components=True)
+        self.components = total.loss_components
+        weighed: Tensor = total.overall_loss
+        return weighed
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        epoch, minibatch, _ = self._at
         self.scheduler.on_minibatch_end(*self._at, optimizer)
-        if minibatch + 1 == self.per_epoch:
-            self.scheduler.on_epoch_end(epoch, optimizer, self.metrics, self.per_epoch)
-            self.metrics = dict(self.metrics)  # from now on they are missed
         self.steps += 1
-        self._begin()
+        over = self.steps % self.per_epoch == 0
+        if over and not self.calls_epochs:
+            self.end_epoch()
+        if not over or not self.calls_epochs:
+            self._begin()
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

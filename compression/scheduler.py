@@ -110,9 +110,11 @@ class CompressionScheduler:
         self.policies.insert(place, policy)
         self._now = None
 
-    def attach(self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0) -> Attachment:
+    def attach(
+        self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0, calls_epochs: bool = False
+    ) -> Attachment:
         """Call all hooks from the optimizer's steps; when a run goes on, load all states before (see `Attachment`)."""
-        return Attachment(self, optimizer, minibatches_per_epoch, steps)
+        return Attachment(self, optimizer, minibatches_per_epoch, steps, calls_epochs)
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""

@@ -1,0 +1,136 @@
+"""What all frameworks need: a scheduler made when the optimizer is there, run by its steps, stored and resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from potstill.compression import CompressionScheduler, dict_config, file_config
+from potstill.thinning import Recipe, resize_to
+
+Schedule = str | os.PathLike[str] | Mapping[str, Any]
+
+
+class Driver:
+    """Carries a schedule out in a framework's training loop.
+
+    The framework's callback calls `build` when the optimizer exists, `start` when all states are loaded, `begin_epoch`
+    and `end_epoch`; everything between follows the optimizer's steps.
+
+    Attributes:
+        scheduler: the scheduler, once it is built.
+    """
+
+    def __init__(self, schedule: Schedule, example_inputs: Any = None, allow_inexact: bool = False) -> None:
+        """Take a schedule (a file's path, or what such a file holds) and inputs of the model to trace it with."""
+        self.schedule, self.example_inputs, self.allow_inexact = schedule, example_inputs, allow_inexact
+        self._scheduler: CompressionScheduler | None = None
+        self._stored: Mapping[str, Any] | None = None
+
+    @property
+    def scheduler(self) -> CompressionScheduler:
+        """The scheduler.
+
+        Raises:
+            RuntimeError: training has not begun.
+        """
+        if self._scheduler is None:
+            raise RuntimeError("there is no scheduler before training begins: the optimizer does not exist yet")
+        return self._scheduler
+
+    def follow_shapes(self, model: nn.Module) -> None:
+        """Let a model take weights of a thinned one: it is resized just before they are loaded."""
+        model.register_load_state_dict_pre_hook(_resize)
+
+    def thin_as(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        """Remove from a dense model what had been removed when a checkpoint's state was stored."""
+        for text in state["scheduler"]["recipes"] if state else ():
+            Recipe.from_json(text).apply(model)
+
+    def follow_sizes(self, model: nn.Module) -> None:
+        """Give a model whose weights were loaded the sizes that its own code keeps, as the stored recipes say."""
+        for text in self._stored["scheduler"]["recipes"] if self._stored else ():
+            for change in Recipe.from_json(text).attributes:
+                set_size(model.get_submodule(change.module), change.name, change.index, change.new)
+
+    def build(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Make the scheduler of a model and its optimizer.
+
+        Raises:
+            ScheduleError: the schedule has mistakes: all of them, with their lines.
+        """
+        if isinstance(self.schedule, Mapping):
+            made = dict_config(model, optimizer, dict(self.schedule), example_inputs=self.example_inputs)
+        else:
+            made = file_config(model, optimizer, self.schedule, example_inputs=self.example_inputs)
+        self._scheduler = made
+
+    def start(self, optimizer: Optimizer, steps_per_epoch: int, steps: int) -> None:
+        """Begin to follow the optimizer's steps, of which `steps` were made before.
+
+        Raises:
+            ValueError: training goes on from a checkpoint that holds no state of the schedule.
+        """
+        if steps and self._stored is None:
+            raise ValueError(
+                f"training goes on at step {steps}, but its checkpoint holds no state of the schedule: it would begin"
+                " again, and pruned weights would come back. Resume from a checkpoint that was written with this"
+                " callback, or start a new training from the weights alone"
+            )
+        if self._stored is not None:
+            self.scheduler.load_state_dict(self._stored["scheduler"])
+        attachment = self.scheduler.attach(optimizer, steps_per_epoch, steps, calls_epochs=True)
+        if self._stored is not None:
+            attachment.ended = int(self._stored["ended"])
+        self._stored = None
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch, before its first step."""
+        self._attachment().begin_epoch()
+
+    def end_epoch(self, metrics: Mapping[str, float] | None = None) -> None:
+        """End an epoch whose last step was made; does nothing within one, and nothing the second time."""
+        attachment = self._attachment()
+        if metrics:
+            attachment.metrics = dict(metrics)
+        attachment.end_epoch()
+
+    def components(self) -> dict[str, Tensor]:
+        """Return the terms that policies added to the loss of the last step, by name."""
+        return dict(self._attachment().components)
+
+    def finish(self, optimizer: Optimizer | None, thin: bool) -> Recipe | None:
+        """End training: what is provisional becomes final; with `thin` dead channels are removed."""
+        attachment = self._attachment()
+        attachment.end_epoch()
+        attachment.remove()
+        self.scheduler.finish()
+        return self.scheduler.thin(optimizer, allow_inexact=self.allow_inexact) if thin else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold; empty before training begins."""
+        if self._scheduler is None or self._scheduler.attachment is None:
+            return dict(self._stored or {})
+        return {"scheduler": self._scheduler.state_dict(), "ended": self._scheduler.attachment.ended}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep a checkpoint's state until `start`."""
+        self._stored = state if state else None
+
+    def _attachment(self) -> Any:
+        attachment = self.scheduler.attachment
+        if attachment is None:
+            raise RuntimeError("training has not begun, or is over")
+        return attachment
+
+
+def _resize(model: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Fit a model to the shapes of the weights that are about to be loaded into it."""
+    own = model.state_dict(keep_vars=True)
+    found = {name: state.get(prefix + name, tensor) for name, tensor in own.items()}
+    if any(found[name].shape != tensor.shape for name, tensor in own.items() if isinstance(tensor, Tensor)):
+        resize_to(model, found)
