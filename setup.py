@@ -10,6 +10,8 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "potstill/__init__.py").r
 PLOT = ["matplotlib>=3.7"]
 TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
+LIGHTNING = ["lightning>=2.2"]
+TRANSFORMERS = ["transformers>=4.46", "accelerate>=1.0"]
 TEST = [
     "hypothesis>=6.80",
     "jsonschema>=4.20",
@@ -46,5 +48,12 @@ setup(
         "safetensors>=0.4.3",
         "scikit-learn>=1.3",
     ],
-    extras_require={"test": TEST + PLOT + TENSORBOARD + ONNX, "plot": PLOT, "tensorboard": TENSORBOARD, "onnx": ONNX},
+    extras_require={
+        "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS,
+        "plot": PLOT,
+        "tensorboard": TENSORBOARD,
+        "onnx": ONNX,
+        "lightning": LIGHTNING,
+        "transformers": TRANSFORMERS,
+    },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Driver:
         """Give a model whose weights were loaded the sizes that its own code keeps, as the stored recipes say."""
         for text in self._stored["scheduler"]["recipes"] if self._stored else ():
             for change in Recipe.from_json(text).attributes:
-                set_size(model.get_submodule(change.module), change.name, change.index, change.new)
+                _set_size(model.get_submodule(change.module), change.name, change.index, change.new)
 
     def build(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Make the scheduler of a model and its optimizer.
@@ -66,7 +67,7 @@ class Driver:
         if isinstance(self.schedule, Mapping):
             made = dict_config(model, optimizer, dict(self.schedule), example_inputs=self.example_inputs)
         else:
-            made = file_config(model, optimizer, self.schedule, example_inputs=self.example_inputs)
+            made = file_config(model, optimizer, Path(self.schedule), example_inputs=self.example_inputs)
         self._scheduler = made
 
     def start(self, optimizer: Optimizer, steps_per_epoch: int, steps: int) -> None:
@@ -126,6 +127,11 @@ class Driver:
         if attachment is None:
             raise RuntimeError("training has not begun, or is over")
         return attachment
+
+
+def _set_size(module: nn.Module, name: str, index: int | None, new: Any) -> None:
+    value = getattr(module, name)
+    setattr(module, name, new if index is None else type(value)([*value[:index], new, *value[index + 1 :]]))
 
 
 def _resize(model: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,7 +25,7 @@ from transformers import (
 )
 
 from potstill.compression import CompressionScheduler
-from potstill.compression.files.checkpoints import load_checkpoint, save_checkpoint
+from potstill.compression.files.checkpoints import load_state, save_state
 from potstill.thinning import Recipe, ThinningError
 
 from .config_sizes import fitted_config
@@ -74,9 +73,7 @@ class CompressionCallback(TrainerCallback):
         """The scheduler, once training has begun."""
         return self._driver.scheduler
 
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Let the model take the weights of one that was thinned during training."""
         if isinstance(kwargs.get("model"), nn.Module):
             self._driver.follow_shapes(kwargs["model"])
@@ -110,9 +107,7 @@ class CompressionCallback(TrainerCallback):
         """End an epoch."""
         self._driver.end_epoch()
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the terms of the loss, and what policies measure, beside the Trainer's own values."""
         logs = kwargs.get("logs")
         if isinstance(logs, dict) and "loss" in logs:
@@ -121,13 +116,11 @@ class CompressionCallback(TrainerCallback):
             logs.update(found)
             state.log_history[-1].update(found)
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the schedule's state into the checkpoint's folder."""
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        folder = _folder(args, state)
         if state.is_world_process_zero and folder.is_dir():
-            save_checkpoint(folder / STATE, self._driver.state_dict())
+            save_state(folder / STATE, self._driver.state_dict())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -142,13 +135,18 @@ class CompressionCallback(TrainerCallback):
         Raises:
             ValueError: it is not where checkpoints of this run lie.
         """
-        folder = Path(self._checkpoint or Path(args.output_dir, f"checkpoint-{state.global_step}"))
+        folder = _folder(args, state) if self._checkpoint is None else Path(self._checkpoint)
         if not (folder / STATE).is_file():
             raise ValueError(
                 f"training goes on at step {state.global_step}, but {folder / STATE} is not there: the schedule would"
                 " begin again. Give CompressionCallback(checkpoint=...) the folder that train() resumes from"
             )
-        return load_checkpoint(folder / STATE)
+        return load_state(folder / STATE)
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return where the Trainer puts the checkpoint of this step."""
+    return Path(args.output_dir or "trainer_output", f"checkpoint-{state.global_step}")
 
 
 def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> int:
@@ -197,7 +195,7 @@ def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
     """
     path = Path(folder)
     try:
-        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(path)
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
         name = (config.architectures or [""])[0]
         kind = getattr(transformers, name, None)
         if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
@@ -207,7 +205,7 @@ def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
             return model
         recipe = Recipe.from_json((path / RECIPE).read_text(encoding="utf-8"))
         weights = load_file(path / "thinned.safetensors")
-    except (OSError, UnicodeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:  # whatever a foreign config brings
         raise ThinningError(f"{path} holds no thinned model: {error}") from error
     model = kind(config)
     recipe.apply(model)

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "thinning": {"thinning"},
     "compression": {"compression", "thinning"},
     "command": {"command", "compression", "models", "thinning"},
+    "integrations": {"integrations", "compression", "thinning"},
 }
 
 

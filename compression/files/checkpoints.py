@@ -93,20 +93,47 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool 
         raise
 
 
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain data, the old file or the new one, whenever it is killed.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_state` wrote: tensors and plain data, nothing is executed.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds something else.
+    """
+    contents = _read(path, device)
+    with reading(str(path)):
+        if not isinstance(contents, dict):
+            raise CheckpointError(f"holds a {type(contents).__name__}, not a state")
+        check_plain(contents)
+    return contents
+
+
 def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
+    contents = _read(path, device)
+    with reading(str(path)):
+        return _checked(contents)
+
+
+def _read(path: Path, device: torch.device | str) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
         check_archive(path)
-        contents = torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
     except Exception as error:  # damaged archives fail in many ways, and each means the same
         raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one") from error
-    with reading(str(path)):
-        return _checked(contents)
 
 
 def check_archive(path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Lightning: training, killed and resumed, equals training that never stopped, bit for bit."""
+
+import contextlib
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+pl = pytest.importorskip("lightning.pytorch")
+
+from potstill.integrations.lightning import CompressionCallback  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+X = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.randint(3, (40,), generator=torch.Generator().manual_seed(1))
+WEIGHTS = ["net.0.weight", "net.3.weight"]
+
+
+def schedule(section, made, *policies, **more):
+    return {section: {"it": made}, **more, "policies": [{section[:-1]: {"instance_name": "it"}, **p} for p in policies]}
+
+
+AGP = schedule(
+    "pruners",
+    {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.8, "weights": WEIGHTS},
+    {"starting_epoch": 0, "ending_epoch": 4, "frequency": 1},
+)
+SPLICING = schedule(
+    "pruners",
+    {
+        "class": "SplicingPruner",
+        "sensitivities": dict.fromkeys(WEIGHTS, 0.8),
+        "low_thresh_mult": 0.9,
+        "hi_thresh_mult": 1.1,
+    },
+    {"starting_epoch": 0, "ending_epoch": 4, "frequency": 1},
+)
+GATES = schedule(
+    "regularizers",
+    {"class": "L0Regularizer", "weights": WEIGHTS, "target_sparsity": 0.4},
+    {"starting_epoch": 0, "ending_epoch": 3},
+)
+THINNED = schedule(
+    "pruners",
+    {
+        "class": "L1RankedStructureParameterPruner",
+        "desired_sparsity": 0.5,
+        "group_type": "Filters",
+        "weights": WEIGHTS[:1],
+    },
+    {"epochs": [0]},
+    extensions={"thin": {"class": "Thinner"}},
+)
+THINNED["policies"].append({"extension": {"instance_name": "thin"}, "epochs": [1]})
+
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Flatten(),
+            nn.Linear(96, 3),
+        )  # fmt: skip
+        self.seen = []
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, _):
+        self.seen.append((self.current_epoch, int((self.net[0].weight == 0).sum())))
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
+
+
+class Kill(pl.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise InterruptedError
+
+
+class Logs(pl.Callback):
+    def __init__(self):
+        self.names = set()
+
+    def on_train_epoch_end(self, trainer, _):
+        self.names |= set(trainer.callback_metrics)
+
+
+def fit(config, folder, kill=None, resume=False, every=None, batches=X, **options):
+    callback = CompressionCallback(config, example_inputs=X[:2], thin=True)
+    saves = pl.callbacks.ModelCheckpoint(folder, save_last=True, every_n_train_steps=every)
+    others = [Kill(kill)] if kill else []
+    module = Module()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(batches, Y), batch_size=8)
+    trainer = pl.Trainer(
+        max_epochs=5, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[callback, saves, Logs(), *others], **options,
+    )  # fmt: skip
+    with contextlib.suppress(InterruptedError):
+        trainer.fit(module, loader, loader, ckpt_path=str(folder / "last.ckpt") if resume else None)
+    return module, callback, trainer
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == known and torch.equal(a, b) for (name, a), (known, b) in pairs)
+
+
+@pytest.mark.parametrize("config", [AGP, SPLICING, GATES, THINNED], ids=["agp", "splicing", "gates", "thinning"])
+def test_killed_and_resumed_equals_uninterrupted(config, tmp_path):
+    whole, callback, _ = fit(config, tmp_path / "whole")
+    fit(config, tmp_path / "cut", kill=13)
+    resumed, again, _ = fit(config, tmp_path / "cut", resume=True)
+    assert same(whole, resumed)
+    assert callback.recipe.parameters == again.recipe.parameters
+
+
+def test_resumed_within_an_epoch(tmp_path):
+    """Lightning begins the data of an epoch again: all batches are the same here, so that it makes no difference."""
+    batches, labels = X[:8].repeat(5, 1, 1, 1), Y.clone()
+    Y.copy_(labels[:8].repeat(5))
+    try:
+        whole, _, _ = fit(AGP, tmp_path / "whole", every=3, batches=batches)
+        fit(AGP, tmp_path / "cut", kill=13, every=3, batches=batches)
+        resumed, _, _ = fit(AGP, tmp_path / "cut", resume=True, every=3, batches=batches)
+        assert same(whole, resumed)
+    finally:
+        Y.copy_(labels)
+
+
+def test_validation_sees_the_network_of_its_epoch(tmp_path):
+    """AGP from 0.1 to 0.8 over four epochs: 0.8 - 0.7 (1 - t / 3)^3."""
+    module, _, _ = fit(AGP, tmp_path, num_sanity_val_steps=0)
+    for epoch, zeros in module.seen:
+        expected = 0.8 - 0.7 * (1 - min(epoch, 3) / 3) ** 3
+        assert zeros == int(expected * 72 + 1e-9)
+
+
+def test_steps_are_the_optimizers_when_gradients_are_accumulated(tmp_path):
+    whole, _, trainer = fit(AGP, tmp_path / "whole", accumulate_grad_batches=2)
+    assert trainer.global_step == 15  # five minibatches an epoch: 2 + 2 + 1
+    assert int((whole.net[0].weight == 0).sum()) == int(0.8 * 72)
+    fit(AGP, tmp_path / "cut", kill=8, accumulate_grad_batches=2)
+    assert same(fit(AGP, tmp_path / "cut", resume=True, accumulate_grad_batches=2)[0], whole)
+
+
+def test_terms_and_measures_are_logged_by_name(tmp_path):
+    _, _, trainer = fit(GATES, tmp_path)
+    names = next(callback for callback in trainer.callbacks if isinstance(callback, Logs)).names
+    assert {"compression/L0Regularizer_loss", "compression/it.expected_sparsity"} <= names
+
+
+def test_clipping_and_mixed_precision_keep_zeros(tmp_path):
+    module, _, _ = fit(AGP, tmp_path, gradient_clip_val=0.1, precision="bf16-mixed")
+    assert int((module.net[0].weight == 0).sum()) == 57
+
+
+def test_a_checkpoint_without_the_schedules_state_is_refused(tmp_path):
+    module = Module()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+    plain = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    pl.Trainer(max_epochs=1, callbacks=[saves], **plain).fit(module, loader)
+    with pytest.raises(ValueError, match="goes on at step 5, but its checkpoint holds no state of the schedule"):
+        fit(AGP, tmp_path, resume=True)
+
+
+def test_several_optimizers_are_refused(tmp_path):
+    class Two(Module):
+        def configure_optimizers(self):
+            return [torch.optim.SGD(self.net[i].parameters(), 0.1) for i in (0, 3)]
+
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[CompressionCallback(AGP)]
+    )
+    module = Two()
+    module.automatic_optimization = False
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+    with pytest.raises(ValueError, match="configure_optimizers returns 2"):
+        trainer.fit(module, loader)

@@ -1,0 +1,170 @@
+"""The Hugging Face Trainer: killed and resumed equals never killed; thinned models beside `save_pretrained`."""
+
+import contextlib
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from potstill.integrations.transformers import CompressionCallback, load_thinned, save_thinned
+from potstill.thinning import ThinningError, thin
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+GENERATOR = torch.Generator().manual_seed(0)
+DATA = [
+    {"input_ids": torch.randint(50, (8,), generator=GENERATOR), "labels": torch.randint(3, (), generator=GENERATOR)}
+    for _ in range(40)
+]
+EXAMPLE = {"input_ids": torch.stack([example["input_ids"] for example in DATA[:2]])}
+UNITS = "bert.encoder.layer.*.intermediate.dense.weight"
+AGP = {
+    "pruners": {
+        "agp": {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.8, "weights": [UNITS]}
+    },
+    "policies": [
+        {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1},
+    ],
+}
+GATES = {
+    "regularizers": {"gates": {"class": "L0Regularizer", "weights": [UNITS], "target_sparsity": 0.1}},
+    "policies": [{"regularizer": {"instance_name": "gates"}, "starting_epoch": 0, "ending_epoch": 2}],
+}
+
+
+def thinned_in_training(weights):
+    pruner = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5, "group_type": "Filters"}
+    return {
+        "pruners": {"units": {**pruner, "weights": weights}},
+        "extensions": {"thin": {"class": "Thinner"}},
+        "policies": [
+            {"pruner": {"instance_name": "units"}, "epochs": [0]},
+            {"extension": {"instance_name": "thin"}, "epochs": [1]},
+        ],
+    }
+
+
+def bert():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=16, num_labels=3, **sizes))
+
+
+class Kill(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise InterruptedError
+
+
+def train(schedule, folder, resume=None, kill=None, **options):
+    callback = CompressionCallback(schedule, EXAMPLE, thin=True)
+    defaults = {"save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2}
+    arguments = TrainingArguments(
+        str(folder), use_cpu=True, report_to=[], disable_tqdm=True, per_device_train_batch_size=8, logging_steps=5,
+        **{**defaults, **options},
+    )  # fmt: skip
+    model = bert()
+    callbacks = [callback] + ([Kill(kill)] if kill else [])
+    trainer = Trainer(model, arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=callbacks)
+    with contextlib.suppress(InterruptedError):
+        trainer.train(resume_from_checkpoint=resume)
+    return model, callback, trainer
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == known and torch.equal(a, b) for (name, a), (known, b) in pairs)
+
+
+CASES = {"agp": AGP, "gates": GATES, "thinning": thinned_in_training([UNITS])}
+
+
+@pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("options", [{}, {"save_strategy": "steps", "save_steps": 3}], ids=["epochs", "steps"])
+def test_killed_and_resumed_equals_uninterrupted(config, options, tmp_path):
+    whole, callback, _ = train(config, tmp_path / "whole", **options)
+    train(config, tmp_path / "cut", kill=8, **options)
+    resumed, again, _ = train(config, tmp_path / "cut", resume=True, **options)
+    assert same(whole, resumed)
+    assert callback.recipe.parameters == again.recipe.parameters
+
+
+def test_accumulated_gradients_count_as_one_step(tmp_path):
+    model, _, trainer = train(AGP, tmp_path, gradient_accumulation_steps=2)
+    assert trainer.state.global_step == 9
+    weight = model.bert.encoder.layer[0].intermediate.dense.weight
+    assert int((weight == 0).sum()) == int(0.8 * 48 * 32)
+
+
+def test_terms_are_in_the_log_history(tmp_path):
+    _, _, trainer = train(GATES, tmp_path)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert {"compression/L0Regularizer_loss", "compression/gates.expected_sparsity"} <= logged[0].keys()
+
+
+def test_a_checkpoint_elsewhere_is_asked_for(tmp_path):
+    train(AGP, tmp_path / "first", kill=8)
+    with pytest.raises(ValueError, match=r"compression.pt is not there.*CompressionCallback\(checkpoint="):
+        train(AGP, tmp_path / "second", resume=str(tmp_path / "first" / "checkpoint-5"))
+
+
+def test_learning_rates_of_the_schedule_are_refused(tmp_path):
+    rates = {
+        **AGP,
+        "lr_schedulers": {"steps": {"class": "StepLR", "step_size": 1}},
+        "policies": [
+            *AGP["policies"],
+            {"lr_scheduler": {"instance_name": "steps"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1},
+        ],
+    }
+    with pytest.raises(ValueError, match="lr_scheduler_type in TrainingArguments"):
+        train(rates, tmp_path)
+
+
+def pruned(*layers, units=16):
+    model = bert().eval()
+    for layer in layers:
+        part = model.bert.encoder.layer[layer]
+        part.output.dense.weight.data[:, :units] = 0
+    return model, thin(model, EXAMPLE)
+
+
+def test_layers_that_agree_come_back_through_from_pretrained(tmp_path):
+    model, recipe = pruned(0, 1)
+    assert save_thinned(model, recipe, tmp_path) is True
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config.intermediate_size == 32
+    assert torch.equal(loaded.eval()(**EXAMPLE).logits, model(**EXAMPLE).logits)
+    assert torch.equal(load_thinned(tmp_path).eval()(**EXAMPLE).logits, model(**EXAMPLE).logits)
+    assert model.config.intermediate_size == 48  # the user's object stays
+
+
+def test_layers_that_differ_come_back_through_load_thinned(tmp_path):
+    model, recipe = pruned(0)
+    assert save_thinned(model, recipe, tmp_path) is False
+    assert torch.equal(load_thinned(tmp_path)(**EXAMPLE).logits, model(**EXAMPLE).logits)
+    with pytest.raises(OSError, match=r"call potstill.integrations.transformers.load_thinned"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+
+def test_folders_that_hold_none_are_one_kind_of_error(tmp_path):
+    with pytest.raises(ThinningError, match="holds no thinned model"):
+        load_thinned(tmp_path)
+    model, recipe = pruned(0)
+    save_thinned(model, recipe, tmp_path)
+    (tmp_path / "thinned.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ThinningError, match="holds no thinned model"):
+        load_thinned(tmp_path)
