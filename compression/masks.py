@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import Recipe
+from potstill.thinning import Recipe, unwrapped
 from potstill.thinning.names import spelling
 
 from .declare.names import respelled
@@ -64,7 +64,7 @@ class Masks(Mapping[str, ParameterMask]):
         Raises:
             ValueError: parameters are sharded.
         """
-        self._parameters = dict(model.named_parameters())
+        self._parameters = dict(unwrapped(model).named_parameters())
         sharded = [name for name, parameter in self._parameters.items() if hasattr(parameter, "device_mesh")]
         if sharded:
             raise ValueError(f"{sharded[0]} is sharded over processes (a DTensor): masks need whole parameters")
@@ -137,7 +137,7 @@ class Masks(Mapping[str, ParameterMask]):
         Raises:
             ValueError: one was replaced since, or thinned by others.
         """
-        present = dict(model.named_parameters())
+        present = dict(unwrapped(model).named_parameters())
         for name, parameter in self._parameters.items():
             if present.get(name) is not parameter:
                 raise ValueError(

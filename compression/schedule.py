@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
+
+from potstill.thinning import unwrapped
 
 from .language.check import check_dict, check_file
 from .language.errors import Problem, ScheduleError, ScheduleWarning, failed
@@ -52,15 +55,16 @@ def load_schedule(
 
     Args:
         source: a path, the name of a shipped schedule, or the schedule as a mapping.
-        model: the network that it is for; None leaves names of parameters and shapes of tensors unchecked.
+        model: the network that it is for, wrapped or not; None leaves names and shapes of tensors unchecked.
         name: what messages call the schedule (default: its path).
 
     Raises:
         ScheduleError: it has mistakes; all of them are listed.
     """
+    network = None if model is None else unwrapped(model)
     if isinstance(source, Mapping):
-        return check_dict(source, model, name)
-    return check_file(find_schedule(source), model, name)
+        return check_dict(source, network, name)
+    return check_file(find_schedule(source), network, name)
 
 
 def build(
@@ -71,25 +75,27 @@ def build(
     scheduler: CompressionScheduler | None = None,
     example_inputs: Any = None,
     build_teacher: TeacherBuilder | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> CompressionScheduler:
     """Make the classes that a schedule names and add its policies: in its order, those of learning rates last.
 
     Args:
         schedule: what `load_schedule` gave.
-        model: the network.
+        model: the network, wrapped or not.
         optimizer: needed where the schedule has learning-rate schedulers.
         scheduler: one to add the policies to, instead of a new one.
         example_inputs: what `model` is called with, for a new scheduler.
         build_teacher: makes a trained network of (architecture, checkpoint or None, pretrained), for distillation.
+        process_group: the ranks that train this network alike, for a new scheduler (default: all).
 
     Raises:
         ScheduleError: classes refuse their arguments, policies cannot be carried out with this model, or there is no
             optimizer where one is needed; all of that is listed.
     """
-    scheduler = scheduler or CompressionScheduler(model, example_inputs)
+    scheduler = scheduler or CompressionScheduler(model, example_inputs, process_group=process_group)
     taken = {policy.name for policy in scheduler.policies}
     made: dict[tuple[str, str], Any] = {}
-    offers = {"model": model, "optimizer": optimizer, "build_teacher": build_teacher}
+    offers = {"model": scheduler.model, "optimizer": optimizer, "build_teacher": build_teacher}
     problems: dict[Problem, Exception] = {}
     for i, plan in sorted(enumerate(schedule.policies), key=lambda pair: pair[1].kind == "lr_scheduler"):
         instance = schedule.instances[KINDS[plan.kind], plan.instance]
@@ -105,7 +111,7 @@ def build(
     return scheduler
 
 
-def file_config(
+def file_config(  # noqa: PLR0913 -- keywords
     model: nn.Module,
     optimizer: Optimizer | None,
     filename: str | Path,
@@ -114,6 +120,7 @@ def file_config(
     *,
     example_inputs: Any = None,
     build_teacher: TeacherBuilder | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> CompressionScheduler:
     """The scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
 
@@ -131,10 +138,11 @@ def file_config(
         scheduler=scheduler,
         example_inputs=example_inputs,
         build_teacher=build_teacher,
+        process_group=process_group,
     )
 
 
-def dict_config(
+def dict_config(  # noqa: PLR0913 -- keywords
     model: nn.Module,
     optimizer: Optimizer | None,
     sched_dict: Mapping[str, Any],
@@ -143,6 +151,7 @@ def dict_config(
     *,
     example_inputs: Any = None,
     build_teacher: TeacherBuilder | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> CompressionScheduler:
     """The scheduler of a schedule given as a mapping, which stays as it is; otherwise like `file_config`.
 
@@ -158,6 +167,7 @@ def dict_config(
         scheduler=scheduler,
         example_inputs=example_inputs,
         build_teacher=build_teacher,
+        process_group=process_group,
     )
 
 

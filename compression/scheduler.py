@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
-from potstill.thinning import ChannelGraph, Recipe, beside, thin, trace
+from potstill.thinning import ChannelGraph, Recipe, beside, trace, unwrapped
 
 from .attach import Attachment
 from .declare.names import respelled
@@ -17,7 +18,11 @@ from .files.checked import Field, reading
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .policies.base import tell_apart
+from .processes.agreement import compare_ranks
+from .processes.local_states import take_back, to_store
+from .processes.ranks import Ranks
 from .steps import Step, Window
+from .thin_scheduled import thin_scheduled
 
 logger = logging.getLogger(__name__)
 
@@ -38,26 +43,36 @@ class CompressionScheduler:
         scheduler.on_epoch_end(epoch, optimizer, metrics={"min": validation_loss, "max": top1})
 
     Attributes:
-        model: the network; it stays a plain one.
+        model: the network itself, taken out of what may be wrapped around it; it stays a plain one.
+        ranks: the processes that train it together.
+        rewrap: called after channels were removed in a training of several processes, to make the wrapper anew.
         masks: the masks of all parameters by name, also as `zeros_mask_dict`.
         recipes: what thinning removed so far.
         attachment: what calls the hooks from an optimizer's steps, where `attach` was used.
         begun: the step (epoch, minibatch, minibatches per epoch) that training is within.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Any = None, validation_batch: Any = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any = None,
+        validation_batch: Any = None,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
         """Start without policies.
 
         Args:
-            model: the network to compress.
+            model: the network to compress, or `DistributedDataParallel`, `DataParallel` or `torch.compile` of it.
             example_inputs: what `model` is called with, to find which channels belong together and to thin. Without
                 it, pruned filters leave their biases and norms alone, and thinning is refused.
             validation_batch: real inputs on which thinning checks equality too.
+            process_group: the ranks that train this network alike (default: all of the default group, if there is one).
         """
-        self.model = model
-        self.example_inputs = example_inputs
-        self.validation_batch = validation_batch
-        self.masks = Masks(model)
+        self.model, self._given = unwrapped(model), model  # a compiled one lives as long as its hooks
+        self.ranks = Ranks(process_group)
+        self.rewrap: Callable[[], None] | None = None
+        self.example_inputs, self.validation_batch = example_inputs, validation_batch
+        self.masks = Masks(self.model)
         self.policies: list[ScheduledTrainingPolicy] = []
         self.recipes: list[Recipe] = []
         self.attachment: Attachment | None = None
@@ -123,6 +138,7 @@ class CompressionScheduler:
         self._close(moment, "epoch")
         for policy in self._active(moment.step, by_epoch=True):
             policy.on_epoch_begin(moment)
+        compare_ranks(self, f"on_epoch_begin, epoch {epoch}")
 
     def on_minibatch_begin(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
@@ -192,47 +208,34 @@ class CompressionScheduler:
 
     def graph(self) -> ChannelGraph | None:
         """Which slices of which parameters are the same channel; None (with a warning) without `example_inputs`."""
-        if self._graph is None:
-            if self.example_inputs is None:
-                if not self._told:
-                    logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
-                self._told = True
-                return None
+        if self.example_inputs is None:
+            if not self._told:
+                logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
+            self._told = True
+        elif self._graph is None:
             self._graph = trace(self.model, self.example_inputs)
         return self._graph
 
-    def thin(
-        self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1
-    ) -> Recipe:
+    def forget_graph(self) -> None:
+        """Trace the network anew when the channel graph is next asked for."""
+        self._graph = None
+
+    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1) -> Recipe:
         """Remove dead channels from model, masks and optimizer, and check that the function is the same.
+
+        All ranks call it: rank 0's buffers (running statistics) count, and `rewrap` is called.
 
         Raises:
             ValueError: the scheduler has no `example_inputs`.
             ThinningError: the thinned model computes another function; nothing was changed.
         """
-        if self.example_inputs is None:
-            raise ValueError("thinning runs the model: give CompressionScheduler(model, example_inputs=...)")
-        recipe = None
-        for policy in self.policies:
-            policy.before_thinning()
-        try:
-            recipe = self._thin(optimizer, allow_inexact=allow_inexact, round_to=round_to)
-        finally:
-            for policy in self.policies:
-                policy.after_thinning(recipe)
-        return recipe
-
-    def _thin(self, optimizer: Optimizer | None, **options: Any) -> Recipe:
-        batch = self.validation_batch
-        recipe = thin(self.model, self.example_inputs, self.masks, optimizer, validation_batch=batch, **options)
-        self._graph = None
-        self.recipes.append(recipe)
-        return recipe
+        return thin_scheduled(self, optimizer, allow_inexact=allow_inexact, round_to=round_to)
 
     def finish(self) -> None:
         """Training is over: gates still open are folded, whatever is provisional becomes final."""
         for policy in self.policies:
             policy.finish()
+        compare_ranks(self, "finish()")
 
     def own_parameters(self) -> list[Tensor]:
         """What policies train themselves, beside the model's parameters (gates)."""
@@ -243,13 +246,15 @@ class CompressionScheduler:
         return {name: value for policy in self.policies for name, value in policy.metrics().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks, the policies' states and the recipes: tensors and plain data, loadable with `weights_only=True`."""
+        """Masks, states of policies, recipes: tensors and plain data, for `weights_only=True`; all ranks call it."""
+        compare_ranks(self, "state_dict()")
         return {
             "begun": None if self.begun is None else list(self.begun),
             "masks": self.masks.state_dict(),
             "policies": {policy.name: policy.state_dict() for policy in self.policies},
             "classes": {policy.name: policy.acts for policy in self.policies},
             "recipes": [recipe.to_json() for recipe in self.recipes],
+            **to_store(self.policies, self.ranks),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -264,14 +269,15 @@ class CompressionScheduler:
         self.masks.load_state_dict(fields["masks"].value)
         with reading("recipes"):
             self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
-        begun = fields["begun"] if "begun" in state else Field(None)
-        self.begun = None if begun.value is None else begun.integers(3)
+        self.begun = None if state.get("begun") is None else fields["begun"].integers(3)
         states, classes = fields["policies"].mapping(), fields["classes"].mapping()
         for policy in self.policies:
             if policy.name in states:
                 with reading(f"policies.{policy.name}"):
                     policy.check_class(classes[policy.name].text())
                     policy.load_state_dict(states[policy.name].value)
+        if "ranks" in state:
+            take_back(self.policies, fields["ranks"], self.ranks)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
         """The moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""
@@ -286,15 +292,11 @@ class CompressionScheduler:
         step = moment.step
         for policy in self.policies:
             window = policy.window
-            if window.unit != unit or not window.over(step):
-                continue
-            if step.minibatch == 0 or window.position(step) == window.end:
+            now = step.minibatch == 0 or window.position(step) == window.end
+            if now and window.unit == unit and window.over(step):
                 policy.after_window(moment)
 
     def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
         """The policies whose window covers the step; at epoch hooks only those that count epochs."""
-        return [
-            policy
-            for policy in self.policies
-            if policy.window.covers(step) and not (by_epoch and policy.window.unit == "minibatch")
-        ]
+        acting = [policy for policy in self.policies if policy.window.covers(step)]
+        return [policy for policy in acting if not (by_epoch and policy.window.unit == "minibatch")]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from potstill.thinning import trace
+from potstill.thinning import trace, unwrapped
 
 from .declare.names import is_pattern, resolve
 from .parts.structures import CHANNELS, FILTERS, oriented
@@ -109,6 +109,7 @@ def sensitivity_analysis(
     Raises:
         ValueError: a name fits nothing, a level is not in 0..1, or a parameter has no such structures.
     """
+    model = unwrapped(model)
     names = named_weights(model, parameters, structure)
     wrong = [level for level in levels if not 0 <= level <= 1]
     if wrong:

@@ -9,6 +9,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from potstill.thinning import unwrapped
+
 COLUMNS = (
     "Name",
     "Shape",
@@ -38,7 +40,7 @@ def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool
         model: a network, or its parameters by name.
         all_parameters: give vectors (biases, norms) rows of their own too; the total always counts them.
     """
-    parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else dict(model)
+    parameters = dict(unwrapped(model).named_parameters()) if isinstance(model, nn.Module) else dict(model)
     with torch.no_grad():
         counts = {name: int(p.count_nonzero()) for name, p in parameters.items()}
         rows = [_row(name, p, counts[name]) for name, p in parameters.items() if all_parameters or p.dim() > 1]

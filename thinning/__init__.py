@@ -4,6 +4,7 @@ from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
 from .macs import count_macs
 from .module_sizes import resize_to
+from .names import compiled_of, unwrapped
 from .recipe import Recipe
 from .running.default_device import on_cpu
 from .running.inputs import beside
@@ -24,6 +25,7 @@ __all__ = [
     "Use",
     "beside",
     "channels_text",
+    "compiled_of",
     "count_macs",
     "load",
     "on_cpu",
@@ -32,4 +34,5 @@ __all__ = [
     "save",
     "thin",
     "trace",
+    "unwrapped",
 ]

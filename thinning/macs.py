@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import ThinningError
+from .names import unwrapped
 from .running.copies import meta_copy, shared_copy
 from .running.fast_meta import execute
 from .running.inputs import batch_of, run, to
@@ -52,6 +53,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
     Half of what `torch.utils.flop_counter` counts, attention included. On the meta device where the model allows.
     """
+    model = unwrapped(model)
     try:
         total = _total(meta_copy(model), to(example_inputs, "meta"))
     except Exception:  # whatever a model's code raises without numbers

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from .errors import ThinningError
-from .names import spelling
+from .names import spelling, unwrapped
 
 Sizes = dict[str, Any]
 
@@ -138,7 +138,8 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Raises `ThinningError` if a name is missing or a number of dimensions differs.
     """
-    own = model.state_dict(keep_vars=True)
+    inner = unwrapped(model)
+    own = inner.state_dict(keep_vars=True)
     spell = spelling(own)
     state_dict = {spell(name): tensor for name, tensor in state_dict.items()}
     missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
@@ -152,5 +153,5 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
             raise ThinningError(f"'{name}' is {list(found.shape)} in the state dict, {list(tensor.shape)} in the model")
         if found.shape != tensor.shape:
             replace_data(tensor, torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device))
-    fit_sizes(model)
+    fit_sizes(inner)
     return model

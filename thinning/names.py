@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 
 from torch import nn
 
 WRAPPERS = {"module", "_orig_mod"}
+_COMPILED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
+"""Networks that were taken out of a compiled one, and that one: hooks on the network itself come too late for it."""
 
 
 def normalise(name: str) -> str:
@@ -16,13 +19,24 @@ def normalise(name: str) -> str:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the network that DataParallel, DistributedDataParallel and `torch.compile` were given."""
+    compiled, inner = None, model
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model.get_submodule("_orig_mod")
+        if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = inner.module
+        elif "_orig_mod" in inner._modules:
+            compiled = inner if compiled is None else compiled
+            inner = inner.get_submodule("_orig_mod")
         else:
-            return model
+            break
+    if compiled is not None:
+        _COMPILED[inner] = weakref.ref(compiled)
+    return inner
+
+
+def compiled_of(model: nn.Module) -> nn.Module | None:
+    """Return the compiled module that `unwrapped` took a network out of, while that one exists."""
+    known = _COMPILED.get(model)
+    return None if known is None else known()
 
 
 def spelling(names: Iterable[str]) -> Callable[[str], str]:

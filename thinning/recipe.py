@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .apply import AttributeChange, Folding, TensorChange, apply
-from .names import modules_called, spelling
+from .names import modules_called, spelling, unwrapped
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
@@ -72,6 +72,7 @@ class Recipe:
 
         Raises `ThinningError`, with nothing changed, if a name or a shape does not fit.
         """
+        model = unwrapped(model)
         apply(self.named_for(model), model, masks, optimizer)
 
     def named_for(self, model: nn.Module) -> Recipe:

@@ -12,6 +12,7 @@ from .bisect import without_harmful
 from .dead import find_dead
 from .errors import ThinningError
 from .macs import count_macs
+from .names import unwrapped
 from .plan import make_recipe
 from .recipe import Recipe
 from .running.copies import named_tensors, shared_copy
@@ -54,6 +55,7 @@ def thin(  # noqa: PLR0913
     precision shows that only rounding was amplified, the recipe's notes say so. Raises `ThinningError` otherwise, with
     model, masks and optimizer as they were.
     """
+    model = unwrapped(model)
     if round_to < 1:
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import ThinningError
 from .graph import ChannelGraph
+from .names import unwrapped
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import FailedRemoval, Repairs
 from .rehearsal.shapes_only import ShapeRun
@@ -59,7 +60,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
     shapes matter, unless the model's own code looks at values. The model stays as it is. Raises `ThinningError` if
     the model does not run on such inputs.
     """
-    return analyse(model, example_inputs).graph
+    return analyse(unwrapped(model), example_inputs).graph
 
 
 @on_cpu

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from potstill.thinning import compiled_of
+
 from ..declare.cross_checks import Complaint
 
 REFUSAL = "hooks into modules, which torch.compile leaves out: give the schedule the plain model and compile it later"
@@ -14,7 +16,7 @@ REFUSAL = "hooks into modules, which torch.compile leaves out: give the schedule
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether `torch.compile` or `Module.compile` made something of the model or a part of it."""
-    return any(
+    return compiled_of(model) is not None or any(
         "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )

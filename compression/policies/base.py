@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from potstill.thinning import Recipe
 
-from ..files.checked import CheckpointError
+from ..files.checked import CheckpointError, Field
 from ..steps import Step, Window
 from .host import Host
 
@@ -123,6 +123,17 @@ class ScheduledTrainingPolicy:
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume: tensors and plain data."""
         return {}
+
+    def shared_state(self) -> dict[str, Any]:
+        """The part of the state that is the same on all ranks of a training."""
+        return self.state_dict()
+
+    def local_state(self) -> dict[str, Any]:
+        """The part that is each rank's own until it is used: tensors and plain data."""
+        return {}
+
+    def join_local_states(self, states: Sequence[Field]) -> None:
+        """Take what several ranks had in `local_state`, all of it (none: this rank begins without)."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""

@@ -47,8 +47,14 @@ class FoldedWeights(Mapping[str, Tensor]):
             return weight
         path, norm, dim = self._norms[name]
         gamma = self._weights.get(f"{path}.weight", norm.weight.detach())  # of a hidden filter too, where one is kept
-        scale = torch.rsqrt(norm.get_buffer("running_var") + norm.eps) * gamma
+        scale = torch.rsqrt(self._variance(norm) + norm.eps) * gamma
         return weight * scale.view([-1 if d == dim else 1 for d in range(weight.dim())]).to(weight)
+
+    def _variance(self, norm: _BatchNorm) -> Tensor:
+        """Rank 0's: running statistics are each rank's own until the next forward pass of data parallel training."""
+        variance = norm.get_buffer("running_var").clone()
+        self._scheduler.ranks.follow_first([variance])
+        return variance
 
     def __iter__(self) -> Iterator[str]:
         """The names of the parameters."""

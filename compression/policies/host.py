@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe
 
 from ..masks import Masks
+from ..processes.ranks import Ranks
 
 
 class Host(Protocol):
@@ -18,6 +19,7 @@ class Host(Protocol):
 
     model: nn.Module
     masks: Masks
+    ranks: Ranks
     example_inputs: Any
 
     @property

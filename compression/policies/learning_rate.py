@@ -159,9 +159,10 @@ class LRPolicy(ScheduledTrainingPolicy):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the shadow optimizer never steps, and torch remarks on it
             if isinstance(self._scheduler, ReduceLROnPlateau):
-                if isinstance(moment.metrics, NotYet):
+                metric = self._metric(moment)
+                if metric is None:
                     return
-                self._scheduler.step(self._metric(moment))
+                self._scheduler.step(metric)
             else:
                 while self._scheduler.last_epoch < steps:
                     self._scheduler.step()
@@ -177,14 +178,20 @@ class LRPolicy(ScheduledTrainingPolicy):
                 group["lr"].fill_(values.pop("lr"))  # compiled steps and graphs look at this very tensor
             group.update({key: value for key, value in values.items() if key in group})
 
-    def _metric(self, moment: Moment) -> float:
+    def _metric(self, moment: Moment) -> float | None:
+        """What the rate follows, the mean over the ranks that measured it; None before the first validation."""
         mode = self._scheduler.mode  # type: ignore[attr-defined]  # only plateau schedulers come here
-        if mode not in moment.metrics:
+        waits = isinstance(moment.metrics, NotYet)
+        every = self.scheduler.ranks.all((waits, None if waits else moment.metrics.get(mode)))
+        measured = [float(value) for _, value in every if value is not None]
+        if not measured and any(waiting for waiting, _ in every):
+            return None
+        if not measured:
             raise ValueError(
                 f"{self.name}: ReduceLROnPlateau needs on_epoch_end(..., metrics={{'{mode}': value}}); where the"
                 f" scheduler is attached, attachment.metrics = {{'{mode}': value}} after each validation"
             )
-        return moment.metrics[mode]
+        return sum(measured) / len(measured)
 
 
 def trial(cls: type[LRScheduler], args: Mapping[str, Any]) -> LRScheduler:

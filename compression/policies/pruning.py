@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -156,6 +156,20 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self._concluded = Field(state)["concluded"].flag()
         self.pruner.load_state_dict(Field(state)["pruner"].value)
 
+    def shared_state(self) -> dict[str, Any]:
+        """The state without what the pruner gathered on this rank."""
+        state = {name: value for name, value in self.pruner.state_dict().items() if name not in self.pruner.local}
+        return {"concluded": self._concluded, "pruner": state}
+
+    def local_state(self) -> dict[str, Any]:
+        """What the pruner gathered on this rank."""
+        return {name: value for name, value in self.pruner.state_dict().items() if name in self.pruner.local}
+
+    def join_local_states(self, states: Sequence[Field]) -> None:
+        """Let the pruner take what several ranks had gathered."""
+        if self.pruner.local:
+            self.pruner.join(states)
+
     def _first(self, step: Step) -> bool:
         """Whether these would be the first masks, where they are to come one minibatch late."""
         return self.args.skip_first_minibatch and self.window.position(step) == self.window.start
@@ -221,6 +235,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             levels=self.args.levels,
             owner=self.name,
             mode=mode,
+            ranks=self.scheduler.ranks,
         )
 
 

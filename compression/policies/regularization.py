@@ -93,7 +93,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self._weights = dict(scheduler.model.named_parameters())
         self._values, self._rates = DenseWeights(scheduler.masks), LearningRates(self._weights)
         self.regularizer.bind(scheduler.model)
-        self.regularizer.prepare(Site(scheduler.model, scheduler.graph, window, name))
+        self.regularizer.prepare(Site(scheduler.model, scheduler.graph, window, name, scheduler.ranks))
         warn_of_overlap(scheduler.policies, self)
         warn_of_empty_mask(self)
         warn_of_frozen(self, self._weights)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
+from ..files.checked import Field
 from ..parameter_mask import Mode
+from ..processes.ranks import Ranks
 from ..steps import Step, Window
 
 
@@ -29,6 +31,7 @@ class View:
         levels: sparsities by name, where the policy's `args` give them.
         owner: the name of the policy, part of the seed of what is random.
         mode: how the masks treat what they hide; where they are hard, what is hidden stays hidden.
+        ranks: the processes that train together: what each has gathered by itself is to be averaged over them.
     """
 
     step: Step
@@ -40,6 +43,7 @@ class View:
     levels: Mapping[str, float] | None = None
     owner: str = ""
     mode: Mode = "hard"
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def progress(self) -> float:
@@ -65,9 +69,11 @@ class Pruner(ABC):
 
     Attributes:
         takes_levels: whether it looks at `view.levels`: other pruners refuse policies that give some.
+        local: the entries of its state that each rank of a training gathers by itself.
     """
 
     takes_levels = False
+    local: ClassVar[tuple[str, ...]] = ()
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027  (most pruners only resolve names here)
         """Resolve names against the model and attach what gathers statistics. Called once, before the first step."""
@@ -103,3 +109,6 @@ class Pruner(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most have no state)
         """Take back what `state_dict` gave."""
+
+    def join(self, states: Sequence[Field]) -> None:  # noqa: B027  (most gather nothing)
+        """Take the `local` entries of the states of several ranks, all of them; of none: begin without."""

@@ -56,7 +56,7 @@ class Finder:
                 self._handles.append(module.register_forward_hook(only(module, self._follow(module_name))))
         self._handles.append(model.register_forward_hook(only(model, self._end)))
 
-    def detach(self) -> None:
+    def remove(self) -> None:
         """Remove all hooks and let go of the tensors."""
         for handle in self._handles:
             handle.remove()
@@ -81,7 +81,7 @@ class Finder:
 
     def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if module.training:
-            self.detach()
+            self.remove()
             self._found(self._sites)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,6 +80,7 @@ class Gathering(RankedStructurePruner):
     """
 
     direction = ""
+    local = ("statistics",)
 
     def __post_init__(self) -> None:
         """Start without statistics."""
@@ -108,7 +109,9 @@ class Gathering(RankedStructurePruner):
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter; new statistics begin."""
-        masks = super().masks(view)
+        like = {n: group.split(view.weights[n])[:, 0] for n, group in self._groups.items()}
+        with self.statistics.pooled(view.ranks, like):
+            masks = super().masks(view)
         self.statistics.restart()
         return masks
 
@@ -125,6 +128,10 @@ class Gathering(RankedStructurePruner):
     def state_dict(self) -> dict[str, Any]:
         """The sums, and how many policies still watch."""
         return {"statistics": self.statistics.state_dict(), "users": self._users}
+
+    def join(self, states: Sequence[Field]) -> None:
+        """Take the sums of several ranks."""
+        self.statistics.join([state["statistics"] for state in states])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -155,7 +162,7 @@ class ActivationRanked(Gathering):
         refuse_compiled(type(self).__name__, model)
         self._model = model
         self._dims = {name: channel_dim(name, model) for name in self._groups}
-        self._handles = [_Detaching(Finder(model, self._groups, self._watch))]
+        self._handles = [Finder(model, self._groups, self._watch)]
 
     def _watch(self, sites: Mapping[str, Site]) -> None:
         self._sites = dict(sites)
@@ -252,13 +259,6 @@ class Taylor(Gathering):
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The mean change of the loss."""
         return self.statistics.mean(name)
-
-
-class _Detaching:
-    """A `Finder` with the face of a hook's handle."""
-
-    def __init__(self, finder: Finder) -> None:
-        self.remove = finder.detach
 
 
 @register("pruners")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
     magnitude_fn: Magnitude = "l1"
     ranking_noise: Fraction = 0.0
 
+    local = ("samples",)
     samples = 2000
     points_per_pass = 200
 
@@ -122,6 +123,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The refitted weights."""
         fitted = {}
+        self._data = _of_all(self._data, view, self.samples)
         for name, mask in masks.items():
             if not self._data[name]:
                 logger.warning(NO_SAMPLES, name)
@@ -131,8 +133,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         return fitted
 
     def _fit(self, name: str, mask: Tensor, weight: Tensor) -> Tensor:
-        x = torch.cat([inputs for inputs, _ in self._data[name]])
-        y = torch.cat([outputs for _, outputs in self._data[name]])
+        x, y = _joined(self._data[name])
         kept = mask.flatten(1)[0].nonzero().flatten()
         least = torch.finfo(x.dtype).eps * max(x.shape)  # singular values below it are rounding errors of the samples
         solution = torch.linalg.lstsq(x[:, kept].double().cpu(), y.double().cpu(), rcond=least, driver="gelsd").solution
@@ -156,6 +157,14 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         samples = {name: [list(pair) for pair in pairs] for name, pairs in self._data.items()}
         return {"samples": samples, "released": self._released}
 
+    def join(self, states: Sequence[Field]) -> None:
+        """Take the samples of several ranks."""
+        self._data = {name: [] for name in self._data}
+        for state in states:
+            for name, pairs in self._data.items():
+                stored = [pair.items() for pair in state["samples"][name].items()]
+                pairs += [(x.tensor(), y.tensor()) for x, y in stored]
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         fields = Field(state)
@@ -164,6 +173,26 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         self._data = {name: [(x.tensor(), y.tensor()) for x, y in stored] for name, stored in pairs.items()}
         if fields["released"].flag():
             self.release()
+
+
+def _of_all(data: dict[str, list[Samples]], view: View, most: int) -> dict[str, list[Samples]]:
+    """The samples of all ranks: of each as many as make `most` of all, so that it costs the same with any number."""
+    if view.ranks.size == 1:
+        return data
+    share = -(-most // view.ranks.size)
+    every = view.ranks.all({name: [part[:share].cpu() for part in _joined(pairs)] for name, pairs in data.items()})
+    found: dict[str, list[Samples]] = {name: [] for name in data}
+    for one in every:
+        for name, parts in one.items():
+            if parts:
+                x, y = (part.to(view.weights[name].device) for part in parts)
+                found[name].append((x, y))
+    return found
+
+
+def _joined(pairs: list[Samples]) -> list[Tensor]:
+    """All inputs and all outputs; nothing where there are none."""
+    return [torch.cat(parts) for parts in zip(*pairs, strict=True)]
 
 
 def _refitted(name: str, model: nn.Module) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,16 +12,19 @@ from torch.utils.hooks import RemovableHandle
 
 from ..declare.cross_checks import Complaint
 from ..files.checked import Field
+from ..parts.backward_end import after_backward_pass
+from ..processes.ranks import Ranks
 
 
 class Statistics:
-    """Means by name over what was added since the sums were last used."""
+    """Means by name over what was added since the sums were last used: on this rank, or `pooled` on all."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._used: set[str] = set()
+        self._pooled: dict[str, Tensor] | None = None
 
     @torch.no_grad()
     def add(self, name: str, values: Tensor, count: int = 1) -> None:
@@ -32,8 +36,32 @@ class Statistics:
         self._sums[name] = self._sums[name].to(values.device) + values if name in self._sums else values
         self._counts[name] = self._counts.get(name, 0) + count
 
+    @contextmanager
+    def pooled(self, ranks: Ranks, like: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, means are over what all ranks have added; `like` has a tensor of its mean's shape for each name.
+
+        A message of 8 bytes for each number and name.
+        """
+        if ranks.size > 1 and like:
+            counts = torch.tensor([self._counts.get(name, 0) for name in like], dtype=torch.float64)
+            device = next(iter(like.values())).device
+            parts = [(self._sums[name] if name in self._sums else torch.zeros_like(like[name])) for name in like]
+            parts = [part.to(device, torch.float64, copy=True) for part in (*parts, counts)]
+            ranks.add(parts)
+            self._pooled = {
+                name: total / count
+                for name, total, count in zip(like, parts, parts[-1], strict=False)
+                if count > 0
+            }
+        try:
+            yield
+        finally:
+            self._pooled = None
+
     def mean(self, name: str) -> Tensor | None:
         """The mean of what was added, or None where nothing was."""
+        if self._pooled is not None:
+            return self._pooled.get(name)
         return self._sums[name] / self._counts[name] if name in self._sums else None
 
     def restart(self) -> None:
@@ -43,6 +71,17 @@ class Statistics:
     def clear(self) -> None:
         """Forget everything."""
         self.__init__()  # type: ignore[misc]
+
+    def join(self, states: Sequence[Field]) -> None:
+        """Take the sums and counts of several, added up; of none: begin anew."""
+        self.clear()
+        for fields in states:
+            other = Statistics()
+            other.load_state_dict(fields.value)
+            for name, values in other._sums.items():
+                self._sums[name] = self._sums[name] + values if name in self._sums else values
+                self._counts[name] = self._counts.get(name, 0) + other._counts[name]
+            self._used |= other._used
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts."""
@@ -57,7 +96,7 @@ class Statistics:
 
 
 def after_backward(name: str, parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> RemovableHandle:
-    """Call the hook with the parameter whenever its gradient is complete.
+    """Call the hook with the parameter whenever its gradient is complete: with data parallel classes, averaged.
 
     Raises:
         ValueError: it is frozen.
@@ -65,7 +104,8 @@ def after_backward(name: str, parameter: nn.Parameter, hook: Callable[[Tensor], 
     problem = _frozen(name, parameter)
     if problem:
         raise ValueError(problem)
-    return parameter.register_post_accumulate_grad_hook(torch.no_grad()(hook))
+    hook = torch.no_grad()(hook)
+    return parameter.register_post_accumulate_grad_hook(lambda weight: after_backward_pass(lambda: hook(weight)))
 
 
 def without_gradients(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, Recipe
 
+from ..processes.ranks import Ranks
 from ..steps import Step, Window
 from .in_place_gradients import Penalty
 
@@ -24,12 +25,14 @@ class Site:
         graph: gives the channel graph, or None where the model could not be traced.
         window: when the policy acts.
         name: the policy's name.
+        ranks: the processes that train together.
     """
 
     model: nn.Module
     graph: Callable[[], ChannelGraph | None]
     window: Window
     name: str
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)

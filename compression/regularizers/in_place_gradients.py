@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.autograd import Variable
+
+from ..parts.backward_end import after_backward_pass
 
 _KNOWN = "_penalties"
 """Attribute of a loss: the penalties that it has already."""
@@ -75,14 +76,9 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
 
 
 def _when_done(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
-    """Add the gradients when the backward pass is over.
-
-    `queue_callback` is private, but what torch's own data parallel classes end their backward passes with. Theirs write
-    averaged gradients over what is in `.grad`; queued from within a callback, ours comes behind them.
-    """
-    queue = Variable._execution_engine.queue_callback
+    """Add the gradients when the backward pass is over."""
     total = scale.sum() if scale.dim() else scale  # a loss for each example: the penalty is part of all
-    queue(lambda: queue(lambda: _add(parts, total)))
+    after_backward_pass(lambda: _add(parts, total), after_readers=True)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...files.checked import Field
+from ...processes.ranks import Ranks
 from .hard_concrete import HardConcrete
 
 SPREAD = 0.01
@@ -28,6 +30,7 @@ class Gates:
         log_alpha: (gates,), a leaf with gradient.
         suspended: whether the gates do not act for now.
         used: set when gates are drawn.
+        ranks: the processes that draw together.
     """
 
     suspended = False
@@ -37,7 +40,7 @@ class Gates:
         self, count: int, distribution: HardConcrete, droprate: float, seed: int, device: torch.device
     ) -> None:
         """Start `count` gates with the given droprate."""
-        self.distribution = distribution
+        self.distribution, self.ranks = distribution, Ranks()
         self._noise = torch.Generator(device).manual_seed(seed)
         start = torch.empty(count, device=device)
         start.normal_(distribution.location(droprate), SPREAD, generator=self._noise)
@@ -52,12 +55,12 @@ class Gates:
         self.used = True
         if self.suspended:
             return None
-        return self._sample(self.log_alpha.shape) if training else self.deterministic()
+        return self._sample(self.log_alpha.shape, self._noise) if training else self.deterministic()
 
     def draw_rows(self, rows: int) -> Tensor:
         """(rows, gates): a sample for each example of a batch."""
         self.used = True
-        return self._sample(torch.Size((rows, len(self))))
+        return self._sample(torch.Size((rows, len(self))), self._noise if self.ranks.size == 1 else self._own_noise())
 
     def deterministic(self) -> Tensor:
         """(gates,): the gates of evaluation."""
@@ -95,6 +98,12 @@ class Gates:
             self.log_alpha.copy_(found)
         self._noise.set_state(fields["noise"].tensor(None, torch.uint8).cpu())
 
-    def _sample(self, shape: torch.Size) -> Tensor:
-        uniform = torch.empty(shape, device=self.log_alpha.device).uniform_(EDGE, 1 - EDGE, generator=self._noise)
+    def _own_noise(self) -> torch.Generator:
+        """Noise for this rank's examples; the common noise moves on alike on all ranks, however many they have."""
+        state = zlib.crc32(self._noise.get_state().numpy().tobytes())
+        torch.empty(1, device=self.log_alpha.device).uniform_(generator=self._noise)
+        return torch.Generator(self.log_alpha.device).manual_seed(state + (self.ranks.rank << 32))
+
+    def _sample(self, shape: torch.Size, noise: torch.Generator) -> Tensor:
+        uniform = torch.empty(shape, device=self.log_alpha.device).uniform_(EDGE, 1 - EDGE, generator=noise)
         return self.distribution.sample(self.log_alpha, uniform.logit_())

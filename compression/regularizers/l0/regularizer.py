@@ -135,8 +135,10 @@ class L0Regularizer(Regularizer):
         self._channels, self._sizes, self._constraint = self._survey()
         self._check_reach()
         device = tensor_of(self._site.model, self._channels.layout.names[0]).device
-        seed = (torch.initial_seed() + zlib.crc32(" ".join(map(normalise, self._names)).encode())) % 2**63
+        own = zlib.crc32(" ".join(map(normalise, self._names)).encode())
+        seed = (self._site.ranks.first(torch.initial_seed()) + own) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
+        self._gates.ranks = self._site.ranks
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
         self._install()
 
@@ -162,6 +164,7 @@ class L0Regularizer(Regularizer):
         gradient = self._gates.log_alpha.grad
         if gradient is None:
             return
+        self._site.ranks.average([gradient])
         rate = self.gate_lr or min(FASTEST, max(SLOWEST, TRAVEL / steps_in(self._site.window, step)))
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip

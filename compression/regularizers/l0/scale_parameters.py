@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import ChannelGraph, on_cpu
+from potstill.thinning import ChannelGraph, compiled_of, on_cpu, unwrapped
 
 Place = tuple[dict[str, Any], str]
 
@@ -113,13 +113,15 @@ class GatedForward:
         self._depth = 0
 
     def install(self, root: nn.Module) -> list[Any]:
-        """Put the hooks on the root module; gives their handles."""
-        leave = Leave(self)
+        """Put the hooks on the root module, or on what was compiled of it; gives their handles."""
+        compiled = compiled_of(root)
+        leave, root = Leave(self), root if compiled is None else compiled
         return [root.register_forward_pre_hook(self), root.register_forward_hook(leave, always_call=True)]
 
     def __call__(self, root: nn.Module, args: Any) -> None:
         """Before the forward pass: put the scaled parameters into the modules."""
         self._depth += 1
+        root = unwrapped(root)
         gates = self.source.draw(root.training) if self._depth == 1 else None
         if gates is None:
             return

@@ -1,0 +1,113 @@
+"""What ranks do that disagree, or that are in a group of their own."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from potstill.compression import CompressionScheduler, dict_config, load_schedule, sparsity, sparsity_table
+from potstill.thinning import count_macs, resize_to, thin, trace
+
+EXAMPLE = torch.zeros(1, 3, 8, 8)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6), nn.ReLU(), nn.Linear(6, 2)
+    )
+
+
+def half(epochs):
+    args = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5, "weights": ["0.weight"]}
+    named = {"pruner": {"instance_name": "it"}, "epochs": epochs}
+    return {"version": 1, "pruners": {"it": args}, "policies": [named]}
+
+
+def message(act):
+    try:
+        act()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def differ(where):
+    """Ranks with other weights: the error, by the moment at which it is to be found."""
+    model = net(dist.get_rank() if where == "on_epoch_begin" else 0)
+    scheduler = dict_config(model, None, half([0]), example_inputs=EXAMPLE)
+    if where == "on_epoch_begin":
+        return message(lambda: scheduler.on_epoch_begin(0))
+    scheduler.on_epoch_begin(0)
+    mask = torch.ones_like(model[4].weight)
+    mask[:, dist.get_rank()] = 0
+    scheduler.masks.set("mine", "4.weight", mask)
+    return message({"finish": scheduler.finish, "thin": scheduler.thin, "state_dict": scheduler.state_dict}[where])
+
+
+def apart():
+    """Ranks that train different networks, each in a group of its own; the default group would tell."""
+    mine = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    model = net(dist.get_rank())
+    scheduler = dict_config(model, None, half([0]), example_inputs=EXAMPLE, process_group=mine)
+    scheduler.on_epoch_begin(0)
+    scheduler.state_dict()
+    scheduler.thin()
+    return list(model[0].weight.shape)
+
+
+def stranger():
+    """A group that the process is not in."""
+    other = dist.new_group([1 - dist.get_rank()])
+    return message(lambda: CompressionScheduler(net(), process_group=other))
+
+
+def statistics_of_norms():
+    """Running statistics that differ make other constants of dead channels: those of rank 0 count."""
+    model = net()
+    with torch.no_grad():
+        model[0].weight[:3], model[0].bias[:3] = 0, 0
+        model[1].running_mean.normal_(generator=torch.Generator().manual_seed(dist.get_rank()))
+    scheduler = CompressionScheduler(model, EXAMPLE)
+    scheduler.thin()
+    return [[float(value) for value in model[4].bias], list(model[0].weight.shape)]
+
+
+def wrapped():
+    """All that takes a model takes wrappers of it, and their parameters keep their names."""
+    wrappers = {
+        "DDP": DistributedDataParallel,
+        "DataParallel": DataParallel,
+        "compiled": lambda model: torch.compile(model, backend="eager"),
+        "compiled DDP": lambda model: torch.compile(DistributedDataParallel(model), backend="eager"),
+    }
+    found = {}
+    for kind, wrap in wrappers.items():
+        model = net()
+        given = wrap(model)
+        load_schedule(half([0]), given)
+        scheduler = dict_config(given, None, half([0]), example_inputs=EXAMPLE)
+        scheduler.on_epoch_begin(0)
+        counts = [count_macs(given, EXAMPLE), sparsity(given), len(sparsity_table(given)), trace(given, EXAMPLE).count]
+        recipe = thin(given, EXAMPLE)
+        recipe.apply(DataParallel(net()))
+        resize_to(DataParallel(net()), model.state_dict())
+        same = scheduler.model is model
+        found[kind] = [same, list(scheduler.masks)[:2], counts, list(model[0].weight.shape)]
+    return found
+
+
+def alone():
+    """The same without processes."""
+    model = net()
+    scheduler = dict_config(model, None, half([0]), example_inputs=EXAMPLE)
+    scheduler.on_epoch_begin(0)
+    return [count_macs(model, EXAMPLE), sparsity(model), len(sparsity_table(model)), trace(model, EXAMPLE).count]
+
+
+def late():
+    """Rank 1 never asks for the state."""
+    scheduler = dict_config(net(), None, half([0]), example_inputs=EXAMPLE)
+    return message(scheduler.state_dict) if dist.get_rank() == 0 else ""

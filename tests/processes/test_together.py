@@ -1,0 +1,102 @@
+"""What ranks decide together: errors on all of them, groups of their own, wrappers, going on with other numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.compression.processes.digests import digests
+
+from .test_every_class import VARIANTS, plus, same, schedule
+
+
+@pytest.mark.parametrize("where", ["on_epoch_begin", "finish", "thin", "state_dict"])
+def test_a_difference_is_an_error_on_all_ranks(pair, where):
+    first, second = pair.do("meeting", "differ", where=where)
+    assert first == second
+    name = "0.weight by it" if where == "on_epoch_begin" else "4.weight by mine"
+    assert first.startswith(f"RanksDiffer: {where}")
+    assert f"ranks differ in the mask of {name}.0" in first
+    assert "rank 0 has another one than rank 1" in first
+
+
+def test_ranks_of_groups_of_their_own_may_differ(pair):
+    assert pair.do("meeting", "apart") == [[4, 3, 3, 3]] * 2
+    assert all("this process is not in it" in answer for answer in pair.do("meeting", "stranger"))
+
+
+def test_rank_0_says_what_norms_have_seen(pair):
+    first, second = pair.do("meeting", "statistics_of_norms")
+    assert first == second
+    assert first[1] == [5, 3, 3, 3]
+
+
+def test_wrappers_are_taken_off(pair, alone):
+    counts = alone.do("meeting", "alone")[0]
+    for found in pair.do("meeting", "wrapped"):
+        for kind, (same_model, names, seen, shape) in found.items():
+            assert same_model, kind
+            assert (names, seen, shape) == (["0.weight", "0.bias"], counts, [4, 3, 3, 3])
+
+
+MIDDLE = {
+    "activations": schedule("pruners", "ActivationAPoZRankedFilterPruner_AGP"),
+    "gradients": schedule("pruners", "GradientRankedFilterPruner_AGP", {"mini_batch_pruning_frequency": 2}),
+    "samples": schedule("pruners", "FMReconstructionChannelPruner", when={"epochs": [3]}),
+    "gates": schedule("regularizers", "L0Regularizer"),
+    "gates for examples": VARIANTS["gates for examples"],
+    "regrowth": schedule("pruners", "RigLPruner"),
+}
+
+GATES_ALONE = schedule("regularizers", "L0Regularizer", weights=["conv1.weight"], target_sparsity=0.05)
+
+
+@pytest.mark.parametrize("name", MIDDLE)
+def test_a_run_that_goes_on_ends_as_one_that_did_not_stop(pair, tmp_path, name):
+    whole = same(pair.do("training", "train", schedule=MIDDLE[name], save=str(tmp_path / "states.pt")))
+    rest = same(pair.do("training", "train", schedule=MIDDLE[name], load=str(tmp_path / "states.pt")))
+    assert rest["story"] == whole["story"][-len(rest["story"]) :]
+
+
+def test_it_goes_on_with_other_numbers(pair, alone, tmp_path):
+    """From 2 processes to 1: the masks of then, and all statistics."""
+    plan = plus(MIDDLE["activations"], GATES_ALONE)
+    saved = same(pair.do("training", "train", schedule=plan, save=str(tmp_path / "states.pt")))
+    rest = same(alone.do("training", "train", schedule=plan, load=str(tmp_path / "states.pt")))
+    middle = saved["story"][2]
+    assert rest["story"][0]["masks"] == middle["masks"]
+    state = torch.load(tmp_path / "states.pt", weights_only=True)["scheduler"]
+    assert len(state["ranks"]) == 2
+
+
+@pytest.mark.slow
+def test_from_two_to_one_to_three(pair, alone, several, tmp_path):
+    for name, plan in MIDDLE.items():
+        same(pair.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}2")))
+        same(alone.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
+        same(alone.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}1")))
+        same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}1")))
+        same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
+
+
+HALF = schedule("pruners", "L1RankedStructureParameterPruner", when={"epochs": [1]})
+
+
+def test_thinning_in_the_middle_says_what_to_do(pair):
+    answer = same(pair.do("training", "train", schedule=HALF))
+    assert any("make DistributedDataParallel(model) anew before the next step" in text for text in answer["heard"])
+    answer = same(pair.do("training", "train", schedule=HALF, how={"given": "wrapper"}))
+    assert not any("DistributedDataParallel" in text for text in answer["heard"])
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_come_is_an_error(pair):
+    first, _ = pair.do("meeting", "late")
+    assert "timed out" in first.lower() or "timeout" in first.lower()
+
+
+def test_digests_tell_places_and_types_apart():
+    ones = torch.tensor([0.0, 1.0, 1.0])
+    every = [ones, ones.flip(0), ones.double(), ones.bool(), ones.view(3, 1), -ones, torch.cat([ones, ones])]
+    assert len({digests({"x": tensor})["x"] for tensor in every}) == len(every)
+    assert digests({"x": {"a": [1, ones]}}) == digests({"x": {"a": [1, ones.clone()]}})
+    assert digests({"x": ones})["x"] == digests({"x": nn.Parameter(ones.as_strided((3,), (1,)))})["x"]
