@@ -17,6 +17,7 @@ from ..declare.names import resolve_mapping
 from ..files.checked import Field
 from ..parameter_mask import Mode
 from ..pruners import Pruner, View
+from ..pruners.outcome import Outcome
 from ..steps import Step, Window
 from .base import Moment, ScheduledTrainingPolicy
 from .dense_weights import DenseWeights, FoldedWeights
@@ -141,6 +142,17 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on."""
         return self.pruner.targets() if self._levels is None else self._levels
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the pruner's last ranking asked and did, by weight."""
+        return self.pruner.outcomes
+
+    def expected(self) -> Mapping[str, Outcome]:
+        """What the ranking at the window's last time will ask and do, as far as it is known before training."""
+        window = self.window
+        last = Step(window.last) if window.unit == "epoch" else Step(0, window.last, window.last + 1)
+        return self.pruner.expected(self._view(last, self.args.mode))
 
     def after_thinning(self, recipe: Recipe | None) -> None:
         """Let the pruner forget what has the old shapes."""

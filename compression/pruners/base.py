@@ -15,6 +15,7 @@ from ..files.checked import Field
 from ..parameter_mask import Mode
 from ..processes.ranks import Ranks
 from ..steps import Step, Window
+from .outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,15 @@ class Pruner(ABC):
     @abstractmethod
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks at this step, by parameter: 0 hides, 1 keeps. Parameters left out keep the mask that they had."""
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the last ranking asked and did, by weight; nothing for pruners that hide no counted structures."""
+        return {}
+
+    def expected(self, view: View) -> Mapping[str, Outcome]:
+        """What `masks(view)` would ask and do, found without scores; nothing changes."""
+        return {}
 
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """New values for weights, to go with the masks just made; most pruners have none."""

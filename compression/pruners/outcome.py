@@ -1,0 +1,45 @@
+"""What a pruner of structures was asked to hide of a weight, what it hid, and what thinning can do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one ranking asked and did, for one weight; of data that an account of a run is made from.
+
+    A pruner keeps the outcome of its last ranking in `Pruner.outcomes`, by weight, and gives in `Pruner.expected(view)`
+    what a ranking would come to, without scores and without changing anything: before training, say. A policy gives
+    both, `PruningPolicy.outcomes` and `PruningPolicy.expected()`, the latter for the last time of its window.
+
+    `removable + inexact + sum(stay.values()) == hidden`, judged by the channel graph alone: thinning itself may find
+    more in the way (a constant that cannot be folded), or less (channels that nothing reads).
+
+    Attributes:
+        structures: how many the weight has: filters, channels, blocks.
+        asked: how many were to be hidden, those hidden before included.
+        hidden: how many are hidden, never more than asked unless more were hidden before.
+        sets: size -> number of the sets that live or die as one; {1: structures} where each is alone.
+        removable: of the hidden, how many thinning removes exactly.
+        inexact: of the hidden, how many it removes only with `allow_inexact`.
+        stay: reason -> of the hidden, how many stay as zeros.
+        sharers: the weights that make the same channels as those that stay; list them too, with `Coupled` or `Leader`.
+        why: why fewer are hidden than asked; nothing where as many are.
+    """
+
+    structures: int
+    asked: int
+    hidden: int
+    sets: Mapping[int, int] = field(default_factory=dict)
+    removable: int = 0
+    inexact: int = 0
+    stay: Mapping[str, int] = field(default_factory=dict)
+    sharers: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def short(self) -> int:
+        """How many fewer are hidden than asked."""
+        return max(0, self.asked - self.hidden)
