@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
-from potstill.thinning import ChannelGraph, Recipe, beside, trace, unwrapped
+from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .attach import Attachment
-from .declare.names import respelled
-from .files.checked import Field, reading
+from .history import History
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .policies.base import tell_apart
 from .processes.agreement import compare_ranks
-from .processes.local_states import take_back, to_store
 from .processes.ranks import Ranks
+from .scheduler_state import restore, state_of
 from .steps import Step, Window
 from .thin_scheduled import thin_scheduled
 
@@ -49,6 +48,7 @@ class CompressionScheduler:
         masks: the masks of all parameters by name, also as `zeros_mask_dict`.
         recipes: what thinning removed so far.
         attachment: what calls the hooks from an optimizer's steps, where `attach` was used.
+        history: when each policy acted.
         begun: the step (epoch, minibatch, minibatches per epoch) that training is within.
     """
 
@@ -77,6 +77,7 @@ class CompressionScheduler:
         self.recipes: list[Recipe] = []
         self.attachment: Attachment | None = None
         self.begun: tuple[int, ...] | None = None
+        self.history = History()
         self._graph: ChannelGraph | None = None
         self._told = False
         self._now: Moment | None = None
@@ -136,7 +137,9 @@ class CompressionScheduler:
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
         self.masks.must_be_of(self.model)
         self._close(moment, "epoch")
-        for policy in self._active(moment.step, by_epoch=True):
+        active = self._active(moment.step, by_epoch=True)
+        self.history.epoch_begins(moment.step, active)
+        for policy in active:
             policy.on_epoch_begin(moment)
         compare_ranks(self, f"on_epoch_begin, epoch {epoch}")
 
@@ -146,6 +149,7 @@ class CompressionScheduler:
         """Before the forward pass: masks by minibatch, thinning."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         self._close(moment, "minibatch")
+        self.history.minibatch_begins(moment.step, self._acting, self.policies)
         for policy in self._acting:
             policy.on_minibatch_begin(moment)
         self.begun = moment.step.at
@@ -235,6 +239,7 @@ class CompressionScheduler:
         """Training is over: gates still open are folded, whatever is provisional becomes final."""
         for policy in self.policies:
             policy.finish()
+        self.history.tell_idle(self.policies)
         compare_ranks(self, "finish()")
 
     def own_parameters(self) -> list[Tensor]:
@@ -248,14 +253,7 @@ class CompressionScheduler:
     def state_dict(self) -> dict[str, Any]:
         """Masks, states of policies, recipes: tensors and plain data, for `weights_only=True`; all ranks call it."""
         compare_ranks(self, "state_dict()")
-        return {
-            "begun": None if self.begun is None else list(self.begun),
-            "masks": self.masks.state_dict(),
-            "policies": {policy.name: policy.state_dict() for policy in self.policies},
-            "classes": {policy.name: policy.acts for policy in self.policies},
-            "recipes": [recipe.to_json() for recipe in self.recipes],
-            **to_store(self.policies, self.ranks),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; the model must have the shapes of then.
@@ -263,21 +261,7 @@ class CompressionScheduler:
         Raises:
             CheckpointError: (a ValueError) the state does not fit the model or the policies, or is no such state.
         """
-        names = [name for name, _ in (*self.model.named_parameters(), *self.model.named_modules())]
-        stored = {**state, "policies": respelled(state.get("policies"), names)}
-        fields = Field(beside(self.model, {key: stored[key] for key in state}))
-        self.masks.load_state_dict(fields["masks"].value)
-        with reading("recipes"):
-            self.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
-        self.begun = None if state.get("begun") is None else fields["begun"].integers(3)
-        states, classes = fields["policies"].mapping(), fields["classes"].mapping()
-        for policy in self.policies:
-            if policy.name in states:
-                with reading(f"policies.{policy.name}"):
-                    policy.check_class(classes[policy.name].text())
-                    policy.load_state_dict(states[policy.name].value)
-        if "ranks" in state:
-            take_back(self.policies, fields["ranks"], self.ranks)
+        restore(self, state)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
         """The moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""

@@ -99,6 +99,16 @@ class Window:
         return (self.position(step) - self.start) / span if span else 1.0
 
 
+def when(window: Window) -> str:
+    """`epochs 0-29, every 2`: the window, its last time included; or the times of a list."""
+    if window.end - window.start == 1:
+        return f"{window.unit} {window.start}"
+    ranged = isinstance(window.times, range)
+    times = f"{window.start}-{window.end - 1}" if ranged else ", ".join(map(str, window.times))
+    units = {"epoch": "epochs", "minibatch": "minibatches"}[window.unit]
+    return f"{units} {times}{f', every {window.frequency}' if window.frequency != 1 else ''}"
+
+
 def empty(start: int, end: int) -> str | None:
     """What is wrong with a range of times that has none, or None."""
     return None if 0 <= start < end else f"a window needs 0 <= start < end, not {start} to {end}"

@@ -13,6 +13,7 @@ from .summary import channels_text
 from .thin import thin
 from .trace import trace
 from .tracing.registry import rule
+from .zeros import ZeroSlices, zero_slices
 
 __all__ = [
     "AttributeUse",
@@ -23,6 +24,7 @@ __all__ = [
     "Scale",
     "ThinningError",
     "Use",
+    "ZeroSlices",
     "beside",
     "channels_text",
     "compiled_of",
@@ -35,4 +37,5 @@ __all__ = [
     "thin",
     "trace",
     "unwrapped",
+    "zero_slices",
 ]

@@ -21,8 +21,9 @@ from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
 from .trace import analyse
-from .unremoved import leftovers, measured_refusals
+from .unremoved import measured_refusals
 from .verify import Verifier, rounding
+from .zeros import zeros_that_stay
 
 REPAIRS = 30
 """How often a removal that fails is repaired where it leaves the first run's track; then classes are tried in turn.
@@ -83,7 +84,7 @@ def thin(  # noqa: PLR0913
     return replace(
         recipe,
         inputs=describe(example_inputs),
-        refused=(*refused, *leftovers(analysis, dead, weights)),
+        refused=(*refused, *zeros_that_stay(analysis, dead, weights, gone)),
         notes=recipe.notes + verifier.notes,
         max_relative_difference=verifier.gap,
         parameters=(size, _size(model)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,8 +25,8 @@ UNREAD = "zero where it is made, but nothing is known to read it"
 OTHER = "zero where it is made, but its removal may change another sum over it (a norm of weights, say)"
 
 
-def leftovers(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> tuple[Kept, ...]:
-    """What stays, by parameter and reason; frozen channels and constants that cannot be folded are said elsewhere."""
+def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> dict[int, tuple[str, str]]:
+    """Label -> first maker and reason, of channels that are zero in all that makes them and neither frozen nor dead."""
     graph = analysis.graph
     makers, silent = _silent(analysis, weights)
     silent &= ~dead.channels & (graph.frozen < 0)
@@ -42,8 +41,7 @@ def leftovers(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> 
                 reasons[label] = f"zero where it is made, but that is lost in {operation.place}"
     for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
         reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
-    counts = Counter((makers[label], why) for label, why in reasons.items())
-    return tuple(Kept(count, use, why) for (use, why), count in counts.items())
+    return {label: (makers[label], why) for label, why in reasons.items()}
 
 
 def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:

@@ -15,6 +15,7 @@ from potstill.compression import Window
 from potstill.compression.declare.names import resolve, resolve_mapping
 from potstill.compression.language.signatures import KINDS, classes
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
+from potstill.compression.steps import when
 
 NAMED_ARGUMENTS = ("weights", "levels", "sensitivities", "thresholds", "reg_regims")
 
@@ -89,16 +90,6 @@ def names_text(found: Sequence[Acting]) -> str:
         lines.append(f"{instance} ({'; '.join(windows)}) names {len(names)} parameter{'s' if len(names) > 1 else ''}:")
         lines += [f"  {line}" for line in textwrap.wrap(", ".join(names), 116, break_on_hyphens=False)]
     return "\n".join(lines)
-
-
-def when(window: Window) -> str:
-    """`epochs 0-29, every 2`: the window, its last time included; or the times of a list."""
-    if window.end - window.start == 1:
-        return f"{window.unit} {window.start}"
-    ranged = isinstance(window.times, range)
-    times = f"{window.start}-{window.end - 1}" if ranged else ", ".join(map(str, window.times))
-    units = {"epoch": "epochs", "minibatch": "minibatches"}[window.unit]
-    return f"{units} {times}{f', every {window.frequency}' if window.frequency != 1 else ''}"
 
 
 def target(one: Acting) -> str:

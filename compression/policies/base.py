@@ -77,6 +77,10 @@ class ScheduledTrainingPolicy:
         if name != self.acts:
             raise CheckpointError(f"was a {name} and is a {self.acts} in this schedule: give it another name")
 
+    def acts_in(self, hook: str, step: Step) -> bool:
+        """Whether it does its work in a hook at a step of its window, of the beginning of an `epoch` or `minibatch`."""
+        return True
+
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Called once, when the policy is added to a scheduler."""
         self.scheduler, self.window, self.name = scheduler, window, name

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..declare.cross_checks import Complaint, Use
 from ..files.checked import Field
-from ..steps import Window
+from ..steps import Step, Window
 from .base import Moment, NotYet, ScheduledTrainingPolicy
 from .host import Host
 
@@ -54,6 +54,10 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def check_class(self, name: str) -> None:
         """Any: rates follow absolute time, so that another curve can go on where one ended."""
+
+    def acts_in(self, hook: str, step: Step) -> bool:
+        """In the hooks of what the window counts."""
+        return hook == self.window.unit
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler.

@@ -96,6 +96,11 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """The pruner's class."""
         return type(self.pruner).__name__
 
+    def acts_in(self, hook: str, step: Step) -> bool:
+        """Where masks are computed."""
+        by_epoch = self.window.unit == "epoch" and not self._first(step)
+        return by_epoch if hook == "epoch" else self._due(step)
+
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the pruner resolves its names.
 
@@ -113,12 +118,12 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Compute the masks of an epoch."""
-        if self.window.unit == "epoch" and not self._first(moment.step):
+        if self.acts_in("epoch", moment.step):
             self._prune(moment.step)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Compute masks at a minibatch, where the window or the arguments ask for it."""
-        if self._due(moment.step):
+        if self.acts_in("minibatch", moment.step):
             self._prune(moment.step)
 
     def on_minibatch_end(self, moment: Moment) -> None:

@@ -1,0 +1,76 @@
+"""What a scheduler's checkpoint holds, and how it is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+from potstill.thinning import Recipe, beside
+
+from .declare.names import respelled
+from .files.checked import Field, reading
+from .history import History
+from .masks import Masks
+from .policies import ScheduledTrainingPolicy
+from .processes.local_states import take_back, to_store
+from .processes.ranks import Ranks
+
+
+class Stateful(Protocol):
+    """What of a scheduler has a state."""
+
+    model: nn.Module
+    masks: Masks
+    policies: list[ScheduledTrainingPolicy]
+    recipes: list[Recipe]
+    history: History
+    begun: tuple[int, ...] | None
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+
+
+def state_of(scheduler: Stateful) -> dict[str, Any]:
+    """Return masks, the policies' states and the recipes as tensors and plain data."""
+    return {
+        "begun": None if scheduler.begun is None else list(scheduler.begun),
+        "masks": scheduler.masks.state_dict(),
+        "policies": {policy.name: policy.state_dict() for policy in scheduler.policies},
+        "classes": {policy.name: policy.acts for policy in scheduler.policies},
+        "recipes": [recipe.to_json() for recipe in scheduler.recipes],
+        "acted": scheduler.history.state_dict(),
+        **to_store(scheduler.policies, scheduler.ranks),
+    }
+
+
+def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
+    """Take back what `state_of` gave.
+
+    Raises:
+        CheckpointError: the state does not fit the model or the policies, or is no such state.
+    """
+    names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
+    stored = {**state, "policies": respelled(state.get("policies"), names)}
+    fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))
+    scheduler.masks.load_state_dict(fields["masks"].value)
+    with reading("recipes"):
+        scheduler.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
+    begun = _optional(fields, state, "begun")
+    scheduler.begun = None if begun.value is None else begun.integers(3)
+    scheduler.history.load_state_dict(_optional(fields, state, "acted"))
+    states, classes = fields["policies"].mapping(), fields["classes"].mapping()
+    for policy in scheduler.policies:
+        if policy.name in states:
+            with reading(f"policies.{policy.name}"):
+                policy.check_class(classes[policy.name].text())
+                policy.load_state_dict(states[policy.name].value)
+    if "ranks" in state:
+        take_back(scheduler.policies, fields["ranks"], scheduler.ranks)
+
+
+def _optional(fields: Field, state: Mapping[str, Any], name: str) -> Field:
+    """A field that states of earlier versions do not have."""
+    return fields[name] if name in state else Field(None)

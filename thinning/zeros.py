@@ -1,0 +1,196 @@
+"""Slices of weights that are zero: which of them thinning removes, and why the others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .dead import Dead, find_dead
+from .graph import Use
+from .plan import select_removed
+from .recipe import Kept
+from .running.copies import named_tensors
+from .running.default_device import on_cpu
+from .running.inputs import beside
+from .trace import Analysis, analyse
+from .tracing.constants import zero_rows
+from .unremoved import OTHER, silent_reasons
+
+Fate = Literal["removed", "inexact", "stays"]
+ROUNDED = "could go, but stays for the number of channels (one at least, multiples of round_to)"
+READ = "other parameters read these channels"
+
+
+@dataclass(frozen=True)
+class ZeroSlices:
+    """Zero slices of one dimension of a weight that have one fate for one reason.
+
+    Attributes:
+        name: the weight.
+        dim: its dimension that counts the slices.
+        indices: which slices, ascending.
+        fate: `removed` by thinning, `inexact`: removed only with `allow_inexact`, or `stays`.
+        reason: why it stays or is not removed exactly.
+        shared: other parameters that make the same channels and are not zero there.
+    """
+
+    name: str
+    dim: int
+    indices: Tensor = field(repr=False)
+    fate: Fate
+    reason: str = ""
+    shared: tuple[str, ...] = ()
+
+
+@on_cpu
+def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
+    """Say what thinning would do to each slice of a weight that is zero now; the model stays as it is.
+
+    Only planned, not tried: what the check of outputs would refuse is not known here.
+
+    Args:
+        model: the network, as it is before thinning.
+        example_inputs: what it is called with.
+
+    Raises:
+        ThinningError: the model does not run on such inputs.
+    """
+    weights = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    analysis = analyse(model, beside(model, example_inputs), weights)
+    dead = find_dead(analysis, weights)
+    gone, _ = select_removed(analysis, dead.channels, 1)
+    loose, _ = select_removed(analysis, find_dead(analysis, weights, allow_inexact=True).channels, 1)
+    found = []
+    for use, rows in _zero_uses(analysis, weights):
+        found += [*_gone(use, rows, gone, "removed"), *_gone(use, rows, loose & ~gone, "inexact", analysis)]
+    return found + [part for _, part in _staying(analysis, weights, dead, gone | loose)]
+
+
+def zeros_that_stay(
+    analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor
+) -> tuple[Kept, ...]:
+    """The zero slices that are not removed (`gone` are the labels that are), by weight and reason; for a recipe."""
+    kept = []
+    named = torch.zeros_like(gone)
+    for use, part in _staying(analysis, weights, dead, gone):
+        if not _told(analysis, dead, use, part):
+            kept.append(Kept(len(part.indices), f"{part.name}[{part.dim}]", part.reason))
+            named[use.labels[part.indices]] = True
+    rest: dict[tuple[str, str], int] = {}
+    for label, (maker, why) in silent_reasons(analysis, dead, weights).items():
+        if not named[label]:
+            rest[maker, why] = rest.get((maker, why), 0) + 1
+    return (*kept, *(Kept(count, maker, why) for (maker, why), count in rest.items()))
+
+
+def _told(analysis: Analysis, dead: Dead, use: Use, part: ZeroSlices) -> bool:
+    """Whether a recipe says it elsewhere: in its notes, or with the constants that cannot be folded."""
+    if part.reason == ROUNDED:
+        return True
+    if part.reason not in dead.stuck.values():
+        return False
+    label = use.labels[part.indices[0]]
+    return use is next(first for first in analysis.graph.uses if bool((first.labels == label).any()))
+
+
+def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tuple[Use, Tensor]]:
+    """The dimensions of weights that make or read channels, with the slices that are zero (bool)."""
+    for use in analysis.graph.uses:
+        if use.role in ("out", "in") and weights[use.name].dim() > 1:
+            rows = zero_rows(weights[use.name].movedim(use.dim, 0))
+            if bool(rows.any()):
+                yield use, rows
+
+
+def _gone(use: Use, rows: Tensor, labels: Tensor, fate: Fate, analysis: Analysis | None = None) -> list[ZeroSlices]:
+    """The zero slices whose labels go."""
+    indices = (rows & labels[use.labels]).nonzero().flatten()
+    if not len(indices):
+        return []
+    reason = ""
+    if analysis is not None:
+        number = int(analysis.graph.inexact[use.labels[indices]].max())
+        reason = analysis.graph.reasons[number] if number >= 0 else ""
+    return [ZeroSlices(use.name, use.dim, indices, fate, reason)]
+
+
+def _staying(
+    analysis: Analysis, weights: Mapping[str, Tensor], dead: Dead, gone: Tensor
+) -> list[tuple[Use, ZeroSlices]]:
+    """The zero slices that stay: those that make channels, and those that read channels which no zero slice makes."""
+    silent = {label: why for label, (_, why) in silent_reasons(analysis, dead, weights).items()}
+    makers = _Makers(analysis, weights)
+    named = torch.zeros_like(gone)
+    found: list[tuple[Use, ZeroSlices]] = []
+    uses = sorted(_zero_uses(analysis, weights), key=lambda pair: pair[0].role == "in")
+    for use, rows in uses:
+        stays = rows & ~gone[use.labels] & (use.labels > 0)
+        stays &= ~named[use.labels] if use.role == "in" else True
+        reasons: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for index in stays.nonzero().flatten().tolist():
+            why = _why(use, int(use.labels[index]), analysis, dead, silent, makers)
+            reasons.setdefault(why, []).append(index)
+        for (reason, shared), indices in reasons.items():
+            part = ZeroSlices(use.name, use.dim, torch.tensor(indices), "stays", reason, shared)
+            found.append((use, part))
+        if use.role == "out":
+            named[use.labels[stays]] = True
+    return found
+
+
+def _why(
+    use: Use, label: int, analysis: Analysis, dead: Dead, silent: Mapping[int, str], makers: _Makers
+) -> tuple[str, tuple[str, ...]]:
+    """Why a zero slice stays, and the weights that make the same channel and are not zero there."""
+    graph = analysis.graph
+    if graph.frozen[label] >= 0:
+        return graph.reasons[int(graph.frozen[label])], ()
+    if label in dead.stuck:
+        return dead.stuck[label], ()
+    if bool(dead.channels[label]):
+        return ROUNDED, ()
+    if label in silent:
+        return silent[label], ()
+    if use.role == "in":
+        return READ, ()
+    return makers.partners(use.name, label)
+
+
+class _Makers:
+    """Which parameters make a channel without being zero there."""
+
+    def __init__(self, analysis: Analysis, weights: Mapping[str, Tensor]) -> None:
+        self._analysis, self._weights = analysis, weights
+        self._labels: dict[str, tuple[bool, set[int]]] | None = None
+
+    def partners(self, name: str, label: int) -> tuple[str, tuple[str, ...]]:
+        """Say what keeps the channel `label` alive, of which `name` has a zero slice, and name the other weights."""
+        if self._labels is None:
+            self._labels = self._loud()
+        found = {other: matrix for other, (matrix, labels) in self._labels.items() if label in labels}
+        others = tuple(other for other, matrix in found.items() if matrix and other != name)
+        if others:
+            return f"the same channels as {listed(others)}, not zero there", others
+        if found.get(name):
+            return f"one channel with other slices of {name} that are not zero (groups, heads, halves)", ()
+        return (f"{listed(tuple(found))} is not zero there" if found else OTHER), ()
+
+    def _loud(self) -> dict[str, tuple[bool, set[int]]]:
+        loud: dict[str, tuple[bool, set[int]]] = {}
+        for use in self._analysis.graph.uses:
+            if use.role in ("out", "scale", "shift"):
+                weight = self._weights[use.name]
+                zero = zero_rows(weight.movedim(use.dim, 0).reshape(len(use.labels), -1))
+                matrix, labels = loud.get(use.name, (weight.dim() > 1, set()))
+                loud[use.name] = matrix, labels | set(use.labels[~zero].tolist())
+        return loud
+
+
+def listed(names: tuple[str, ...], most: int = 3) -> str:
+    """The names, at most so many, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
