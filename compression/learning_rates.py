@@ -13,7 +13,6 @@ from torch.optim import lr_scheduler as torch_schedulers
 from .declare.arguments import Count, Positive
 from .declare.cross_checks import Complaint, apart
 from .declare.registry import register
-from .steps import rising
 
 
 @register("lr_schedulers")
@@ -23,10 +22,10 @@ class MultiStepMultiGammaLR(torch_schedulers.LRScheduler):
     def __init__(
         self, optimizer: Optimizer, milestones: Sequence[Count], gammas: Sequence[Positive], last_epoch: int = -1
     ) -> None:
-        """Take rising milestones and as many factors.
+        """Take milestones in order, and as many factors; at one that stands twice both factors act.
 
         Raises:
-            ValueError: the milestones do not rise, or there is not one factor for each.
+            ValueError: a milestone is before the one that precedes it, or there is not one factor for each.
         """
         found = [message for _, message in self.problems({"milestones": milestones, "gammas": gammas}, {})]
         if found:
@@ -52,8 +51,9 @@ def _unequal(args: Mapping[str, Any]) -> Iterable[Complaint]:
 
 
 def _falling(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    if not rising(args["milestones"]):
-        yield "milestones", f"the milestones {list(args['milestones'])} must rise"
+    milestones = list(args["milestones"])
+    if milestones != sorted(milestones):
+        yield "milestones", f"the milestones {milestones} must rise"
 
 
 @register("lr_schedulers")

@@ -39,7 +39,7 @@ def test_polynomial_follows_distillers_formula_up_to_its_end():
     ("definition", "message"),
     [
         ({"class": "MultiStepMultiGammaLR", "milestones": [1, 2], "gammas": [0.1]}, "2 milestones but 1 gammas"),
-        ({"class": "MultiStepMultiGammaLR", "milestones": [2, 2], "gammas": [0.1, 1]}, "milestones [2, 2] must rise"),
+        ({"class": "MultiStepMultiGammaLR", "milestones": [2, 1], "gammas": [0.1, 1]}, "milestones [2, 1] must rise"),
         ({"class": "PolynomialLR", "T_max": 3, "total_iters": 3}, "give either total_iters or T_max"),
         ({"class": "PolynomialLR", "T_max": 0}, "lr_schedulers.l.T_max: must be a whole number of at least 1, not 0"),
         ({"class": "CyclicLR", "base_lr": 0.1, "max_lr": 0.2, "mode": "triangle"}, "must be one of triangular, "),
