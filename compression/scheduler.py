@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
@@ -234,6 +235,11 @@ class CompressionScheduler:
             ThinningError: the thinned model computes another function; nothing was changed.
         """
         return thin_scheduled(self, optimizer, allow_inexact=allow_inexact, round_to=round_to)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """All that thinning removed so far, as one recipe; None if it was never called."""
+        return reduce(Recipe.then, self.recipes) if self.recipes else None
 
     def finish(self) -> None:
         """Training is over: gates still open are folded, whatever is provisional becomes final."""

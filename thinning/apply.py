@@ -35,6 +35,20 @@ class TensorChange:
             tensor = tensor.index_select(dim, kept.to(tensor.device))
         return tensor
 
+    def then(self, other: TensorChange) -> TensorChange:
+        """Return the change that does this one and then another.
+
+        Raises:
+            ThinningError: the other is of another shape than this one leaves.
+        """
+        if other.shape != self.new_shape:
+            shapes = f"{list(self.new_shape)}, the next begins with {list(other.shape)}"
+            raise ThinningError(f"recipes that do not follow each other: the first leaves '{self.name}' of {shapes}")
+        keep = dict(self.keep)
+        for dim, kept in other.keep.items():
+            keep[dim] = keep[dim][kept] if dim in keep else kept
+        return tensor_change(self.name, self.shape, keep)
+
 
 @dataclass(frozen=True)
 class AttributeChange:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .apply import AttributeChange, Folding, TensorChange, apply
-from .names import modules_called, spelling, unwrapped
+from .names import modules_called, normalise, spelling, unwrapped
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
@@ -74,6 +77,7 @@ class Recipe:
         """
         model = unwrapped(model)
         apply(self.named_for(model), model, masks, optimizer)
+        remember(model, self)
 
     def named_for(self, model: nn.Module) -> Recipe:
         """Return the recipe with the names that tensors and modules have in a model, wrapped or not."""
@@ -85,11 +89,69 @@ class Recipe:
             attributes=tuple(replace(change, module=_holder(model, change)) for change in self.attributes),
         )
 
+    def then(self, other: Recipe) -> Recipe:
+        """Return the recipe that does this one and then another one of the same network, thinned by this one.
+
+        What stays, and the notes, are the other's; the difference is the larger one. Raises `ThinningError` if the
+        shapes do not follow each other.
+        """
+        tensors = {normalise(change.name): change for change in self.tensors}
+        for change in other.tensors:
+            name = normalise(change.name)
+            tensors[name] = tensors[name].then(change) if name in tensors else change
+        attributes = {(normalise(a.module), a.name, a.index): a for a in self.attributes}
+        for new in other.attributes:
+            key = (normalise(new.module), new.name, new.index)
+            attributes[key] = replace(new, old=attributes[key].old if key in attributes else new.old)
+        return replace(
+            other,
+            model=self.model,
+            tensors=tuple(tensors.values()),
+            attributes=tuple(attributes.values()),
+            folds=_folds_of_both(self, other),
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            max_relative_difference=max(self.max_relative_difference, other.max_relative_difference),
+            parameters=(self.parameters[0], other.parameters[1]),
+            macs=(self.macs[0], other.macs[1]),
+        )
+
 
 def _holder(model: nn.Module, change: AttributeChange) -> str:
     """The module of this name that has the attribute: a wrapper has it not."""
     fitting = (name for name, module in modules_called(model, change.module) if hasattr(module, change.name))
     return next(fitting, change.module)
+
+
+_RECIPES: WeakKeyDictionary[nn.Module, list[Recipe]] = WeakKeyDictionary()
+"""What was removed from each model that is still in use, in order: `save` needs all of it."""
+
+
+def remember(model: nn.Module, recipe: Recipe) -> None:
+    """Note that a recipe was applied to a model."""
+    with suppress(TypeError):  # a model whose class defines equality and no hash
+        _RECIPES.setdefault(model, []).append(recipe)
+
+
+def whole_recipe(model: nn.Module, recipe: Recipe) -> Recipe:
+    """Return all recipes of a model as one, if `recipe` is one of them; else itself."""
+    with suppress(TypeError):
+        known = _RECIPES.get(model, [])
+        if any(one is recipe for one in known):
+            return reduce(Recipe.then, known)
+    return recipe
+
+
+def _folds_of_both(first: Recipe, second: Recipe) -> tuple[Folding, ...]:
+    """Add up the constants, those of the first recipe sliced by the second."""
+    changes = {normalise(change.name): change for change in second.tensors}
+    folds: dict[str, Folding] = {}
+    for fold in first.folds:
+        change = changes.get(name := normalise(fold.name))
+        folds[name] = fold if change is None else replace(fold, amounts=change.select(fold.amounts))
+    for fold in second.folds:
+        before = folds.get(name := normalise(fold.name))
+        folds[name] = fold if before is None else replace(fold, amounts=before.amounts + fold.amounts)
+    return tuple(folds.values())
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 
 from .difference import relative_difference
 from .errors import ThinningError
+from .files.atomic import write_atomically
+from .files.checked import parse_json
 from .module_sizes import new_size, replace_data, sizes_of
 from .names import modules_called, spelling, unwrapped
-from .recipe import Recipe
+from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
 from .running.input_spec import draw, pack, unpack
@@ -39,12 +40,13 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
     `<stem>.probe.safetensors` (an input and what the model makes of it) and `<stem>.py`, a loader for machines without
     Potstill. The probe's input is random, of the shapes that the model was thinned with, unless `example_inputs` is
-    given.
+    given. Where the model was thinned several times, the last recipe stands for all (of a copy that was made between
+    them give `first.then(second)`).
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
     model = unwrapped(model)
-    recipe = recipe.named_for(model)
+    recipe = whole_recipe(model, recipe).named_for(model)
     inputs = example_inputs if example_inputs is not None else _drawn(model, recipe)
     facts = {
         "format": FORMAT,
@@ -58,11 +60,11 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         probe, facts["inputs"] = pack(inputs)
         results = outputs(model, [to(inputs, _device(model))])[0]
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
-        _atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
-    _atomically(weights, to_bytes(_tensors(model, recipe)))
+        write_atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
+    write_atomically(weights, to_bytes(_tensors(model, recipe)))
     facts["sha256"] = _digest(weights)
-    _atomically(_beside(weights, ".json"), json.dumps(facts, indent=1).encode())
-    _atomically(_beside(weights, ".py"), LOADER.encode())
+    write_atomically(_beside(weights, ".json"), json.dumps(facts, indent=1).encode())
+    write_atomically(_beside(weights, ".py"), LOADER.encode())
     return weights
 
 
@@ -136,10 +138,12 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
-    """[module, attribute, value] of every size that differs from the dense model's."""
-    touched = {change.name.rpartition(".")[0] for change in recipe.tensors}
+    """Return [module, attribute, value] of the sizes of torch's own modules, and of those that the recipe changed."""
     entries = {
-        (name, key): value for name, m in model.named_modules() if name in touched for key, value in sizes_of(m).items()
+        (name, key): value
+        for name, module in model.named_modules()
+        for key, value in sizes_of(module).items()
+        if hasattr(module, key)
     }
     for change in recipe.attributes:
         entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
@@ -173,8 +177,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        facts = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != 1:
         raise ThinningError(f"{path} is not a file of format {FORMAT!r}, version 1")
@@ -210,19 +214,3 @@ def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: 
     gap = relative_difference([expected], [results])
     if not gap <= tolerance:
         raise ThinningError(f"the loaded model does not compute what it computed when stored: difference {gap:.1e}")
-
-
-def _atomically(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename: a crash leaves the old file or the new one.
-
-    The file is opened like any other, for safetensors' own writing and temporary files hide it from other users.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

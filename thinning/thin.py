@@ -14,7 +14,7 @@ from .errors import ThinningError
 from .macs import count_macs
 from .names import unwrapped
 from .plan import make_recipe
-from .recipe import Recipe
+from .recipe import Recipe, remember
 from .running.copies import named_tensors, shared_copy
 from .running.default_device import on_cpu
 from .running.input_spec import describe
@@ -81,7 +81,7 @@ def thin(  # noqa: PLR0913
         raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
     macs, size = count_macs(dense, example_inputs), _size(dense)
     refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
-    return replace(
+    recipe = replace(
         recipe,
         inputs=describe(example_inputs),
         refused=(*refused, *zeros_that_stay(analysis, dead, weights, gone)),
@@ -90,6 +90,8 @@ def thin(  # noqa: PLR0913
         parameters=(size, _size(model)),
         macs=(macs, macs if recipe.removes_nothing else count_macs(model, example_inputs)),
     )
+    remember(model, recipe)
+    return recipe
 
 
 def _size(model: nn.Module) -> int:

@@ -19,6 +19,6 @@ def write_schema(options: argparse.Namespace) -> None:
         CheckpointError: the file cannot be written.
     """
     text = json.dumps(json_schema(), indent=1) + "\n"
-    write_atomically(options.write_schema, lambda file: file.write(text.encode()))
+    write_atomically(options.write_schema, text.encode())
     logger.info("wrote %s; for editors, a schedule beside it begins with", options.write_schema)
     logger.info("# yaml-language-server: $schema=%s", options.write_schema.name)

@@ -82,7 +82,7 @@ class SensitivityTable:
             self._check(analysis)
         else:
             text = json.dumps(asdict(analysis), indent=1) + "\n"
-            write_atomically(self.description, lambda file: file.write(text.encode()))
+            write_atomically(self.description, text.encode())
         kept = self._read(self.path.read_bytes()) if self.path.exists() else b""
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.truncate(len(kept))

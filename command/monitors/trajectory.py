@@ -7,7 +7,6 @@ follows from the parameter's name and size alone. The first record is the state 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from potstill.compression.declare.names import resolve
-from potstill.compression.files.checked import CheckpointError, Field
+from potstill.compression.files.checked import Field
+from potstill.compression.files.checkpoints import write_atomically
 
 from .trajectory_record import Probe
 
@@ -107,12 +107,8 @@ class Trajectory:
         """
         if len(self.steps) == self._written:
             return
-        temporary = folder / f"{FILE}.part"
-        try:
-            temporary.write_bytes(save(self.tensors(), {"format": "potstill trajectory 1"}))
-            os.replace(temporary, folder / FILE)
-        except OSError as error:
-            raise CheckpointError(f"{folder / FILE}: cannot be written: {error}") from error
+        content = save(self.tensors(), {"format": "potstill trajectory 1"})
+        write_atomically(folder / FILE, content, durable=False)
         self._written = len(self.steps)
 
     def state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.compression.files.checked import is_finite
+from potstill.thinning.files.checked import is_finite
 
 from ..errors import TrainingError
 from .finite import bad_tensor

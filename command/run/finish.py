@@ -11,6 +11,7 @@ from torch import nn
 from potstill.compression import format_table, sparsity_table
 from potstill.models import create_model
 from potstill.thinning import Recipe
+from potstill.thinning import load as load_thinned
 from potstill.thinning import save as save_thinned
 
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
@@ -34,7 +35,8 @@ def finish(run: Session) -> dict[str, Any]:
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     masked = copy.deepcopy(run.model)
     options = run.options
-    recipe = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
+    last = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
+    recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))
     dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
@@ -42,16 +44,17 @@ def finish(run: Session) -> dict[str, Any]:
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
     for name, latency in latencies(models, run.example).items():
         summary[name]["latency_ms"] = latency
-    summary["max_relative_difference"] = max(r.max_relative_difference for r in run.scheduler.recipes)
+    summary["max_relative_difference"] = recipe.max_relative_difference
     summary["sparsity"] = 1 - _nonzero(run.model) / summary["dense"]["parameters"]
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
     run.folder.write_text("recipe.txt", f"{recipe}\n")
-    save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors")
+    widths = _kept(run.model, dense)
+    load_thinned(dense, save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors"))  # or it is an error
     run.save(run.folder.path / "thinned.pt")
     if run.options.plot:
         plot_metrics(run.rows, run.folder.path)
-        plot_channels(_kept(run.model, dense), run.folder.path)
+        plot_channels(widths, run.folder.path)
         if run.trajectory:
             plot_trajectory(run.trajectory.tensors(), run.folder.path)
     _tell(run, summary)

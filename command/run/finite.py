@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from potstill.compression.files.checked import is_finite
+from potstill.thinning.files.checked import is_finite
 
 from ..errors import TrainingError
 from .evaluation import Meter

@@ -95,7 +95,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a small file whole or not at all."""
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        write_atomically(self.path / name, text.encode())
         return self.path / name
 
     def write_json(self, name: str, value: Any) -> Path:

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from potstill.compression import DistillationLossWeights, KnowledgeDistillationPolicy, Window, load_checkpoint
-from potstill.compression.files.checked import Field, describe, reading
+from potstill.compression.files.checked import Field, reading
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.models import create_model, model_info
+from potstill.thinning.files.checked import describe
 
 from ..errors import UsageError
 from .resume import check_sizes, checkpoint_path, fill

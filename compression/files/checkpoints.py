@@ -11,6 +11,9 @@ from typing import IO, Any
 
 import torch
 
+from potstill.thinning.files import atomic
+from potstill.thinning.files.atomic import reason, sync_folder
+
 from .checked import CheckpointError, Field, check_plain, reading
 
 logger = logging.getLogger(__name__)
@@ -24,26 +27,16 @@ DIRECTORY_BIT = 0x10
 """In the external attributes of a zip entry, as DOS had it."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that at any moment either the old or the new content stands under its name.
+def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object], durable: bool = True) -> None:
+    """Write a file whole or not at all; see `thinning.files.atomic`.
 
     Raises:
         CheckpointError: the file cannot be written; what stood there before is untouched.
     """
-    temporary = path.with_name(path.name + ".part")  # one name, so that a killed process leaves one file at most
     try:
-        try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
+        atomic.write_atomically(path, content, durable)
+    except OSError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
@@ -63,8 +56,8 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
             os.replace(path, _previous(path))
         os.replace(new, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
-    _sync_folder(path.parent)
+        raise CheckpointError(f"{path}: cannot be written: {reason(error)}") from error
+    sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool = True) -> dict[str, Any]:
@@ -131,7 +124,7 @@ def _read(path: Path, device: torch.device | str) -> Any:
     except CheckpointError:
         raise
     except PermissionError as error:
-        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: cannot be read: {reason(error)}") from error
     except Exception as error:  # damaged archives fail in many ways, and each means the same
         raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one") from error
 
@@ -187,26 +180,9 @@ def _checked(contents: Any) -> dict[str, Any]:
     return contents
 
 
-def _reason(error: BaseException) -> str:
-    """An error's first line; where torch only says that a write failed, that of the system's error behind it."""
-    system = error if isinstance(error, OSError) else error.__context__
-    text = system.strerror if isinstance(system, OSError) and system.strerror else str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def _new(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
 def _previous(path: Path) -> Path:
     return path.with_name(path.name + ".previous")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; not every system can open a folder."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,6 +1,7 @@
 """What the command line does instead of training, and what a run leaves behind."""
 
 import csv
+import importlib.util
 import json
 
 import pytest
@@ -12,7 +13,7 @@ import compress_classifier
 from potstill.compression import load_checkpoint
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
-from potstill.thinning import resize_to
+from potstill.thinning import Recipe, load, resize_to, store
 
 SCHEDULE = """
 pruners:
@@ -244,3 +245,54 @@ def test_what_is_shown_without_data_has_the_classes_of_the_data_set(tmp_path, ca
     assert compress_classifier.main(arguments) == 0
     parameters = 470_072 - 990 * 257  # the page of models tells those of 1000 classes
     assert f"the network has {parameters:,} parameters" in capsys.readouterr().out
+
+
+DURING = """
+pruners:
+  filters: {class: L1RankedStructureParameterPruner, desired_sparsity: 0.5, weights: [layer*.conv1.weight]}
+extensions:
+  remover: {class: Thinner}
+policies:
+  - {pruner: {instance_name: filters}, epochs: [0]}
+  - {extension: {instance_name: remover}, epochs: [1]}
+"""
+
+
+def loaders(folder):
+    """Potstill's loader and the one that is stored beside the weights."""
+    spec = importlib.util.spec_from_file_location("thinned", folder / "thinned.py")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    return (lambda model: load(model, folder / "thinned.safetensors")), alone.load
+
+
+def test_a_network_thinned_in_mid_training_is_stored_whole(tmp_path, capsys):
+    """At the end nothing more is dead; the stored recipe and files tell the whole way from the dense network."""
+    (tmp_path / "during.yaml").write_text(DURING)
+    small = ["-a", "resnet20_cifar", *SMALL, "--limit-train", "64", "-o", str(tmp_path)]
+    assert compress_classifier.main([*small, "--compress", str(tmp_path / "during.yaml"), "--name", "during"]) == 0
+    folder = (tmp_path / "latest").resolve()
+    assert compress_classifier.main([*small, "--resume-from", str(folder / "thinned.pt"), "--thinnify"]) == 0
+    (other,) = [path for path in tmp_path.iterdir() if path.is_dir() and path.resolve() != folder]
+    gone = sum(count * (width // 2) * (9 * (inputs + width) + 2) for width, inputs, count in BLOCKS)
+    x = torch.randn(4, 3, 32, 32)
+    outputs = []
+    for each in (folder, other):
+        recipe = Recipe.from_json((each / "recipe.json").read_text())
+        assert recipe.parameters == (272_474, 272_474 - gone)
+        assert "272,474 -> " in (each / "recipe.txt").read_text()
+        outputs += [loader(create_model("resnet20_cifar")).eval()(x) for loader in loaders(each)]
+    for output in outputs:
+        torch.testing.assert_close(output, outputs[0], rtol=0, atol=0)
+    text = capsys.readouterr()
+    assert text.out.count("thinning: 272,474 -> ") + text.err.count("thinning: 272,474 -> ") == 2
+
+
+def test_a_run_loads_what_it_stores_before_it_is_done(run, tmp_path, capsys, monkeypatch):
+    """Break the stored weights as they are written: the run says so and ends with an error."""
+    whole = store._tensors
+    monkeypatch.setattr(store, "_tensors", lambda *args: {name: 1.5 * t for name, t in whole(*args).items()})
+    more = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt"), "--thinnify"])
+    assert "the loaded model does not compute what it computed when stored" in "".join(capsys.readouterr())

@@ -91,13 +91,13 @@ def test_rounding() -> None:
 
 BROKEN = {
     "format": (lambda d: d.update(format="other"), "this reads format 'potstill-recipe' version 1"),
-    "missing": (lambda d: d.pop("tensors"), r"\$: 'tensors' is missing"),
+    "missing": (lambda d: d.pop("tensors"), r"recipe.tensors: is missing"),
     "range": (
         lambda d: d["tensors"][0]["keep"].update({"0": [[0, 9]]}),
         r"tensors\[0\].keep.0\[0\]: expected an ascending range",
     ),
     "dim": (lambda d: d["tensors"][0]["keep"].update({"7": [[0, 1]]}), "'7' is no dimension of shape"),
-    "type": (lambda d: d["tensors"][0].update(shape=["8"]), r"shape\[0\]: expected an integer"),
+    "type": (lambda d: d["tensors"][0].update(shape=["8"]), r"recipe.tensors\[0\].shape\[0\]: expected a whole number"),
     "twice": (lambda d: d["tensors"].append(d["tensors"][0]), "a name occurs twice"),
     "dunder": (
         lambda d: d["attributes"].append({"module": "", "name": "__class__", "index": None, "old": 1, "new": 2}),
@@ -166,6 +166,58 @@ def test_lengths_and_sparse_buffers_are_stored(tmp_path: Path) -> None:
     assert again.a.out_features == 5
     assert again.mix.is_sparse
     assert torch.equal(again(*inputs), model(*inputs))
+
+
+class Heads(nn.Module):
+    """Attention whose number of heads is an attribute of its own, behind a convolution with a constant channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.width = 4, 3
+        self.stem, self.norm = nn.Conv1d(3, 8, 1), nn.BatchNorm1d(8)
+        self.qkv, self.out = nn.Linear(8, 36), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).transpose(1, 2)
+        q, k, v = self.qkv(x).reshape(len(x), -1, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).reshape(len(x), -1, self.heads * self.width))
+
+    @torch.no_grad()
+    def kill(self, head: int, channel: int, constant: float) -> Heads:
+        """Make a head zero, and a channel the same everywhere."""
+        self.out.weight.view(5, self.heads, 3)[:, head] = 0
+        self.norm.weight[channel], self.norm.bias[channel] = 0, constant
+        return self
+
+
+def test_recipes_of_one_network_compose(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6)
+    model = Heads().eval().kill(1, 2, 0.5)
+    dense = copy.deepcopy(model)
+    first = thin(model, x)
+    assert (model.heads, model.qkv.in_features) == (3, 7)
+    second = thin(model.kill(2, 0, -0.25), x)
+    assert (model.heads, model.qkv.in_features, model.norm.num_features) == (2, 6, 6)
+    both = first.then(second)
+    assert both.parameters == (first.parameters[0], sum(p.numel() for p in model.parameters()))
+    assert {c.name: c.shape for c in both.tensors} == {c.name: dense.state_dict()[c.name].shape for c in both.tensors}
+    assert [(a.name, a.old, a.new) for a in both.attributes] == [("heads", 4, 2)]
+    kept = {c.name: c.keep for c in both.tensors}
+    assert kept["norm.weight"][0].tolist() == [1, 3, 4, 5, 6, 7]  # channel 2, then number 0 of those that were left
+    assert kept["out.weight"][1].tolist() == [0, 1, 2, 6, 7, 8]
+    twice, at_once = copy.deepcopy(dense), copy.deepcopy(dense)
+    first.apply(twice)
+    second.apply(twice)
+    Recipe.from_json(both.to_json()).apply(at_once)
+    for name, tensor in twice.state_dict().items():
+        torch.testing.assert_close(at_once.state_dict()[name], tensor)
+    for number, recipe in enumerate((both, second)):  # the last one alone stands for all
+        path = save(model, recipe, tmp_path / f"small{number}")
+        assert torch.equal(load(Heads(), path).eval()(x), model(x))
+    with pytest.raises(ThinningError, match=r"recipes that do not follow each other: the first leaves '.*' of \["):
+        first.then(first)
 
 
 def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:

@@ -29,9 +29,7 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
     return tree_map_only(Tensor, draw, example_inputs)
 
 
-def outputs(
-    model: nn.Module, batches: Sequence[Any], double: bool = False, onward: bool = False
-) -> list[list[Tensor]]:
+def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onward: bool = False) -> list[list[Tensor]]:
     """What a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
 
     The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is

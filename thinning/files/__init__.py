@@ -1,0 +1,1 @@
+"""Files for the whole project: written whole or not at all, and checked value by value when read."""
