@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from .axes import best_axes
 from .bisect import without_harmful
 from .dead import find_dead
 from .errors import ThinningError
@@ -65,7 +66,7 @@ def thin(  # noqa: PLR0913
     verifier = Verifier(model, masks, optimizer, [example_inputs, *batches], allowed)
     # Thinning gives parameters new memory: `dense` and `weights` go on to show the old values, at no cost before.
     dense, weights = shared_copy(model), {name: tensor.detach() for name, tensor in named_tensors(model).items()}
-    analysis = analyse(model, example_inputs, weights)
+    analysis = best_axes(analyse(model, example_inputs, weights), weights, allow_inexact)
     for attempt in range(2 * REPAIRS):
         dead = find_dead(analysis, weights, allow_inexact)
         recipe, gone = make_recipe(analysis, dead, weights, model, round_to)

@@ -19,7 +19,7 @@ from .running.default_device import on_cpu
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
 from .tracing.labels import info_of
-from .tracing.log import TraceLog
+from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
@@ -43,6 +43,15 @@ class Analysis:
         if deviation is None:
             return None
         log, repairs = self.repairs.repaired(FailedRemoval(self.log, self.numbers, dead, deviation))
+        return replace(self.with_log(log), repairs=repairs)
+
+    def with_splits(self, changed: Mapping[int, SplitAxis]) -> Analysis:
+        """Return the analysis with some split axes replaced, by the id of each."""
+        return self.with_log(self.log.copy(splits=[changed.get(id(split), split) for split in self.log.splits]))
+
+    def with_sizes(self) -> Analysis:
+        """Return the analysis with the sizes in the model's code found again."""
+        log, _, repairs = find_fixed_sizes(self.log, self.rehearsal, self.repairs)
         return replace(self.with_log(log), repairs=repairs)
 
     def with_log(self, log: TraceLog) -> Analysis:

@@ -49,7 +49,7 @@ class Rehearsal:
 
     def deviation(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> Deviation | None:
         """Remove `dead` from a copy and run it again; return where it leaves the first run's track, None if nowhere."""
-        replay = Replay(log.operations, numbers.labels, dead)
+        replay = Replay(log.operations, numbers, dead)
         copy = self.fresh()
         shrink(log, numbers, dead, copy)
         try:

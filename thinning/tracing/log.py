@@ -50,7 +50,7 @@ class Read:
 class SplitAxis:
     """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
 
-    `choices` are the axes among which it may be chosen by what is dead.
+    `choices` are the axes among which it may be chosen by what is dead. `along` FREE: none, to see what would be dead.
     """
 
     ids: Tensor
@@ -59,7 +59,10 @@ class SplitAxis:
     choices: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+FREE = -1
+
+
+@dataclass(frozen=True, eq=False)
 class Link:
     """`shared` (broadcast to the shape of `ids`) serves all channels along an axis on which only `ids` vary.
 

@@ -9,31 +9,39 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
-from .log import LayerCall, Link, SplitAxis, TraceLog
+from .log import FREE, LayerCall, Link, SplitAxis, TraceLog
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """`labels[id]` is the label of an id as issued; labels are consecutive from 1, 0 is no channel."""
+    """`labels[id]` is the label of an id as issued; labels are consecutive from 1, 0 is no channel.
+
+    `shared` (bool by label) are those that serve all along an axis of which parts go: how often each is repeated
+    there is another size afterwards.
+    """
 
     labels: Tensor
     frozen: Tensor
     inexact: Tensor
+    shared: Tensor
 
 
 def numbering(log: TraceLog) -> Numbering:
     """Unite, settle the split axes and what is shared along them, and number the components."""
     root = log.roots()
+    free = {id(split.ids) for split in log.splits if split.along == FREE}
     while True:
-        marks = [*log.frozen, *(_shared(link, root) for link in log.links)]
-        frozen = _marks(marks, root, log.count)
+        serving = [link for link in log.links if id(link.ids) in free or _serves_all(link, root)]
+        shared = [(link.shared.reshape(-1), link.why) for link in serving]
+        frozen = _marks([*log.frozen, *shared], root, log.count)
         added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
-        added = added or [pair for link in log.links for pair in _linked(link, root)]
+        added = added or [pair for link in log.links if link not in serving for pair in _linked(link, root)]
         if not added:
             break
         root = components(log.count + 1, added, root)
     kept, labels = root.unique(return_inverse=True)
-    return Numbering(labels, frozen[kept], _marks(log.inexact, root, log.count)[kept])
+    marked = [_marks(marks, root, log.count)[kept] for marks in (log.inexact, shared)]
+    return Numbering(labels, frozen[kept], marked[0], marked[1] >= 0)
 
 
 def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor:
@@ -57,7 +65,7 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
     The last axis along which the channels still differ, unless `split.along` says another.
     """
     ids = root[split.ids]
-    if bool((frozen[ids] >= 0).all()):
+    if split.along == FREE or bool((frozen[ids] >= 0).all()):
         return []
     differ = sorted(_varying(ids))
     if len(differ) < 2:
@@ -81,13 +89,7 @@ def _serves_all(link: Link, root: Tensor) -> bool:
     return bool(varying) and varying.isdisjoint(_varying(link.shared))
 
 
-def _shared(link: Link, root: Tensor) -> tuple[Tensor, int]:
-    return (link.shared.reshape(-1) if _serves_all(link, root) else link.shared.reshape(-1)[:0]), link.why
-
-
 def _linked(link: Link, root: Tensor) -> list[tuple[Tensor, Tensor]]:
-    if _serves_all(link, root):
-        return []
     a, b = torch.broadcast_tensors(root[link.ids], root[link.shared])
     differ = a != b
     return [(a[differ], b[differ])] if bool(differ.any()) else []

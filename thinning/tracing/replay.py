@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .labels import Plane
 from .log import Made, Operation, TraceLog
+from .numbering import Numbering
 from .rules.fallback import NEW
 
 
@@ -37,9 +38,10 @@ class UnfollowedError(Exception):
 class Replay:
     """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
 
-    def __init__(self, operations: Sequence[Operation], labels: Tensor, dead: Tensor) -> None:
+    def __init__(self, operations: Sequence[Operation], numbers: Numbering, dead: Tensor) -> None:
         self.operations = operations
-        self.labels = labels
+        self.labels = numbers.labels
+        self.shared = numbers.shared
         self.dead = dead
         self.step = 0
         self.data_read = False
@@ -59,7 +61,11 @@ class Replay:
         for part, ((shape, planes), (old, before)) in enumerate(zip(made, operation.made, strict=True)):
             if (part and not before) or getattr(operation.func, "overloadpacket", None) in NEW:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
+            repeated = {dim for plane in before if self._is_shared(plane) for dim in plane.dims}
+            before = tuple(plane for plane in before if not self._is_shared(plane))
             expected = self.expected_shape(old, before)
+            if len(shape) == len(old):
+                expected = tuple(shape[dim] if dim in repeated else size for dim, size in enumerate(expected))
             if shape != expected and self._depends_on_data(operation, shape, expected, before):
                 raise UnfollowedError
             if shape != expected or not all(self._agrees(plane, planes) for plane in before):
@@ -76,6 +82,10 @@ class Replay:
         foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
         dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
+
+    def _is_shared(self, plane: Plane) -> bool:
+        """Whether a plane repeats what serves all, as often as there are users left."""
+        return plane.ids.numel() > 1 and bool(self.shared[self.labels[plane.ids]].all())
 
     def left(self, ids: Tensor, dim: int) -> Tensor:
         """Which indices of a dimension are left, as bools."""

@@ -86,7 +86,7 @@ def meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """
     if a is b:
         return a
-    more, less = (a, b) if _leads(a) <= _leads(b) else (b, a)
+    more, less = sorted((a, b), key=lambda ids: (_leads(ids), -sum(size > 1 for size in ids.shape)))
     within = not any(m == 1 < n for m, n in zip(more.shape, less.shape, strict=True))
     if within and _leads(more) < _leads(less):
         call.log.link(more, less, SHARED.format(call.place))
@@ -105,11 +105,13 @@ SHARED = "{}: serves all of an axis of which parts may go"
 
 def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """Channels one by one; where several in a row meet the same one (queries that share a key), that is shared."""
+    period = max(_period(a), _period(b))  # batch and heads are one axis in a matrix product
     for many, few in ((a, b), (b, a)):
-        if count := _repetition(few, many):
-            rows = many.reshape(-1, count)
+        each, shared = many.reshape(-1)[:period], few.reshape(-1)[:period]
+        if count := _repetition(shared, each):
+            rows = each.reshape(-1, count)
             call.log.split(rows, 0, (0, 1))
-            call.log.link(rows, few.reshape(-1, count)[:, :1], SHARED.format(call.place))
+            call.log.link(rows, shared.reshape(-1, count)[:, :1], SHARED.format(call.place))
             return many
     call.unite(a, b)
     return a
@@ -126,6 +128,16 @@ def _first(ids: Tensor, shape: Sequence[int]) -> Tensor:
 def _leads(ids: Tensor) -> int:
     """The first dimension along which channels vary."""
     return next((dim for dim, size in enumerate(ids.shape) if size > 1), ids.ndim)
+
+
+def _period(ids: Tensor) -> int:
+    """After how many channels they come again from the first on, all of them; their number if they do not."""
+    flat = ids.reshape(-1)
+    again = (flat[1:] == flat[0]).nonzero().flatten() + 1
+    for period in again.tolist() if len(again) < 1000 else []:
+        if len(flat) % period == 0 and bool((flat.reshape(-1, period) == flat[:period]).all()):
+            return int(period)
+    return len(flat)
 
 
 def _repetition(few: Tensor, many: Tensor) -> int:
