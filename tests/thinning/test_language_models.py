@@ -66,3 +66,15 @@ def test_a_table_for_all_heads_does_not_tie_them(keys, heads, left):
     thinned(model, *batches())
     assert (len(model.q.weight), len(model.k.weight)) == tuple(HEAD * count for count in left)
     assert model.cos.shape == (32, HEAD)
+
+
+@pytest.mark.parametrize("heads", [[1, 3], [0, 3]])
+def test_of_the_queries_of_each_key_equally_many_go_whichever_they_are(heads):
+    model = silence(Rotary(4, 2), heads)
+    thinned(model, *batches())
+    assert (len(model.q.weight), len(model.k.weight), model.groups) == (2 * HEAD, 2 * HEAD, 1)
+
+
+def test_a_query_of_one_key_alone_stays():
+    model = silence(Rotary(4, 2), [1])
+    assert thinned(model, *batches()).removes_nothing
