@@ -52,15 +52,19 @@ class Rehearsal:
         replay = Replay(log.operations, numbers, dead)
         copy = self.fresh()
         shrink(log, numbers, dead, copy)
+        tracer = Tracer(ReplayLog(log, numbers.labels, dead), replay=replay)
         try:
-            self.trace(Tracer(ReplayLog(log, numbers.labels, dead), replay=replay), copy)
+            self.trace(tracer, copy)
         except DeviationError as error:
             return error.deviation
         except UnfollowedError:
             return None  # found out when channels that are zero go, which changes no values
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             last = max(0, min(replay.step, len(log.operations) - 1))
-            return Deviation(last, f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}")
+            why = f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}"
+            operation, module = log.operations[last], tracer.frame.name  # a model without operations has nothing to fail
+            inside = replay.inside or (isinstance(operation.func, type) and operation.module == module)
+            return Deviation(last, why, None if inside else module, tracer.place)
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
 
 

@@ -1,95 +1,163 @@
 """Change a trace log after a removal that failed: count by an attribute, follow another axis of a split, freeze.
 
 Each failed removal is answered with one change, the most wanted first, and tried again. A change that does not carry
-the next removal further than this one is taken back; the last resort, freezing, always does.
+the next removal further than this one is taken back; one that did, and whose channels fail later on, is taken back
+before anything is frozen. The last resort, freezing, always carries it further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..tracing.labels import Plane
-from ..tracing.log import AttributeCount, Operation, SplitAxis, TraceLog
+from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
+from .choices import Match, choices
+from .sizes import Size, ancestor, count_of, direct_sizes, equal_sizes, further_sizes, matches, submodule
 
 Options = Iterator[tuple[Any, Callable[[], TraceLog]]]
+
+MOST_OPTIONS = 24
+"""Tries for one operation: each costs a run of a copy, and the likely ones come first."""
+SINGLE_FREEZES = 3
+"""So often an operation of a class of modules is frozen in the module that failed alone; then in all of that class."""
 
 
 @dataclass(frozen=True)
 class Repairs:
-    """What was tried so far; `pending` is the step of the last try, and the log as it was before."""
+    """What was tried so far: `pending` is the last try, `kept` are those that helped, the latest last."""
 
     model: nn.Module
     tried: frozenset[Any] = frozenset()
-    pending: tuple[int, TraceLog] | None = None
+    pending: FailedRemoval | None = None
+    kept: tuple[FailedRemoval, ...] = ()
+    blamed: Mapping[int, Deviation] = field(default_factory=dict)
+    freezes: Mapping[Any, int] = field(default_factory=dict)
 
     def repaired(self, failed: FailedRemoval) -> tuple[TraceLog, Repairs]:
         """Return a log with which the next removal gets further, and the repairs with this one remembered."""
-        step = failed.deviation.step
-        if self.pending is not None and step <= self.pending[0]:
-            return self.pending[1], replace(self, pending=None)  # the last change did not help: without it again
-        for key, change in failed.options(self.model):
+        if self.pending is not None and failed.deviation.step <= self.pending.deviation.step:
+            return self._next(self.pending)  # the last change did not help: without it again
+        kept = self.kept if self.pending is None else (*self.kept, replace(self.pending, after=failed.log))
+        return replace(self, kept=kept)._next(failed)
+
+    def _next(self, failed: FailedRemoval) -> tuple[TraceLog, Repairs]:
+        for key, change in islice(failed.options(self.model), MOST_OPTIONS):
             if key not in self.tried:
-                return change(), replace(self, tried=self.tried | {key}, pending=(step, failed.log))
-        return failed.frozen(), replace(self, pending=None)
+                return change(), replace(self, tried=self.tried | {key}, pending=failed)
+        for change in reversed(self.kept):
+            if failed.concerns(change):
+                blamed = {**self.blamed, change.deviation.step: failed.deviation}
+                rest = tuple(other for other in self.kept if other is not change)
+                return change.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
+        reason = self.blamed.get(failed.deviation.step, failed.deviation)
+        count = self.freezes.get(failed.kind, 0) + 1
+        log = failed.frozen(reason, everywhere=count > SINGLE_FREEZES)
+        return log, replace(self, pending=None, freezes={**self.freezes, failed.kind: count})
 
 
 @dataclass(frozen=True)
 class FailedRemoval:
-    """The removal of the labels `dead` that left the first run's track at `deviation`."""
+    """The removal of the labels `dead` that left the first run's track at `deviation`; `after` it the log was this."""
 
     log: TraceLog
     numbers: Numbering
     dead: Tensor
     deviation: Deviation
+    after: TraceLog | None = None
 
     def options(self, model: nn.Module) -> Options:
         """Yield each change worth a try, with a key that says whether it was tried before."""
         yield from self._attributes(model)
         yield from self._splits()
+        yield from self._unions(model)
 
-    def frozen(self) -> TraceLog:
+    def concerns(self, change: FailedRemoval) -> bool:
+        """Return whether an earlier change counts, by attributes, channels that fail now."""
+        here = self._nearest()
+        planes = [] if here is None else self._touched(here)
+        failing = torch.cat([self.numbers.labels[plane.ids].reshape(-1) for plane in planes] or [torch.zeros(0).long()])
+        failing = failing[self.dead[failing]]
+        return any(bool(torch.isin(self.numbers.labels[count.ids], failing).any()) for count in change.counts())
+
+    def counts(self) -> list[AttributeCount]:
+        """Return the attributes that the change after this failure added."""
+        before = {id(count) for count in self.log.attributes}
+        return [count for count in (self.after or self.log).attributes if id(count) not in before]
+
+    def undone(self, log: TraceLog) -> TraceLog:
+        """Return a later log without the change."""
+        added = {id(count) for count in self.counts()}
+        return log.copy(attributes=[count for count in log.attributes if id(count) not in added])
+
+    def frozen(self, reason: Deviation, everywhere: bool) -> TraceLog:
         """Freeze the channels that change in the operation, or in the nearest one before it where any do.
 
-        The same is done for that operation in other modules of the class, there within the module.
+        With `everywhere` also for that operation in other modules of the class, there within the module.
         """
-        log, failed = self.log.copy(), self.deviation.step
-        found = False
-        for start in self._alike():
+        log, here = self.log.copy(), self._nearest()
+        if here is None:
+            for ids in log.ids.values():
+                log.freeze(ids, reason.text(log.operations))
+            return log
+        self._freeze(log, here, reason.text(log.operations))
+        for start in self._alike(here) if everywhere else ():
             module = log.operations[start].module
             for step in range(start, -1, -1):
-                if start != failed and log.operations[step].module != module:
+                if log.operations[step].module != module:
                     break
-                if touched := self._touched(step):
-                    found |= start == failed
-                    for plane in touched:
-                        log.freeze(plane.ids, f"{log.operations[step].place}: {self.deviation.why}")
+                if self._touched(step):
+                    self._freeze(log, step, f"{log.operations[step].place}: {reason.why}")
                     break
-        if not found:
-            for ids in log.ids.values():
-                log.freeze(ids, self.deviation.why)
         return log
 
-    @property
-    def _kind(self) -> Any:
-        """What is tried once for all modules of a class; torch's own modules are each a case of their own."""
-        kind = self.log.operations[self.deviation.step].kind
-        return self.deviation.step if kind[0].__module__.startswith("torch.") else kind
+    def _freeze(self, log: TraceLog, step: int, why: str) -> None:
+        for plane in self._touched(step):
+            log.freeze(plane.ids, why)
 
-    def _alike(self) -> list[int]:
+    def _nearest(self) -> int | None:
+        """Return the operation whose channels made the removal fail.
+
+        That is the one that left the track; where other code failed, the last one before in the module that ran, or
+        in those inside it.
+        """
+        inside, before = self.deviation.module, range(self.deviation.step, -1, -1)
+        if inside is not None:
+            before = range(self.deviation.step - 1, -1, -1)
+            for step in before:
+                module = self.log.operations[step].module
+                if (module == inside or module.startswith(f"{inside}.") or not inside) and self._touched(step):
+                    return step
+        return next((step for step in before if self._touched(step)), None)
+
+    @property
+    def _step(self) -> int:
+        """The operation whose sizes are looked at."""
+        here = self._nearest() if self.deviation.module is not None else None
+        return self.deviation.step if here is None else here
+
+    @property
+    def kind(self) -> Any:
+        """What is tried once for all modules of a class; torch's own modules are each a case of their own."""
+        kind = self.log.operations[self._step].kind
+        return self._step if kind[0].__module__.startswith("torch.") else kind
+
+    def _alike(self, step: int) -> list[int]:
         """Return the steps of the same operation in all modules of the same class.
 
         What helps one is tried on all at once: a network of 50 equal blocks needs one repair, not 50.
         """
-        step, kind = self.deviation.step, self._kind
-        if kind == step:
+        if self.kind == self._step:
             return [step]
+        kind = self.log.operations[step].kind
         return [other for other in range(step, len(self.log.operations)) if self.log.operations[other].kind == kind]
 
     def _changes(self, ids: Tensor) -> bool:
@@ -97,57 +165,69 @@ class FailedRemoval:
 
     def _splits(self) -> Options:
         """Follow another axis of a split made here; the last is followed already."""
-        steps = set(self._alike())
-        here = next((split for split in self.log.splits if split.step in steps), None)
-        if here is not None and here.step == self.deviation.step:
+        steps = set(self._alike(self._step))
+        here = next((split for split in self.log.splits if split.step in steps and not split.choices), None)
+        if here is not None and here.step == self._step:
             for axis in reversed([dim for dim, size in enumerate(here.ids.shape) if size > 1]):
-                yield ("split", self._kind, axis), partial(self._follow, steps, axis)
+                yield ("split", self.kind, axis), partial(self._follow, steps, axis)
 
     def _follow(self, steps: set[int], axis: int) -> TraceLog:
         def turned(split: SplitAxis) -> SplitAxis:
-            return replace(split, along=axis) if split.step in steps else split
+            return replace(split, along=axis) if split.step in steps and not split.choices else split
 
         return self.log.copy(splits=[turned(split) for split in self.log.splits])
 
     def _attributes(self, model: nn.Module) -> Options:
-        """Count by integers of the modules around that equal a size which changes: all of a module, then each."""
-        step = self.deviation.step
-        for level in range(self.log.operations[step].module.count(".") + 2):
-            found = self._candidates(model, step, level)
-            choices = [found] + ([[one] for one in found] if len(found) > 1 else [])
-            for chosen in choices if found else []:
-                names = {(count.name, count.index): None for count in chosen}
-                yield (self._kind, level, tuple(names)), partial(self._count_by, model, names, level)
+        """Count by integers of the modules around that equal sizes which change."""
+        for level in range(self.log.operations[self._step].module.count(".") + 2):
+            direct = self._matches(model, level, direct_sizes(self.log.operations[self._step]))
+            further = self._matches(model, level, further_sizes(self.log, self._step))
+            for chosen in choices(direct, further, self.numbers.labels):
+                names = {(match.name, match.index): match.size.slot for match in chosen}
+                yield (self.kind, level, tuple(names.items())), partial(self._count_by, model, names, level)
 
-    def _candidates(self, model: nn.Module, step: int, level: int) -> list[AttributeCount]:
-        """What could count a size that changes at `step`, in the module `level` above the one that runs."""
-        operation = self.log.operations[step]
-        path = _ancestor(operation.module, level)
-        found: dict[tuple[str, int | None], AttributeCount] = {}
-        for size in _sizes(operation):
-            if path is not None and self._changes(size.ids):
-                for name, index in self._matches(model, path, size, len(operation.made)):
-                    found.setdefault((name, index), AttributeCount(path, name, index, size.ids))
-        return list(found.values())
-
-    def _count_by(self, model: nn.Module, names: dict[tuple[str, int | None], None], level: int) -> TraceLog:
-        counts = [count for step in self._alike() for count in self._candidates(model, step, level)]
-        wanted = [count for count in counts if (count.name, count.index) in names]
-        return self.log.copy(attributes=[*self.log.attributes, *wanted])
-
-    def _matches(self, model: nn.Module, path: str, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
-        """Yield the attributes (name, index) of a module that equal a size and are not known to count another."""
+    def _matches(self, model: nn.Module, level: int, sizes: Iterator[Size]) -> list[Match]:
+        """Return the attributes of the module `level` above that equal a size which changes, and are not known yet."""
+        operation = self.log.operations[self._step]
+        path = ancestor(operation.module, level)
+        if path is None:
+            return []
         taken = {(count.name, count.index) for count in self.log.attributes if count.module == path}
-        for key, value in vars(_submodule(model, path)).items():
-            if key.startswith("_"):
-                continue
-            if type(value) is int and value == size.old and (key, None) not in taken:
-                yield key, None
-            elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
-                for index, item in enumerate(value):
-                    aligned = len(value) != parts or index == size.part
-                    if item == size.old and aligned and (key, index) not in taken:
-                        yield key, index
+        return [
+            Match(name, index, size)
+            for size in sizes
+            if self._changes(size.ids)
+            for name, index in matches(submodule(model, path), size, len(operation.made))
+            if (name, index) not in taken
+        ]
+
+    def _count_by(self, model: nn.Module, names: dict[tuple[str, int | None], Any], level: int) -> TraceLog:
+        counts = []
+        for step in self._alike(self._step):
+            operation = self.log.operations[step]
+            path = ancestor(operation.module, level)
+            sizes = {size.slot: size for size in (*direct_sizes(operation), *further_sizes(self.log, step))}
+            for (name, index), slot in names.items() if path is not None else ():
+                size, module = sizes.get(slot), submodule(model, path or "")
+                if size is not None and (name, index) in set(matches(module, size, len(operation.made))):
+                    counts.append(count_of(path or "", name, index, size))
+        taken = {(count.module, count.name, count.index) for count in self.log.attributes}
+        new = {(c.module, c.name, c.index): c for c in reversed(counts)}
+        return self.log.copy(attributes=[*self.log.attributes, *(new[key] for key in new if key not in taken)])
+
+    def _unions(self, model: nn.Module) -> Options:
+        """One number gives several sizes: let their channels go together, and count them by it where it is known."""
+        for level in range(self.log.operations[self._step].module.count(".") + 2):
+            for match in self._matches(model, level, equal_sizes(self.log.operations[self._step])):
+                yield (self.kind, level, match.name, match.size.slot), partial(self._unite, level, match)
+
+    def _unite(self, level: int, match: Match) -> TraceLog:
+        log, rows = self.log.copy(), match.size.equal
+        if rows is not None:
+            log.unite(rows, rows[:1], f"{log.operations[self._step].place}: parts of one size")
+        path = ancestor(log.operations[self._step].module, level) or ""
+        log.attributes.append(count_of(path, match.name, match.index, match.size))
+        return log
 
     def _touched(self, step: int) -> list[Plane]:
         """Return the planes of an operation in which channels change, those to freeze first."""
@@ -156,47 +236,3 @@ class FailedRemoval:
         change = [[plane for plane in planes if self._changes(plane.ids)] for planes in (made, operation.read)]
         # of a recurrent layer the units first: it is mostly the state that has a fixed size, not the input
         return change[0] if change[0] and isinstance(operation.func, type) else [*change[1], *change[0]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """An axis (its ids) of result number `part` of an operation, or of what lies before a cut; its old size."""
-
-    ids: Tensor
-    old: int
-    part: int
-
-
-def _sizes(operation: Operation) -> Iterator[Size]:
-    for part, (shape, planes) in enumerate(operation.made):
-        for plane in planes:
-            for dim in plane.dims:
-                yield Size(_axis(plane, dim), shape[dim], part)
-    if "slice" in str(operation.func) and operation.arguments is not None:
-        arguments = operation.arguments
-        for plane in operation.read:
-            dim = arguments[1] if len(arguments) > 1 else 0
-            for cut in arguments[2:4]:
-                if isinstance(cut, int) and 0 < cut < plane.ids.shape[dim]:
-                    yield Size(_axis(plane, dim)[:cut], cut, 0)
-
-
-def _axis(plane: Plane, dim: int) -> Tensor:
-    ids = plane.ids
-    for other in range(ids.ndim):
-        if other != dim:
-            ids = ids.narrow(other, 0, 1)
-    return ids.reshape(-1)
-
-
-def _submodule(model: nn.Module, path: str) -> Any:
-    try:
-        return model.get_submodule(path)
-    except RuntimeError:  # a scripted module, whose sizes are part of its code
-        return nn.Module()
-
-
-def _ancestor(path: str, level: int) -> str | None:
-    """Return the path of the module `level` steps above; None above the model."""
-    parts = path.split(".") if path else []
-    return None if level > len(parts) else ".".join(parts[: len(parts) - level])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -46,19 +46,6 @@ class Read:
     foldable: bool = False
 
 
-@dataclass(frozen=True)
-class SplitAxis:
-    """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
-
-    `choices` are the axes among which it may be chosen by what is dead. `along` FREE: none, to see what would be dead.
-    """
-
-    ids: Tensor
-    step: int
-    along: int | None = None
-    choices: tuple[int, ...] = ()
-
-
 FREE = -1
 
 
@@ -73,6 +60,26 @@ class Link:
     ids: Tensor
     shared: Tensor
     why: int
+
+
+@dataclass(frozen=True, eq=False)
+class SplitAxis:
+    """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
+
+    `choices` are the axes among which it may be chosen by what is dead. `along` FREE: none, to see what would be dead.
+    `shared`: what serves all of a row.
+    """
+
+    ids: Tensor
+    step: int
+    along: int | None = None
+    choices: tuple[int, ...] = ()
+    shared: Link | None = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What serves all of a row, with the rows as they are now."""
+        return () if self.shared is None else (replace(self.shared, ids=self.ids),)
 
 
 Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
@@ -183,9 +190,14 @@ class TraceLog:
         """A sum over channels reads these."""
         self.reads.append(read)
 
-    def split(self, ids: Tensor, along: int | None = None, choices: tuple[int, ...] = ()) -> None:
+    def split(self, ids: Tensor) -> None:
         """An axis of channels was viewed as several axes."""
-        self.splits.append(SplitAxis(ids, len(self.operations), along, choices))
+        self.splits.append(SplitAxis(ids, len(self.operations)))
+
+    def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
+        """Each row of channels meets the same one of `shared`: rows go with it, or as many of each row without it."""
+        link = Link(ids, shared, self._reason(why))
+        self.splits.append(SplitAxis(ids, len(self.operations), 0, (0, 1), link))
 
     def link(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Channels meet others that do not vary along one of their axes: see `Link`."""

@@ -30,12 +30,13 @@ def numbering(log: TraceLog) -> Numbering:
     """Unite, settle the split axes and what is shared along them, and number the components."""
     root = log.roots()
     free = {id(split.ids) for split in log.splits if split.along == FREE}
+    links = [*log.links, *(link for split in log.splits for link in split.links)]
     while True:
-        serving = [link for link in log.links if id(link.ids) in free or _serves_all(link, root)]
+        serving = [link for link in links if id(link.ids) in free or _serves_all(link, root)]
         shared = [(link.shared.reshape(-1), link.why) for link in serving]
         frozen = _marks([*log.frozen, *shared], root, log.count)
         added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
-        added = added or [pair for link in log.links if link not in serving for pair in _linked(link, root)]
+        added = added or [pair for link in links if link not in serving for pair in _linked(link, root)]
         if not added:
             break
         root = components(log.count + 1, added, root)

@@ -17,10 +17,19 @@ from .rules.fallback import NEW
 
 @dataclass(frozen=True)
 class Deviation:
-    """A second run left the first one's track at operation number `step`."""
+    """A second run left the first one's track at operation number `step`, or just before it.
+
+    The latter where other code failed: in the module `module`, at `place`.
+    """
 
     step: int
     why: str
+    module: str | None = None
+    place: str = ""
+
+    def text(self, operations: Sequence[Operation]) -> str:
+        """Return where and why."""
+        return f"{self.place or operations[self.step].place}: {self.why}"
 
 
 class DeviationError(Exception):
@@ -44,6 +53,7 @@ class Replay:
         self.shared = numbers.shared
         self.dead = dead
         self.step = 0
+        self.inside = False
         self.data_read = False
 
     def begin(self, func: Any) -> None:
@@ -52,10 +62,12 @@ class Replay:
             if self.data_read:
                 raise UnfollowedError
             raise DeviationError(min(self.step, len(self.operations) - 1), "the model's code takes another path")
+        self.inside = True
 
     def end(self, made: Made) -> None:
         """After an operation: shapes and channels must be what is left of the first run's."""
         operation = self.operations[self.step]
+        self.inside = False
         if len(made) != len(operation.made):
             raise DeviationError(self.step, "another number of parts")
         for part, ((shape, planes), (old, before)) in enumerate(zip(made, operation.made, strict=True)):
@@ -137,7 +149,10 @@ class ReplayLog(TraceLog):
     def mark_inexact(self, ids: Tensor, why: str) -> None:
         """Nothing to learn."""
 
-    def split(self, ids: Tensor, along: int | None = None, choices: tuple[int, ...] = ()) -> None:
+    def split(self, ids: Tensor) -> None:
+        """Nothing to learn."""
+
+    def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Nothing to learn."""
 
     def link(self, ids: Tensor, shared: Tensor, why: str) -> None:

@@ -40,6 +40,7 @@ class Tracer(TorchDispatchMode):
         self.weights = weights
         self.replay = replay
         self.quiet = False
+        self.running: Any = None
         self.meta = False
         self.touched: set[str] = set()
         self.names: dict[int, str] = {}
@@ -80,11 +81,18 @@ class Tracer(TorchDispatchMode):
         """The module whose forward runs."""
         return self.stack[-1] if self.stack else Frame("", None)
 
+    @property
+    def place(self) -> str:
+        """What runs: the operation and the module, for messages about what fails."""
+        name = getattr(self.running, "overloadpacket", None)
+        return f"{name} in {self.frame.text}" if name is not None else self.frame.text
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out and let its rule label the result."""
         kwargs = kwargs or {}
         if self.quiet:
             return func(*args, **kwargs)
+        self.running = func
         if is_own(self.frame.module):
             self.path.append(func)
         tensors = _tensors(args, kwargs)
@@ -100,6 +108,7 @@ class Tracer(TorchDispatchMode):
         self._label(call)
         if self.replay is None:
             self.log.sequence.append((func, call.made))
+        self.running = None
         return call.out
 
     @staticmethod

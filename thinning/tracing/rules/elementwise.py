@@ -110,8 +110,7 @@ def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
         each, shared = many.reshape(-1)[:period], few.reshape(-1)[:period]
         if count := _repetition(shared, each):
             rows = each.reshape(-1, count)
-            call.log.split(rows, 0, (0, 1))
-            call.log.link(rows, shared.reshape(-1, count)[:, :1], SHARED.format(call.place))
+            call.log.rows(rows, shared.reshape(-1, count)[:, :1], SHARED.format(call.place))
             return many
     call.unite(a, b)
     return a

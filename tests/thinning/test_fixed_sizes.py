@@ -1,0 +1,138 @@
+"""Sizes in the model's own code: those that follow from attributes change with them, others cost their layer alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from potstill.thinning import thin
+
+X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def shrunk(model, x, **zeros):
+    """Zero rows of layers (name -> indices), thin, compare; returns the recipe."""
+    for name, rows in zeros.items():
+        layer = model.get_submodule(name.replace("__", "."))
+        for parameter in layer.parameters(recurse=False):
+            parameter[rows] = 0
+    model.eval()
+    before = copy.deepcopy(model).double()(x.double())
+    recipe = thin(model, x)
+    torch.testing.assert_close(copy.deepcopy(model).double()(x.double()), before)
+    return recipe
+
+
+class NormReLU(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Running(nn.Module):
+    """Gives back as many channels as it gets, by number."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        return self.conv(x).flatten(1).cumsum(1).reshape(x.shape)
+
+
+def conv(inputs, outputs, norm):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), norm(outputs))
+
+
+def test_one_odd_layer_costs_one_layer_and_is_named():
+    blocks = [conv(3, 24, NormReLU), conv(24, 32, NormReLU), Running(32), NormReLU(32), conv(32, 48, NormReLU)]
+    model = nn.Sequential(*blocks, nn.Conv2d(48, 4, 1))
+    recipe = shrunk(model, X, **{"0__0": [1, 2], "0__1": [1, 2], "4__0": [5], "4__1": [5]})
+    assert [len(model[i][0].weight) for i in (0, 1, 4)] == [22, 32, 47]
+    reasons = [kept.reason for kept in recipe.frozen if kept.use == "1.0.weight[0]"]
+    assert len(reasons) == 1 and "view in 2 (Running)" in reasons[0]
+
+
+class Halves(nn.Module):
+    """The same cut written in several ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.c, self.total, self.paths = way, 16, 32, 2
+        self.expand, self.inner, self.out = nn.Conv2d(3, 32, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(32, 4, 1)
+
+    def forward(self, x):
+        x = F.relu(self.expand(x))
+        if self.way == "pair":
+            a, b = x.split((self.c, self.c), 1)
+        elif self.way == "quotient":
+            a, b = x.split(self.total // self.paths, 1)
+        elif self.way == "difference":
+            a, b = x[:, : self.total - self.c], x[:, self.total - self.c :]
+        else:
+            a, b = x[:, : self.total // 2], x[:, self.total // 2 :]
+        return self.out(torch.cat([F.relu(self.inner(a)), b], 1))
+
+
+@pytest.mark.parametrize("way", ["pair", "quotient", "slice"])
+def test_halves_lose_the_same_channels(way):
+    model = Halves(way)
+    shrunk(model, X, expand=[1, 2, 17, 18])
+    assert (len(model.expand.weight), model.inner.weight.shape[1], model.out.weight.shape[1]) == (28, 14, 30)
+    assert (model.total, model.paths) == ((28 if way != "pair" else 32), 2)
+
+
+def test_a_part_that_is_counted_by_a_difference():
+    model = Halves("difference")
+    shrunk(model, X, expand=[1, 2, 17, 18])
+    assert len(model.expand.weight) == 28
+
+
+class Equal(nn.Module):
+    """Two numbers of one value of which one changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys, self.values = 16, 16
+        self.stem, self.qkv, self.out = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 48, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        q, k, v = self.qkv(x).split([self.keys, self.keys, self.values], 1)
+        attention = (q.flatten(2).transpose(1, 2) @ k.flatten(2)).softmax(-1)
+        return self.out(x + (v.flatten(2) @ attention.transpose(1, 2)).reshape(len(x), -1, *x.shape[2:]))
+
+
+@pytest.mark.parametrize(("dead", "left"), [([33, 34], (16, 14)), ([1, 2, 3, 17, 18, 19], (13, 16))])
+def test_of_two_numbers_of_one_value_the_right_one_changes(dead, left):
+    model = Equal()
+    rows = [row - 32 for row in dead if row >= 32]
+    shrunk(model, X, stem=rows, qkv=dead)
+    assert (model.keys, model.values) == left
+
+
+class Heads(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.num_heads, self.head_dim, self.dim, self.attn_dim = way, 4, 8, 32, 32
+        self.qkv, self.o = nn.Linear(16, 96), nn.Linear(32, 16)
+
+    def forward(self, x):
+        batch, length, _ = x.shape
+        width = self.dim // self.num_heads if self.way == "quotient" else self.head_dim
+        q, k, v = self.qkv(x).reshape(batch, length, 3, self.num_heads, width).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        width = {"quotient": self.dim, "product": self.num_heads * width, "attribute": self.attn_dim}[self.way]
+        return self.o(y.reshape(batch, length, width))
+
+
+@pytest.mark.parametrize("way", ["quotient", "product", "attribute"])
+def test_numbers_of_heads_and_widths_change_together(way):
+    model = Heads(way)
+    rows = [32 * part + i for part in range(3) for i in range(8, 16)]
+    shrunk(model, torch.randn(2, 5, 16), qkv=rows)  # the value of the head is 0, so nothing of it is seen
+    assert (model.num_heads, len(model.qkv.weight), model.o.weight.shape[1]) == (3, 72, 24)

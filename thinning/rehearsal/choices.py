@@ -1,0 +1,72 @@
+"""Which attributes count which sizes: the likely answers first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .sizes import Size
+
+
+@dataclass(frozen=True)
+class Match:
+    """The attribute `name` (or its element `index`) equals a size."""
+
+    name: str
+    index: int | None
+    size: Size
+
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """The attribute."""
+        return self.name, self.index
+
+
+Choice = list[Match]
+
+
+def choices(direct: Choice, further: Choice, labels: Tensor) -> Iterator[Choice]:
+    """Yield sets of attributes to count by: those that equal a size, one by one, then with what may follow from them.
+
+    Two attributes of one value may count two kinds of channels: then they are taken in their order first.
+    """
+    yield from _in_order(direct, labels)
+    if direct:
+        yield _first_of_each(direct)
+        yield from ([match] for match in direct)
+    if further:
+        yield _first_of_each([*direct, *further])
+    every = [*direct, *further]
+    for number, first in enumerate(every):
+        yield from ([first, second] for second in every[number + 1 :] if first.key != second.key)
+    yield from ([match] for match in further)
+
+
+def _first_of_each(matches: Choice) -> Choice:
+    found: dict[tuple[str, int | None], Match] = {}
+    for match in matches:
+        found.setdefault(match.key, match)
+    return list(found.values())
+
+
+def _in_order(matches: Choice, labels: Tensor) -> Iterator[Choice]:
+    names = [match.key for match in _first_of_each(matches)]
+    sizes = _distinct([match.size for match in matches], labels)
+    pairs = {(match.key, match.size.slot): match for match in matches}
+    if len(names) > 1 and len(sizes) > 1:
+        found = [pairs.get((key, size.slot)) for key, size in zip(names, sizes, strict=False)]
+        if all(found):
+            yield [match for match in found if match is not None]
+
+
+def _distinct(sizes: Sequence[Size], labels: Tensor) -> list[Size]:
+    """Return the sizes that count different channels."""
+    found: list[Size] = []
+    for size in sizes:
+        mine = labels[size.ids]
+        if not any(torch.equal(mine, labels[other.ids]) for other in found):
+            found.append(size)
+    return found

@@ -1,0 +1,150 @@
+"""Sizes of an operation that change with its channels, and integers of the modules around that equal them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..module_sizes import sizes_of
+from ..tracing.labels import Plane
+from ..tracing.log import AttributeCount, Operation, TraceLog
+
+Slot = tuple[Any, ...]
+"""Which size of an operation: the same in all modules of a class."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number of channels (their ids) in an operation; `part` is the number of the result, None of none.
+
+    `slot` names it for the same operation of other modules; of parts of one size, `equal` are the channels that
+    must go together if one number stands for all of them.
+    """
+
+    slot: Slot
+    ids: Tensor
+    part: int | None = None
+    equal: Tensor | None = None
+
+    @property
+    def old(self) -> int:
+        """The size before any removal."""
+        return self.ids.numel()
+
+
+def direct_sizes(operation: Operation) -> Iterator[Size]:
+    """Yield the axes of an operation's results, and what lies before a cut."""
+    for part, (_, planes) in enumerate(operation.made):
+        for number, plane in enumerate(planes):
+            for dim in plane.dims:
+                yield Size(("made", part, number, dim), axis_of(plane, dim), part)
+    for number, (axis, cut) in enumerate(_cuts(operation)):
+        yield Size(("before", number), axis[:cut])
+
+
+def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
+    """Yield what the code may compute those sizes from: the axes that go in, rests, products of neighbouring axes."""
+    operation = log.operations[step]
+    for number, plane in enumerate(operation.read):
+        for dim in plane.dims:
+            yield Size(("read", number, dim), axis_of(plane, dim))
+    for number, (axis, cut) in enumerate(_cuts(operation)):
+        yield Size(("after", number), axis[cut:])
+    for part, (_, planes) in enumerate(operation.made):
+        for number, plane in enumerate(planes):
+            for first, last in _runs(plane):
+                block = _narrowed(plane.ids, set(range(plane.ids.ndim)) - set(range(first, last + 1)))
+                yield Size(("product", part, number, first, last), block)
+    for number, split in enumerate(split for split in log.splits if len(split.choices) > 1):
+        if log.operations[split.step].module == operation.module:
+            for dim in range(split.ids.ndim):
+                yield Size(("rows", number, dim), _narrowed(split.ids, {1 - dim}))
+
+
+def equal_sizes(operation: Operation) -> Iterator[Size]:
+    """Yield sizes of parts that one number gives: parts of equal size, and a whole that is cut into such."""
+    parts = [axis_of(plane, dim) for _, planes in operation.made[:8] for plane in planes for dim in plane.dims]
+    alike = [axis for axis in parts if parts[0].numel() == axis.numel()]
+    if len(alike) > 1:
+        yield Size(("parts",), alike[0], equal=_stacked(alike))
+    for number, (axis, cut) in enumerate(_cuts(operation)):
+        if axis.numel() % cut == 0:
+            yield Size(("halves", number), axis, equal=axis.reshape(-1, cut))
+
+
+def _stacked(axes: list[Tensor]) -> Tensor:
+    first = axes[0].new_empty(len(axes), axes[0].numel())
+    for row, axis in zip(first, axes, strict=True):
+        row.copy_(axis)
+    return first
+
+
+def _cuts(operation: Operation) -> Iterator[tuple[Tensor, int]]:
+    """Yield the axis and the number of each cut of a slice."""
+    if "slice" not in str(operation.func) or operation.arguments is None:
+        return
+    arguments = operation.arguments
+    for plane in operation.read:
+        dim = arguments[1] if len(arguments) > 1 else 0
+        size = plane.ids.shape[dim]
+        for cut in arguments[2:4]:
+            if isinstance(cut, int) and 0 < abs(cut) < size:
+                yield axis_of(plane, dim), cut % size
+
+
+def _runs(plane: Plane) -> Iterator[tuple[int, int]]:
+    """Yield the first and last dimension of every run of neighbouring axes, those over which the plane varies."""
+    dims = plane.dims
+    for i in range(len(dims)):
+        for j in range(i + 1, len(dims)):
+            yield dims[i], dims[j]
+
+
+def axis_of(plane: Plane, dim: int) -> Tensor:
+    """Return the ids along a dimension, at the first index of the others."""
+    return _narrowed(plane.ids, set(range(plane.ids.ndim)) - {dim})
+
+
+def _narrowed(ids: Tensor, dims: set[int]) -> Tensor:
+    for dim in dims:
+        ids = ids.narrow(dim, 0, 1)
+    return ids.reshape(-1)
+
+
+def matches(module: Any, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
+    """Yield the attributes (name, index of its element) of a module that equal a size.
+
+    Those that follow from its parameters' shapes are known already.
+    """
+    known = sizes_of(module)
+    for key, value in vars(module).items():
+        if key.startswith("_") or key in known:
+            continue
+        if type(value) is int and value == size.old:
+            yield key, None
+        elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            for index, item in enumerate(value):
+                if item == size.old and (len(value) != parts or size.part in (index, None)):
+                    yield key, index
+
+
+def submodule(model: nn.Module, path: str) -> Any:
+    """Return a module by its path; an empty one for a scripted module, whose sizes are part of its code."""
+    try:
+        return model.get_submodule(path)
+    except RuntimeError:
+        return nn.Module()
+
+
+def ancestor(path: str, level: int) -> str | None:
+    """Return the path of the module `level` steps above; None above the model."""
+    parts = path.split(".") if path else []
+    return None if level > len(parts) else ".".join(parts[: len(parts) - level])
+
+
+def count_of(path: str, name: str, index: int | None, size: Size) -> AttributeCount:
+    """Return the note that an attribute counts the channels of a size."""
+    return AttributeCount(path, name, index, size.ids)
