@@ -62,7 +62,7 @@ class Rehearsal:
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             last = max(0, min(replay.step, len(log.operations) - 1))
             why = f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}"
-            operation, module = log.operations[last], tracer.frame.name  # a model without operations has nothing to fail
+            operation, module = log.operations[last], tracer.frame.name
             inside = replay.inside or (isinstance(operation.func, type) and operation.module == module)
             return Deviation(last, why, None if inside else module, tracer.place)
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
