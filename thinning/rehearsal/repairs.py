@@ -53,11 +53,11 @@ class Repairs:
         for key, change in islice(failed.options(self.model), MOST_OPTIONS):
             if key not in self.tried:
                 return change(), replace(self, tried=self.tried | {key}, pending=failed)
-        for change in reversed(self.kept):
-            if failed.concerns(change):
-                blamed = {**self.blamed, change.deviation.step: failed.deviation}
-                rest = tuple(other for other in self.kept if other is not change)
-                return change.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
+        for earlier in reversed(self.kept):
+            if failed.concerns(earlier):
+                blamed = {**self.blamed, earlier.deviation.step: failed.deviation}
+                rest = tuple(other for other in self.kept if other is not earlier)
+                return earlier.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
         reason = self.blamed.get(failed.deviation.step, failed.deviation)
         count = self.freezes.get(failed.kind, 0) + 1
         log = failed.frozen(reason, everywhere=count > SINGLE_FREEZES)
