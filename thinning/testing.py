@@ -50,15 +50,19 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
 
 @torch.no_grad()
 @on_cpu
-def zero_channels(model: nn.Module, graph: ChannelGraph, fraction: float = 0.3, seed: int = 0) -> int:
-    """Zero `fraction` of the removable channels of every class at their producers; returns how many channels.
+def zero_channels(
+    model: nn.Module, graph: ChannelGraph, fraction: float = 0.3, seed: int = 0, inexact: bool = False
+) -> int:
+    """Zero `fraction` of the removable channels of every class at their producers; return how many channels.
+
+    With `inexact` also of the classes that a LayerNorm or GroupNorm averages over.
 
     Weights, biases, norm weights and norm biases: everything that makes the channel.
     """
     draw = torch.Generator().manual_seed(seed)
     dead = torch.zeros(graph.count + 1, dtype=torch.bool)
     for group in graph.classes():
-        if group.status == "removable":
+        if group.status == "removable" or (inexact and group.status == "inexact"):
             chosen = torch.randperm(group.size, generator=draw, device="cpu")[: int(group.size * fraction)]
             dead[group.channels[chosen]] = True
     parameters = dict(model.named_parameters())

@@ -13,12 +13,19 @@ from torch import nn
 from potstill.thinning import Recipe, thin, trace
 from potstill.thinning.running.inputs import run, tensors_of
 from potstill.thinning.testing import make_sensitive, zero_channels
+from potstill.thinning.tracing import tracer
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # small tensors: threads only get in each other's way
+
+
+@pytest.fixture(autouse=True)
+def _rules_may_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in a rule, which freezes channels for users, is an error of the test."""
+    monkeypatch.setattr(tracer, "FREEZES_ON_ERROR", False)
 
 
 def size(model: nn.Module) -> int:

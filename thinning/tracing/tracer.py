@@ -23,6 +23,13 @@ from .rules import elementwise, fallback, recurrent
 from .training_mode import is_own
 
 MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
+FREEZES_ON_ERROR = True
+"""Whether an error in a rule freezes what the operation touches: right for users, whose model must be thinned all the
+same. The tests of this package switch it off, since a rule that fails would only remove less."""
+
+
+class RuleError(BaseException):
+    """An error in a rule while `FREEZES_ON_ERROR` is off; no handler of a model's own errors takes it for one."""
 
 
 class Tracer(TorchDispatchMode):
@@ -144,6 +151,8 @@ class Tracer(TorchDispatchMode):
             try:
                 _rule(call.func)(call)
             except MISUNDERSTOOD as error:
+                if not FREEZES_ON_ERROR:
+                    raise RuleError(f"{call.place}: {type(error).__name__}: {error}") from error
                 # A call that the rule's author did not think of: what it touches stays, and the reason says so.
                 call.give_up(f"the rule does not understand this call ({type(error).__name__}: {str(error)[:80]})")
             call.finish()
