@@ -15,10 +15,14 @@ from .tracing.log import LayerCall, Read
 
 @dataclass
 class Dead:
-    """`channels` (bool by label) may go; `stuck` are constants that cannot be folded, and why."""
+    """`channels` (bool by label) may go; `stuck` are constants that cannot be folded, and why.
+
+    `inexact`: whether channels that a norm averages over were allowed to go.
+    """
 
     channels: Tensor
     stuck: dict[int, str] = field(default_factory=dict)
+    inexact: bool = False
 
 
 def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: bool = False) -> Dead:
@@ -47,7 +51,7 @@ def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
         if torch.equal(alive, before):
             break
     dead = read & ~alive
-    return Dead(dead, {key: why for key, why in stuck.items() if not dead[key]})
+    return Dead(dead, {key: why for key, why in stuck.items() if not dead[key]}, allow_inexact)
 
 
 def _needs(analysis: Analysis, weights: Mapping[str, Tensor], item: Read, alive: Tensor, labels: Tensor) -> Tensor:

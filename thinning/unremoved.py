@@ -39,7 +39,7 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
         for label in _lost(analysis, operation, silent).tolist():
             if reasons[label] in (OTHER, UNREAD):
                 reasons[label] = f"zero where it is made, but that is lost in {operation.place}"
-    for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist():
+    for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist() if not dead.inexact else ():
         reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
     return {label: (makers[label], why) for label, why in reasons.items()}
 

@@ -10,7 +10,19 @@ from torch.nn import functional as F
 from .networks import Head, Networks, cbr, images
 
 SAID = {"gpt": ("rows are chosen by an index",)}
-model = Networks(SAID)
+LEFT = {
+    "nonlocal_": (1341,),
+    "coatt": (5129, 3683),
+    "mixer": (5370, 5370),
+    "gmlp": (3821, 2939),
+    "vit_free": (8600, 5441),
+    "vit_fixed": (9788,),
+    "gpt": (12116,),
+    "llama": (11358, 7110),
+    "ws": (3214, 2386),
+    "repvgg": (2116,),
+}
+model = Networks(SAID, left=LEFT)
 
 
 class Tokens(nn.Module):

@@ -14,7 +14,25 @@ SAID = {
     "channelwise": ("aten.convolution in body.2.conv (Conv3d): varies within the image",),
     "inplace_slice": ("a size is fixed in the model",),
 }
-model = Networks(SAID)
+LEFT = {
+    "se": (1903,),
+    "eca": (2817,),
+    "cbam": (4211,),
+    "res2net": (1490,),
+    "sknet": (5445,),
+    "mixnet": (790,),
+    "mixuneven": (871,),
+    "ghost": (1188,),
+    "hrnet": (9039,),
+    "dpn": (4930,),
+    "poolformer": (3980, 2513),
+    "unet": (12179,),
+    "fpn": (2648,),
+    "c2f": (11298,),
+    "inplace_slice": (2598,),
+    "channelwise": (2690,),
+}
+model = Networks(SAID, left=LEFT)
 
 
 @model

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.thinning import ThinningError, channels_text, count_macs, rule, thin, trace
 from potstill.thinning.label_sets import components
+from potstill.thinning.tracing import tracer
 from potstill.thinning.tracing.registry import RULES
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -173,6 +174,20 @@ def test_an_operation_without_a_rule_freezes_and_a_rule_from_outside_helps() -> 
         assert thin(model, x).tensors[0].new_shape == (4, 4)
     finally:
         del RULES[torch.ops.potstill_test.double_it]
+
+
+def test_an_error_in_a_rule_freezes_for_users_and_is_raised_for_tests(monkeypatch) -> None:
+    def wrong(call) -> None:
+        raise KeyError("not thought of")
+
+    monkeypatch.setitem(RULES, torch.ops.aten.tanh, wrong)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    with pytest.raises(tracer.RuleError, match=r"aten.tanh in 1 \(Tanh\): KeyError: 'not thought of'"):
+        trace(net, torch.randn(3, 4))
+    monkeypatch.setattr(tracer, "FREEZES_ON_ERROR", True)
+    hidden = [group for group in trace(net, torch.randn(3, 4)).classes() if group.size == 6]
+    assert all(group.status == "frozen" for group in hidden)
+    assert "the rule does not understand this call (KeyError: 'not thought of')" in hidden[0].reason
 
 
 def test_components() -> None:

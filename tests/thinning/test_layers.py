@@ -17,7 +17,30 @@ SAID = {
     "hardview": ("aten.view in the model (Net): the thinned model fails",),
     "buffer_out": ("written into a tensor of fixed size",),
 }
-model = Networks(SAID)
+LEFT = {
+    "inplace_size": (2598,),
+    "padshort": (1798,),
+    "hardview": (4046,),
+    "flat": (2492,),
+    "shared": (1265,),
+    "dcout": (1677,),
+    "branch": (2823,),
+    "kinds": (709,),
+    "conv3d": (1047,),
+    "shuffle": (6952,),
+    "act0": (440,),
+    "buffer_out": (1520,),
+    "weightnorm": (6244,),
+    "prelu_shared": (1301,),
+    "rrelu": (644,),
+    "scale_and_shift_of_one_element": (646,),
+    "instance_norm_affine": (664,),
+    "tokens_of_an_image": (509,),
+    "unpooling": (1554,),
+    "depthwise_weight_is_a_view": (173,),
+    "rois": (444,),
+}
+model = Networks(SAID, left=LEFT)
 
 
 @dataclass
