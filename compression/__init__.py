@@ -26,6 +26,7 @@ else:
         PruningPolicy,
         RegularizationPolicy,
         RegularizerArgs,
+        Rewinder,
         ScheduledTrainingPolicy,
         Thinner,
     )
@@ -51,6 +52,7 @@ else:
         "RegularizationPolicy",
         "Regularizer",
         "RegularizerArgs",
+        "Rewinder",
         "ScheduleError",
         "ScheduledTrainingPolicy",
         "Step",

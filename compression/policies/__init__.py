@@ -5,6 +5,7 @@ from .distillation import KnowledgeDistillationPolicy, TeacherBuilder
 from .learning_rate import LRPolicy
 from .pruning import PrunerArgs, PruningPolicy
 from .regularization import RegularizationPolicy, RegularizerArgs
+from .rewinding import Rewinder
 from .thinning import Thinner
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PruningPolicy",
     "RegularizationPolicy",
     "RegularizerArgs",
+    "Rewinder",
     "ScheduledTrainingPolicy",
     "TeacherBuilder",
     "Thinner",
