@@ -12,6 +12,7 @@ TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
 LIGHTNING = ["lightning>=2.2"]
 TRANSFORMERS = ["transformers>=4.46", "accelerate>=1.0"]
+EXAMPLES = ["timm>=1.0", "torchao>=0.7"]
 TEST = [
     "hypothesis>=6.80",
     "jsonschema>=4.20",
@@ -49,7 +50,7 @@ setup(
         "scikit-learn>=1.3",
     ],
     extras_require={
-        "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS,
+        "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS + EXAMPLES,
         "plot": PLOT,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,

@@ -70,7 +70,9 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
 
 @on_cpu
 def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> nn.Module:
-    """Make a dense model (torchvision's class or the user's own) the thinned one of `save`, in place; returns it.
+    """Make a dense model (torchvision's class or the user's own) the thinned one of `save`, in place; return it.
+
+    It ends in eval mode, as the loader beside the weights leaves it.
 
     Nothing in the files is executed. The stored probe must give the stored output again, up to `tolerance` times the
     largest output. Raises `ThinningError` if a file is damaged or belongs to another model.
@@ -97,7 +99,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
         _fill(own[name], tensor.clone())
     if facts["inputs"] is not None:
         _prove(model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
-    return dense_model
+    return dense_model.eval()
 
 
 def _drawn(model: nn.Module, recipe: Recipe) -> Any:

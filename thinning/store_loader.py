@@ -26,7 +26,7 @@ def load(model):
         setattr(model.get_submodule(module), name, type(old)(value) if isinstance(value, list) else value)
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
-    return model.to(device)
+    return model.eval().to(device)
 
 
 def check(model, spec, probe):
