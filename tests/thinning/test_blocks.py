@@ -28,7 +28,7 @@ LEFT = {
     "poolformer": (3980, 2513),
     "unet": (12179,),
     "fpn": (2648,),
-    "c2f": (11298,),
+    "c2f": (8430,),
     "inplace_slice": (2598,),
     "channelwise": (2690,),
 }
