@@ -162,9 +162,21 @@ class ChannelGraph:
 
         Parameter -> [(dim, indices)]: the filters themselves, their bias, the weight and bias of the normalisations
         and the depthwise filters that follow. A channel that several layers produce (a residual sum) is covered only
-        along this layer's own chain, unless `whole_class`.
+        along this layer's own chain, unless `whole_class`. Of `name` itself no index is added: where a channel has
+        other indices in it that are not given, or cannot be removed, what follows is covered index by index.
         """
         return coverage_of(self, name, indices, dim, whole_class)
+
+    def followers(self, name: str, dim: int = 0) -> set[tuple[str, int]]:
+        """The (parameter, dim) of a layer's own chain: its weight, its bias, and the norms and depthwise filters that
+        see its output before anything else is added to it.
+        """
+        return _own(self, self.aliases.get(name, name), dim)
+
+    @cached_property
+    def makers(self) -> Tensor:
+        """How many different weights make each label (depthwise filters pass it on, so they do not count)."""
+        return _roots(self)
 
     def scales(self, channels: Iterable[int] | Tensor) -> list[Scale]:
         """The slices that gates on `channels` multiply, so that a gate of 0 makes each of its channel's values 0.
@@ -222,17 +234,23 @@ def coverage_of(
         raise ThinningError(
             f"'{name}' has {len(use.labels)} channels in dimension {dim}; got indices {chosen.tolist()}"
         )
-    labels = torch.zeros(graph.count + 1, dtype=torch.bool)
-    labels[use.labels[chosen]] = True
-    labels[0] = False
-    shared = _roots(graph) > 1
-    everywhere = labels if whole_class else labels & ~shared
+    given = torch.zeros(len(use.labels), dtype=torch.bool)
+    given[chosen] = True
+    several = use.labels.bincount(minlength=graph.count + 1) > 1
+    whole = torch.zeros(graph.count + 1, dtype=torch.bool)
+    whole[use.labels[given]] = True
+    whole[use.labels[~given]] = False
+    whole[0] = False
+    everywhere = whole if whole_class else whole & (graph.makers <= 1) & ~(several & (graph.frozen >= 0))
+    own = graph.followers(name, use.dim)
     slices: Slices = {}
     for other in graph.uses:
-        wanted = everywhere if other.role in ("out", "scale", "shift") else None
-        if (other.name, other.dim) in _own(graph, name, use.dim):
-            wanted = labels
-        if wanted is not None and (found := wanted[other.labels].nonzero().flatten()).numel():
+        wanted = everywhere[other.labels] if other.role in ("out", "scale", "shift") else None
+        if (other.name, other.dim) in own:
+            wanted = whole[other.labels]
+            if torch.equal(other.labels, use.labels):
+                wanted = wanted | given
+        if wanted is not None and (found := wanted.nonzero().flatten()).numel():
             slices.setdefault(other.name, []).append((other.dim, found))
     return slices
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -50,3 +51,64 @@ def keep_highest(scores: Tensor, prune: int, alive: Tensor | None = None) -> Ten
     spared = prune - int((flat < threshold).sum())
     keep[ties[spared:]] = True
     return keep.view_as(scores)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is asked of one weight whose structures live or die in sets, which it may share with other weights.
+
+    Attributes:
+        sets: the number of the set of each structure (int64, on the CPU).
+        prune: how many structures to prune, those that are not alive included.
+        alive: where a structure lives (bool); None where all do.
+    """
+
+    sets: Tensor
+    prune: int
+    alive: Tensor | None = None
+
+    @property
+    def living(self) -> Tensor:
+        """Where a structure lives (bool, on the CPU)."""
+        return torch.ones(len(self.sets), dtype=torch.bool) if self.alive is None else self.alive.cpu()
+
+
+def keep_whole_sets(scores: Tensor, shares: Sequence[Share]) -> list[Tensor]:
+    """Prune whole sets, the lowest-scored first, as many as fit into what is asked of each weight.
+
+    A set that does not fit is passed over; of equal scores the set of the lower number goes first. What is not alive
+    stays pruned.
+
+    Args:
+        scores: a score for each set.
+        shares: for each weight its sets and the count.
+
+    Returns:
+        For each weight which structures stay (bool, on the CPU).
+
+    Raises:
+        ValueError: a score is not a number.
+    """
+    scores = scores.detach().cpu()
+    if torch.isnan(scores).any():
+        raise ValueError("scores that are not numbers (NaN) cannot be ranked")
+    costs = torch.stack([share.sets[share.living].bincount(minlength=len(scores)) for share in shares], 1)
+    left = [share.prune - int((~share.living).sum()) for share in shares]
+    order = scores.argsort(stable=True)
+    order = order[costs[order].any(1)]
+    gone = torch.zeros(len(scores), dtype=torch.bool)
+    gone[order[_fitting(costs[order], left)]] = True
+    return [share.living & ~gone[share.sets] for share in shares]
+
+
+def _fitting(costs: Tensor, left: list[int]) -> Tensor:
+    """The places of the rows of `costs` (sets, weights) that fit, one after the other, into what is `left`."""
+    if len(costs) and bool((costs == costs[0]).all()):  # the usual case: no need to go one by one
+        number = min(have // cost for have, cost in zip(left, costs[0].tolist(), strict=True) if cost)
+        return torch.arange(min(max(0, number), len(costs)))
+    taken = []
+    for place, row in enumerate(costs.tolist()):
+        if all(cost <= have or not cost for cost, have in zip(row, left, strict=True)):
+            left = [have - cost for cost, have in zip(row, left, strict=True)]
+            taken.append(place)
+    return torch.tensor(taken, dtype=torch.int64)

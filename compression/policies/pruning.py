@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from .base import Moment, ScheduledTrainingPolicy
 from .dense_weights import DenseWeights, FoldedWeights
 from .host import Host
 from .warnings import warn_of_overlap
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,9 @@ class PrunerArgs:
 class PruningPolicy(ScheduledTrainingPolicy):
     """Computes a pruner's masks at the window's times and puts them into the scheduler's masks.
 
+    Attributes:
+        outcomes: what the pruner's last ranking for this policy asked and did, by weight.
+
     Hard masks stay after the window. Soft ones last until its end (exclusive), and then the weights are dense again,
     unless `keep_mask` makes them hard: a soft window between dense training is dense-sparse-dense (Han et al. 2017).
     """
@@ -90,6 +96,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self.pruner, self.args = pruner, args or PrunerArgs()
         self._concluded = False
         self._last: Step | None = None
+        self._told: set[str] = set()
+        self.outcomes: Mapping[str, Outcome] = {}
 
     @property
     def acts(self) -> str:
@@ -143,15 +151,18 @@ class PruningPolicy(ScheduledTrainingPolicy):
         """Keep masks that are to be kept, though the window may not have ended."""
         if self._keeps and self._last is not None:
             self._settle(self._last)
+        self._tell_of_fewer()
+
+    def _tell_of_fewer(self) -> None:
+        """Name each weight, once, of which fewer structures are hidden than the schedule asks for."""
+        for name, outcome in self.outcomes.items():
+            if outcome.short and name not in self._told:
+                self._told.add(name)
+                logger.warning("%s: %s", self.name, outcome.shortfall(name))
 
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on."""
         return self.pruner.targets() if self._levels is None else self._levels
-
-    @property
-    def outcomes(self) -> Mapping[str, Outcome]:
-        """What the pruner's last ranking asked and did, by weight."""
-        return self.pruner.outcomes
 
     def expected(self) -> Mapping[str, Outcome]:
         """What the ranking at the window's last time will ask and do, as far as it is known before training."""
@@ -205,6 +216,9 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self._last = step
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
+        self.outcomes = self.pruner.outcomes
+        if self.pruner.at_last_level(view):
+            self._tell_of_fewer()
         for name, values in self.pruner.values(view, made).items():
             masks.replace(name, values)
         for name, mask in made.items():

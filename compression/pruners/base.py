@@ -95,6 +95,10 @@ class Pruner(ABC):
         """What `masks(view)` would ask and do, found without scores; nothing changes."""
         return {}
 
+    def at_last_level(self, view: View) -> bool:
+        """Whether later steps of the window ask for no more than this one."""
+        return True
+
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """New values for weights, to go with the masks just made; most pruners have none."""
         return {}

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from potstill.thinning import ChannelGraph, on_cpu
 
-from ..parts.selection import keep_highest
+from ..parts.selection import Share, keep_whole_sets
 from .base import View
 from .cover_channel import channel_graph, hide
+from .fates import Ranking, reason
+from .indivisible import Ties
 
 logger = logging.getLogger(__name__)
 Places = Mapping[str, int]
@@ -35,7 +37,6 @@ def clusters(names: Iterable[str], places: Places, graph: ChannelGraph) -> list[
         channels = set(graph.channels_of(name, places[name]).tolist()) - {0}
         if not channels:
             logger.warning("%s: none of its channels can be removed, so none is pruned", name)
-            continue
         cluster = Cluster([name], channels)
         for other in [known for known in found if known.channels & channels]:
             found.remove(other)
@@ -45,35 +46,90 @@ def clusters(names: Iterable[str], places: Places, graph: ChannelGraph) -> list[
 
 
 @on_cpu
-def coupled_masks(
-    names: Iterable[str],
+def rank_coupled(
+    asked: Mapping[str, int],
     places: Places,
     score: Callable[[str, int], Tensor],
     number: Callable[[int], int],
     view: View,
-) -> dict[str, Tensor]:
-    """Masks that kill the lowest-scored channels of each cluster, in all weights that make them.
+) -> Ranking:
+    """Kill the lowest-scored channels of each cluster, in all weights that make them.
 
     Args:
-        names: the listed weights.
+        asked: the listed weights, and how many filters of each may be hidden: a channel that would hide more of one of
+            them stays.
         places: the dimension of each that counts its outputs.
         score: weight and dimension -> a score for each output; a channel's is the mean over all that make it.
         number: how many channels of a total to kill.
         view: what the pruner is shown.
     """
     graph = channel_graph(view, "group_type Coupled")
+    made = _scores(graph, score)
     masks: dict[str, Tensor] = {}
-    for cluster in clusters(names, places, graph):
-        ids = torch.tensor(sorted(cluster.channels))
-        scores = _scores(graph, score)[ids]
-        keep = keep_highest(scores, number(len(ids)), _alive(cluster, places, graph, view, ids))
-        dead = torch.zeros(graph.count + 1, dtype=torch.bool)
-        dead[ids[~keep]] = True
-        for name in cluster.names:
-            dim = places[name]
-            indices = dead[graph.channels_of(name, dim)].nonzero().flatten()
-            hide(masks, graph.coverage(name, indices, dim=dim, whole_class=True), view)
-    return masks
+    keeps: dict[str, Tensor] = {}
+    ties = []
+    for cluster in clusters(asked, places, graph):
+        tie = _numbered({name: graph.channels_of(name, places[name]) for name in cluster.names}, cluster.channels)
+        alive = {name: _living(view.alive(name), places[name]) for name in cluster.names}
+        total = len(cluster.channels)
+        scores = made[sorted(cluster.channels)] if total else made[:0]
+        kept = _keep(tie, scores, number(total), {name: asked[name] for name in cluster.names}, alive)
+        for name, keep in kept.items():
+            pruned = (~keep).nonzero().flatten()
+            hide(masks, graph.coverage(name, pruned, dim=places[name], whole_class=True), view)
+        keeps |= kept
+        ties.append(tie)
+    limits = {name: _limit(graph.channels_of(name, dim), name, dim, graph) for name, dim in places.items()}
+    return Ranking(masks, keeps, asked, ties, limits)
+
+
+def _numbered(channels: Mapping[str, Tensor], removable: set[int]) -> Ties:
+    """The filters of each channel as a set, in the order of the ids; those that cannot be removed alone, behind."""
+    ids = torch.tensor(sorted(removable), dtype=torch.int64)
+    sets, begin = {}, len(ids)
+    for name, found in channels.items():
+        frozen = found == 0
+        numbers = torch.searchsorted(ids, found) if len(ids) else torch.zeros_like(found)
+        numbers[frozen] = torch.arange(begin, begin + int(frozen.sum()))
+        begin += int(frozen.sum())
+        sets[name] = numbers
+    return Ties(sets, single=False)
+
+
+def _keep(
+    tie: Ties, scores: Tensor, number: int, asked: Mapping[str, int], alive: Mapping[str, Tensor | None]
+) -> dict[str, Tensor]:
+    """Which filters stay (bool): `number` channels go, but no more filters of a weight than are asked."""
+    total = len(scores)
+    lives = torch.zeros(total, dtype=torch.bool)
+    shares = []
+    for name, sets in tie.sets.items():
+        removable = sets < total
+        living = torch.ones_like(removable) if (given := alive[name]) is None else given
+        lives[sets[removable & living]] = True
+        gone = int((~living[~removable]).sum())
+        shares.append(Share(sets[removable], asked[name] - gone, living[removable]))
+    channels = Share(torch.arange(total), number, lives)
+    kept = keep_whole_sets(scores, [channels, *shares])[1:] if total else [share.living for share in shares]
+    keeps = {}
+    for (name, sets), keep in zip(tie.sets.items(), kept, strict=True):
+        keeps[name] = torch.ones_like(sets, dtype=torch.bool) if (given := alive[name]) is None else given.clone()
+        keeps[name][sets < total] = keep
+    return keeps
+
+
+def _living(alive: Tensor | None, dim: int) -> Tensor | None:
+    return None if alive is None else alive.transpose(0, dim).flatten(1).any(1).cpu()
+
+
+def _limit(channels: Tensor, name: str, dim: int, graph: ChannelGraph) -> str:
+    """Why a weight has filters that no ranking of channels takes; nothing where it has none."""
+    frozen = (channels == 0).nonzero().flatten()
+    if not len(frozen):
+        return ""
+    use = graph.use(name, dim)
+    why = reason(graph, int(use.labels[frozen[0]]) if use else 0)
+    return f"{len(frozen)} of its {len(channels)} filters cannot be removed ({why})"
 
 
 def _scores(graph: ChannelGraph, score: Callable[[str, int], Tensor]) -> Tensor:
@@ -85,14 +141,3 @@ def _scores(graph: ChannelGraph, score: Callable[[str, int], Tensor]) -> Tensor:
         total.index_add_(0, channels, score(weight, dim).double().cpu())
         makers.index_add_(0, channels, torch.ones(len(channels), dtype=torch.float64))
     return torch.where(makers > 0, total / makers, torch.inf)
-
-
-def _alive(cluster: Cluster, places: Places, graph: ChannelGraph, view: View, ids: Tensor) -> Tensor | None:
-    living = torch.zeros(graph.count + 1, dtype=torch.bool)
-    for name in cluster.names:
-        mask = view.alive(name)
-        if mask is None:
-            return None
-        outputs = mask.transpose(0, places[name]).flatten(1).any(1).cpu()
-        living[graph.channels_of(name, places[name])[outputs]] = True
-    return living[ids]

@@ -14,8 +14,9 @@ class Outcome:
     what a ranking would come to, without scores and without changing anything: before training, say. A policy gives
     both, `PruningPolicy.outcomes` and `PruningPolicy.expected()`, the latter for the last time of its window.
 
-    `removable + inexact + sum(stay.values()) == hidden`, judged by the channel graph alone: thinning itself may find
-    more in the way (a constant that cannot be folded), or less (channels that nothing reads).
+    Of filters `removable + inexact + sum(stay.values()) == hidden`, judged by the channel graph alone: thinning itself
+    may find more in the way (a constant that cannot be folded), or less (a product whose other factor lives). Of other
+    structures (channels, kernels, blocks) nothing is said there.
 
     Attributes:
         structures: how many the weight has: filters, channels, blocks.
@@ -43,3 +44,7 @@ class Outcome:
     def short(self) -> int:
         """How many fewer are hidden than asked."""
         return max(0, self.asked - self.hidden)
+
+    def shortfall(self, name: str) -> str:
+        """A sentence that says that fewer are hidden than asked, and why."""
+        return f"{name}: {self.asked} of its {self.structures} structures asked, {self.hidden} hidden: {self.why}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from ..declare.registry import register
 from ..parts.seeded import generator
 from ..parts.structures import Group
 from .base import View
+from .indivisible import Ties
 from .ranked_by_activity import GradualFilters, OneShotFilters
-from .ranking import RankedStructurePruner
+from .ranking import Keeps, RankedStructurePruner, Scores
 
 
 class RandomScore(RankedStructurePruner):
@@ -37,8 +38,9 @@ class Bernoulli(RankedStructurePruner):
     """
 
     seed: int = 0
+    counts = False
 
-    def keep(self, name: str, view: View) -> Tensor:
+    def _keep_singles(self, name: str, view: View, score: Scores) -> Keeps | None:
         """Which filters stay."""
         when = () if view.mode == "hard" else (view.step.epoch, view.step.minibatch)
         source = generator(self.seed, view.owner, name, *when)
@@ -48,21 +50,42 @@ class Bernoulli(RankedStructurePruner):
         if level < 1:
             keep[draws.argmax()] = True  # a layer without any filter cuts the network in two
         keep = keep.to(view.weights[name].device)
-        alive = view.alive(name)
-        return keep if alive is None else keep & self._groups[name].split(alive).any(1)
+        living = self._living(name, view)
+        return {name: keep if living is None else keep & living}
+
+    def _keep_sets(self, tie: Ties, names: list[str], view: View, score: Scores) -> Keeps | None:
+        """Which filters stay, where they live or die in sets: the first filter's draw is that of its set."""
+        drawn: Keeps = {}
+        for name in names:
+            drawn |= self._keep_singles(name, view, score) or {}
+        every = torch.cat([drawn[name].cpu() for name in names])
+        sets = torch.cat([tie.sets[name] for name in names])
+        first = torch.full((tie.count,), len(sets), device="cpu").scatter_reduce_(
+            0, sets, torch.arange(len(sets), device="cpu"), "amin"
+        )
+        stays = every[first]
+        if not stays.any():
+            stays[sets[every]] = True  # at least one filter drew to stay
+        living = {name: self._living(name, view) for name in names}
+        kept = {name: stays[tie.sets[name]].to(drawn[name].device) for name in names}
+        return {name: keep if (alive := living[name]) is None else keep & alive for name, keep in kept.items()}
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter: factors where there is a dense copy."""
         if view.mode == "hard":
             return super().masks(view)
         masks = {}
-        for name, keep in self._keeps(view).items():
+        for name, keep in self._keeps(replace(view, graph=_unknown), self.score).items():
             weight = view.weights[name]
             factors = keep.to(weight)
             if view.mode == "copy":
                 factors /= factors.mean().clamp_min(torch.finfo(weight.dtype).tiny)
             masks[name] = self._groups[name].expand(factors, weight.shape)
         return masks
+
+
+def _unknown() -> None:
+    """No channel graph: each filter is for itself."""
 
 
 @register("pruners")

@@ -153,6 +153,10 @@ class RandomLevelStructureParameterPruner(WeightRanked):
         """A range that is the wrong way round, and what groups cannot do."""
         return apart(_backward(args), super().problems(args, shapes))
 
+    def at_last_level(self, view: View) -> bool:
+        """Each level is drawn for itself."""
+        return True
+
     def level(self, name: str, view: View) -> float:
         """A level drawn from the range."""
         low, high = self.sparsity_range

@@ -11,27 +11,34 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph
 
-from ..declare.cross_checks import Complaint, Shapes, Withheld, apart, first
+from ..declare.cross_checks import Complaint, Shapes
 from ..declare.names import resolve
-from ..parts.selection import Rounding, count, keep_highest
-from ..parts.sparsity_rates import Rate, falling
-from ..parts.structures import FILTERS, Group, find_group, kwargs_problem, oriented, placed, shape_problem
-from ..parts.weight_norm import direction_problem
+from ..parts.selection import Rounding, Share, count, keep_highest, keep_whole_sets
+from ..parts.sparsity_rates import Rate
+from ..parts.structures import FILTERS, Group, oriented
 from ..steps import Window
+from . import ranking_checks
 from .base import Pruner, View
-from .coupled_channels import coupled_masks
+from .coupled_channels import rank_coupled
 from .cover_channel import NEEDS_GRAPH, cover
+from .fates import Ranking, outcomes_of
+from .indivisible import Ties, ties
+from .outcome import Outcome
 
 logger = logging.getLogger(__name__)
 Dependency = Literal["Leader"] | None
+Keeps = dict[str, Tensor]
+Scores = Callable[[str, Group, View], Tensor | None]
 
 
 class RankedStructurePruner(Pruner):
     """Hides the lowest-scored structures of each listed weight, by exact count.
 
     A filter is masked together with its bias and with the weight and bias of the normalisation behind it, so that its
-    channel is dead and thinning removes it exactly. With `group_dependency: Leader` the first listed weight decides for
-    all; with `group_type: Coupled` channels that belong together are ranked as one, whatever is listed of them.
+    channel is dead and thinning removes it exactly. Filters of the same channel (see `indivisible`) are ranked by the
+    mean of their scores and hidden as a whole, as many sets as fit into the count, and never more. With
+    `group_dependency: Leader` the first listed weight decides for all; with `group_type: Coupled` channels that belong
+    together are ranked as one, whatever is listed of them.
 
     Subclasses are dataclasses with these fields, some of their own, a `rate` and a `score`.
     """
@@ -42,6 +49,9 @@ class RankedStructurePruner(Pruner):
     kwargs: Any = None
     group_size: int = 1
     rounding_fn: Rounding = "floor"
+
+    counts = True
+    """Whether a number of structures is asked; else chance decides over each."""
 
     @property
     def rate(self) -> Rate:
@@ -59,14 +69,7 @@ class RankedStructurePruner(Pruner):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """What a schedule's arguments get wrong together or for the tensors that they name."""
-        return apart(
-            falling(args) if "final_sparsity" in args else (),
-            _kwargs(args),
-            _splits(args, shapes),
-            _sizes(args, shapes) if "group_size" in args else (),
-            _unequal(args, shapes),
-            _of_coupled(args),
-        )
+        return ranking_checks.problems(args, shapes)
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`.
@@ -76,10 +79,12 @@ class RankedStructurePruner(Pruner):
         """
         names, group = resolve(self.weights, model), self._group()
         args = {"weights": names, "group_type": self.group_type, "kwargs": self.kwargs}
-        found = [problem for _, problem in _splits(args, Shapes(model))]
+        found = [problem for _, problem in ranking_checks.splits(args, Shapes(model))]
         if found:
             raise ValueError("; ".join(found))
         self._groups = {name: oriented(group, name, model) for name in names}
+        self._outcomes: Mapping[str, Outcome] = {}
+        self._ties: tuple[ChannelGraph | None, list[Ties]] | None = None
 
     def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:
         """Check that what belongs together can be known.
@@ -94,14 +99,24 @@ class RankedStructurePruner(Pruner):
         """The listed weights."""
         return self._groups
 
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the last ranking asked and did, by weight."""
+        return self._outcomes
+
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter, those of biases and norms that follow pruned filters included."""
-        if self.group_type == "Coupled":
-            return self._coupled(view)
-        keeps = self._keeps(view)
-        shapes = {name: view.weights[name].shape for name in keeps}
-        masks = {name: self._groups[name].expand(keep, shapes[name]) for name, keep in keeps.items()}
-        return cover(masks, keeps, self._groups, view) if self._group().output else masks
+        ranking = self._ranking(view, self.score)
+        self._outcomes = outcomes_of(ranking, self._groups, view)
+        return ranking.masks
+
+    def expected(self, view: View) -> Mapping[str, Outcome]:
+        """What `masks(view)` would ask and do, found without scores; nothing changes."""
+        return outcomes_of(self._ranking(view, _all_equal), self._groups, view)
+
+    def at_last_level(self, view: View) -> bool:
+        """Whether later steps of the window ask for no more."""
+        return self.rate(view.progress) == self.rate(1.0)
 
     def settle(self, view: View) -> dict[str, Tensor]:
         """The masks of biases and norms that follow, where soft masks of filters have become permanent."""
@@ -109,123 +124,92 @@ class RankedStructurePruner(Pruner):
         keeps = {name: self._groups[name].split(mask).any(1) for name, mask in masks.items()}
         return cover(masks, keeps, self._groups, view) if self._group().output else {}
 
+    def _ranking(self, view: View, score: Scores) -> Ranking:
+        if self.group_type == "Coupled":
+            return self._coupled(view, score)
+        keeps = self._keeps(view, score)
+        masks = {name: self._groups[name].expand(keep, view.weights[name].shape) for name, keep in keeps.items()}
+        if self._group().output:
+            masks = cover(masks, keeps, self._groups, view)
+        asked = {name: self._asked(name, len(keep), view) for name, keep in keeps.items() if self.counts}
+        return Ranking(masks, keeps, asked, self._tied(view))
+
     def _group(self) -> Group:
-        return _split(self.group_type, self.kwargs)
+        return ranking_checks.split_of(self.group_type, self.kwargs)
 
-    def _keeps(self, view: View) -> dict[str, Tensor]:
-        leader = next(iter(self._groups))
-        names = [leader] if self.group_dependency == "Leader" else list(self._groups)
-        keeps = {}
-        for name in names:
-            keep = self.keep(name, view)
-            if keep is None:
-                logger.warning("%s: nothing to rank its structures by yet, so none is pruned now", name)
+    def _asked(self, name: str, structures: int, view: View) -> int:
+        """How many structures to hide; led weights follow the first."""
+        decider = next(iter(self._groups)) if self.group_dependency == "Leader" else name
+        return count(self.level(decider, view), structures, self.rounding_fn, self.group_size)
+
+    def _tied(self, view: View) -> list[Ties]:
+        """The weights, those together over which one ranking decides, found once for a channel graph."""
+        counts = {name: group.count(view.weights[name].shape) for name, group in self._groups.items()}
+        led = self.group_dependency == "Leader"
+        leader, wanted = next(iter(counts.items()))
+        for name, number in counts.items() if led else ():
+            ranking_checks.check_same(leader, wanted, name, number)
+        graph = view.graph() if self._group().output else None
+        if self._ties is None or self._ties[0] is not graph:
+            places = {name: group.kept[0] if group.kept else 0 for name, group in self._groups.items()}
+            self._ties = graph, ties(counts, places, graph, led)
+        return self._ties[1]
+
+    def _keeps(self, view: View, score: Scores) -> Keeps:
+        keeps: Keeps = {}
+        for tie in self._tied(view):
+            names = list(tie.sets)[: 1 if self.group_dependency == "Leader" else None]
+            kept = self._keep_singles(names[0], view, score) if tie.single else self._keep_sets(tie, names, view, score)
+            if kept is None:
+                for name in names:
+                    logger.warning("%s: nothing to rank its structures by yet, so none is pruned now", name)
+            elif self.group_dependency == "Leader":
+                keeps = dict.fromkeys(self._groups, kept[names[0]])
             else:
-                keeps[name] = keep
-        if self.group_dependency == "Leader" and keeps:
-            for name, group in self._groups.items():
-                _check_same(leader, len(keeps[leader]), name, group.count(view.weights[name].shape))
-            return dict.fromkeys(self._groups, keeps[leader])
-        return keeps
+                keeps.update(kept)
+        return {name: keeps[name] for name in self._groups if name in keeps}
 
-    def keep(self, name: str, view: View) -> Tensor | None:
-        """Which structures of a weight stay (bool); None where there is nothing to go by yet."""
-        group, alive = self._groups[name], view.alive(name)
-        scores = self.score(name, group, view)
+    def _keep_singles(self, name: str, view: View, score: Scores) -> Keeps | None:
+        """Which structures of a weight stay (bool), each for itself; None where there is nothing to go by yet."""
+        group = self._groups[name]
+        scores = score(name, group, view)
         if scores is None:
             return None
-        living = None if alive is None else group.split(alive).any(1)
-        number = count(self.level(name, view), len(scores), self.rounding_fn, self.group_size)
+        living, number = self._living(name, view), self._asked(name, len(scores), view)
         if self.group_size == 1:
-            return keep_highest(scores, number, living)
+            return {name: keep_highest(scores, number, living)}
         living = None if living is None else living.view(-1, self.group_size).any(1)
         runs = scores.view(-1, self.group_size).sum(1)
-        return keep_highest(runs, number // self.group_size, living).repeat_interleave(self.group_size)
+        keep = keep_highest(runs, number // self.group_size, living)
+        return {name: keep.repeat_interleave(self.group_size)}
 
-    def _coupled(self, view: View) -> dict[str, Tensor]:
-        def score(name: str, dim: int) -> Tensor:
-            scores = self.score(name, Group((dim,), FILTERS.min_rank), view)
-            return torch.zeros(view.weights[name].shape[dim], device="cpu") if scores is None else scores
+    def _keep_sets(self, tie: Ties, names: list[str], view: View, score: Scores) -> Keeps | None:
+        """Which filters stay (bool) of weights whose filters live or die in sets; None where there are no scores."""
+        tie = tie.in_runs(self.group_size)
+        found = {name: score(name, self._groups[name], view) for name in names}
+        known = {name: values for name, values in found.items() if values is not None}
+        if not known:
+            return None
+        asked = {name: self._asked(name, len(tie.sets[name]), view) for name in names}
+        shares = [Share(tie.sets[name], asked[name], self._living(name, view)) for name in names]
+        kept = keep_whole_sets(tie.mean(known), shares)
+        return {name: keep.to(view.weights[name].device) for name, keep in zip(names, kept, strict=True)}
+
+    def _living(self, name: str, view: View) -> Tensor | None:
+        alive = view.alive(name)
+        return None if alive is None else self._groups[name].split(alive).any(1)
+
+    def _coupled(self, view: View, score: Scores) -> Ranking:
+        def scores(name: str, dim: int) -> Tensor:
+            values = score(name, Group((dim,), FILTERS.min_rank), view)
+            return torch.zeros(view.weights[name].shape[dim], device="cpu") if values is None else values
 
         level = self.level(next(iter(self._groups)), view)
         places = {name: group.kept[0] for name, group in self._groups.items()}
-        return coupled_masks(places, places, score, lambda total: count(level, total, self.rounding_fn), view)
+        asked = {name: self._asked(name, view.weights[name].shape[dim], view) for name, dim in places.items()}
+        return rank_coupled(asked, places, scores, lambda total: count(level, total, self.rounding_fn), view)
 
 
-def _split(group_type: str, kwargs: Mapping[str, Any] | None) -> Group:
-    """How weights split; coupled channels are made of filters."""
-    return FILTERS if group_type == "Coupled" and not kwargs else find_group(group_type, kwargs)
-
-
-def _kwargs(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    group_type, kwargs = args["group_type"], args.get("kwargs")
-    problem = kwargs_problem(group_type, kwargs)
-    if problem:
-        yield "kwargs" if kwargs else "group_type", problem
-
-
-def _group_of(args: Mapping[str, Any]) -> Group:
-    """The group; of one that takes no `kwargs` also where some are given."""
-    group_type = args["group_type"]
-    kwargs = args.get("kwargs") if group_type == "Blocks" else None
-    if kwargs_problem(group_type, kwargs):
-        raise Withheld
-    return _split(group_type, kwargs)
-
-
-def _splits(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Weights that do not have such structures, or must not lose one."""
-    group = _group_of(args)
-    for name in args["weights"]:
-        problem = shape_problem(group, args["group_type"], name, shapes[name])
-        if problem:
-            yield "group_type", problem
-        elif problem := direction_problem(group, name, shapes):
-            yield f"weights.{name}", problem
-
-
-def _counts(names: Iterable[str], args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> dict[str, int]:
-    """How many structures weights have, of those that have any."""
-    group = _group_of(args)
-    fitting = [name for name in names if not shape_problem(group, "", name, shapes[name])]
-    return {name: placed(group, name, shapes).count(shapes[name]) for name in fitting}
-
-
-def _sizes(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    size = 1 if args["group_type"] == "Coupled" else args["group_size"]
-    for name, structures in _counts(args["weights"], args, shapes).items():
-        if structures % size:
-            yield "group_size", f"{size} does not divide {name}'s {structures} structures"
-
-
-def _of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    """Arguments that coupled channels, which are ranked each by itself, do not look at."""
-    if args["group_type"] == "Coupled":
-        yield from apart(_size_of_coupled(args), _leader_of_coupled(args))
-
-
-def _size_of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    if "group_size" in args and args["group_size"] != 1:
-        yield "group_size", "Coupled ranks each channel by itself: leave group_size out"
-
-
-def _leader_of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    if args.get("group_dependency") is not None:
-        yield "group_dependency", "Coupled ranks what belongs together as one: leave Leader out"
-
-
-def _unequal(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    if args["group_type"] == "Coupled" or args.get("group_dependency") != "Leader":
-        return
-    leader = first(args, "weights")
-    counts = _counts(args["weights"], args, shapes)
-    for name in counts if leader in counts else ():
-        try:
-            _check_same(leader, counts[leader], name, counts[name])
-        except ValueError as error:
-            yield f"weights.{name}", str(error)
-
-
-def _check_same(leader: str, wanted: int, name: str, found: int) -> None:
-    if found != wanted:
-        raise ValueError(f"Leader {leader} decides over {wanted} structures, but {name} has {found}")
+def _all_equal(name: str, group: Group, view: View) -> Tensor:
+    """The same score for each structure."""
+    return torch.zeros(group.count(view.weights[name].shape), device="cpu")

@@ -17,6 +17,9 @@ from ..parts.structures import GROUPS, PlainGroup, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
 from .base import Pruner, View
 from .cover_channel import cover
+from .fates import Ranking, outcomes_of
+from .indivisible import Ties, alone, ties
+from .outcome import Outcome
 
 Regims = Annotated[Mapping[str, tuple[NonNegative, PlainGroup]], ParameterNames()]
 
@@ -49,18 +52,45 @@ class StructureParameterPruner(Pruner):
             raise ValueError("; ".join(found))
         self._thresholds = {name: threshold for name, (threshold, _) in regims.items()}
         self._groups = {name: oriented(GROUPS[group], name, model) for name, (_, group) in regims.items()}
+        self._outcomes: Mapping[str, Outcome] = {}
 
     def targets(self) -> Iterable[str]:
         """The weights with a threshold."""
         return self._thresholds
 
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the last comparison with the thresholds asked and did, by weight."""
+        return self._outcomes
+
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter, those of biases and norms that follow pruned filters included."""
-        masks, keeps = {}, {}
-        for name, threshold in self._thresholds.items():
-            group, weight = self._groups[name], view.weights[name]
-            keep = self.size(group.split(weight)) > threshold
-            masks[name] = view.still(name, group.expand(keep, weight.shape))
-            if group.output:
-                keeps[name] = keep
-        return cover(masks, keeps, self._groups, view) if keeps else masks
+        keeps = {name: self._above(name, threshold, view) for name, threshold in self._thresholds.items()}
+        asked = {name: len(keep) - int(keep.sum()) for name, keep in keeps.items()}
+        filters = {name: len(keep) for name, keep in keeps.items() if self._groups[name].output}
+        tied = (
+            ties(filters, {name: self._groups[name].kept[0] for name in filters}, view.graph(), False)
+            if filters
+            else []
+        )
+        for tie in tied:
+            keeps |= _of_whole_sets(tie, keeps)
+        masks = {name: self._groups[name].expand(keep, view.weights[name].shape) for name, keep in keeps.items()}
+        masks = cover(masks, {name: keeps[name] for name in filters}, self._groups, view) if filters else masks
+        others = [alone(name, len(keep)) for name, keep in keeps.items() if name not in filters]
+        self._outcomes = outcomes_of(Ranking(masks, keeps, asked, [*tied, *others]), self._groups, view)
+        return {name: view.still(name, mask) for name, mask in masks.items()}
+
+    def _above(self, name: str, threshold: float, view: View) -> Tensor:
+        """Which structures are above the threshold and were not hidden before."""
+        group, alive = self._groups[name], view.alive(name)
+        keep = self.size(group.split(view.weights[name])) > threshold
+        return keep if alive is None else keep & group.split(alive).any(1)
+
+
+def _of_whole_sets(tie: Ties, keeps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Let a set go only where all of its filters would."""
+    stays = torch.zeros(tie.count, dtype=torch.bool, device="cpu")
+    for name, sets in tie.sets.items():
+        stays[sets[keeps[name].cpu()]] = True
+    return {name: stays[sets].to(keeps[name].device) for name, sets in tie.sets.items()}
