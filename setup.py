@@ -38,7 +38,7 @@ setup(
     packages=find_packages(include=["potstill", "potstill.*"]),
     package_data={"": ["py.typed"], "potstill.schedules": ["*.yaml", "*/*.yaml"]},
     py_modules=["compress_classifier"],
-    entry_points={"console_scripts": ["compress-classifier=compress_classifier:main"]},
+    entry_points={"console_scripts": ["compress-classifier=potstill.command.start:main"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

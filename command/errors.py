@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 import torch
 
@@ -13,6 +16,13 @@ from potstill.compression.schedule import PluginError, ScheduleError
 from potstill.models import ModelError
 from potstill.models.datasets import DatasetError
 from potstill.thinning import ThinningError
+from potstill.thinning.files.text import Lines, printable, shown
+
+from .cli.interrupts import INTERRUPTED, tell_stopped
+
+OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|bad_alloc|can't allocate memory", re.IGNORECASE)
+ONE_IMAGE = "Expected more than 1 value per channel"
+"""Torch's BatchNorm, of a minibatch of one image."""
 
 
 class UsageError(ValueError):
@@ -40,18 +50,37 @@ USER_ERRORS = (
 
 @contextmanager
 def one_line(debug: bool) -> Iterator[None]:
-    """Turn the user's errors into a message and exit status 2; with `debug` let them through."""
+    """Turn errors into a message and exit status 2, an interrupt into 130; with `debug` let errors through."""
     try:
         yield
-    except USER_ERRORS as error:
+    except KeyboardInterrupt:
+        tell_stopped()
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
         if debug:
             raise
-        print(f"compress-classifier: {_text(error)}", file=sys.stderr)
+        sys.stderr.write(f"compress-classifier: {text_of(error)}\n")
         raise SystemExit(2) from None
 
 
-def _text(error: Exception) -> str:
-    """What an error says; of the system's and of torch's what a user understands."""
+def text_of(error: Exception) -> str:
+    """Return what an error says, on one line; of the system's and of torch's what a user understands."""
+    if isinstance(error, ScheduleError):  # a line for each mistake
+        return shown(Lines(error))
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return printable(str(error).splitlines()[0])
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        return "memory is out: a smaller --batch-size (-b), fewer images (--limit-train) or a smaller network need less"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error).splitlines()[0] if isinstance(error, torch.cuda.OutOfMemoryError) else str(error)
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    if ONE_IMAGE in str(error):
+        return "BatchNorm cannot be trained with a minibatch of one image: take more images, or another --batch-size"
+    return printable(str(error) if isinstance(error, USER_ERRORS) else _unexpected(error))
+
+
+def _unexpected(error: Exception) -> str:
+    """Return what to say of an error that nobody thought of: what, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    told = (str(error).strip().splitlines() or [""])[0]
+    place = f"{PurePath(frame.filename).name}:{frame.lineno}"
+    return f"{type(error).__name__}: {told} ({place}; --debug shows how it came to this)"

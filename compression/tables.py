@@ -10,6 +10,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from potstill.thinning import unwrapped
+from potstill.thinning.files.text import Lines, csv_text, markdown, printable
 
 COLUMNS = (
     "Name",
@@ -64,14 +65,18 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
         ValueError: the form is none of these.
     """
     if form == "csv":
-        return table.to_csv(index=False)
+        return Lines(csv_text([list(table.columns), *table.to_numpy().tolist()]))
     if form == "json":
-        return table.to_json(orient="records", indent=1)
+        return Lines(table.to_json(orient="records", indent=1))
     styles = {"text": "psql", "markdown": "github"}
     if form not in styles:
         raise ValueError(f"no form {form!r}: text, csv, markdown or json")
-    rows = table.to_numpy().tolist()
-    return tabulate(rows, headers=list(table.columns), tablefmt=styles[form], floatfmt=".5g", intfmt=",")
+    show = markdown if form == "markdown" else printable
+    heads, *rows = (
+        [show(value) if isinstance(value, str) else value for value in row]
+        for row in [list(table.columns), *table.to_numpy().tolist()]
+    )
+    return Lines(tabulate(rows, headers=heads, tablefmt=styles[form], floatfmt=".5g", intfmt=","))
 
 
 def _row(name: str, parameter: Tensor, nonzero: int) -> dict[str, object]:

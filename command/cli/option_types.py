@@ -13,6 +13,10 @@ from ..monitors.stopping_rules import parse_rule
 from ..monitors.trajectory import TrajectoryOption
 from ..run.checkpoint_interval import interval
 
+MOST = 2**31 - 1
+MOST_SEED = 2**63 - 1
+MOST_WORKERS = 256
+
 
 def architecture(text: str) -> str:
     """The name of a network, or `list`."""
@@ -80,11 +84,30 @@ def split(text: str) -> float:
     return value
 
 
-def count0(text: str) -> int:
-    """A whole number of 0 or more."""
-    if not text.isdecimal():
+def count0(text: str, most: int = MOST) -> int:
+    """Return a whole number of 0 or more."""
+    if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    if len(text.lstrip("0")) > len(str(most)) or int(text) > most:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is above {most}")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """Return a whole number that every generator takes."""
+    return count0(text, MOST_SEED)
+
+
+def workers(text: str) -> int:
+    """Return a number of processes."""
+    return count0(text, MOST_WORKERS)
+
+
+def folder_name(text: str) -> str:
+    """Return a name that a folder can have on every system."""
+    if not text.isprintable() or not text.strip() or any(letter in text for letter in '/\\:*?"<>|'):
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} cannot be part of a folder's name")
+    return text
 
 
 def count(text: str) -> int:

@@ -13,7 +13,21 @@ from potstill.models.datasets import augmentation_names, dataset_names
 from ..run.optimizers import OPTIMIZERS
 from .distillation_options import add_distillation_options, distillation_problem
 from .distiller_options import add_distiller_options, translate
-from .option_types import architecture, count, count0, dataset, every, number, positive, rule, split, trajectory
+from .option_types import (
+    architecture,
+    count,
+    count0,
+    dataset,
+    every,
+    folder_name,
+    number,
+    positive,
+    rule,
+    seed,
+    split,
+    trajectory,
+    workers,
+)
 from .plugins import add_plugin_option, load_plugins
 from .sensitivity_options import add_sensitivity_options, problem
 from .stored_options import stored_arguments
@@ -92,7 +106,7 @@ def _data_and_model(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--data", metavar="DIR", type=Path, help="folder of the data set")
     group.add_argument("--pretrained", action="store_true", help="torchvision's trained weights")
-    group.add_argument("--workers", "-j", type=count0, default=0, metavar="N", help="loader processes for large sets")
+    group.add_argument("--workers", "-j", type=workers, default=0, metavar="N", help="loader processes for large sets")
     group.add_argument(
         "--validation-split",
         "--valid-size",
@@ -136,7 +150,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     group.add_argument("--amp", action="store_true", help="bfloat16 where it is safe (torch.autocast)")
-    group.add_argument("--seed", type=count0, default=0, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help="(default: %(default)s)")
     group.add_argument(
         "--early-stop",
         type=rule,
@@ -190,7 +204,7 @@ def _checkpoints(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--exp-load-weights-from", metavar="PATH", type=Path, help="start from a checkpoint's weights only"
     )
-    group.add_argument("--name", "-n", metavar="NAME", help="name of the run, first part of its folder")
+    group.add_argument("--name", "-n", metavar="NAME", type=folder_name, help="name of the run, begins its folder's")
     group.add_argument(
         "--out-dir",
         "-o",

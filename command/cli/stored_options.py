@@ -8,6 +8,7 @@ from pathlib import Path
 
 from potstill.compression import CheckpointError, load_checkpoint
 from potstill.compression.files.checked import Field, reading
+from potstill.thinning.files.regular import must_be_regular
 
 NOT_KEPT = (
     *("resume_from", "resume", "reset_optimizer", "exp_load_weights_from", "pretrained", "import_distiller", "debug"),
@@ -29,7 +30,7 @@ def stored_arguments(parser: argparse.ArgumentParser, folder: Path, plugins: lis
         CheckpointError: the folder has no sound checkpoint, its options cannot be read, or it needs plugins. These are
             code: which to run is for the user to say and not for a file.
     """
-    path = folder / "checkpoint.pt"
+    path = must_be_regular(folder / "checkpoint.pt")
     checkpoint = load_checkpoint(path, warns=False)  # who restores the run warns
     with reading(str(path)):
         options = Field(checkpoint)["options"].mapping()
@@ -38,7 +39,7 @@ def stored_arguments(parser: argparse.ArgumentParser, folder: Path, plugins: lis
             again = " ".join(f"--plugin {name}" for name in needed)
             raise CheckpointError(f"this run had plugins, which are code: if you trust them, add {again}")
         if "compress" in options and options["compress"].value:
-            options["compress"] = Field(str(folder / "schedule.yaml"))
+            options["compress"] = Field(str(must_be_regular(folder / "schedule.yaml")))
         kept = [action for action in parser._actions if action.dest in options and action.dest not in NOT_KEPT]
         arguments = [text for action in kept for text in _arguments(action, options[action.dest])]
     before, parser.prog = parser.prog, f"{parser.prog}: {path}: options"

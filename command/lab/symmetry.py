@@ -31,11 +31,12 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
+from potstill.thinning.files.text import Lines
 
 from ..cli.option_types import count, count0, positive
 from ..errors import one_line
 from ..plots.training import plot_symmetry
-from ..run.folder import set_up_console
+from ..run.log_text import set_up_console
 from .symmetric_weights import Weights
 
 logger = logging.getLogger("potstill")
@@ -137,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     starts = experiment(protocol, range(options.seed, options.seed + options.starts))
     solved = [start for start in starts if start.sweeps is not None]
     if solved:
-        logger.info("%s\n\nweights from seed %d:\n%s\n", table(starts), solved[0].seed, solved[0].weights)
+        told = f"{table(starts)}\n\nweights from seed {solved[0].seed}:\n{solved[0].weights}\n"
+        logger.info("%s", Lines(told))
         if options.plot:
             with one_line(debug=False):
                 plot_symmetry(solved[0].weights, options.plot)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from potstill.compression import format_table, sparsity_table
 from potstill.models import model_info, model_names
+from potstill.thinning.files.text import Lines
 
 from ..run.epochs import test
 from ..run.finish import finish
@@ -65,7 +66,7 @@ def _export(options: argparse.Namespace) -> None:
 def _summarise(options: argparse.Namespace) -> None:
     model, example = _network(options)
     for kind in options.summary:
-        logger.info("%s", SUMMARY_PRINTERS[kind](model, example, options.table))
+        logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.table)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from potstill.compression.declare.names import resolve, resolve_mapping
 from potstill.compression.language.signatures import KINDS, classes
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.compression.steps import when
+from potstill.thinning.files.text import Lines, printable
 
 NAMED_ARGUMENTS = ("weights", "levels", "sensitivities", "thresholds", "reg_regims")
 
@@ -89,7 +90,7 @@ def names_text(found: Sequence[Acting]) -> str:
     for (instance, *names), windows in times.items():
         lines.append(f"{instance} ({'; '.join(windows)}) names {len(names)} parameter{'s' if len(names) > 1 else ''}:")
         lines += [f"  {line}" for line in textwrap.wrap(", ".join(names), 116, break_on_hyphens=False)]
-    return "\n".join(lines)
+    return Lines("\n".join(map(printable, lines)))
 
 
 def target(one: Acting) -> str:

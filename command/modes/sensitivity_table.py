@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -17,6 +15,8 @@ from torch import Tensor
 
 from potstill.compression.files.checkpoints import write_atomically
 from potstill.compression.sensitivity import GROUP_TYPES
+from potstill.thinning.files.regular import must_be_regular, open_regular
+from potstill.thinning.files.text import csv_text
 
 from ..errors import UsageError
 
@@ -75,7 +75,8 @@ class SensitivityTable:
             UsageError: a table of another analysis lies there, or one that was changed.
             CheckpointError: the folder cannot be written to.
         """
-        self.path, self.description = folder / "sensitivity.csv", folder / "sensitivity.json"
+        self.path = must_be_regular(folder / "sensitivity.csv")
+        self.description = must_be_regular(folder / "sensitivity.json")
         self.places = [(name, level) for name in analysis.parameters for level in analysis.levels]
         self.rows: list[Row] = []
         if self.path.exists() or self.description.exists():
@@ -84,15 +85,15 @@ class SensitivityTable:
             text = json.dumps(asdict(analysis), indent=1) + "\n"
             write_atomically(self.description, text.encode())
         kept = self._read(self.path.read_bytes()) if self.path.exists() else b""
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+        with open_regular(self.path, "ab") as file:
             file.truncate(len(kept))
             if not kept:
                 file.write(HEADER.encode())
 
     def append(self, row: Row) -> None:
         """Write the next row."""
-        with self.path.open("ab") as file:
-            file.write(_line(row).encode())
+        with open_regular(self.path, "ab") as file:
+            file.write(csv_text([row]).encode())
         self.rows.append(row)
 
     def _check(self, analysis: Analysis) -> None:
@@ -126,12 +127,6 @@ class SensitivityTable:
         return UsageError(f"{self.path} cannot go on: {reason}; --sense-folder DIR begins another table")
 
 
-def _line(row: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
-
-
 def _row(line: bytes) -> Row | None:
     """The row of a line; None of one that is not as we write them."""
     try:
@@ -141,7 +136,7 @@ def _row(line: bytes) -> Row | None:
     except (ValueError, csv.Error, StopIteration):
         return None
     row = (name, sparsity, top1, top5, loss)
-    return row if _line(row) == text else None
+    return row if csv_text([row]) == text else None
 
 
 SCHEDULE_HEADER = """\

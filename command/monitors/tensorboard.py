@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from potstill.thinning.files.text import printable
+
 from ..errors import UsageError
 
 PLACES = {
@@ -50,8 +52,8 @@ class EventWriter:
         epoch = row["epoch"]
         for name, value in row.items():
             if name != "epoch":
-                self._writer.add_scalar(PLACES.get(name, f"Performance/Training/{name}"), value, epoch)
-        for name, parameter in model.named_parameters():
+                self._writer.add_scalar(PLACES.get(name, f"Performance/Training/{printable(name)}"), value, epoch)
+        for name, parameter in ((printable(name), parameter) for name, parameter in model.named_parameters()):
             zeros = 1 - int(parameter.count_nonzero()) / max(parameter.numel(), 1)
             self._writer.add_scalar(f"sparsity/weights/{name}", zeros, epoch)
             self._writer.add_histogram(name.replace(".", "/"), parameter.detach().cpu(), epoch)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill.compression.sensitivity import tolerated_levels
+from potstill.thinning.files.regular import make_folder
+from potstill.thinning.files.text import printable
 
 from ..modes.sensitivity_table import Row
-from .style import GREY, LINES, colour_bar, figure_of, save
+from .style import GREY, LINES, colour_bar, figure_of, label, save
 
 TICKS = 12
 """So many numbers fit below a picture."""
@@ -29,10 +31,10 @@ def plot_sensitivity(rows: Sequence[Row], dense: float, loss: float, folder: Pat
         curves.setdefault(row[0], []).append(row)
     found = tolerated_levels([row[:3] for row in rows], dense - loss)
     written = _overview(curves, found, loss, folder / "sensitivity")
-    (folder / "sensitivity").mkdir(exist_ok=True)
+    pictures = make_folder(folder / "sensitivity")
     for name, curve in curves.items():
-        _one(name, curve, dense, loss, folder / "sensitivity" / name)
-    return [*written, folder / "sensitivity"]
+        _one(name, curve, dense, loss, pictures / printable(name).replace("/", "_"))
+    return [*written, pictures]
 
 
 def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss: float, stem: Path) -> list[Path]:
@@ -45,7 +47,7 @@ def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss:
     drawn = axis.pcolormesh(levels, range(len(names)), cells, shading="nearest", cmap="viridis", rasterized=True)
     dots = [found[name] for name in names]
     axis.scatter(dots, range(len(names)), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=2)
-    axis.set_yticks(range(len(names)), names, fontsize=6)
+    axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=6)
     axis.set_xticks(_ticks(levels))
     axis.set(xlabel=f"sparsity (dots: the highest up to which Top1 falls by at most {loss:g})")
     axis.set_title("Top1 (%) with one weight pruned", color=GREY)
@@ -71,5 +73,5 @@ def _one(name: str, curve: Sequence[Row], dense: float, loss: float, stem: Path)
     accuracy.legend(frameon=False, labelcolor=GREY)
     losses.plot(levels, [row[4] for row in curve], color=LINES[0], **styles)
     losses.set(xlabel="sparsity", title="loss")
-    figure.suptitle(name, color=GREY)
+    figure.suptitle(label(name), color=GREY)
     return save(figure, stem)

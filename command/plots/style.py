@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from potstill.compression.files.checkpoints import write_atomically
+from potstill.thinning.files.text import printable
 
 from ..errors import UsageError
 
@@ -87,5 +91,12 @@ def save(figure: Any, stem: Path) -> list[Path]:
     """Write `<stem>.png` and `<stem>.svg`, transparent."""
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     for path in paths:
-        figure.savefig(path, dpi=150, transparent=True)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], dpi=150, transparent=True)
+        write_atomically(path, picture.getvalue())
     return paths
+
+
+def label(name: str) -> str:
+    """Return a name as matplotlib draws it letter by letter: it takes what stands between two `$` as a formula."""
+    return printable(name).replace("$", r"\$")

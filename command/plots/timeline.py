@@ -8,7 +8,7 @@ from typing import Any
 
 from ..modes.policy_table import Acting, target
 from ..modes.timeline import Epoch
-from .style import GREY, LINES, save, stacked
+from .style import GREY, LINES, label, save, stacked
 
 COLOURS = dict(zip(("pruner", "regularizer", "lr_scheduler", "extension"), LINES, strict=False))
 
@@ -38,8 +38,8 @@ def plot_timeline(
         "parameters": ([100 * row.parameters / dense[0] for row in rows], LINES[0], "-"),
         "MACs": ([100 * row.macs / dense[1] for row in rows], LINES[1], "--"),
     }
-    for label, (values, colour, style) in left.items():
-        size.stairs(values, edges, baseline=None, color=colour, linestyle=style, label=label, linewidth=1.5)
+    for what, (values, colour, style) in left.items():
+        size.stairs(values, edges, baseline=None, color=colour, linestyle=style, label=what, linewidth=1.5)
     size.set(xlabel="epoch", ylabel="after thinning (%)", xlim=(0, len(rows)), ylim=(-4, 104))
     size.xaxis.get_major_locator().set_params(integer=True)
     size.legend(frameon=False, labelcolor=GREY, loc="lower left")
@@ -62,4 +62,4 @@ def _label(one: Acting) -> str:
     """Instance, how sparse, on how many parameters."""
     count = f"{len(one.names)} parameter{'s' if len(one.names) > 1 else ''}" if one.names else ""
     told = [part for part in (target(one), count) if part]
-    return f"{one.plan.instance} ({', '.join(told)})" if told else one.plan.instance
+    return label(f"{one.plan.instance} ({', '.join(told)})" if told else one.plan.instance)

@@ -13,11 +13,13 @@ from torch import Tensor
 from ..lab.symmetric_weights import Weights
 from ..monitors.trajectory_record import Record, records
 from ..run.folder import METRICS
-from .style import GREY, LINES, colour_bar, figure_of, save
+from .style import GREY, LINES, colour_bar, figure_of, label, save
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Loss, accuracy, learning rate, sparsity and the parts of the loss by epoch: `metrics.png` and `metrics.svg`."""
+    if not rows:  # --epochs 0
+        return []
     parts = [name for name in dict.fromkeys(k for row in rows for k in row) if name not in METRICS]
     panels: list[tuple[str, list[str], str]] = [
         ("loss", ["train_loss", "val_loss"], "linear"),
@@ -32,9 +34,9 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
             known = [row for row in rows if row.get(name) is not None]
             marker = "." if len(known) < 30 else None
             epochs, values = [row["epoch"] for row in known], [row[name] for row in known]
-            axis.plot(epochs, values, style, color=colour, label=name, marker=marker)
+            axis.plot(epochs, values, style, color=colour, label=label(name), marker=marker)
         axis.set_yscale(scale if all((row.get(name) or 0) > 0 for row in rows for name in names) else "linear")
-        axis.set(title=title, xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
+        axis.set(title=label(title), xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)
         if title == "sparsity":  # from a little below 0, which would be lost in the frame
             top = max(axis.get_ylim()[1], 0.01)
@@ -53,8 +55,9 @@ def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Pat
     """
     figure, (axis,) = figure_of(1, height=max(2.5, 0.16 * len(kept)), width=8)
     names = list(kept)[::-1]
-    axis.barh(names, [kept[n][1] for n in names], color="none", edgecolor=GREY, label="dense")
-    axis.barh(names, [kept[n][0] for n in names], color=LINES[0], label="kept")
+    shown = [label(name) for name in names]
+    axis.barh(shown, [kept[n][1] for n in names], color="none", edgecolor=GREY, label="dense")
+    axis.barh(shown, [kept[n][0] for n in names], color=LINES[0], label="kept")
     axis.tick_params(axis="y", labelsize=6)
     axis.set(xlabel="channels")
     axis.set_title("channels kept by layer", loc="left", color=GREY)
@@ -80,7 +83,7 @@ def plot_trajectory(tensors: Mapping[str, Tensor], folder: Path) -> list[Path]:
     figure, (axis,) = figure_of(1, height=4)
     for number, (name, record) in enumerate(found.items()):
         style = ("-", "--", ":", "-.")[number // len(LINES) % 4]
-        axis.plot(steps, record.norm, style, color=LINES[number % len(LINES)], label=name)
+        axis.plot(steps, record.norm, style, color=LINES[number % len(LINES)], label=label(name))
     axis.set(xlabel="step", title="Euclidean norms", ylim=(0, None))
     place: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": 1 + len(found) // 26}
     axis.legend(frameon=False, labelcolor=GREY, fontsize=7, **place)
@@ -93,9 +96,9 @@ def _plot_weights(steps: Any, found: Mapping[str, Record], folder: Path) -> list
     figure, axes = figure_of(len(shown))
     for axis, (name, record) in zip(axes, shown.items(), strict=True):
         for number, colour in zip(record.moved().argsort(descending=True)[:WEIGHTS].tolist(), LINES, strict=False):
-            label = str(list(record.place(number)))
-            axis.plot(steps, record.values[:, number], color=colour, linewidth=1, label=label)
-        axis.set(xlabel="step", title=name)
+            place = str(list(record.place(number)))
+            axis.plot(steps, record.values[:, number], color=colour, linewidth=1, label=place)
+        axis.set(xlabel="step", title=label(name))
         axis.legend(frameon=False, labelcolor=GREY, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, folder / "weights")
 

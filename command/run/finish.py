@@ -13,6 +13,7 @@ from potstill.models import create_model
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
 from potstill.thinning import save as save_thinned
+from potstill.thinning.files.text import Lines, printable
 
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
 from .epochs import test
@@ -70,7 +71,8 @@ def removed(recipe: Recipe) -> str:
         (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
         told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
     kept = [f"not removed: {kept.channels} channels of {kept.use}: {kept.reason}" for kept in recipe.refused]
-    return "\n".join([told, *kept, *(f"note: {note}" for note in recipe.notes)])
+    lines = [told, *kept, *(f"note: {note}" for note in recipe.notes)]
+    return Lines("\n".join(map(printable, lines)))
 
 
 def _tell(run: Session, summary: dict[str, Any]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import logging
 import os
@@ -20,6 +18,11 @@ from typing import Any
 import torch
 
 from potstill.compression.files.checkpoints import CheckpointError, write_atomically
+from potstill.thinning.files.regular import NotRegularError, open_regular
+from potstill.thinning.files.text import csv_text
+
+from .lock import hold, release
+from .log_text import OneLine
 
 logger = logging.getLogger("potstill")
 
@@ -30,20 +33,25 @@ class RunFolder:
     """A folder for one run, or that of a run which goes on."""
 
     def __init__(self, path: Path) -> None:
-        """Use a folder; it is made if it does not exist.
+        """Use a folder, alone; it is made if it does not exist.
 
         Raises:
-            CheckpointError: it cannot be made or written to.
+            CheckpointError: it cannot be made or written to, another process uses it, or its log is a link.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            hold(path)
             handler = _Log(path / "run.log")
+        except NotRegularError as error:
+            release(path)
+            raise CheckpointError(str(error)) from error
         except OSError as error:
+            release(path)
             raise CheckpointError(f"{path}: cannot write the run folder: {error.strerror}") from error
         self._latest: Path | None = None
         self._made = False
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
         self._handler = handler
         logging.getLogger().addHandler(handler)
 
@@ -73,10 +81,11 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
-        """Stop writing the log."""
+        """Stop writing the log, and let others use the folder."""
         logging.getLogger().removeHandler(self._handler)
         with suppress(OSError):  # what could not be written cannot be flushed either
             self._handler.close()
+        release(self.path)
 
     @property
     def checkpoint(self) -> Path:
@@ -105,11 +114,7 @@ class RunFolder:
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.csv`: a row an epoch, the columns of `METRICS` and one for each part of the loss."""
         columns = list(dict.fromkeys([*METRICS, *(key for row in rows for key in row)]))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        self.write_text("metrics.csv", text.getvalue())
+        self.write_text("metrics.csv", csv_text([columns, *([row.get(name, "") for name in columns] for row in rows)]))
 
     def record_environment(self, arguments: Sequence[str]) -> None:
         """Write what is needed to run the same again: command, versions, hardware."""
@@ -160,6 +165,14 @@ class _Log(logging.FileHandler):
 
     _told = False
 
+    def __init__(self, path: Path) -> None:
+        """Open the log."""
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> Any:
+        """Open the file, or go on with it: of this folder, not where a link in it leads."""
+        return open_regular(Path(self.baseFilename), "a", encoding=self.encoding, errors=self.errors)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
@@ -167,29 +180,3 @@ class _Log(logging.FileHandler):
         elif not self._told:
             self._told = True
             sys.stderr.write(f"warning: {self.baseFilename} cannot be written: {error.strerror}\n")
-
-
-def set_up_console(debug: bool) -> None:
-    """Let messages of the library reach the terminal: this is the command line, which may decide that."""
-    console = _Console()
-    console.setFormatter(_Plain())
-    root = logging.getLogger()
-    root.handlers = [console]
-    root.setLevel(logging.WARNING)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-
-
-class _Console(logging.Handler):
-    """Writes to what `sys.stdout` is at the moment, which tests and notebooks change."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(self.format(record) + "\n")
-        sys.stdout.flush()
-
-
-class _Plain(logging.Formatter):
-    """Messages as they are; warnings and errors say what they are."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -21,6 +21,7 @@ from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..plots.style import require_matplotlib
 from .checkpoint_interval import Interval
 from .folder import RunFolder
+from .lock import hold
 from .optimizers import make_optimizer
 from .randomness import seed_everything
 from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, watch
@@ -122,6 +123,8 @@ def prepare(options: argparse.Namespace) -> Session:
         One of `errors.USER_ERRORS`, each with one line that says what to do.
     """
     device = find_device(options.device)
+    if options.resume_from and options.resume_from.is_dir():
+        hold(options.resume_from)  # before its checkpoint is read, which another process may be about to replace
     if options.plot:
         require_matplotlib()
     if options.tensorboard:

@@ -18,6 +18,7 @@ from potstill.compression.files.checked import Field, reading
 from potstill.compression.files.optimizer_state import load_optimizer_state
 from potstill.models.datasets import DataBundle
 from potstill.thinning import Recipe, resize_to
+from potstill.thinning.files.regular import must_be_regular
 
 from ..errors import UsageError
 from ..monitors.early_stopping import EarlyStopping, first_epoch_to_watch
@@ -73,7 +74,7 @@ LARGEST_SIDE = 4096
 
 def checkpoint_path(path: Path) -> Path:
     """The checkpoint that a path means: a file, or the newest one of a run folder."""
-    return path / "checkpoint.pt" if path.is_dir() else path
+    return must_be_regular(path / "checkpoint.pt") if path.is_dir() else path
 
 
 def check_sizes(checkpoint: Mapping[str, Any]) -> None:

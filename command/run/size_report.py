@@ -12,6 +12,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from potstill.thinning import count_macs
+from potstill.thinning.files.text import Lines
 
 BATCHES = (1, 64)
 SECONDS = 0.6
@@ -61,9 +62,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         *([f"ms at batch {b}", *(f"{summary[n]['latency_ms'][str(b)]:.2f}" for n in names)] for b in BATCHES),
         ["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)],
     ]
-    return tabulate(
-        rows, ["", *names], tablefmt="psql", disable_numparse=True, colalign=("left", *["right"] * len(names))
-    )
+    align = ("left", *["right"] * len(names))
+    return Lines(tabulate(rows, ["", *names], tablefmt="psql", disable_numparse=True, colalign=align))
 
 
 def _seconds(model: nn.Module, images: Tensor) -> float:

@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from potstill.thinning.files.text import printable
+
 from ..declare.names import did_you_mean, meant
 from ..declare.registry import SECTIONS
-from .errors import Path, Report, one_line, show
+from .errors import Path, Report, show
 from .plan import Schedule
 from .policy_check import PolicyChecker
 from .section_check import Checker
@@ -117,7 +119,7 @@ def _plain(value: Any, path: Path, report: Report) -> Any:
         report.error(path[:3], f"is nested more than {MAX_DEPTH} levels deep")
         return None
     if isinstance(value, Mapping):
-        return {one_line(str(key)): _plain(entry, (*path, str(key)), report) for key, entry in value.items()}
+        return {printable(str(key)): _plain(entry, (*path, str(key)), report) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry, (*path, i), report) for i, entry in enumerate(value)]
     return value

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from potstill.thinning.files.text import printable
+
 Path = tuple[str | int, ...]
 LONGEST = 60
 
@@ -23,7 +25,7 @@ class Problem:
     def __str__(self) -> str:
         """`file:line: path: what is wrong`, on one line."""
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return one_line(": ".join(part for part in (place, self.path, self.message) if part))
+        return printable(": ".join(part for part in (place, self.path, self.message) if part))
 
 
 class ScheduleError(ValueError):
@@ -100,11 +102,6 @@ def failed(who: str, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{who} fails: {type(error).__name__}: {error}{place}"
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and other characters that do not print."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show(value: object) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from potstill.thinning.files.text import printable
+
 from ..declare.cross_checks import Complaint, Given, Shapes, Withheld
 from ..declare.names import ParameterIndex, misspelled
 from ..declare.registry import SECTIONS
 from ..policies.learning_rate import trial
 from .argument_check import faults_in_all, read
-from .errors import Path, Report, failed, one_line, show
+from .errors import Path, Report, failed, show
 from .plan import InstancePlan
 from .signatures import BASES, DROPPED, Argument, arguments, class_meant, classes, why_unknown
 
@@ -67,7 +69,7 @@ class Checker:
         """The class that a definition names or surely means; what is wrong with the name is reported."""
         name = definition.get("class")
         if section == "quantizers":
-            what = one_line(name) if isinstance(name, str) else "a quantizer"
+            what = printable(name) if isinstance(name, str) else "a quantizer"
             self.report.error(path, f"{what}: quantization is not supported; remove the quantizer and its policies")
         elif "class" not in definition:
             self.report.error(path, f"`class` is missing{misspelled('class', definition)}")
@@ -158,4 +160,4 @@ def _try_lr_scheduler(cls: type, args: Mapping[str, Any]) -> Iterable[tuple[str,
                 scheduler.optimizer.step()
                 scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))  # type: ignore[arg-type]
     except Exception as error:  # whatever torch or a user's class raises is about these arguments
-        yield "", f"{cls.__name__} refuses its arguments: {one_line(str(error) or type(error).__name__)}"
+        yield "", f"{cls.__name__} refuses its arguments: {printable(str(error) or type(error).__name__)}"

@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 from yaml import events
 
-from .errors import Path, Report, one_line
+from potstill.thinning.files.text import printable
+
+from .errors import Path, Report
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -114,7 +116,7 @@ def read(text: str, report: Report) -> Document:
     except yaml.MarkedYAMLError as error:
         report.error((), _syntax(error, text), _line(error))
     except yaml.YAMLError as error:
-        report.error((), f"is not YAML: {one_line(str(error))}")
+        report.error((), f"is not YAML: {printable(str(error))}")
     else:
         document.data = _plain(node, (), document)
     return document
@@ -266,12 +268,12 @@ def _scalar(event: Any, kind: str, line: int) -> Any:
     value = next((make(text) for pattern, make in CORE if pattern.fullmatch(text)), text)
     types = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}.get(kind)
     if types and not (isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))):
-        raise _Unreadable(line, f"{one_line(text[:40])!r} is no !!{kind}")
+        raise _Unreadable(line, f"{printable(text[:40])!r} is no !!{kind}")
     return float(value) if kind == "float" else value
 
 
 def _tag(tag: str) -> str:
-    return one_line(tag.replace("tag:yaml.org,2002:", "!!"))
+    return printable(tag.replace("tag:yaml.org,2002:", "!!"))
 
 
 def _line(error: yaml.MarkedYAMLError) -> int | None:
@@ -289,4 +291,4 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     message = error.problem or error.context or "the text does not parse"
     if error.problem and error.context and error.context_mark and error.context_mark.line + 1 != line:
         message += f" ({error.context} that begins in line {error.context_mark.line + 1})"
-    return f"is not YAML: {one_line(message)}"
+    return f"is not YAML: {printable(message)}"
