@@ -26,11 +26,11 @@ class TensorChange:
 
     @property
     def new_shape(self) -> tuple[int, ...]:
-        """The shape afterwards."""
+        """Return the shape afterwards."""
         return tuple(len(self.keep[dim]) if dim in self.keep else size for dim, size in enumerate(self.shape))
 
     def select(self, tensor: Tensor) -> Tensor:
-        """What stays of a tensor of the parameter's old shape (a gradient, a mask, an optimizer's state)."""
+        """Return what stays of a tensor of the parameter's old shape (a gradient, a mask, an optimizer's state)."""
         for dim, kept in self.keep.items():
             tensor = tensor.index_select(dim, kept.to(tensor.device))
         return tensor
@@ -70,7 +70,7 @@ class Folding:
 
 
 def tensor_change(name: str, shape: tuple[int, ...], keep: Mapping[int, Tensor]) -> TensorChange:
-    """A change with int64 indices on the CPU."""
+    """Return a change with int64 indices on the CPU."""
     return TensorChange(name, shape, {dim: kept.to("cpu", torch.int64) for dim, kept in sorted(keep.items())})
 
 
@@ -79,18 +79,18 @@ class Removal(Protocol):
 
     @property
     def tensors(self) -> tuple[TensorChange, ...]:
-        """What stays of parameters and buffers."""
+        """Return what stays of parameters and buffers."""
 
     @property
     def attributes(self) -> tuple[AttributeChange, ...]:
-        """New sizes that modules keep."""
+        """Return the new sizes that modules keep."""
 
     @property
     def folds(self) -> tuple[Folding, ...]:
-        """Constants to add."""
+        """Return the constants to add."""
 
     def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Parameter name -> function that selects what stays."""
+        """Return parameter name -> function that selects what stays."""
 
 
 class Masks(Protocol):
@@ -260,7 +260,7 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
 
 
 def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:
-    """The optimizer's parameters by identity; those of another copy of the model are an error."""
+    """Return the optimizer's parameters by identity; those of another copy of the model are an error."""
     if optimizer is None:
         return []
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]

@@ -26,7 +26,7 @@ class Dead:
 
 
 def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: bool = False) -> Dead:
-    """Liveness from the outputs backwards: a channel lives if some living output depends on its value.
+    """Find the dead channels from the outputs backwards: one lives if some living output depends on its value.
 
     A sum does not depend on a channel whose value there is 0 or whose weights for all living outputs are 0; a known
     constant may be folded into the layer's bias. Channels that nothing reads are left alone.
@@ -55,7 +55,7 @@ def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
 
 
 def _needs(analysis: Analysis, weights: Mapping[str, Tensor], item: Read, alive: Tensor, labels: Tensor) -> Tensor:
-    """Which of the channels that a sum reads change a living output."""
+    """Return which of the channels that a sum reads change a living output."""
     needs = ~alive[labels]
     if item.value is not None:
         needs &= item.value != 0
@@ -66,7 +66,7 @@ def _needs(analysis: Analysis, weights: Mapping[str, Tensor], item: Read, alive:
 
 
 def _zero_columns(entry: LayerCall, weight: Tensor, living: Tensor) -> Tensor:
-    """Which inputs of a layer have weight 0 for all living outputs."""
+    """Return which inputs of a layer have weight 0 for all living outputs."""
     matrix = weight.movedim((entry.out_dim, entry.in_dim), (0, 1))
     if entry.groups == 1:
         return zero_rows(matrix.transpose(0, 1), living if len(living) else None)
@@ -83,7 +83,7 @@ def _constant(item: Read) -> Tensor:
 
 
 def fold_target(analysis: Analysis, layer: int) -> str | None:
-    """The tensor that takes a constant: the layer's bias, or the running mean of the BatchNorm right behind."""
+    """Return the tensor that takes a constant: the layer's bias, or the running mean of the BatchNorm right behind."""
     entry = analysis.log.layers[layer]
     if entry.bias is not None:
         return entry.bias

@@ -12,7 +12,7 @@ HUGE, SAMPLE = 1e4, 1_000_000
 
 
 def relative_difference(before: Sequence[Sequence[Tensor]], after: Sequence[Sequence[Tensor]]) -> float:
-    """The largest max |difference| / max |output| over all outputs; infinite where shapes or NaNs differ."""
+    """Return the largest max |difference| / max |output| over all outputs; infinite where shapes or NaNs differ."""
     worst = 0.0
     for mine, other in zip(before, after, strict=True):
         if len(mine) != len(other):
@@ -22,7 +22,7 @@ def relative_difference(before: Sequence[Sequence[Tensor]], after: Sequence[Sequ
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The ratio max |a - b| / max |a| of two tensors.
+    """Return the ratio max |a - b| / max |a| of two tensors.
 
     Elements of more than 10,000 times the median (a -1e9 that masks logits) are compared with their like alone: beside
     them all others would be nothing.
@@ -40,7 +40,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def _median(sizes: Tensor) -> float:
-    """The median of those that are not 0, of a sample where they are many."""
+    """Return the median of those that are not 0, of a sample where they are many."""
     some = sizes[:: max(1, sizes.numel() // SAMPLE)]
     some = some[some > 0]
     return float(some.median()) if some.numel() else math.inf

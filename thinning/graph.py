@@ -79,7 +79,7 @@ class ChannelClass:
 
     @property
     def size(self) -> int:
-        """The number of channels (each may be several indices of a parameter)."""
+        """Return the number of channels (each may be several indices of a parameter)."""
         return len(self.channels)
 
 
@@ -119,11 +119,11 @@ class ChannelGraph:
 
     @cached_property
     def count(self) -> int:
-        """The number of labels; channel ids run from 1 to `count`, so `torch.ones(graph.count + 1)` is "all alive"."""
+        """Return the number of labels; ids run from 1 to it, so `torch.ones(graph.count + 1)` is "all alive"."""
         return len(self.frozen) - 1
 
     def use(self, name: str, dim: int = 0) -> Use | None:
-        """The use of dimension `dim` of parameter `name`; None where its indices are no channels."""
+        """Return the use of dimension `dim` of parameter `name`; None where its indices are no channels."""
         name = self.aliases.get(name, name)
         if name not in self.shapes:
             raise ThinningError(f"'{name}' is no parameter or buffer of the traced model")
@@ -134,12 +134,12 @@ class ChannelGraph:
 
     @on_cpu
     def channels_of(self, name: str, dim: int = 0) -> Tensor:
-        """The channel ids (int64) of the indices of dimension `dim` of parameter `name`, 0 for a frozen one."""
+        """Return the channel ids (int64) of the indices of dimension `dim` of parameter `name`, 0 for a frozen one."""
         use = self.use(name, dim)
         return use.channels if use else torch.zeros(self.shapes[self.aliases.get(name, name)][dim], dtype=torch.int64)
 
     def classes(self) -> list[ChannelClass]:
-        """All channels, those with the same uses and the same status together."""
+        """Return all channels, those with the same uses and the same status together."""
         group = class_of_label([use.labels for use in self.uses], self.frozen, self.inexact)
         channels = members(group)
         used: dict[int, list[Use]] = {}
@@ -158,7 +158,7 @@ class ChannelGraph:
         return ChannelClass("removable", "", labels, triples)
 
     def coverage(self, name: str, indices: Iterable[int] | Tensor, dim: int = 0, whole_class: bool = False) -> Slices:
-        """Every slice that has to be zero so that the channels of `name[indices]` are dead.
+        """Return every slice that has to be zero so that the channels of `name[indices]` are dead.
 
         Parameter -> [(dim, indices)]: the filters themselves, their bias, the weight and bias of the normalisations
         and the depthwise filters that follow. A channel that several layers produce (a residual sum) is covered only
@@ -179,7 +179,7 @@ class ChannelGraph:
         return _roots(self)
 
     def scales(self, channels: Iterable[int] | Tensor) -> list[Scale]:
-        """The slices that gates on `channels` multiply, so that a gate of 0 makes each of its channel's values 0.
+        """Return the slices that gates on `channels` multiply, so that a gate of 0 makes its channel's values 0.
 
         Weight and bias of every normalisation over the channel; weight and bias of a layer only where no
         normalisation follows it directly.
@@ -194,7 +194,7 @@ class ChannelGraph:
         return size
 
     def parameter_count(self, alive: Callable[[Tensor], Tensor] | Tensor, names: Iterable[str] | None = None) -> Tensor:
-        """Elements of the parameters `names` (all that were traced, buffers too, by default), given who lives.
+        """Return elements of the parameters `names` (all that were traced, buffers too, by default), given who lives.
 
         `alive` is indexed by channel id (booleans, or probabilities: then the expectation for independent channels,
         differentiable), or a function of the ids that returns such values.
@@ -203,7 +203,7 @@ class ChannelGraph:
         return sum((self._size(name, weights) for name in (names or self.shapes)), weights.new_zeros(()))
 
     def macs(self, alive: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
-        """Multiply-adds of one sample in convolutions and linear layers, given who lives (see `parameter_count`)."""
+        """Return the multiply-adds of one sample in convolutions and linear layers, given who lives."""
         weights = self._alive(alive)
         start = weights.new_full((), self.other_macs)
         return sum((layer.positions * self._size(layer.weight, weights) for layer in self.layers), start)
@@ -266,7 +266,7 @@ def _own(graph: ChannelGraph, name: str, dim: int) -> set[tuple[str, int]]:
 
 
 def _roots(graph: ChannelGraph) -> Tensor:
-    """How many different weights produce each label (depthwise filters pass it on, so they do not count)."""
+    """Return how many different weights produce each label (depthwise filters pass it on, so they do not count)."""
     count = torch.zeros(graph.count + 1, dtype=torch.int64)
     producers = {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}
     for weight, dim in producers:

@@ -11,7 +11,7 @@ from .running.default_device import on_cpu
 
 
 def components(count: int, pairs: Sequence[tuple[Tensor, Tensor]], root: Tensor | None = None) -> Tensor:
-    """The smallest member of the component of each integer in 0..count-1, given pairs of equal-length integer tensors.
+    """Return the smallest member of the component of each integer in 0..count-1, given pairs of equally long tensors.
 
     Hooking to the smaller root and pointer jumping: a few vector operations for each halving of the longest chain.
     `root` is what other pairs gave before; it stays as it is.
@@ -35,7 +35,7 @@ def components(count: int, pairs: Sequence[tuple[Tensor, Tensor]], root: Tensor 
 
 @on_cpu
 def class_of_label(uses: Sequence[Tensor], *status: Tensor) -> Tensor:
-    """The number of the class of each label: the same for labels with the same uses, as often, and the same status.
+    """Return the number of each label's class: the same for labels with the same uses, as often, and status.
 
     `uses` are the labels of the indices of each parameter dimension; `status` are tensors over all labels.
     """
@@ -51,6 +51,6 @@ def class_of_label(uses: Sequence[Tensor], *status: Tensor) -> Tensor:
 
 
 def members(group: Tensor) -> list[Tensor]:
-    """The labels (from 1) of each class; a class of label 0 alone is empty."""
+    """Return the labels (from 1) of each class; a class of label 0 alone is empty."""
     order = group[1:].argsort(stable=True) + 1
     return list(order.split(group[1:].bincount(minlength=int(group.max()) + 1).tolist()))

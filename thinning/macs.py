@@ -49,7 +49,7 @@ def _macs(operation: Any, args: Any, out: Any) -> int:
 
 
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
-    """The multiply-adds of convolutions, linear layers and matrix products for one sample of the example inputs.
+    """Return the multiply-adds of convolutions, linear layers and matrix products for one sample of the example inputs.
 
     Half of what `torch.utils.flop_counter` counts, attention included. On the meta device where the model allows.
     """

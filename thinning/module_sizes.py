@@ -87,7 +87,7 @@ SIZES: list[tuple[Any, Callable[[Any], Sizes]]] = [
 
 
 def sizes_of(module: nn.Module) -> Sizes:
-    """The sizes that a torch module of a known kind should have, given its parameters' shapes."""
+    """Return the sizes that a torch module of a known kind should have, given its parameters' shapes."""
     for kind, sizes in SIZES:
         if isinstance(module, kind):
             try:
@@ -105,7 +105,7 @@ def new_size(old: Any, new: Any, index: int | None = None) -> Any:
 
 
 def fit_sizes(model: nn.Module) -> list[tuple[str, str, Any, Any]]:
-    """Set the sizes of all modules by their parameters' shapes; returns each (module, attribute, old, new)."""
+    """Set the sizes of all modules by their parameters' shapes; return each (module, attribute, old, new)."""
     changes = []
     for name, module in model.named_modules():
         for attribute, new in sizes_of(module).items():
@@ -130,7 +130,7 @@ def replace_data(tensor: Tensor, data: Tensor) -> None:
 
 
 def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """Resize a dense model, in place, to the shapes found in the state dict of a thinned one; returns the model.
+    """Resize a dense model, in place, to the shapes found in the state dict of a thinned one; return the model.
 
     Parameters and buffers get new (uninitialised) data of the right shape, torch's own modules the sizes that follow
     from it; `model.load_state_dict(state_dict)` works afterwards. Sizes that the model's own code keeps (a number of

@@ -56,6 +56,6 @@ def spelling(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def modules_called(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Give the modules that a name fits: the one of just this name first, then those that wrappers hold."""
+    """Yield the modules that a name fits: the one of just this name first, then those that wrappers hold."""
     same = [(found, module) for found, module in model.named_modules() if normalise(found) == normalise(name)]
     yield from sorted(same, key=lambda pair: pair[0] != name)

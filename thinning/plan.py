@@ -15,7 +15,7 @@ from .trace import Analysis
 
 
 def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
-    """Which dead channels really go: counts are rounded, and no dimension loses all of its channels."""
+    """Return which dead channels really go: counts are rounded, and no dimension loses all of its channels."""
     dead, notes = dead.clone(), []
     if round_to > 1:
         back = _rounded(analysis, dead, round_to)
@@ -30,7 +30,7 @@ def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Ten
 
 
 def _rounded(analysis: Analysis, dead: Tensor, multiple: int) -> Tensor:
-    """The dead channels that stay so that each class keeps a multiple (or all) of its channels."""
+    """Return the dead channels that stay so that each class keeps a multiple (or all) of its channels."""
     graph = analysis.graph
     group = class_of_label([use.labels for use in graph.uses], graph.frozen, graph.inexact)
     group[0] = -1
@@ -44,7 +44,7 @@ def _rounded(analysis: Analysis, dead: Tensor, multiple: int) -> Tensor:
 
 
 def tensor_changes(analysis: Analysis, dead: Tensor) -> tuple[TensorChange, ...]:
-    """What stays of every parameter and buffer."""
+    """Return what stays of every parameter and buffer."""
     keeps: dict[str, dict[int, Tensor]] = {}
     for use in analysis.graph.uses:
         gone = dead[use.labels]
@@ -54,7 +54,7 @@ def tensor_changes(analysis: Analysis, dead: Tensor) -> tuple[TensorChange, ...]
 
 
 def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tuple[AttributeChange, ...]:
-    """The module's own integers that count removed channels."""
+    """Return the module's own integers that count removed channels."""
     changes = []
     for use in analysis.graph.attributes:
         value = getattr(model.get_submodule(use.module), use.name)
@@ -68,7 +68,7 @@ def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tup
 def make_recipe(
     analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
 ) -> tuple[Recipe, Tensor]:
-    """The recipe that removes dead channels (measurements are filled in later), and which labels go."""
+    """Return the recipe that removes dead channels (measurements are filled in later), and which labels go."""
     gone, notes = select_removed(analysis, dead.channels, round_to)
     changes = tensor_changes(analysis, gone)
     keep = {change.name: change.keep for change in changes}

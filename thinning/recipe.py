@@ -49,18 +49,18 @@ class Recipe:
 
     @property
     def removes_nothing(self) -> bool:
-        """Whether applying this recipe leaves every shape as it is."""
+        """Return whether applying this recipe leaves every shape as it is."""
         return not self.tensors
 
     def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Parameter name -> function that takes a tensor of the old shape to what is kept of it."""
+        """Return parameter name -> function that takes a tensor of the old shape to what is kept of it."""
         return {change.name: change.select for change in self.tensors}
 
     def __str__(self) -> str:
         return recipe_text(self)
 
     def to_json(self) -> str:
-        """The recipe as JSON text."""
+        """Return the recipe as JSON text."""
         return encode(vars(self))
 
     @staticmethod
@@ -117,7 +117,7 @@ class Recipe:
 
 
 def _holder(model: nn.Module, change: AttributeChange) -> str:
-    """The module of this name that has the attribute: a wrapper has it not."""
+    """Return the module of this name that has the attribute: a wrapper has it not."""
     fitting = (name for name, module in modules_called(model, change.module) if hasattr(module, change.name))
     return next(fitting, change.module)
 
@@ -155,7 +155,7 @@ def _folds_of_both(first: Recipe, second: Recipe) -> tuple[Folding, ...]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A plain table with aligned columns."""
+    """Return a plain table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -163,7 +163,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """What a recipe removes, what stays and why."""
+    """Return what a recipe removes, what stays and why."""
     parts = [f"Recipe for {recipe.model}: " + _headline(recipe)]
     rows = [(c.name, _shape(c.shape), _shape(c.new_shape)) for c in recipe.tensors]
     if rows:

@@ -37,7 +37,7 @@ def encode(recipe: Mapping[str, Any]) -> str:
 
 
 def ranges(kept: Tensor) -> list[list[int]]:
-    """Ascending integers as [first, last + 1] ranges."""
+    """Return ascending integers as [first, last + 1] ranges."""
     if not len(kept):
         return []
     breaks = (kept[1:] != kept[:-1] + 1).nonzero().flatten() + 1
@@ -120,5 +120,5 @@ def _fold(item: _Field) -> Folding:
 
 
 def _kept(item: _Field) -> list[tuple[int, str, str]]:
-    """The fields of each `Kept`."""
+    """Return the fields of each `Kept`."""
     return [(part["channels"].integer(), part["use"].text(), part["reason"].text()) for part in item.items()]

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @on_cpu
 def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any = None) -> Path:
-    """Write a thinned model so that it opens anywhere; returns the path of the weights.
+    """Write a thinned model so that it opens anywhere; return the path of the weights.
 
     `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
     `<stem>.probe.safetensors` (an input and what the model makes of it) and `<stem>.py`, a loader for machines without
@@ -103,7 +103,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
 
 
 def _drawn(model: nn.Module, recipe: Recipe) -> Any:
-    """Inputs for the probe; None, with a warning, where the model does not run on random ones."""
+    """Return inputs for the probe; None, with a warning, where the model does not run on random ones."""
     inputs = draw(recipe.inputs)
     try:
         if inputs is not None:
@@ -153,7 +153,7 @@ def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
 
 
 def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
-    """Each tensor of the state dict once, and the changed buffers that are not in it."""
+    """Return each tensor of the state dict once, and the changed buffers that are not in it."""
     state = model.state_dict()
     named = named_tensors(model)
     wanted = {name for name in named if name in state} | {change.name for change in recipe.tensors}

@@ -7,7 +7,7 @@ from .recipe import table
 
 
 def channels_text(graph: ChannelGraph) -> str:
-    """Each class of channels: size, status and reason, uses as parameter[dim]."""
+    """Return each class of channels: size, status and reason, uses as parameter[dim]."""
     return table(("channels", "status", "uses", "reason"), [_row(group) for group in graph.classes()])
 
 

@@ -15,7 +15,7 @@ from .running.inputs import run
 @torch.no_grad()
 @on_cpu
 def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.Module:
-    """Random affine parameters, and BatchNorm statistics gathered from the inputs and then perturbed; in place.
+    """Draw affine parameters, and gather BatchNorm statistics from the inputs and perturb them; in place.
 
     Purely random statistics make a deep network insensitive to its input and hide errors. Parameters that are all
     zero (heads that start at zero) become small random numbers. Returns the model in eval mode.

@@ -63,7 +63,7 @@ class Analysis:
 
 
 def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
-    """Which slices of which parameters of `model` are the same channel.
+    """Return which slices of which parameters of `model` are the same channel.
 
     `example_inputs`: a tensor, a tuple of arguments or a dict of keyword arguments, as the model takes them; only
     shapes matter, unless the model's own code looks at values. The model stays as it is. Raises `ThinningError` if
@@ -147,7 +147,7 @@ def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
 
 
 def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
-    """Run a copy of a model under the tracer; its outputs are frozen. Gives the buffers that evaluation writes to."""
+    """Run a copy of a model under the tracer; its outputs are frozen. Return the buffers that it writes to."""
     tracer.adopt(model)
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     given = {id(tensor) for tensor in tensors_of(example_inputs)}

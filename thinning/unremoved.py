@@ -26,7 +26,7 @@ OTHER = "zero where it is made, but its removal may change another sum over it (
 
 
 def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> dict[int, tuple[str, str]]:
-    """Label -> first maker and reason, of channels that are zero in all that makes them and neither frozen nor dead."""
+    """Return first maker and reason by label, of channels that are zero where made and neither frozen nor dead."""
     graph = analysis.graph
     makers, silent = _silent(analysis, weights)
     silent &= ~dead.channels & (graph.frozen < 0)
@@ -45,7 +45,7 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
 
 
 def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
-    """The channels whose slices are zero in every parameter that makes them, and the first of these."""
+    """Return the channels whose slices are zero in every parameter that makes them, and the first of these."""
     makers: dict[int, str] = {}
     loud = torch.zeros(len(analysis.graph.frozen), dtype=torch.bool)
     for use in analysis.graph.uses:
@@ -60,7 +60,7 @@ def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[dict[int
 
 
 def _lost(analysis: Analysis, operation: Operation, silent: Tensor) -> Tensor:
-    """The channels that are 0 in what an operation reads, and unknown in what it makes."""
+    """Return the channels that are 0 in what an operation reads, and unknown in what it makes."""
     before, after = torch.zeros_like(silent), torch.zeros_like(silent)
     for plane in operation.read:
         before[analysis.numbers.labels[plane.ids[_value(plane) == 0]]] = True

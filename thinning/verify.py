@@ -133,7 +133,7 @@ class Verifier:
         )
 
     def keeps(self, recipe: Recipe) -> tuple[bool, float]:
-        """Whether the outputs of a copy stay what they are, and the difference; in double precision where that runs."""
+        """Return whether the outputs of a copy stay, and the difference; in double precision where that runs."""
         copy = shared_copy(self.model)
         try:
             if self._runs_in_double():
@@ -147,7 +147,7 @@ class Verifier:
             return False, float("inf")
 
     def _same_to_the_half(self) -> bool:
-        """Where parts are in half precision, whose rounding hides much: whether double precision shows no more."""
+        """Return whether double precision shows no more, where half precision's rounding hides much."""
         if not self._coarse or not self._double or self.tolerance == float("inf"):
             return True
         gap = relative_difference(self._double, outputs(self.model, self.batches, double=True, onward=True))
@@ -155,7 +155,7 @@ class Verifier:
         return gap <= self._coarse
 
     def _only_rounding(self, recipe: Recipe) -> bool:
-        """Whether the function is the same in double precision: then a sort or a threshold made much of rounding."""
+        """Return whether the function is the same in double precision: a sort or threshold made much of rounding."""
         if not self._runs_in_double():
             return False
         same, gap = self.keeps(recipe)
@@ -176,13 +176,13 @@ class Verifier:
 
 
 def rounding(model: nn.Module) -> float:
-    """What the order of a sum may change in half precision, 0 in single precision and better."""
+    """Return what the order of a sum may change in half precision, 0 in single precision and better."""
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return max((16 * torch.finfo(kind).eps for kind in kinds if kind.itemsize < 4), default=0.0)
 
 
 def _says_nothing(before: list[list[Tensor]]) -> bool:
-    """Whether some output is the same for all inputs because it is 0, NaN or infinite throughout."""
+    """Return whether some output is the same for all inputs because it is 0, NaN or infinite throughout."""
     if len({len(batch) for batch in before}) != 1:
         return False
     places = [[tensor for tensor in place if tensor.is_floating_point()] for place in zip(*before, strict=True)]
@@ -198,12 +198,12 @@ def _first_outputs(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor
 
 
 def _of_the_trace(error: Exception) -> bool:
-    """Whether an error speaks of the meta device, on which the trace ran."""
+    """Return whether an error speaks of the meta device, on which the trace ran."""
     return re.search(r"\bmeta\b", str(error)) is not None
 
 
 def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-    """The first tensor that each module returns, in the order of the calls."""
+    """Return the first tensor that each module returns, in the order of the calls."""
     results: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _args: Any, out: Any) -> None:
@@ -220,7 +220,7 @@ def _module_outputs(model: nn.Module, batch: Any) -> dict[str, Tensor]:
 
 
 def _first_difference(recipe: Recipe, before: dict[str, Tensor], after: dict[str, Tensor], tolerance: float) -> str:
-    """The first module output that differs, among those whose channels are known on both sides."""
+    """Return the first module output that differs, among those whose channels are known on both sides."""
     changes = {change.name: change for change in recipe.tensors}
     for name, tensor in before.items():
         change = changes.get(f"{name}.weight")

@@ -73,7 +73,7 @@ def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
 def zeros_that_stay(
     analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor
 ) -> tuple[Kept, ...]:
-    """The zero slices that are not removed (`gone` are the labels that are), by weight and reason; for a recipe."""
+    """Return the zero slices that are not removed (`gone`: the labels that are), by weight and reason."""
     kept = []
     named = torch.zeros_like(gone)
     for use, part in _staying(analysis, weights, dead, gone):
@@ -88,7 +88,7 @@ def zeros_that_stay(
 
 
 def _told(analysis: Analysis, dead: Dead, use: Use, part: ZeroSlices) -> bool:
-    """Whether a recipe says it elsewhere: in its notes, or with the constants that cannot be folded."""
+    """Return whether a recipe says it elsewhere: in its notes, or with the constants that cannot be folded."""
     if part.reason == ROUNDED:
         return True
     if part.reason not in dead.stuck.values():
@@ -98,7 +98,7 @@ def _told(analysis: Analysis, dead: Dead, use: Use, part: ZeroSlices) -> bool:
 
 
 def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tuple[Use, Tensor]]:
-    """The dimensions of weights that make or read channels, with the slices that are zero (bool)."""
+    """Return the dimensions of weights that make or read channels, with the slices that are zero (bool)."""
     for use in analysis.graph.uses:
         if use.role in ("out", "in") and weights[use.name].dim() > 1:
             rows = zero_rows(weights[use.name].movedim(use.dim, 0))
@@ -107,7 +107,7 @@ def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tu
 
 
 def _gone(use: Use, rows: Tensor, labels: Tensor, fate: Fate, analysis: Analysis | None = None) -> list[ZeroSlices]:
-    """The zero slices whose labels go."""
+    """Return the zero slices whose labels go."""
     indices = (rows & labels[use.labels]).nonzero().flatten()
     if not len(indices):
         return []
@@ -121,7 +121,7 @@ def _gone(use: Use, rows: Tensor, labels: Tensor, fate: Fate, analysis: Analysis
 def _staying(
     analysis: Analysis, weights: Mapping[str, Tensor], dead: Dead, gone: Tensor
 ) -> list[tuple[Use, ZeroSlices]]:
-    """The zero slices that stay: those that make channels, and those that read channels which no zero slice makes."""
+    """Return the zero slices that stay: those that make channels, and that read some which no zero slice makes."""
     silent = {label: why for label, (_, why) in silent_reasons(analysis, dead, weights).items()}
     makers = _Makers(analysis, weights)
     named = torch.zeros_like(gone)
@@ -145,7 +145,7 @@ def _staying(
 def _why(
     use: Use, label: int, analysis: Analysis, dead: Dead, silent: Mapping[int, str], makers: _Makers
 ) -> tuple[str, tuple[str, ...]]:
-    """Why a zero slice stays, and the weights that make the same channel and are not zero there."""
+    """Return why a zero slice stays, and the weights that make the same channel and are not zero there."""
     graph = analysis.graph
     if graph.frozen[label] >= 0:
         return graph.reasons[int(graph.frozen[label])], ()
@@ -161,7 +161,7 @@ def _why(
 
 
 class _Makers:
-    """Which parameters make a channel without being zero there."""
+    """The parameters that make a channel without being zero there."""
 
     def __init__(self, analysis: Analysis, weights: Mapping[str, Tensor]) -> None:
         self._analysis, self._weights = analysis, weights
@@ -191,6 +191,6 @@ class _Makers:
 
 
 def listed(names: tuple[str, ...], most: int = 3) -> str:
-    """The names, at most so many, and how many more there are."""
+    """Return the names, at most so many, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

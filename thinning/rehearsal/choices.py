@@ -21,7 +21,7 @@ class Match:
 
     @property
     def key(self) -> tuple[str, int | None]:
-        """The attribute."""
+        """Return the attribute."""
         return self.name, self.index
 
 

@@ -29,7 +29,7 @@ MOST_REPAIRS = 500
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """How to run a removal on a copy: `fresh` makes one, `trace` and `run` run it under a tracer or a shape check."""
+    """The means to run a removal on a copy: `fresh` makes one, `trace` and `run` run it, traced or by shapes alone."""
 
     fresh: Callable[[], nn.Module]
     trace: Callable[[Tracer, nn.Module], None]

@@ -140,13 +140,13 @@ class FailedRemoval:
 
     @property
     def _step(self) -> int:
-        """The operation whose sizes are looked at."""
+        """Return the operation whose sizes are looked at."""
         here = self._nearest() if self.deviation.module is not None else None
         return self.deviation.step if here is None else here
 
     @property
     def kind(self) -> Any:
-        """What is tried once for all modules of a class; torch's own modules are each a case of their own."""
+        """Return what is tried once for all modules of a class; torch's own modules are each a case of their own."""
         kind = self.log.operations[self._step].kind
         return self._step if kind[0].__module__.startswith("torch.") else kind
 
@@ -164,7 +164,7 @@ class FailedRemoval:
         return bool(self.dead[self.numbers.labels[ids]].any())
 
     def _splits(self) -> Options:
-        """Follow another axis of a split made here; the last is followed already."""
+        """Yield: follow another axis of a split made here; the last is followed already."""
         steps = set(self._alike(self._step))
         here = next((split for split in self.log.splits if split.step in steps and not split.choices), None)
         if here is not None and here.step == self._step:
@@ -178,7 +178,7 @@ class FailedRemoval:
         return self.log.copy(splits=[turned(split) for split in self.log.splits])
 
     def _attributes(self, model: nn.Module) -> Options:
-        """Count by integers of the modules around that equal sizes which change."""
+        """Yield: count by integers of the modules around that equal sizes which change."""
         for level in range(self.log.operations[self._step].module.count(".") + 2):
             direct = self._matches(model, level, direct_sizes(self.log.operations[self._step]))
             further = self._matches(model, level, further_sizes(self.log, self._step))
@@ -216,7 +216,7 @@ class FailedRemoval:
         return self.log.copy(attributes=[*self.log.attributes, *(new[key] for key in new if key not in taken)])
 
     def _unions(self, model: nn.Module) -> Options:
-        """One number gives several sizes: let their channels go together, and count them by it where it is known."""
+        """Yield: let channels go together whose sizes one number gives, counted by it where it is known."""
         for level in range(self.log.operations[self._step].module.count(".") + 2):
             for match in self._matches(model, level, equal_sizes(self.log.operations[self._step])):
                 yield (self.kind, level, match.name, match.size.slot), partial(self._unite, level, match)

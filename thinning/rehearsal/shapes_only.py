@@ -21,7 +21,7 @@ BY_NUMBER = {getattr(aten, name) for name in NAMES.split()}
 
 
 def takes_by_number(log: TraceLog) -> bool:
-    """Whether an operation could take the wrong channels and still give the right shape."""
+    """Return whether an operation could take the wrong channels and still give the right shape."""
     if log.splits or log.attributes:
         return True
     return any(getattr(operation.func, "overloadpacket", None) in (*BY_NUMBER, None) for operation in log.operations)
@@ -39,7 +39,7 @@ class ShapeRun(TorchDispatchMode):
         self._left: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        """One operation."""
+        """Carry an operation out and compare."""
         out = execute(func, args, kwargs or {})
         if self.step >= len(self.sequence) or self.sequence[self.step][0] is not func:
             self.fits = False

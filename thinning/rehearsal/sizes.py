@@ -31,7 +31,7 @@ class Size:
 
     @property
     def old(self) -> int:
-        """The size before any removal."""
+        """Return the size before any removal."""
         return self.ids.numel()
 
 

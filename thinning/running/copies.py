@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = False) -> nn.Module:
-    """A copy of the model whose parameters and buffers are `change(tensor)`, or the same with `share` (parameters).
+    """Return a copy whose parameters and buffers are `change(tensor)`, or the same with `share` (parameters).
 
     Ties stay ties.
     """
@@ -30,14 +30,14 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
 
 
 def _empty(model: nn.Module) -> dict[int, Any]:
-    """Copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` longer than all the rest."""
+    """Return copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` the longest."""
     kept = [value for module in model.modules() for value in vars(module).values()]
     empty = [value for value in kept if type(value) in (dict, OrderedDict) and not value]
     return {id(value): type(value)() for value in empty if not getattr(value, "__dict__", None)}
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:
-    """What modules keep as attributes that Python cannot copy, by id."""
+    """Return what modules keep as attributes that Python cannot copy, by id."""
     found = {}
     for module in model.modules():
         for key, value in vars(module).items():
@@ -50,19 +50,19 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
 
 
 def _computed(model: nn.Module) -> list[Tensor]:
-    """Tensors with a graph that modules keep as attributes: weights that hooks compute, activations of the last run."""
+    """Return tensors with a graph that modules keep: weights that hooks compute, activations of the last run."""
     every = [value for module in model.modules() for key, value in vars(module).items() if not key.startswith("_")]
     kept = tree_leaves([value for value in every if isinstance(value, (Tensor, list, tuple, dict))])
     return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
-    """A copy without any memory: shapes only."""
+    """Return a copy without any memory: shapes only."""
     return copied(model, lambda tensor: torch.empty_like(tensor, device="meta"))
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy with the same parameters in memory and buffers of its own, for models whose forward looks at values.
+    """Return a copy with the same parameters in memory and buffers of its own.
 
     Where a change of the mode may write to weights (adapters that merge themselves), the copy has its own.
     """
@@ -70,7 +70,7 @@ def shared_copy(model: nn.Module) -> nn.Module:
 
 
 def _writes(module: nn.Module) -> bool:
-    """Whether a module's own `train` speaks of weights."""
+    """Return whether a module's own `train` speaks of weights."""
     code = getattr(type(module).train, "__code__", None)
     if code is None or type(module).train is nn.Module.train:
         return False
@@ -78,7 +78,7 @@ def _writes(module: nn.Module) -> bool:
 
 
 def kept_by(model: nn.Module) -> list[Tensor]:
-    """Tensors that modules keep as attributes, in lists and dicts too, but no parameters, buffers or hooks' weights."""
+    """Return tensors that modules keep as attributes, in lists and dicts too, but no parameters and buffers."""
     known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     found: list[Tensor] = []
     for module in model.modules():
@@ -94,12 +94,12 @@ INTERNAL = frozenset(vars(nn.Module()))
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by their first name."""
+    """Return all parameters and buffers by their first name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:
-    """The further names of tied parameters and buffers -> the name that they are known by."""
+    """Return the further names of tied parameters and buffers -> the name that they are known by."""
     first: dict[int, str] = {}
     aliases = {}
     every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]

@@ -36,7 +36,7 @@ def on_cpu(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
 @contextmanager
 def users_default() -> Iterator[None]:
-    """While the user's code runs: its default device."""
+    """Give the user's code its default device while it runs."""
     chosen = _chosen.get()
     if chosen is None:
         yield

@@ -47,7 +47,7 @@ def _elementwise(*args: Any, **options: Any) -> Tensor | None:
 
 
 def _dense(tensor: Tensor) -> bool:
-    """No gaps in memory and no repetition, in whichever order the dimensions lie."""
+    """Return whether there are no gaps in memory and no repetition, in whichever order the dimensions lie."""
     span = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != span:

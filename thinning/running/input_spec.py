@@ -17,7 +17,7 @@ AS_GIVEN = 256
 
 
 def describe(example_inputs: Any) -> Spec | None:
-    """Shapes and types of the inputs, of integers values or range; None unless they are plain tensors and numbers."""
+    """Return shapes and types of the inputs, of integers values or range; None unless they are plain."""
     args, kwargs = arguments(example_inputs)
     try:
         return {"args": [_one(value) for value in args], "kwargs": {key: _one(value) for key, value in kwargs.items()}}
@@ -39,7 +39,7 @@ def _one(value: Any) -> Spec:
 
 
 def draw(spec: Any, seed: int = 0) -> Any:
-    """Random inputs as `describe` saw them; None if there is no description."""
+    """Return random inputs as `describe` saw them; None if there is no description."""
     if not isinstance(spec, dict):
         return None
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ def _draw(spec: Spec, generator: torch.Generator) -> Any:
 
 
 def pack(inputs: Any) -> tuple[dict[str, Tensor], Spec]:
-    """Inputs as named tensors and a description of where they go."""
+    """Return inputs as named tensors and a description of where they go."""
     args, kwargs = arguments(inputs)
     tensors: dict[str, Tensor] = {}
 
@@ -81,7 +81,7 @@ def pack(inputs: Any) -> tuple[dict[str, Tensor], Spec]:
 
 
 def unpack(tensors: Mapping[str, Tensor], spec: Any) -> Any:
-    """The inputs that `pack` took apart. Raises `ThinningError` if they are not there."""
+    """Return the inputs that `pack` took apart. Raises `ThinningError` if they are not there."""
     try:
         args = tuple(_take(tensors, item) for item in spec["args"])
         kwargs = {key: _take(tensors, item) for key, item in spec["kwargs"].items()}

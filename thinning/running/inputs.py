@@ -15,7 +15,7 @@ from .default_device import users_default
 
 
 def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments: a tensor alone, a tuple or list of arguments, or a dict of keywords."""
+    """Return positional and keyword arguments of a tensor, a tuple or list of arguments, or a dict of keywords."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, (tuple, list)):
@@ -31,7 +31,7 @@ def run(model: nn.Module, example_inputs: Any) -> Any:
 
 
 def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) -> list[Tensor]:
-    """All tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order.
+    """Return all tensors in a result: in lists, tuples, mappings, dataclasses and objects with attributes, in order.
 
     With `numbers` also what has left torch: Python's and numpy's numbers that are not whole, and numpy's arrays.
     Caches of keys and values are no results: only the model reads them.
@@ -60,12 +60,12 @@ def tensors_of(value: Any, numbers: bool = False, seen: set[int] | None = None) 
 
 
 def is_cache(value: Any) -> bool:
-    """Whether an object is a cache of transformers (which need not be imported)."""
+    """Return whether an object is a cache of transformers (which need not be imported)."""
     return any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(value).__mro__)
 
 
 def next_step(example_inputs: Any, result: Any) -> dict[str, Any] | None:
-    """Arguments by which a language model goes on from its cache with one more token; None without a cache."""
+    """Return arguments by which a language model goes on from its cache with one more token; None without one."""
     cache = getattr(result, "past_key_values", None)
     args, kwargs = arguments(example_inputs)
     kwargs = {**({"input_ids": args[0]} if args else {}), **kwargs}
@@ -81,20 +81,20 @@ def next_step(example_inputs: Any, result: Any) -> dict[str, Any] | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number that is not whole, or an array of numbers of numpy (which need not be imported)."""
+    """Return whether a value is a number that is not whole, or an array of numpy (which need not be imported)."""
     if type(value).__module__ != "numpy" or not hasattr(value, "dtype"):
         return isinstance(value, (float, complex))
     return value.dtype.kind in ("biufc" if value.ndim else "fc")
 
 
 def batch_of(example_inputs: Any) -> int:
-    """The size of the first dimension of the first tensor, 1 without one."""
+    """Return the size of the first dimension of the first tensor, 1 without one."""
     first = next((tensor for tensor in tensors_of(example_inputs) if tensor.ndim), None)
     return int(first.shape[0]) if first is not None and first.shape[0] else 1
 
 
 def beside(model: nn.Module, example_inputs: Any) -> Any:
-    """The inputs where the model is: those on the CPU follow a model that lies on one other device as a whole."""
+    """Return the inputs where the model is: those on the CPU follow one that lies on another device as a whole."""
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1 or "cpu" in {device.type for device in devices}:
         return example_inputs
@@ -103,5 +103,5 @@ def beside(model: nn.Module, example_inputs: Any) -> Any:
 
 
 def to(example_inputs: Any, device: str | torch.device) -> Any:
-    """The inputs on another device."""
+    """Return the inputs on another device."""
     return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device), example_inputs)

@@ -18,7 +18,7 @@ from .precision import full_precision
 
 
 def randomized(example_inputs: Any, seed: int = 0) -> Any:
-    """Inputs of the same shapes and types: normal random numbers for floating-point tensors, others as they are."""
+    """Return normal random numbers of the same shapes for floating-point tensors, others as they are."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def randomized(example_inputs: Any, seed: int = 0) -> Any:
 
 
 def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onward: bool = False) -> list[list[Tensor]]:
-    """What a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
+    """Return what a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
 
     The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
     the same at the next call. With `double` the copy and its inputs are in double precision. With `onward` a model
@@ -61,7 +61,7 @@ def _dense(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def fixed_chance() -> Iterator[None]:
-    """The same random numbers each time, from torch, Python and numpy; afterwards all go on as before."""
+    """Yield the same random numbers each time, from torch, Python and numpy; afterwards all go on as before."""
     python, numpy = random.getstate(), sys.modules.get("numpy")
     state = numpy.random.get_state() if numpy is not None else None
     try:

@@ -15,7 +15,7 @@ _OPERATIONS += [("mkldnn", name) for name in ("conv", "rnn", "matmul")]
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Single precision is single precision: no TF32 (cuDNN's default for convolutions), no bfloat16, no autocast.
+    """Compute single precision as such: no TF32 (cuDNN's default for convolutions), no bfloat16, no autocast.
 
     What the user has chosen is as before afterwards.
     """
@@ -32,7 +32,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _new_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
-    """The precision of each kind of operation, where torch knows it so: value, how to change it, the exact value."""
+    """Return the precision of each kind of operation, where torch has it: value, how to change it, exact value."""
     if not hasattr(torch.backends.cudnn, "conv"):
         return []
     found = [getattr(getattr(torch.backends, library), name) for library, name in _OPERATIONS]
@@ -40,7 +40,7 @@ def _new_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
 
 
 def _old_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
-    """The same for the switches of before, but those that torch will not read since a user has set the new ones."""
+    """Return the same of the older switches, but those that torch will not read since the new ones are set."""
     cudnn = torch.backends.cudnn
     switches: list[tuple[Any, Callable[[Any], None], Any]] = []
     with suppress(RuntimeError):

@@ -14,7 +14,7 @@ from .precision import full_precision
 
 @contextmanager
 def plain_run(model: nn.Module) -> Iterator[None]:
-    """As the model runs when it trains (with gradients enabled) or not, random state as before.
+    """Run as the model does when it trains (with gradients enabled) or not, random state as before.
 
     Torch's fused kernels of transformer layers and of attention are off, so that their parts are seen.
     """

@@ -23,7 +23,7 @@ class Frame:
 
     @property
     def text(self) -> str:
-        """The dotted name and the class."""
+        """Return the dotted name and the class."""
         return f"{self.name or 'the model'} ({type(self.module).__name__})"
 
 
@@ -37,10 +37,10 @@ class TraceContext(Protocol):
 
     @property
     def frame(self) -> Frame:
-        """The module whose forward runs."""
+        """Return the module whose forward runs."""
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
-        """What all elements of each channel of a parameter's dimension equal; None where that is not known."""
+        """Return what all elements of each channel of a parameter's dimension equal; None where that is not known."""
 
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
         """Label the result of a whole module that ran unseen."""
@@ -67,25 +67,25 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The operation's name, such as "aten.relu"."""
+        """Return the operation's name, such as "aten.relu"."""
         return str(getattr(self.func, "overloadpacket", getattr(self.func, "__name__", self.func)))
 
     @property
     def place(self) -> str:
-        """Operation and module, for reasons."""
+        """Return operation and module, for reasons."""
         return f"{self.name} in {self.tracer.frame.text}"
 
     @property
     def sized(self) -> bool:
-        """Whether the arguments hold sizes that a model may have hard-coded."""
+        """Return whether the arguments hold sizes that a model may have hard-coded."""
         return not any(isinstance(value, Tensor) for value in self.args[1:])
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
-        """A positional or keyword argument."""
+        """Return a positional or keyword argument."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
     def info(self, tensor: Tensor | None) -> TensorInfo:
-        """What is known about an input; an empty info for None."""
+        """Return what is known about an input; an empty info for None."""
         return info_of(tensor) if tensor is not None else TensorInfo()
 
     def set_info(self, tensor: Tensor, info: TensorInfo) -> None:
@@ -94,33 +94,33 @@ class Call:
 
     @property
     def made(self) -> Made:
-        """Shape and planes of each result."""
+        """Return shape and planes of each result."""
         return tuple((tuple(t.shape), info_of(t).planes) for t in self.outputs())
 
     @property
     def operation(self) -> Operation:
-        """The operation as data."""
+        """Return the operation as data."""
         frame = self.tracer.frame
         read = tuple(plane for info in self.infos for plane in info.planes)
         kind = (type(frame.module), frame.count, self.func)
         return Operation(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
 
     def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
-        """The planes of an input, with the values that still hold."""
+        """Return the planes of an input, with the values that still hold."""
         return self.info(tensor).current
 
     def outputs(self) -> list[Tensor]:
-        """The tensors among the results."""
+        """Return the tensors among the results."""
         out = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
         return [item for item in out if isinstance(item, Tensor)]
 
     def emit(self, planes: Iterable[Plane], out: Tensor | None = None) -> None:
-        """`out` (by default the first result) has these planes."""
+        """Say that `out` (by default the first result) has these planes."""
         target = self.outputs()[0] if out is None else out
         self._emitted[id(target)] = tuple(plane for plane in planes if plane.ids.numel() > 1)
 
     def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
-        """The channels of these planes can never be removed."""
+        """Note that the channels of these planes can never be removed."""
         for plane in planes:
             self.log.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
 
@@ -131,11 +131,11 @@ class Call:
             self.freeze(self.planes(tensor), why)
 
     def unite(self, a: Tensor, b: Tensor) -> None:
-        """Two id tensors of broadcastable shape are the same channels."""
+        """Make two id tensors of broadcastable shape the same channels."""
         self.log.unite(a, b, f"{self.place}: meets a tensor of fixed size")
 
     def collapse(self, plane: Plane, dim: int, why: str) -> Plane | None:
-        """The plane of a result that is fixed along `dim`, where `plane` varies.
+        """Return the plane of a result that is fixed along `dim`, where `plane` varies.
 
         Channels that vary along other dimensions too must go together along this one; others are frozen.
         """
@@ -149,7 +149,7 @@ class Call:
         return take_first(plane, dim).but(leaf=None, origin=None)
 
     def read(self, plane: Plane, layer: int | None = None, foldable: bool = False) -> None:
-        """A sum runs over these channels: they may go where their value, or all the layer's weights on them, are 0."""
+        """Note a sum over these channels: they may go where their value, or all the layer's weights on them, are 0."""
         value = None if plane.value is None else plane.value.reshape(-1)
         self.log.read(Read(plane.ids.reshape(-1), value, layer, foldable))
 
@@ -167,7 +167,7 @@ class Call:
             attach(tensor, info)
 
     def weight(self, tensor: Tensor) -> Tensor | None:
-        """The real values of a tensor that is a parameter (perhaps transposed), if values are followed."""
+        """Return the real values of a tensor that is a parameter (perhaps transposed), if values are followed."""
         known = self.info(tensor).weight
         if known is None or self.tracer.weights is None:
             return None
@@ -175,11 +175,11 @@ class Call:
         return None if real is None else real.permute(known[1])
 
     def known(self, plane: Plane) -> Plane:
-        """The plane with what is known of its values, no longer that of a parameter as it is."""
+        """Return the plane with what is known of its values, no longer that of a parameter as it is."""
         return plane.but(value=self.value_of(plane), leaf=None)
 
     def value_of(self, plane: Plane) -> Tensor | None:
-        """The values of a plane's channels; for a parameter itself they are looked up."""
+        """Return the values of a plane's channels; for a parameter itself they are looked up."""
         if plane.value is not None or plane.leaf is None:
             return plane.value
         value = self.tracer.constants(plane.leaf)

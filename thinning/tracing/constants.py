@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
-    """Which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all)."""
+    """Return which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all)."""
     rows = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     if columns is not None and bool(columns.all()):
         columns = None
@@ -23,7 +23,7 @@ def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
 
 
 def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor | None, padded: bool) -> Tensor | None:
-    """What the outputs of a layer equal whatever its input, NaN where they depend on it; None if they all do.
+    """Return what the outputs of a layer equal whatever its input, NaN where they depend on it; None if they all do.
 
     `weight` is (outputs, inputs per group, ...), `value` (inputs) the known values of the inputs, `bias` (outputs) the
     bias. Constants pass exactly only where nothing is padded.
@@ -61,15 +61,15 @@ def _depthwise_value(weight: Tensor, value: Tensor, padded: bool) -> Tensor:
 
 
 def real_values(values: Tensor) -> Tensor:
-    """What is known, in float64; of complex numbers only that they are 0."""
+    """Return what is known, in float64; of complex numbers only that they are 0."""
     return torch.where(values == 0, 0.0, torch.nan).double() if values.is_complex() else values.double()
 
 
 def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is known of values when they are kept as integers (cut off), truth values or complex numbers."""
+    """Return what is known of values when they are kept as integers (cut off), truth values or complex numbers."""
     return torch.where(value.isnan(), torch.nan, real_values(value.nan_to_num(nan=0.0).to(dtype)))
 
 
 def add_values(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The sum of known values; unknown where one of them is."""
+    """Return the sum of known values; unknown where one of them is."""
     return None if a is None or b is None else a + b

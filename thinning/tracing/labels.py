@@ -35,26 +35,26 @@ class Plane:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The dimensions along which the channel varies."""
+        """Return the dimensions along which the channel varies."""
         return tuple(dim for dim, size in enumerate(self.ids.shape) if size > 1)
 
     def but(self, **changes: Any) -> Plane:
-        """A copy with these fields changed."""
+        """Return a copy with these fields changed."""
         return replace(self, **changes)
 
     def lift(self, ndim: int) -> Plane:
-        """The same plane with leading dimensions of size 1, as broadcasting adds them."""
+        """Return the same plane with leading dimensions of size 1, as broadcasting adds them."""
         extra = ndim - self.ids.ndim
         return self if extra <= 0 else self.map(lambda t: t.reshape((1,) * extra + tuple(t.shape)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Plane:
-        """The plane whose ids and value are changed by the same function."""
+        """Return the plane whose ids and value are changed by the same function."""
         value = None if self.value is None else change(self.value)
         return replace(self, ids=change(self.ids), value=value)
 
 
 def same_value(a: Tensor, b: Tensor) -> Tensor:
-    """Where two tensors of values agree, NaN (unknown) agreeing with itself."""
+    """Return where two tensors of values agree, NaN (unknown) agreeing with itself."""
     return (a == b) | (a.isnan() & b.isnan())
 
 
@@ -78,7 +78,7 @@ def take_first(plane: Plane, dim: int) -> Plane:
 
 
 def groups(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:
-    """Split a reshape into independent pieces: ranges of old dimensions and the new dimensions they become."""
+    """Yield the independent pieces of a reshape: ranges of old dimensions and the new dimensions they become."""
     i = j = 0
     while i < len(old) or j < len(new):
         a, b = i, j
@@ -96,7 +96,7 @@ def groups(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:
 
 
 def reshape(plane: Plane, old: Shape, new: Shape) -> Plane:
-    """The plane of `tensor.reshape(new)`; only the part of the shape in which the ids vary is spelled out."""
+    """Return the plane of `tensor.reshape(new)`; only the part of the shape in which the ids vary is spelled out."""
     before: list[int] = []
     after: list[int] = []
     split: list[int] = []
@@ -113,7 +113,7 @@ def reshape(plane: Plane, old: Shape, new: Shape) -> Plane:
 
 
 def as_view(plane: Plane, shape: Shape, function: Callable[[Tensor], Tensor]) -> Plane:
-    """The plane of any view of a tensor of shape `shape`: the same view of the integers, expanded at no cost."""
+    """Return the plane of any view of a tensor of shape `shape`: the same view of the integers, expanded at no cost."""
     viewed = plane.map(lambda t: function(t.contiguous().expand(tuple(shape))))
     for dim, (size, stride) in enumerate(zip(viewed.ids.shape, viewed.ids.stride(), strict=True)):
         if size > 1 and stride == 0:
@@ -122,7 +122,7 @@ def as_view(plane: Plane, shape: Shape, function: Callable[[Tensor], Tensor]) ->
 
 
 def numel(shape: Shape) -> int:
-    """The number of elements of a tensor of this shape."""
+    """Return the number of elements of a tensor of this shape."""
     return math.prod(shape)
 
 
@@ -157,23 +157,23 @@ class TensorInfo:
 
     @property
     def uniform(self) -> bool:
-        """All elements are alike, so that any slice may be removed: a fresh `zeros`, `ones` or random tensor."""
+        """Return all elements are alike, so that any slice may be removed: a fresh `zeros`, `ones` or random tensor."""
         return self.storage.uniform and not self.planes
 
     def along(self, dim: int) -> Plane | None:
-        """The plane that varies along `dim`."""
+        """Return the plane that varies along `dim`."""
         return next((plane for plane in self.planes if plane.ids.shape[dim] > 1), None)
 
     @property
     def current(self) -> tuple[Plane, ...]:
-        """The planes, their values forgotten where the memory was written to through another view."""
+        """Return the planes, their values forgotten where the memory was written to through another view."""
         if self.version == self.storage.version:
             return self.planes
         return tuple(plane.but(value=None, origin=None) for plane in self.planes)
 
 
 def info_of(tensor: Tensor) -> TensorInfo:
-    """The info of a tensor; a fresh one without planes if it has none."""
+    """Return the info of a tensor; a fresh one without planes if it has none."""
     info = tensor.__dict__.get(ATTRIBUTE)
     if info is None:
         info = TensorInfo()

@@ -78,7 +78,7 @@ class SplitAxis:
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """What serves all of a row, with the rows as they are now."""
+        """Return what serves all of a row, with the rows as they are now."""
         return () if self.shared is None else (replace(self.shared, ids=self.ids),)
 
 
@@ -143,7 +143,7 @@ class TraceLog:
         return twin
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
-        """The integers of a parameter's dimension; fresh ones the first time."""
+        """Return the integers of a parameter's dimension; fresh ones the first time."""
         key = (name, dim)
         if key not in self.ids:
             self.ids[key] = torch.arange(self.count + 1, self.count + size + 1)
@@ -151,7 +151,7 @@ class TraceLog:
         return self.ids[key]
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
-        """Two tensors of ids (of broadcastable shapes) are the same channels; what meets "no channel" is frozen."""
+        """Make two tensors of ids (of broadcastable shapes) the same channels; freeze what meets "no channel"."""
         if a is b:
             return
         if a.shape != b.shape:
@@ -163,17 +163,17 @@ class TraceLog:
             self.freeze(torch.cat((a[b == 0], b[a == 0])), why)
 
     def roots(self) -> Tensor:
-        """The smallest id that each id (and 0) is united with."""
+        """Return the smallest id that each id (and 0) is united with."""
         if self._roots is None or self._roots[0] != (self.count, len(self.pairs)):
             self._roots = (self.count, len(self.pairs)), components(self.count + 1, self.pairs)
         return self._roots[1]
 
     def freeze(self, ids: Tensor, why: str) -> None:
-        """These channels can never be removed."""
+        """Note that these channels can never be removed."""
         self.frozen.append((ids.reshape(-1), self._reason(why)))
 
     def mark_inexact(self, ids: Tensor, why: str) -> None:
-        """Removing these channels changes a mean over the remaining ones."""
+        """Note that removing these channels changes a mean over the remaining ones."""
         self.inexact.append((ids.reshape(-1), self._reason(why)))
 
     def _reason(self, why: str) -> int:
@@ -182,25 +182,25 @@ class TraceLog:
         return len(self.reasons) - 1
 
     def role(self, leaf: tuple[str, int] | None, role: Role) -> None:
-        """A parameter's dimension plays this part; the first word stands, except that "vector" yields."""
+        """Give a parameter's dimension its part; the first word stands, except that "vector" yields."""
         if leaf is not None and self.roles.get(leaf, "vector") == "vector":
             self.roles[leaf] = role
 
     def read(self, read: Read) -> None:
-        """A sum over channels reads these."""
+        """Note that a sum over channels reads these."""
         self.reads.append(read)
 
     def split(self, ids: Tensor) -> None:
-        """An axis of channels was viewed as several axes."""
+        """Note an axis of channels that was viewed as several axes."""
         self.splits.append(SplitAxis(ids, len(self.operations)))
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
-        """Each row of channels meets the same one of `shared`: rows go with it, or as many of each row without it."""
+        """Note rows of channels that meet one of `shared` each: rows go with it, or as many of each without it."""
         link = Link(ids, shared, self._reason(why))
         self.splits.append(SplitAxis(ids, len(self.operations), 0, (0, 1), link))
 
     def link(self, ids: Tensor, shared: Tensor, why: str) -> None:
-        """Channels meet others that do not vary along one of their axes: see `Link`."""
+        """Note channels that meet others that do not vary along one of their axes: see `Link`."""
         self.links.append(Link(ids, shared, self._reason(why)))
 
     def operation(self, operation: Operation) -> None:

@@ -46,7 +46,7 @@ def numbering(log: TraceLog) -> Numbering:
 
 
 def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor:
-    """The first reason of each root, -1 for none."""
+    """Return the first reason of each root, -1 for none."""
     marks = torch.full((count + 1,), -1)
     if marked:
         ids = torch.cat([ids for ids, _ in marked])
@@ -80,12 +80,12 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
 
 
 def _varying(ids: Tensor) -> set[int]:
-    """The dimensions along which channels differ."""
+    """Return the dimensions along which channels differ."""
     return {d for d, size in enumerate(ids.shape) if size > 1 and not bool((ids == ids.narrow(d, 0, 1)).all())}
 
 
 def _serves_all(link: Link, root: Tensor) -> bool:
-    """Whether removal follows an axis along which `shared` is the same for all."""
+    """Return whether removal follows an axis along which `shared` is the same for all."""
     varying = _varying(root[link.ids])
     return bool(varying) and varying.isdisjoint(_varying(link.shared))
 
@@ -99,7 +99,7 @@ def _linked(link: Link, root: Tensor) -> list[tuple[Tensor, Tensor]]:
 def graph_of(
     log: TraceLog, numbers: Numbering, shapes: dict[str, tuple[int, ...]], aliases: dict[str, str]
 ) -> ChannelGraph:
-    """The public view of a trace."""
+    """Return the public view of a trace."""
     free = numbers.frozen < 0
     uses = []
     for (name, dim), ids in log.ids.items():
@@ -123,7 +123,7 @@ def graph_of(
 
 
 def _kernel(labels: Tensor, numbers: Numbering, log: TraceLog) -> bool:
-    """A dimension of a convolution's kernel: nobody thinks of its indices as channels."""
+    """Return a dimension of a convolution's kernel: nobody thinks of its indices as channels."""
     reason = int(numbers.frozen[labels[0]])
     return reason >= 0 and log.reasons[reason].endswith("the size of a kernel")
 

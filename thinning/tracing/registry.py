@@ -30,7 +30,7 @@ def rule(*operations: Any) -> Callable[[R], R]:
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """The rule of an overload, else that of its operation, else that of its name, else None."""
+    """Return the rule of an overload, else that of its operation, else that of its name, else None."""
     schema = getattr(operation, "_schema", None)
     keys = (operation, getattr(operation, "overloadpacket", None), getattr(schema, "name", None))
     return next((RULES[key] for key in keys if key in RULES), None)

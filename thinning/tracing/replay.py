@@ -88,7 +88,7 @@ class Replay:
     def _depends_on_data(
         operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
     ) -> bool:
-        """Whether the sizes differ only where an operation such as `nonzero` takes them from values."""
+        """Return whether the sizes differ only where an operation such as `nonzero` takes them from values."""
         channels = {dim for plane in planes for dim in plane.dims}
         differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
         foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
@@ -96,17 +96,17 @@ class Replay:
         return dynamic and len(shape) == len(expected) and not differ & channels
 
     def _is_shared(self, plane: Plane) -> bool:
-        """Whether a plane repeats what serves all, as often as there are users left."""
+        """Return whether a plane repeats what serves all, as often as there are users left."""
         return plane.ids.numel() > 1 and bool(self.shared[self.labels[plane.ids]].all())
 
     def left(self, ids: Tensor, dim: int) -> Tensor:
-        """Which indices of a dimension are left, as bools."""
+        """Return which indices of a dimension are left, as bools."""
         gone = self.dead[self.labels[ids]]
         others = [d for d in range(ids.ndim) if d != dim]
         return ~(gone.all(others) if others else gone).reshape(-1)
 
     def expected_shape(self, shape: Sequence[int], planes: Sequence[Plane]) -> tuple[int, ...]:
-        """The shape of a tensor after removal."""
+        """Return the shape of a tensor after removal."""
         sizes = list(shape)
         for plane in planes:
             for dim in plane.dims:
@@ -136,7 +136,7 @@ class ReplayLog(TraceLog):
         self.batch = first.batch
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
-        """The integers that are left of a parameter's dimension."""
+        """Return the integers that are left of a parameter's dimension."""
         left = self._left.get((name, dim))
         return left if left is not None and len(left) == size else torch.zeros(size, dtype=torch.int64)
 

@@ -85,12 +85,12 @@ class Tracer(TorchDispatchMode):
 
     @property
     def frame(self) -> Frame:
-        """The module whose forward runs."""
+        """Return the module whose forward runs."""
         return self.stack[-1] if self.stack else Frame("", None)
 
     @property
     def place(self) -> str:
-        """What runs: the operation and the module, for messages about what fails."""
+        """Return what runs: the operation and the module, for messages about what fails."""
         name = getattr(self.running, "overloadpacket", None)
         return f"{name} in {self.frame.text}" if name is not None else self.frame.text
 
@@ -133,7 +133,7 @@ class Tracer(TorchDispatchMode):
         return self._converted[id(tensor)][1]
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
-        """What all elements of each channel of a parameter's dimension equal, NaN where they differ; None: unknown."""
+        """Return what all elements of each channel of a parameter's dimension equal, NaN where they differ."""
         if self.weights is None or leaf[0] not in self.weights:
             return None
         if leaf not in self._constants:

@@ -51,7 +51,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 def is_own(module: nn.Module | None) -> bool:
-    """Whether a module's code is not torch's: of torch's it is known what training changes."""
+    """Return whether a module's code is not torch's: of torch's it is known what training changes."""
     return not type(module).__module__.startswith("torch.")
 
 
@@ -67,7 +67,7 @@ class Walk(TorchDispatchMode):
         self.path: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        """One operation."""
+        """Carry an operation out and note it."""
         if is_own(self.stack[-1].module if self.stack else None):
             self.path.append(func)
         return execute(func, args, kwargs or {})
@@ -76,7 +76,7 @@ class Walk(TorchDispatchMode):
 def trains_otherwise(
     model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], log: TraceLog
 ) -> bool:
-    """Whether some code runs in training only: then training has to be traced too.
+    """Return whether some code runs in training only: then training has to be traced too.
 
     The model's code asks for `self.training`, or a run in training mode leaves the path that evaluation took.
     """
@@ -94,19 +94,19 @@ def trains_otherwise(
 
 
 def untraced(error: Exception) -> str:
-    """What to say of a model that does not run in training mode."""
+    """Return what to say of a model that does not run in training mode."""
     return f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}"
 
 
 def _asks_for_mode(model: nn.Module) -> bool:
-    """Whether code other than torch's own looks at `self.training`."""
+    """Return whether code other than torch's own looks at `self.training`."""
     kinds = {type(module) for module in model.modules() if is_own(module)}
     codes = [getattr(getattr(kind, name, None), "__code__", None) for kind in kinds for name in vars(kind)]
     return any("training" in code.co_names for code in codes if code is not None)
 
 
 def at_least_two(inputs: Any) -> Any:
-    """Inputs with at least two samples: BatchNorm trains on no less."""
+    """Return inputs with at least two samples: BatchNorm trains on no less."""
     if batch_of(inputs) > 1:
         return inputs
     return tree_map_only(Tensor, lambda t: torch.cat((t, t)) if t.ndim and len(t) == 1 else t, inputs)

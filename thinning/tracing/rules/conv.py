@@ -19,7 +19,7 @@ FIXED = "reads an input of fixed size"
 
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable)
 def convolution(call: Call) -> None:
-    """Reads the input's channels, makes new ones."""
+    """Read the input's channels and make new ones."""
     x, weight, bias = call.args[:3]
     transposed, groups = bool(call.args[6]), int(call.args[8])
     padded = transposed or any(call.args[4])
@@ -50,7 +50,7 @@ def convolution(call: Call) -> None:
 
 
 def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
-    """The input's channels as a plane of one dimension; varying elsewhere freezes."""
+    """Return the input's channels as a plane of one dimension; varying elsewhere freezes."""
     plane = call.info(x).along(dim)
     if plane is None:
         return None
@@ -62,7 +62,7 @@ def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
 
 
 def _passing(call: Call, planes: Sequence[Plane], bias: Tensor | None) -> list[Plane]:
-    """What varies from sample to sample stays; what varies along the image, where the kernel mixes it, is frozen."""
+    """Keep what varies from sample to sample; freeze what varies along the image, where the kernel mixes it."""
     kept = []
     for plane in planes:
         if any(dim > 1 for dim in plane.dims):
@@ -148,7 +148,7 @@ def _log_layer(
 
 
 def _labelled(call: Call, made: Plane, entry: LayerCall | None, inputs: Plane | None, bias: Tensor | None) -> Plane:
-    """Whose output this is: a depthwise layer passes its input's sources on."""
+    """Say whose output this is: a depthwise layer passes its input's sources on."""
     if entry is None:
         return made
     index = len(call.log.layers) - 1
@@ -178,7 +178,7 @@ def _value(
 def _derived(
     call: Call, weight: Tensor, inputs: Plane | None, groups: int, bias: Tensor | None, transposed: bool
 ) -> Tensor | None:
-    """For a weight computed from parameters: filters that are known to be 0, or (depthwise) whose input is 0."""
+    """Find the filters of a computed weight that are known to be 0, or (depthwise) whose input is 0."""
     known = bias_value(call, bias)
     if known is None or (transposed and groups > 1):
         return None
@@ -193,7 +193,7 @@ def _derived(
 
 
 def _read(call: Call, inputs: Plane | None, entry: LayerCall | None, padded: bool) -> None:
-    """A depthwise layer does not sum over channels: it passes them on."""
+    """Note the sum over the inputs; a depthwise layer has none, it passes channels on."""
     if inputs is None or (entry is not None and entry.depthwise):
         return
     value = None if inputs.value is None else inputs.value.reshape(-1)

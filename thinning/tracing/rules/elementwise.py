@@ -49,13 +49,13 @@ def combine(
 
 
 def _own_shape(tensor: Tensor) -> list[int]:
-    """The shape in memory: along a dimension that was expanded all elements are the same one."""
+    """Return the shape in memory: along a dimension that was expanded all elements are the same one."""
     strides = tensor.stride() if tensor.layout == torch.strided else tensor.shape
     return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
 
 
 def _fixed(info: TensorInfo, shape: Sequence[int], dim: int, ndim: int) -> bool:
-    """The operand has elements of its own along `dim`, and they are no channels."""
+    """Return the operand has elements of its own along `dim`, and they are no channels."""
     if shape[dim] == 1 or info.uniform:
         return False
     return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in info.planes)
@@ -80,7 +80,7 @@ def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
 
 
 def meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
-    """Two operands' channels meet element by element; returns those of the result.
+    """Let two operands' channels meet element by element; return those of the result.
 
     What does not vary along the leading axis of the other (a table for all heads) is shared, see `log.Link`.
     """
@@ -104,7 +104,7 @@ SHARED = "{}: serves all of an axis of which parts may go"
 
 
 def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
-    """Channels one by one; where several in a row meet the same one (queries that share a key), that is shared."""
+    """Unite one by one; where several in a row meet the same one (queries that share a key), note it as shared."""
     period = max(_period(a), _period(b))  # batch and heads are one axis in a matrix product
     for many, few in ((a, b), (b, a)):
         each, shared = many.reshape(-1)[:period], few.reshape(-1)[:period]
@@ -117,7 +117,7 @@ def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _first(ids: Tensor, shape: Sequence[int]) -> Tensor:
-    """The first channel along those dimensions that `shape` lacks."""
+    """Return the first channel along those dimensions that `shape` lacks."""
     for dim, size in enumerate(shape):
         if size == 1 < ids.shape[dim]:
             ids = ids.narrow(dim, 0, 1)
@@ -125,12 +125,12 @@ def _first(ids: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _leads(ids: Tensor) -> int:
-    """The first dimension along which channels vary."""
+    """Return the first dimension along which channels vary."""
     return next((dim for dim, size in enumerate(ids.shape) if size > 1), ids.ndim)
 
 
 def _period(ids: Tensor) -> int:
-    """After how many channels they come again from the first on, all of them; their number if they do not."""
+    """Return after how many channels all come again from the first on; their number if they do not."""
     flat = ids.reshape(-1)
     again = (flat[1:] == flat[0]).nonzero().flatten() + 1
     for period in again.tolist() if len(again) < 1000 else []:
@@ -140,7 +140,7 @@ def _period(ids: Tensor) -> int:
 
 
 def _repetition(few: Tensor, many: Tensor) -> int:
-    """How often each channel of `few` comes in a row where those of `many` are all others; 0 if they are not so."""
+    """Return how often each channel of `few` comes in a row while those of `many` all differ; 0 if not so."""
     each, counts = few.reshape(-1).unique_consecutive(return_counts=True)
     count = int(counts[0])
     alike = count > 1 and bool((counts == count).all()) and len(each.unique()) == len(each)
@@ -148,7 +148,7 @@ def _repetition(few: Tensor, many: Tensor) -> int:
 
 
 def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
-    """One plane for a group of united ones."""
+    """Make one plane of a group of united ones."""
     if len(group) == 1:
         return group[0].but(value=value, origin=None)
     sources = frozenset[int]().union(*(plane.sources for plane in group))
@@ -156,7 +156,7 @@ def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
 
 
 def elementwise(call: Call) -> None:
-    """Any element-wise operation, in place or not."""
+    """Follow any element-wise operation, in place or not."""
     out = call.outputs()[0]
     if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
         _into_buffer(call)
@@ -170,14 +170,14 @@ def elementwise(call: Call) -> None:
 
 
 def _into_buffer(call: Call) -> None:
-    """Writing into a fresh tensor of constants: its size was chosen by the model."""
+    """Freeze what is written into a fresh tensor of constants: its size was chosen by the model."""
     call.infos[0].storage.uniform, call.infos[0].storage.value = False, None
     for tensor in call.tensors[1:]:
         call.freeze(call.planes(tensor), "written into a tensor of fixed size")
 
 
 def _adds_bias(call: Call, groups: Sequence[Sequence[Plane]]) -> bool:
-    """Whether this is a linear layer's own bias, which torch adds apart where the input is not contiguous."""
+    """Return whether this is a linear layer's own bias, which torch adds apart where the input is not contiguous."""
     origin, leaf = (groups[0][0].origin, groups[0][-1].leaf) if groups and len(groups[0]) == 2 else (None, None)
     if getattr(type(call.tracer.frame.module), "forward", None) is not nn.Linear.forward or origin is None:
         return False
@@ -221,7 +221,7 @@ def _constant(info: TensorInfo) -> Tensor | None:
 
 
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
-    """The operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
+    """Return the operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
     packet = getattr(call.func, "overloadpacket", None)
     if packet in RANDOM:
         return None
@@ -251,7 +251,7 @@ def _like(value: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _choose(condition: Tensor, first: Any, second: Any) -> Tensor:
-    """`where`: what is chosen between equals does not depend on the condition."""
+    """Choose by `where`: between equals it does not depend on the condition."""
     first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (first, second))
     either = torch.where(first == second, first, torch.nan)
     return torch.where(condition.isnan(), either, torch.where(condition != 0, first, second))
@@ -270,5 +270,5 @@ rule(*POINTWISE, *CONSTANTS)(elementwise)
 
 
 def is_pointwise(operation: Any) -> bool:
-    """Whether torch itself tags the operation as element-wise."""
+    """Return whether torch itself tags the operation as element-wise."""
     return torch.Tag.pointwise in getattr(operation, "tags", ())

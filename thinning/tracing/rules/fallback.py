@@ -97,7 +97,7 @@ def _random(call: Call) -> bool:
 
 
 def _known(call: Call) -> float | None:
-    """What all elements of a new tensor equal: fresh zeros or ones, a number written into the code, a copy of these."""
+    """Return what all elements of a new tensor equal: zeros, ones, a number in the code, a copy of these."""
     packet = call.func.overloadpacket
     if packet in COPY:
         return call.infos[0].storage.value

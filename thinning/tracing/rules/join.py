@@ -25,7 +25,7 @@ def cat(call: Call) -> None:
 
 @rule(aten.stack)
 def stack(call: Call) -> None:
-    """A new dimension that holds no channels; the others are united."""
+    """Add a dimension that holds no channels; unite along the others."""
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
     infos, shapes = [], []
     for tensor in call.args[0]:
@@ -57,7 +57,7 @@ def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, .
 
 
 def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[int, ...]], dim: int) -> Plane:
-    """The integers one after another; a part without channels is 0."""
+    """Return the integers one after another; a part without channels is 0."""
     varying = {d for plane in along if plane is not None for d in plane.dims} - {dim}
     ids, values = [], []
     for plane, shape in zip(along, shapes, strict=True):
@@ -71,7 +71,7 @@ def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[in
 
 
 def _common(group: Sequence[Plane]) -> Tensor | None:
-    """The value that all parts agree on."""
+    """Return the value that all parts agree on."""
     values = [plane.value for plane in group if plane.value is not None]
     if len(values) < len(group):
         return None

@@ -27,7 +27,7 @@ def follow_bias(call: Call, plane: Plane, bias: Tensor | None, dim: int, entry: 
 
 
 def bias_value(call: Call, bias: Tensor | None) -> Tensor | None:
-    """The values of a bias vector: zeros without one, None where they are not known."""
+    """Return the values of a bias vector: zeros without one, None where they are not known."""
     if bias is None:
         return torch.zeros((), dtype=torch.float64)
     plane = next(iter(call.planes(bias)), None)
@@ -38,7 +38,7 @@ def bias_value(call: Call, bias: Tensor | None) -> Tensor | None:
 def output_value(
     call: Call, weight: Tensor | None, inputs: Tensor | None, groups: int, bias: Tensor | None, padded: bool
 ) -> Tensor | None:
-    """`values.layer_value` where weight and bias are known; another run on the same inputs looks at no weight again."""
+    """Return `layer_value` where weight and bias are known; another run on the same inputs looks at no weight again."""
     if weight is None or call.tracer.weights is None:
         return None
     known = bias_value(call, bias)
@@ -62,6 +62,6 @@ def chain(call: Call, plane: Plane, *leaves: tuple[str, int] | None) -> None:
 
 
 def leaf_along(info: TensorInfo, dim: int) -> tuple[str, int] | None:
-    """The parameter dimension that a tensor's dimension is, if it is one."""
+    """Return the parameter dimension that a tensor's dimension is, if it is one."""
     plane = info.along(dim)
     return plane.leaf if plane is not None else None

@@ -19,19 +19,19 @@ aten = torch.ops.aten
 
 @rule(aten.mm, aten.bmm, aten.matmul, aten.mv)
 def product(call: Call) -> None:
-    """A product without bias."""
+    """Follow a product without bias."""
     _product(call, call.args[0], call.args[1], None)
 
 
 @rule(aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm)
 def product_and_bias(call: Call) -> None:
-    """A product with something added."""
+    """Follow a product to which something is added."""
     _product(call, call.args[1], call.args[2], call.args[0])
 
 
 @rule(aten.linear)
 def linear(call: Call) -> None:
-    """A linear layer that arrives whole: the weight is transposed here."""
+    """Follow a linear layer that arrives whole: transpose the weight here."""
     weight = call.args[1]
     turned = weight.t()
     known = call.info(weight)
@@ -74,7 +74,7 @@ def _fresh(info: TensorInfo) -> TensorInfo:
 
 
 def _split(call: Call, tensor: Tensor, dim: int) -> tuple[Plane | None, list[Plane], bool]:
-    """The plane along the summed dimension alone, the others; one that varies elsewhere too goes together along it."""
+    """Return the plane along the summed dimension and the others; what varies elsewhere too goes together along it."""
     inner: Plane | None = None
     outer: list[Plane] = []
     collapsed = False
@@ -91,7 +91,7 @@ def _split(call: Call, tensor: Tensor, dim: int) -> tuple[Plane | None, list[Pla
 
 
 def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor, collapsed: bool) -> None:
-    """The summed channels of both factors are the same."""
+    """Unite the summed channels of both factors."""
     if x is not None and w is not None:
         call.unite(x.ids.reshape(-1), w.ids.reshape(-1))
     elif x is not None and (collapsed or not call.info(b).uniform):
@@ -111,7 +111,7 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
 
 
 def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | None:
-    """The layer, if one factor is a parameter (the right one if both are)."""
+    """Return the layer, if one factor is a parameter (the right one if both are)."""
     on_right = call.info(b).weight is not None and b.ndim == 2
     on_left = not on_right and call.info(a).weight is not None and a.ndim == 2
     if not on_right and not on_left:

@@ -57,7 +57,7 @@ def _lay(tensor: Tensor, layout: Sequence[int]) -> Tensor:
 
 
 def _like(ids: Tensor, layout: Sequence[int]) -> list[int]:
-    """Where a vector's ids go in the input's layout: its dimensions are the layout's last ones larger than 1."""
+    """Return where a vector's ids go in the input's layout: its dimensions are the layout's last ones larger than 1."""
     sizes = list(ids.shape)
     result = [1] * len(layout)
     for dim in reversed(range(len(layout))):
@@ -84,13 +84,13 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
 
 
 def _name(call: Call, vector: Tensor | None) -> str | None:
-    """The parameter that a vector is, also where InstanceNorm repeats it for each sample."""
+    """Return the parameter that a vector is, also where InstanceNorm repeats it for each sample."""
     leaves = [plane.leaf for plane in call.planes(vector) if plane.leaf is not None]
     return leaves[0][0] if leaves else None
 
 
 def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None], dims: Sequence[int]) -> Tensor | None:
-    """(x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
+    """Return (x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
     if call.tracer.weights is None:
         return None
     x, shape = group[0].value, group[0].ids.shape
@@ -117,12 +117,12 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
 
 
 def _averages(call: Call) -> bool:
-    """The statistics are taken over several channels."""
+    """Return the statistics are taken over several channels."""
     return call.func.overloadpacket in AVERAGING
 
 
 def _vector(call: Call, vector: Tensor | None, layout: Sequence[int]) -> Tensor | None:
-    """The known values of a vector, laid along the input's dimensions; None where they do not fit."""
+    """Return the known values of a vector, laid along the input's dimensions; None where they do not fit."""
     plane = next(iter(call.planes(vector)), None) if vector is not None else None
     value = call.value_of(plane) if plane is not None else None
     return value.reshape(layout) if value is not None and value.numel() == math.prod(layout) else None
@@ -144,7 +144,7 @@ def batch_norm(call: Call) -> None:
 
 
 def _note_size(call: Call, x: Tensor) -> None:
-    """A norm without vectors knows its size by a number only."""
+    """Note the size of a norm without vectors, which knows it by a number only."""
     frame, plane = call.tracer.frame, call.info(x).along(1)
     count = getattr(frame.module, "num_features", None)
     if isinstance(frame.module, _NormBase) and plane is not None and plane.ids.numel() % (count or 1) == 0:
@@ -155,7 +155,7 @@ def _note_size(call: Call, x: Tensor) -> None:
 
 @rule(*_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm"))
 def layer_norm(call: Call) -> None:
-    """Averages over the last dimensions."""
+    """Follow an average over the last dimensions."""
     shape = call.shapes[0]
     count = len(_argument(call, "normalized_shape"))
     dims = list(range(len(shape) - count, len(shape)))
@@ -179,7 +179,7 @@ def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plan
 
 @rule(*_ops("native_group_norm"))
 def group_norm(call: Call) -> None:
-    """Averages over groups of channels; exact where each channel is a group."""
+    """Follow averages over groups of channels; exact where each channel is a group."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
     for plane in call.planes(x):
         if plane.ids.shape[1] > 1 and groups != channels:

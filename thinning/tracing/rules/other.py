@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 @rule(aten.embedding, aten.embedding_bag, aten._embedding_bag, aten._embedding_bag_forward_only)
 def embedding(call: Call) -> None:
-    """Rows are chosen by data, so they stay; the features are channels."""
+    """Keep the rows, which data chooses; the features are channels."""
     weight = call.args[0]
     rows = call.info(weight).along(0)
     if rows is not None:
@@ -61,7 +61,7 @@ def _bilinear_input(call: Call, x: torch.Tensor, weight: torch.Tensor, dim: int)
 
 @rule(aten.glu)
 def glu(call: Call) -> None:
-    """The first half times the sigmoid of the second: the same position of both goes together."""
+    """Unite the same position of the first half and of the second, whose sigmoid multiplies it."""
     dim = call.arg(1, "dim", -1) % len(call.shapes[0])
     planes = []
     for plane in call.planes(call.args[0]):

@@ -47,13 +47,13 @@ def _pass(call: Call, keeps_constants: bool) -> None:
 @rule(*_ops("_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"))
 @rule(*_ops("upsample_trilinear3d _upsample_bilinear2d_aa"))
 def pool(call: Call) -> None:
-    """The mean or maximum of equal numbers is that number."""
+    """Keep known values: the mean or maximum of equal numbers is that number."""
     _pass(call, keeps_constants=True)
 
 
 @rule(*_ops("max_unpool2d max_unpool3d"))
 def unpool(call: Call) -> None:
-    """Each channel goes to the positions of its own maxima: those are the same channels."""
+    """Unite each channel with the positions of its own maxima."""
     pairs = combine(call, call.infos[:2], call.shapes[:2], call.shapes[0])
     call.emit(
         plane.but(value=None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan))
@@ -64,5 +64,5 @@ def unpool(call: Call) -> None:
 @rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa"))
 @rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
 def padded(call: Call) -> None:
-    """Zeros may come in at the border: only 0 stays what it is."""
+    """Keep zeros alone: others may come in at the border."""
     _pass(call, keeps_constants=False)

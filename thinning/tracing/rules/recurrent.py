@@ -52,7 +52,7 @@ def _forward(
 
 
 def _results(module: Any, x: Tensor, hx: Any) -> Any:
-    """Results of the right shapes on the meta device, where torch goes through all time steps in Python."""
+    """Return results of the right shapes on the meta device, where torch goes through all time steps in Python."""
     batch = (x.shape[0 if module.batch_first else 1],) if x.ndim == 3 else ()
     sides = 2 if module.bidirectional else 1
     width = module.proj_size or module.hidden_size
@@ -126,7 +126,7 @@ def _features(call: Call, x: Tensor) -> Plane | None:
 
 
 def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Plane:
-    """One layer in one direction, or a cell; returns its hidden (or projected) channels. `zero`: who starts at 0."""
+    """Follow one layer in one direction, or a cell; return its (projected) channels. `zero`: who starts at 0."""
     weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
     inputs = info_of(weights["weight_ih"]).along(1)
     if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
@@ -149,7 +149,7 @@ def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, 
 
 
 def _projected(call: Call, hidden: Plane, weight: Tensor) -> Plane:
-    """The channels that an LSTM makes of its hidden units by another matrix."""
+    """Return the channels that an LSTM makes of its hidden units by another matrix."""
     projection = info_of(weight)
     call.unite(_flat(projection, 1, weight.shape[1]), hidden.ids)
     call.log.read(Read(hidden.ids, hidden.value))
@@ -165,7 +165,7 @@ def _flat(info: TensorInfo, dim: int, size: int) -> Tensor:
 
 
 def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str, Tensor]) -> Tensor:
-    """The same unit of every gate goes together, in weights and biases."""
+    """Return the same unit of every gate goes together, in weights and biases."""
     vectors = dict(weights)
     if module.bias:
         vectors |= {name: getattr(module, name + suffix) for name in ("bias_ih", "bias_hh")}
@@ -179,7 +179,7 @@ def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str,
 
 
 def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Tensor | None:
-    """0 for units that start at 0 and whose content gate has only zeros."""
+    """Return 0 for units that start at 0 and whose content gate has only zeros."""
     if call.tracer.weights is None:
         return None
     names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
@@ -196,7 +196,7 @@ def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None,
 
 
 def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
-    """The last states, (layers * directions, batch, units): the units of several layers side by side go together."""
+    """Unite the units of several layers side by side in the last states, (layers * directions, batch, units)."""
     if any(final.shape[-1] != plane.ids.numel() for plane in made):
         call.freeze(made, "states of different sizes")
         return

@@ -70,7 +70,7 @@ def _kept(value: Tensor | None, keeps: str) -> Tensor | None:
 @rule(*_ops("sum nansum"))
 @rule(*_ops("linalg_vector_norm norm"))
 def total(call: Call) -> None:
-    """A sum over channels: those that are 0 may go (the same for a norm)."""
+    """Read the summed channels: those that are 0 may go (the same for a norm)."""
     order = call.arg(1, "ord", 2) if call.func.overloadpacket is not aten.sum else 2
     positive = not isinstance(order, (int, float)) or 0 < order < float("inf")
     _reduce(call, "sum" if positive else "fixed", "zeros")
@@ -78,13 +78,13 @@ def total(call: Call) -> None:
 
 @rule(*_ops("mean var std var_mean std_mean"))
 def mean(call: Call) -> None:
-    """A mean over channels changes with their number."""
+    """Mark channels inexact whose mean changes with their number."""
     _reduce(call, "mean", "constants" if call.func.overloadpacket is aten.mean else "none")
 
 
 @rule(*_ops("amax amin max min median mode"))
 def extreme(call: Call) -> None:
-    """The largest or smallest."""
+    """Follow the largest or smallest."""
     if len(call.tensors) > 1:
         from .elementwise import elementwise
 
@@ -102,7 +102,7 @@ def other(call: Call) -> None:
 @rule(*_ops("_softmax softmax _log_softmax log_softmax _safe_softmax cumsum cumprod logcumsumexp sort topk cumsum_"))
 @rule(*_ops("masked_softmax _softmax_backward_data cummax cummin argsort"))
 def along(call: Call) -> None:
-    """Each element of the result depends on all along one dimension: channels along that one are frozen."""
+    """Freeze channels along the dimension of which each element of the result depends on all."""
     dims = [(_argument(call, "dim", -1)) % len(call.shapes[0])]
     planes = []
     for plane in call.planes(call.args[0]):

@@ -34,14 +34,14 @@ def scatter(call: Call) -> None:
 
 
 def _across(call: Call, info: TensorInfo, dim: int) -> TensorInfo:
-    """The planes that do not vary along the rows; the others are frozen."""
+    """Return the planes that do not vary along the rows; the others are frozen."""
     call.freeze([plane for plane in info.current if dim in plane.dims], "rows are chosen by an index")
     kept = tuple(plane for plane in info.current if dim not in plane.dims)
     return TensorInfo(kept, Storage(uniform=info.storage.uniform and not info.planes))
 
 
 def _zeros(call: Call, group: list[Plane], zero: bool) -> Tensor | None:
-    """Where all that is added is 0, and what it is added to."""
+    """Return where all that is added is 0, and what it is added to."""
     values = [call.value_of(plane) for plane in group]
     if not (zero or len(group) > 1) or any(value is None for value in values):
         return None

@@ -37,7 +37,7 @@ def view(call: Call) -> None:
 
 
 def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
-    """Two kinds of channels merged into one dimension cannot be told apart: they are frozen."""
+    """Freeze two kinds of channels merged into one dimension: they cannot be told apart."""
     dims = [dim for plane in planes for dim in plane.dims]
     mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
     call.freeze(mixed, "merges two kinds of channels")
@@ -46,7 +46,7 @@ def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
 
 @rule(aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh, aten.detach_)
 def same(call: Call) -> None:
-    """The same tensor again: a copy, another type, another memory format."""
+    """Pass the planes on to a copy, another type, another memory format."""
     planes, dtype = call.planes(call.args[0]), call.outputs()[0].dtype
     if dtype.is_floating_point or call.tensors[0].dtype == dtype:
         call.same_weight = call.info(call.args[0]).weight
@@ -95,7 +95,7 @@ def plain_view(call: Call) -> None:
 
 
 def _views(call: Call) -> list[tuple[Plane, Plane]]:
-    """Emit the same view of each plane; returns the pairs of planes before and after."""
+    """Emit the same view of each plane; return the pairs of planes before and after."""
     many = isinstance(call.out, (list, tuple))
     pairs = []
     for position, out in enumerate(call.outputs()):
@@ -116,7 +116,7 @@ def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor
 
 @rule(aten.select, aten.slice, aten.unbind, aten.split_with_sizes, aten.narrow, aten.unsafe_split_with_sizes)
 def part(call: Call) -> None:
-    """A part of a tensor. One single channel by its number cannot be followed: then the axis is frozen."""
+    """Take a part of a tensor. One single channel by its number cannot be followed: then freeze the axis."""
     for plane, made in _views(call):
         if made.ids.numel() == 1:
             call.freeze([plane], "one channel is taken by its number")
@@ -124,7 +124,7 @@ def part(call: Call) -> None:
 
 @rule(aten.split, aten.chunk, aten.unsafe_split, aten.unsafe_chunk)
 def split(call: Call) -> None:
-    """Parts of equal size must stay of equal size: the same position of each goes together."""
+    """Unite the same position of parts of equal size, which must stay of equal size."""
     part(call)
     dim = call.arg(2, "dim", 0) % len(call.shapes[0])
     sizes = {out.shape[dim] for out in call.outputs()}
@@ -204,7 +204,7 @@ def pixel_shuffle(call: Call) -> None:
 
 @rule(aten.col2im)
 def fold(call: Call) -> None:
-    """The kernel's positions of one channel go together."""
+    """Unite the kernel's positions of one channel."""
     kernel = call.args[2]
     _blocks(call, -2, kernel[0] * kernel[1])
 
@@ -228,7 +228,7 @@ def _blocks(call: Call, dim: int, block: int) -> None:
 
 @rule(aten.pixel_unshuffle, aten.im2col)
 def unfold(call: Call) -> None:
-    """Each channel becomes several neighbouring ones."""
+    """Repeat each channel, which becomes several neighbouring ones."""
     dim = 1 if call.func.overloadpacket is aten.im2col else len(call.shapes[0]) - 3
     count = call.outputs()[0].shape[dim] // call.shapes[0][dim]
     drop = len(call.shapes[0]) - call.outputs()[0].ndim
@@ -245,7 +245,7 @@ def unfold(call: Call) -> None:
 
 @rule(aten.index_select, aten.gather, aten.take_along_dim)
 def pick(call: Call) -> None:
-    """Elements chosen by an index along one dimension; channels along that dimension are frozen."""
+    """Freeze channels along the dimension of which an index chooses elements."""
     dim = call.args[1] % len(call.shapes[0])
     for plane in call.planes(call.args[0]):
         if plane.ids.shape[dim] > 1:
