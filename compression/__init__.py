@@ -36,6 +36,7 @@ else:
     from .scheduler import CompressionScheduler
     from .steps import Step, Window
     from .tables import format_table, sparsity, sparsity_table
+    from .torch_pruning import adopt_torch_pruning
 
     __all__ = [
         "CheckpointError",
@@ -59,6 +60,7 @@ else:
         "Thinner",
         "View",
         "Window",
+        "adopt_torch_pruning",
         "build",
         "dict_config",
         "distillation_loss",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
-from typing import Any
+from math import cos, pi, prod
+from typing import Annotated, Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 
-from .declare.arguments import Count, Positive
+from .declare.arguments import Count, NonNegative, Positive, Range
 from .declare.cross_checks import Complaint, apart
 from .declare.registry import register
 
@@ -76,3 +76,58 @@ class PolynomialLR(torch_schedulers.PolynomialLR):
         if total_iters is not None and T_max is not None:
             raise ValueError("give either total_iters or T_max: they are the same")
         super().__init__(optimizer, total_iters or T_max or 5, power, last_epoch)
+
+
+Shape = Literal["linear", "cosine"]
+Epoch = Annotated[int, Range(0)]
+
+
+@register("lr_schedulers")
+class PiecewiseLR(torch_schedulers.LRScheduler):
+    """Goes from rate to rate, piece by piece; between two pieces and after the last the rate stays.
+
+    Each piece is [first epoch, last epoch, rate at the first, rate at the last, `linear` or `cosine`]. The rates are
+    those of the optimizer's first group; groups of other rates keep their proportion to it.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        pieces: Sequence[tuple[Epoch, Count, NonNegative, NonNegative, Shape]],
+        last_epoch: int = -1,
+    ) -> None:
+        """Take the pieces, in order.
+
+        Raises:
+            ValueError: there is none, or one begins before the piece before it ends.
+        """
+        found = [message for _, message in self.problems({"pieces": pieces}, {})]
+        if found:
+            raise ValueError("; ".join(found))
+        self.pieces = [tuple(piece) for piece in pieces]
+        super().__init__(optimizer, last_epoch)
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
+        """Pieces that overlap or run backwards."""
+        last = 0
+        for number, (first, end, *_) in enumerate(args["pieces"]):
+            if first < last or end <= first:
+                yield (
+                    "pieces",
+                    f"piece {number + 1}, from epoch {first} to {end}, must begin at {last} or later and rise",
+                )
+            last = end
+        if not args["pieces"]:
+            yield "pieces", "there is no piece: give at least one"
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]  # torch's allows tensors too
+        """The rates of all groups at `last_epoch`."""
+        rates = [float(base) for base in self.base_lrs]
+        begun = [piece for piece in self.pieces if piece[0] <= self.last_epoch]
+        if not begun or not rates[0]:
+            return rates
+        first, end, start, goal, shape = begun[-1]
+        done = min(1.0, (self.last_epoch - first) / (end - first))
+        done = done if shape == "linear" else (1 - cos(pi * done)) / 2
+        return [(start + (goal - start) * done) * rate / rates[0] for rate in rates]

@@ -1,4 +1,4 @@
-"""`--import-distiller FILE`: makes one of our checkpoints of one of Distiller's."""
+"""`--import-distiller FILE`: makes one of our checkpoints of one of Distiller's, or of a state dict."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from potstill.compression import CheckpointError, save_checkpoint
 from potstill.compression.declare.names import normalise
 from potstill.compression.files.checked import Field, reading
+from potstill.compression.torch_pruning import plain_state_dict
 from potstill.models import create_model, model_info, model_names
 
 from ..run.evaluation import Meter
@@ -73,7 +74,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
 
     Args:
         found: Distiller's fields (`arch`, `epoch`, `state_dict`, `compression_sched`, ...; all but the third may be
-            missing), or a state dict alone.
+            missing), or a state dict alone, perhaps of a network that `torch.nn.utils.prune` pruned.
         arch: the network where the file does not name it.
 
     Raises:
@@ -87,6 +88,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     if "state_dict" not in found and found and all(isinstance(value, Tensor) for value in found.values()):
         found = {"state_dict": found}
     fields = Field(found)
+    plain, masks = plain_state_dict({name: field.value for name, field in fields["state_dict"].mapping().items()})
     arch = _arch(fields, arch)
     info = model_info(arch)
     classes = CLASSES.get(str(found.get("dataset")), info.num_classes)
@@ -96,7 +98,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
         "epoch": fields["epoch"].integer(most=2**31) + 1 if found.get("epoch") is not None else 0,
         "arch": arch,
         "input_shape": list(info.input_shape),
-        "state_dict": _state_dict(fields["state_dict"], own),
+        "state_dict": _state_dict(Field(plain, "state_dict"), own),
         "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "classes": {}, "recipes": []},
     }
     sizes = {name: value.shape for name, value in own.items()}
@@ -105,8 +107,8 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     contents["num_classes"] = outputs = _classes(model, info.input_shape)
     if outputs != classes:
         sizes = {name: value.shape for name, value in create_model(arch, outputs).state_dict().items()}
-    if found.get("compression_sched"):
-        contents["scheduler"]["masks"]["masks"] = _masks(fields["compression_sched"]["masks_dict"], model)
+    stored = fields["compression_sched"]["masks_dict"] if found.get("compression_sched") else Field(masks, "state_dict")
+    contents["scheduler"]["masks"]["masks"] = _masks(stored, model)
     thinned = any(value.shape != sizes[name] for name, value in contents["state_dict"].items())
     return {**NOT_KNOWN, **contents}, thinned
 

@@ -34,6 +34,8 @@ CORE: list[tuple[re.Pattern[str], Any]] = [
     (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
 ]
 UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+TAG = "!"
+"""The key under which a mapping holds the tag that stood before it, where tags are taken."""
 PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -105,9 +107,12 @@ def decode(raw: bytes, report: Report) -> str | None:
     return text
 
 
-def read(text: str, report: Report) -> Document:
-    """Read the one document of a text; what is wrong is reported, and then `data` is None."""
-    builder = _Builder(text)
+def read(text: str, report: Report, takes_tags: bool = False) -> Document:
+    """Read the one document of a text; what is wrong is reported, and then `data` is None.
+
+    With `takes_tags` a tag before a mapping is kept as its entry `TAG`, a text like any other.
+    """
+    builder = _Builder(text, takes_tags)
     document = Document()
     try:
         node = builder.document()
@@ -125,8 +130,9 @@ def read(text: str, report: Report) -> Document:
 class _Builder:
     """Makes nodes of the parser's events."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, takes_tags: bool = False) -> None:
         self.events: Iterator[Any] = yaml.parse(text, Loader=PARSER)
+        self.takes_tags = takes_tags
         self.anchors: dict[str, Node | None] = {}
 
     def document(self) -> Node:
@@ -147,15 +153,28 @@ class _Builder:
             raise _Unreadable(line, TOO_DEEP)
         if isinstance(event, events.AliasEvent):
             return self.alias(event.anchor, line)
-        if event.tag and event.tag != "!" and event.tag not in TAGS:
+        tagged = self.takes_tags and (event.tag or "").startswith("!") and event.tag != "!"
+        if event.tag and event.tag != "!" and event.tag not in TAGS and not tagged:
             raise _Unreadable(line, f"the tag {_tag(event.tag)} is not allowed: a schedule is plain data")
         if event.anchor:
             self.anchors[event.anchor] = None
         node = self.content(event, line, depth)
+        if tagged:
+            node = self.with_tag(node, event.tag)
         if node.size > MAX_NODES:
             raise _Unreadable(line, f"has more than {MAX_NODES} values (aliases counted each time)")
         if event.anchor:
             self.anchors[event.anchor] = node
+        return node
+
+    def with_tag(self, node: Node, tag: str) -> Node:
+        """A mapping, or nothing at all, with its tag as an entry."""
+        if not isinstance(node.value, _Entries):
+            if node.value not in (None, ""):
+                raise _Unreadable(node.line, f"the tag {_tag(tag)} stands before something else than a mapping")
+            node = Node(node.line, _Entries())
+        node.value.enter(TAG, node.line, Node(node.line, tag[1:]))
+        node.size += 1
         return node
 
     def content(self, event: Any, line: int, depth: int) -> Node:

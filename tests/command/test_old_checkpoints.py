@@ -39,9 +39,7 @@ def arrives(contents, model):
         assert torch.equal(state[name], expected), name
 
 
-@pytest.mark.parametrize(
-    "arch", [*SMALL, *QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in IMAGENET)]
-)
+@pytest.mark.parametrize("arch", [*SMALL, *QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in IMAGENET)])
 def test_weights_from_before_batches_were_counted(arch):
     model = create_model(arch)
     contents, thinned = converted({"state_dict": old(model), "arch": arch.upper(), "epoch": 3}, "resnet20_cifar")

@@ -1,0 +1,1 @@
+"""What other libraries left, made ours: recipes of SparseML as schedules."""
