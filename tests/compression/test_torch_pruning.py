@@ -1,4 +1,4 @@
-"""Networks of torch.nn.utils.prune and torch.ao.pruning become plain ones that stay as sparse, train, and are thinned."""
+"""Networks that torch.nn.utils.prune and torch.ao.pruning pruned become plain; they stay as sparse, and are thinned."""
 
 import pytest
 import torch
