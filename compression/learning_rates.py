@@ -104,7 +104,7 @@ class PiecewiseLR(torch_schedulers.LRScheduler):
         found = [message for _, message in self.problems({"pieces": pieces}, {})]
         if found:
             raise ValueError("; ".join(found))
-        self.pieces = [tuple(piece) for piece in pieces]
+        self.pieces = [(first, end, start, goal, shape) for first, end, start, goal, shape in pieces]
         super().__init__(optimizer, last_epoch)
 
     @classmethod

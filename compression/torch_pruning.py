@@ -68,9 +68,9 @@ def _of_hooks(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _of_parametrizations(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for path, module in list(model.named_modules()):
         for name, entries in list(getattr(module, "parametrizations", {}).items()):
-            found = [getattr(entry, "mask", None) for entry in entries]
             shape = getattr(module, name).shape
-            if all(isinstance(mask, Tensor) and mask.shape == shape for mask in found):
+            found = [mask for entry in entries if isinstance(mask := getattr(entry, "mask", None), Tensor)]
+            if len(found) == len(entries) and all(mask.shape == shape for mask in found):
                 mask = torch.stack([mask.detach() != 0 for mask in found]).all(0)
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
                 yield _full(path, name), mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,24 @@ from torch import nn
 from potstill.compression.language.errors import one_line
 from potstill.compression.schedule import load_schedule
 
-from .sparseml_recipe import read_recipe
-from .sparseml_rules import Translation, translate
+from . import sparseml_pruning  # noqa: F401 -- enters its functions
+from .sparseml_rates import join_rates
+from .sparseml_recipe import Modifier, read_recipe
+from .sparseml_translation import RULES, Translation, Untranslated
 
 logger = logging.getLogger("potstill")
+
+INSTEAD = {
+    "QuantizationModifier": "quantize the thinned network with torchao",
+    "TrainableParamsModifier": "set requires_grad in Python",
+    "SetWeightDecayModifier": "give --weight-decay; pruned weights stay zero under it",
+    "MovementPruningModifier": "GradientRankedFilterPruner ranks by weight x gradient",
+    "MFACPruningModifier": "AutomatedGradualPruner prunes by magnitude",
+    "OBSPruningModifier": "AutomatedGradualPruner prunes by magnitude",
+    "ACDCPruningModifier": "RigLPruner and dense_sparse_dense.yaml let weights come back",
+    "LayerPruningModifier": "group lasso of 4D groups draws whole layers to zero",
+}
+"""For what has no equal here: what to do instead."""
 
 
 def schedule_of_recipe(path: Path, model: nn.Module, teacher: Mapping[str, Any] | None = None) -> Translation:
@@ -35,6 +49,28 @@ def schedule_of_recipe(path: Path, model: nn.Module, teacher: Mapping[str, Any] 
     result = translate(read_recipe(path), model, teacher or {})
     if result.schedule["policies"]:
         load_schedule(result.schedule, model, name=f"{path}, translated")
+    return result
+
+
+def translate(modifiers: Iterable[Modifier], model: nn.Module, teacher: Mapping[str, Any]) -> Translation:
+    """Return the schedule of a recipe for a network.
+
+    Args:
+        modifiers: those of the recipe.
+        model: the network, for its names of parameters.
+        teacher: arch, checkpoint or pretrained of the teacher for distillation, or nothing.
+    """
+    result = Translation(model, teacher)
+    for modifier in sorted(modifiers, key=lambda entry: entry.kind != "EpochRangeModifier"):
+        try:
+            if modifier.kind not in RULES:
+                instead = INSTEAD.get(modifier.kind)
+                raise Untranslated("there is no equal here" + (f"; {instead}" if instead else ""))
+            RULES[modifier.kind](modifier, result)
+        except Untranslated as error:
+            result.note(modifier, f"not translated: {error}")
+    join_rates(result)
+    result.notes.sort()
     return result
 
 
