@@ -1,9 +1,12 @@
 """Learning-rate schedulers beside torch's own, and all of torch's through a schedule."""
 
+import math
+
 import pytest
 import torch
 
 from potstill.compression.language.signatures import classes
+from potstill.compression.learning_rates import PiecewiseLR
 from potstill.compression.schedule import MultiStepMultiGammaLR, PolynomialLR, ScheduleError, dict_config, load_schedule
 
 
@@ -26,6 +29,20 @@ def test_each_milestone_has_its_own_factor():
 def test_equal_factors_are_torchs_multi_step():
     found = rates(MultiStepMultiGammaLR, 9, milestones=[2, 5], gammas=[0.3, 0.3])
     assert found == pytest.approx(rates(torch.optim.lr_scheduler.MultiStepLR, 9, milestones=[2, 5], gamma=0.3))
+
+
+def test_pieces_go_from_rate_to_rate_and_stay_between():
+    pieces = [[1, 3, 0.1, 0.3, "linear"], [5, 9, 0.2, 0.0, "cosine"]]
+    halves = [0.2 * (1 + math.cos(math.pi * part / 4)) / 2 for part in range(5)]
+    assert rates(PiecewiseLR, 10, pieces=pieces) == pytest.approx([0.4, 0.1, 0.2, 0.3, 0.3, *halves, 0.0])
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in (0.4, 0.04)]
+    optimizer = torch.optim.SGD(groups)
+    PiecewiseLR(optimizer, [[0, 1, 0.1, 0.1, "linear"]])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.01])
+    with pytest.raises(ValueError, match="piece 2, from epoch 2 to 4, must begin at 3"):
+        PiecewiseLR(optimizer, [[0, 3, 1, 1, "linear"], [2, 4, 1, 1, "linear"]])
+    with pytest.raises(ValueError, match="at least one"):
+        PiecewiseLR(optimizer, [])
 
 
 def test_polynomial_follows_distillers_formula_up_to_its_end():
@@ -78,6 +95,7 @@ ARGUMENTS = {
     "CosineAnnealingWarmRestarts": {"T_0": 2},
     "CyclicLR": {"base_lr": 0.1, "max_lr": 0.2, "step_size_up": 2},
     "OneCycleLR": {"max_lr": 0.2, "total_steps": 9},
+    "PiecewiseLR": {"pieces": [[0, 2, 0.1, 0.4, "linear"], [3, 5, 0.2, 0.0, "cosine"]]},
 }
 
 
