@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from torch import nn
 
-from potstill.compression.language.errors import one_line
 from potstill.compression.schedule import load_schedule
+from potstill.thinning.files.text import printable
 
 from . import sparseml_pruning  # noqa: F401 -- enters its functions
 from .sparseml_rates import join_rates
@@ -78,11 +78,11 @@ def text_of(result: Translation, source: str) -> str:
     """Return the schedule as YAML; its header says where it is from, how to run it, and what was left out."""
     command = " ".join(["compress-classifier --compress THIS_FILE", *_options(result)])
     notes = [f"# line {line}: {text}" if line else f"# {text}" for line, text in result.notes]
-    head = [f"# From the SparseML recipe {one_line(source)}", f"# {command}", *notes]
+    head = [f"# From the SparseML recipe {printable(source)}", f"# {command}", *notes]
     order = ("lr_schedulers", "pruners", "extensions", "policies")
     sections = {name: result.schedule[name] for name in order if result.schedule.get(name)}
     return "\n".join(
-        [*map(one_line, head), yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=110)]
+        [*map(printable, head), yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=110)]
     )
 
 
