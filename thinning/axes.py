@@ -17,7 +17,7 @@ def best_axes(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
 
     Of several queries that share a key either all go, with their key, or equally many of each key, whichever they are.
     """
-    splits = [split for split in analysis.log.splits if len(split.choices) > 1]
+    splits = [s for s in analysis.log.splits if len(s.choices) > 1 and (allow_inexact or s.inexact is None)]
     if not splits:
         return analysis
     free = analysis.with_splits({id(split): replace(split, along=FREE) for split in splits})

@@ -21,6 +21,7 @@ from .running.run import plain_run
 from .tracing.labels import info_of
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
+from .tracing.rescaling import settle_means
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
@@ -87,6 +88,7 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
                 f" (on the meta device: {type(cause).__name__}: {cause})"
             ) from error
+    settle_means(log, model)
     log, numbers, repairs = find_fixed_sizes(log, rehearsal, Repairs(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     return Analysis(graph_of(log, numbers, shapes, aliases_of(model)), log, numbers, rehearsal, repairs)

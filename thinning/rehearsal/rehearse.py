@@ -81,7 +81,7 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)
-    for count in log.attributes:
+    for count in log.counts:
         module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
         setattr(module, count.name, new_size(getattr(module, count.name), left, count.index))
 

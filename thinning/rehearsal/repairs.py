@@ -192,7 +192,7 @@ class FailedRemoval:
         path = ancestor(operation.module, level)
         if path is None:
             return []
-        taken = {(count.name, count.index) for count in self.log.attributes if count.module == path}
+        taken = {(count.name, count.index) for count in self.log.counts if count.module == path}
         return [
             Match(name, index, size)
             for size in sizes

@@ -62,12 +62,23 @@ class Link:
     why: int
 
 
+@dataclass(frozen=True)
+class AttributeCount:
+    """An integer attribute of a module (or element `index` of it) that counts the channels `ids`."""
+
+    module: str
+    name: str
+    index: int | None
+    ids: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class SplitAxis:
     """An axis of channels that was viewed as several; removal has to follow one of them (`along`, None: the last).
 
     `choices` are the axes among which it may be chosen by what is dead. `along` FREE: none, to see what would be dead.
-    `shared`: what serves all of a row.
+    `shared`: what serves all of a row. `inexact`: the number of the reason why only the first choice is exact.
+    `count`: the attribute that counts the channels along the first choice.
     """
 
     ids: Tensor
@@ -75,11 +86,39 @@ class SplitAxis:
     along: int | None = None
     choices: tuple[int, ...] = ()
     shared: Link | None = None
+    inexact: int | None = None
+    count: AttributeCount | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether the first choice is followed."""
+        return self.along is not None and self.along in self.choices[:1]
 
     @property
     def links(self) -> tuple[Link, ...]:
         """Return what serves all of a row, with the rows as they are now."""
         return () if self.shared is None else (replace(self.shared, ids=self.ids),)
+
+
+@dataclass(frozen=True)
+class MeanOver:
+    """A mean over the channels `ids`, whose values are known as far as `value` says, in a module."""
+
+    ids: Tensor
+    value: Tensor | None
+    module: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """A norm over the channels `ids`: its `weight` (to which it adds `offset`) and `attribute` make up for fewer."""
+
+    module: str
+    weight: str
+    attribute: str
+    offset: float
+    ids: Tensor
 
 
 Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
@@ -102,16 +141,6 @@ class Operation:
     arguments: Any
 
 
-@dataclass(frozen=True)
-class AttributeCount:
-    """An integer attribute of a module (or element `index` of it) that counts the channels `ids`."""
-
-    module: str
-    name: str
-    index: int | None
-    ids: Tensor
-
-
 class TraceLog:
     """Collects what the rules say. Ids start at 1."""
 
@@ -123,6 +152,8 @@ class TraceLog:
         self.inexact: list[tuple[Tensor, int]] = []
         self.reasons: list[str] = []
         self.roles: dict[tuple[str, int], Role] = {}
+        self.means: list[MeanOver] = []
+        self.rescales: list[Rescale] = []
         self.layers: list[LayerCall] = []
         self.reads: list[Read] = []
         self.splits: list[SplitAxis] = []
@@ -176,6 +207,10 @@ class TraceLog:
         """Note that removing these channels changes a mean over the remaining ones."""
         self.inexact.append((ids.reshape(-1), self._reason(why)))
 
+    def mean(self, mean: MeanOver) -> None:
+        """Removing these channels changes a mean over the remaining ones, unless its module can make up for that."""
+        self.means.append(mean)
+
     def _reason(self, why: str) -> int:
         if not self.reasons or self.reasons[-1] != why:
             self.reasons.append(why)
@@ -193,6 +228,16 @@ class TraceLog:
     def split(self, ids: Tensor) -> None:
         """Note an axis of channels that was viewed as several axes."""
         self.splits.append(SplitAxis(ids, len(self.operations)))
+
+    def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
+        """Each row of channels has one mean: whole rows go exactly, as many of each row do not."""
+        self.splits.append(SplitAxis(ids, len(self.operations), 0, (0, 1), None, self._reason(why), count))
+
+    @property
+    def counts(self) -> list[AttributeCount]:
+        """The attributes that count channels."""
+        rows = [split.count for split in self.splits if split.count is not None and split.first]
+        return [*self.attributes, *rows]
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Note rows of channels that meet one of `shared` each: rows go with it, or as many of each without it."""

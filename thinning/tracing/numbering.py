@@ -41,7 +41,8 @@ def numbering(log: TraceLog) -> Numbering:
             break
         root = components(log.count + 1, added, root)
     kept, labels = root.unique(return_inverse=True)
-    marked = [_marks(marks, root, log.count)[kept] for marks in (log.inexact, shared)]
+    inexact = [(s.ids.reshape(-1), s.inexact) for s in log.splits if s.inexact is not None and s.along == s.choices[1]]
+    marked = [_marks(marks, root, log.count)[kept] for marks in ([*log.inexact, *inexact], shared)]
     return Numbering(labels, frozen[kept], marked[0], marked[1] >= 0)
 
 
@@ -117,7 +118,7 @@ def graph_of(
         inexact=numbers.inexact,
         reasons=tuple(log.reasons),
         aliases=aliases,
-        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in log.attributes),
+        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in log.counts),
         other_macs=log.other_macs,
     )
 

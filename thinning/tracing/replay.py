@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from .labels import Plane
-from .log import Made, Operation, TraceLog
+from .log import AttributeCount, Made, MeanOver, Operation, TraceLog
 from .numbering import Numbering
 from .rules.fallback import NEW
 
@@ -38,6 +38,10 @@ class DeviationError(Exception):
     def __init__(self, step: int, why: str) -> None:
         super().__init__(why)
         self.deviation = Deviation(step, why)
+
+
+class UnequalRowsError(Exception):
+    """A number of groups in a second run is not that of the groups that are left."""
 
 
 class UnfollowedError(Exception):
@@ -83,6 +87,10 @@ class Replay:
             if shape != expected or not all(self._agrees(plane, planes) for plane in before):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
         self.step += 1
+
+    def fail(self, why: str) -> NoReturn:
+        """End the second run here."""
+        raise DeviationError(self.step, why)
 
     @staticmethod
     def _depends_on_data(
@@ -132,6 +140,7 @@ class ReplayLog(TraceLog):
 
     def __init__(self, first: TraceLog, labels: Tensor, dead: Tensor) -> None:
         super().__init__()
+        self._labels = labels
         self._left = {key: ids[~dead[labels[ids]]] for key, ids in first.ids.items()}
         self.batch = first.batch
 
@@ -151,6 +160,15 @@ class ReplayLog(TraceLog):
 
     def split(self, ids: Tensor) -> None:
         """Nothing to learn."""
+
+    def mean(self, mean: MeanOver) -> None:
+        """Nothing to learn."""
+
+    def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
+        """Rows must be what is left of the first run's."""
+        labels = self._labels[ids]
+        if not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
+            raise UnequalRowsError
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Nothing to learn."""

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..call import Call
 from ..labels import Plane, TensorInfo
-from ..log import AttributeCount
+from ..log import AttributeCount, MeanOver
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import chain
@@ -108,12 +108,21 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     elif x is not None:
         base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
     if _averages(call):
-        base = torch.full(shape, torch.nan, dtype=torch.float64)
+        base = _constant_groups(call, x, torch.full(shape, torch.nan, dtype=torch.float64))
     if weight is not None:
         base = torch.where(weight == 0, 0.0, base * weight)
     if bias is not None:
         base = base + bias
     return None if bool(base.isnan().all()) else base
+
+
+def _constant_groups(call: Call, x: Tensor | None, base: Tensor) -> Tensor:
+    """0 for the channels of groups all of whose channels are known to equal the same."""
+    if x is None or call.func.overloadpacket is not aten.native_group_norm or base.numel() % int(call.args[6]):
+        return base
+    groups = x.reshape(int(call.args[6]), -1)
+    constant = (groups == groups[:, :1]).all(1, keepdim=True).expand(groups.shape)
+    return torch.where(constant.reshape(base.shape), 0.0, base)
 
 
 def _averages(call: Call) -> bool:
@@ -164,12 +173,21 @@ def layer_norm(call: Call) -> None:
     _normalize(call, info, shape, dims, [_argument(call, "weight"), _argument(call, "bias")])
 
 
+def _mean_over(call: Call, plane: Plane) -> None:
+    why = f"{call.place}: averages over the channels"
+    if "rms" in call.name:
+        value = None if plane.value is None else plane.value.reshape(-1)
+        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why))
+    else:
+        call.log.mark_inexact(plane.ids, why)
+
+
 def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plane]:
     kept = []
     for plane in planes:
         left: Plane | None = plane
         if set(plane.dims) <= set(dims):
-            call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+            _mean_over(call, plane)
         else:
             for dim in dims:
                 left = call.collapse(left, dim, "") if left is not None else None
@@ -179,13 +197,16 @@ def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plan
 
 @rule(*_ops("native_group_norm"))
 def group_norm(call: Call) -> None:
-    """Follow averages over groups of channels; exact where each channel is a group."""
+    """Averages over groups of channels: whole groups go."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
     for plane in call.planes(x):
-        if plane.ids.shape[1] > 1 and groups != channels:
-            grouped = plane.ids.transpose(0, 1).reshape(groups, -1)
-            call.unite(grouped, grouped[:1])
-            call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+        if plane.ids.shape[1] > 1 and groups != channels and plane.dims == (1,):
+            rows, frame = plane.ids.reshape(groups, -1), call.tracer.frame
+            known = isinstance(frame.module, nn.GroupNorm)
+            count = AttributeCount(frame.name, "num_groups", None, rows[:, 0].contiguous()) if known else None
+            call.log.groups(rows, f"{call.place}: averages over the channels of a group", count)
+        elif plane.ids.shape[1] > 1 and groups != channels:
+            call.freeze([plane], "varies within the image")
     _normalize(call, call.info(x), call.shapes[0], [1], [weight, bias])
 
 

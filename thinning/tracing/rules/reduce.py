@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..call import Call
 from ..labels import Plane
+from ..log import MeanOver
 from ..registry import rule
 
 aten = torch.ops.aten
@@ -56,7 +57,9 @@ def _gone(call: Call, plane: Plane, kind: str) -> None:
     if kind == "sum":
         call.read(plane)
     elif kind == "mean":
-        call.log.mark_inexact(plane.ids, f"{call.place}: a mean over the channels")
+        value = None if plane.value is None else plane.value.reshape(-1)
+        why = f"{call.place}: a mean over the channels"
+        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why))
     else:
         call.freeze([plane], "over the channels")
 
