@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import Recipe, unwrapped
+from potstill.thinning import Recipe, Rescaling, unwrapped
 from potstill.thinning.names import spelling
 
 from .declare.names import respelled
@@ -236,6 +236,7 @@ class Masks(Mapping[str, ParameterMask]):
         try:
             self.reshape(recipe.selectors())
             self.admit((fold.name, fold.amounts) for fold in recipe.folds)
+            self._rescale(recipe.rescalings)
         except BaseException:  # Ctrl-C too
             undo()
             raise
@@ -254,6 +255,21 @@ class Masks(Mapping[str, ParameterMask]):
             for owned in entry.owners.values():
                 owned.mask = shrink(owned.mask).contiguous()
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
+        self._plan = None
+
+    def _rescale(self, norms: Iterable[Rescaling]) -> None:
+        """After thinning: dense copies are scaled like their weights; where 0 does not stay 0, masks let go."""
+        for norm in norms:
+            name = self._spell(norm.name)
+            if name not in self._masks:
+                continue
+            entry, parameter = self._masks[name], self._parameters[name].detach()
+            filled = (parameter != 0) & bool(norm.offset)
+            if entry.dense is not None:
+                hidden = filled if entry.mask is None else filled & (entry.mask == 0)
+                entry.dense = torch.where(hidden, parameter, norm.scaled(entry.dense))
+            for owned in entry.owners.values():
+                owned.mask = owned.mask.where(~filled | (owned.mask != 0), 1)
         self._plan = None
 
     def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:

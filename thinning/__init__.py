@@ -1,5 +1,6 @@
 """Thinning: find which slices of which parameters are the same channel, remove the dead ones, prove the result."""
 
+from .apply import Rescaling
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
 from .macs import count_macs
@@ -21,6 +22,7 @@ __all__ = [
     "ChannelGraph",
     "Layer",
     "Recipe",
+    "Rescaling",
     "Scale",
     "ThinningError",
     "Use",

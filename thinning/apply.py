@@ -69,6 +69,27 @@ class Folding:
     amounts: Tensor
 
 
+@dataclass(frozen=True)
+class Rescaling:
+    """A norm that averages over fewer channels, made up for.
+
+    The weight `name`, to which the norm `module` adds `offset`, is scaled so that the sum is `factor` times what it
+    was; `attribute`, which it adds to the mean of the squares, becomes `new` (`old` None: what torch chooses).
+    """
+
+    name: str
+    factor: float
+    offset: float
+    module: str
+    attribute: str
+    old: float | None
+    new: float
+
+    def scaled(self, weight: Tensor) -> Tensor:
+        """Return what becomes of the weight."""
+        return scaled(weight, self.factor, self.offset)
+
+
 def tensor_change(name: str, shape: tuple[int, ...], keep: Mapping[int, Tensor]) -> TensorChange:
     """Return a change with int64 indices on the CPU."""
     return TensorChange(name, shape, {dim: kept.to("cpu", torch.int64) for dim, kept in sorted(keep.items())})
@@ -88,6 +109,10 @@ class Removal(Protocol):
     @property
     def folds(self) -> tuple[Folding, ...]:
         """Return the constants to add."""
+
+    @property
+    def rescalings(self) -> tuple[Rescaling, ...]:
+        """Norms that average over fewer channels."""
 
     def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return parameter name -> function that selects what stays."""
@@ -133,6 +158,9 @@ class Transaction:
                 self.state(optimizer, tensors[change.name], change)
         for fold in recipe.folds:
             self.add(tensors[fold.name], fold.amounts)
+        for rescaling in recipe.rescalings:
+            self.scale(tensors[rescaling.name], rescaling)
+            self.attribute(model.get_submodule(rescaling.module), rescaling.attribute, rescaling.new)
         for attribute in recipe.attributes:
             module = model.get_submodule(attribute.module)
             value = new_size(getattr(module, attribute.name), attribute.new, attribute.index)
@@ -168,6 +196,12 @@ class Transaction:
         self._undo.append(lambda: setattr(tensor, "data", data))
         tensor.data = (data.double() + amounts.to(data.device)).to(data.dtype)
 
+    def scale(self, weight: Tensor, rescaling: Rescaling) -> None:
+        """Scale a norm's weight, in new memory."""
+        data = weight.data
+        self._undo.append(lambda: setattr(weight, "data", data))
+        weight.data = rescaling.scaled(data)
+
     def entry(self, mapping: MutableMapping[Any, Any], key: Any, value: Any) -> None:
         """Replace a value in a mapping."""
         old = mapping[key]
@@ -201,11 +235,21 @@ class Transaction:
                         raise ThinningError(f"the mask of '{name}' has shape {shapes}")
                     self.entry(masks, name, like_layout(change.select(mask), mask))
         tensors = named_tensors(model)
-        for fold in recipe.folds:
-            name = spell(fold.name)
+        for own in filled(recipe):
+            name = spell(own)
             mask = masks.get(name)
             if isinstance(mask, Tensor):
-                self.entry(masks, name, mask.where(tensors[fold.name] == 0, torch.ones_like(mask)))
+                self.entry(masks, name, mask.where(tensors[own] == 0, torch.ones_like(mask)))
+
+
+def filled(recipe: Removal) -> list[str]:
+    """Return the names of the tensors whose zeros a recipe fills."""
+    return [fold.name for fold in recipe.folds] + [r.name for r in recipe.rescalings if r.offset]
+
+
+def scaled(weight: Tensor, factor: float, offset: float) -> Tensor:
+    """Return a weight to which its module adds `offset`, such that the sum is `factor` times what it was."""
+    return ((weight.double() + offset) * factor - offset).to(weight.dtype)
 
 
 def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
@@ -250,6 +294,12 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
         shape = shapes.get(fold.name, tuple(tensors[fold.name].shape) if fold.name in tensors else None)
         if shape != tuple(fold.amounts.shape):
             raise ThinningError(f"the recipe adds {len(fold.amounts)} constants to '{fold.name}' of shape {shape}")
+    for rescaling in recipe.rescalings:
+        if rescaling.name not in tensors:
+            raise ThinningError(f"the recipe is for another model: it has no '{rescaling.name}'")
+        held = getattr(_module(model, rescaling.module), rescaling.attribute, "")
+        if held is not None and not isinstance(held, float):
+            raise ThinningError(f"'{rescaling.module}.{rescaling.attribute}' is no number that a norm adds")
     for attribute in recipe.attributes:
         try:
             found_value = getattr(model.get_submodule(attribute.module), attribute.name)
@@ -257,6 +307,13 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
             raise ThinningError(f"the recipe is for another model: {error}") from error
         if not isinstance(found_value, (int, tuple, list)):
             raise ThinningError(f"'{attribute.module}.{attribute.name}' is no integer or tuple of them")
+
+
+def _module(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise ThinningError(f"the recipe is for another model: {error}") from error
 
 
 def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:

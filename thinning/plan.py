@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .apply import AttributeChange, Folding, TensorChange, tensor_change
+from .apply import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
 from .dead import Dead, folded_constants
 from .label_sets import class_of_label
 from .recipe import Kept, Recipe
 from .trace import Analysis
+from .tracing.rescaling import added
 
 
 def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
@@ -65,6 +67,21 @@ def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tup
     return tuple(changes)
 
 
+def rescalings(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module) -> list[Rescaling]:
+    """Return what makes up for the channels that go in norms that average over them."""
+    found = []
+    for norm in analysis.log.rescales:
+        before, after = len(norm.ids), int((~dead[analysis.numbers.labels[norm.ids]]).sum())
+        if after < before:
+            name = f"{norm.module}.{norm.weight}".lstrip(".")
+            name = analysis.graph.aliases.get(name, name)
+            old = getattr(model.get_submodule(norm.module), norm.attribute)
+            new = added(old, weights[name].dtype) * before / after
+            factor = math.sqrt(before / after)
+            found.append(Rescaling(name, factor, norm.offset, norm.module, norm.attribute, old, new))
+    return found
+
+
 def make_recipe(
     analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
 ) -> tuple[Recipe, Tensor]:
@@ -81,6 +98,7 @@ def make_recipe(
         tensors=changes,
         attributes=attribute_changes(analysis, gone, model),
         folds=tuple(folds),
+        rescalings=tuple(rescalings(analysis, gone, weights, model)),
         frozen=_frozen(analysis),
         refused=_refused(analysis, dead),
         notes=(*analysis.log.warnings, *notes),

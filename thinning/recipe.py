@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import AttributeChange, Folding, TensorChange, apply
+from .apply import AttributeChange, Folding, Rescaling, TensorChange, apply
 from .names import modules_called, normalise, spelling, unwrapped
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
@@ -39,6 +39,7 @@ class Recipe:
     tensors: tuple[TensorChange, ...] = ()
     attributes: tuple[AttributeChange, ...] = ()
     folds: tuple[Folding, ...] = ()
+    rescalings: tuple[Rescaling, ...] = ()
     frozen: tuple[Kept, ...] = ()
     refused: tuple[Kept, ...] = ()
     notes: tuple[str, ...] = ()
@@ -86,7 +87,13 @@ class Recipe:
             self,
             tensors=tuple(replace(change, name=spell(change.name)) for change in self.tensors),
             folds=tuple(replace(fold, name=spell(fold.name)) for fold in self.folds),
-            attributes=tuple(replace(change, module=_holder(model, change)) for change in self.attributes),
+            rescalings=tuple(
+                replace(norm, name=spell(norm.name), module=_holder(model, norm.module, norm.attribute))
+                for norm in self.rescalings
+            ),
+            attributes=tuple(
+                replace(change, module=_holder(model, change.module, change.name)) for change in self.attributes
+            ),
         )
 
     def then(self, other: Recipe) -> Recipe:
@@ -109,6 +116,7 @@ class Recipe:
             tensors=tuple(tensors.values()),
             attributes=tuple(attributes.values()),
             folds=_folds_of_both(self, other),
+            rescalings=_rescalings_of_both(self, other),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             max_relative_difference=max(self.max_relative_difference, other.max_relative_difference),
             parameters=(self.parameters[0], other.parameters[1]),
@@ -116,10 +124,9 @@ class Recipe:
         )
 
 
-def _holder(model: nn.Module, change: AttributeChange) -> str:
-    """Return the module of this name that has the attribute: a wrapper has it not."""
-    fitting = (name for name, module in modules_called(model, change.module) if hasattr(module, change.name))
-    return next(fitting, change.module)
+def _holder(model: nn.Module, path: str, attribute: str) -> str:
+    """The module of this name that has the attribute: a wrapper has it not."""
+    return next((name for name, module in modules_called(model, path) if hasattr(module, attribute)), path)
 
 
 _RECIPES: WeakKeyDictionary[nn.Module, list[Recipe]] = WeakKeyDictionary()
@@ -154,6 +161,15 @@ def _folds_of_both(first: Recipe, second: Recipe) -> tuple[Folding, ...]:
     return tuple(folds.values())
 
 
+def _rescalings_of_both(first: Recipe, second: Recipe) -> tuple[Rescaling, ...]:
+    """One factor after the other; what is added to the mean is the second's."""
+    found = {normalise(norm.name): norm for norm in first.rescalings}
+    for norm in second.rescalings:
+        before = found.get(name := normalise(norm.name))
+        found[name] = norm if before is None else replace(norm, factor=before.factor * norm.factor, old=before.old)
+    return tuple(found.values())
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a plain table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
@@ -170,6 +186,8 @@ def recipe_text(recipe: Recipe) -> str:
         parts.append(table(("tensor", "before", "after"), rows))
     if recipe.folds:
         parts.append("constants folded into: " + ", ".join(fold.name for fold in recipe.folds))
+    if recipe.rescalings:
+        parts.append("rescaled for means over fewer channels: " + ", ".join(norm.name for norm in recipe.rescalings))
     parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)
     parts += [f"note: {note}" for note in recipe.notes]
     return "\n".join(parts)

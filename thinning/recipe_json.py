@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .apply import AttributeChange, Folding, TensorChange
+from .apply import AttributeChange, Folding, Rescaling, TensorChange
 from .errors import ThinningError
 from .files.checked import Field, parse_json
 from .running.default_device import on_cpu
 
 FORMAT = "potstill-recipe"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Version 2 has rescalings; recipes without any are of version 1, as before."""
 
 
 def encode(recipe: Mapping[str, Any]) -> str:
     """See `Recipe.to_json`."""
+    changed = [vars(norm) for norm in recipe["rescalings"]]
     data = {
         "format": FORMAT,
-        "version": VERSION,
-        **recipe,
+        "version": VERSIONS[bool(changed)],
+        **{key: value for key, value in recipe.items() if key != "rescalings"},
         "tensors": [
             {"name": c.name, "shape": c.shape, "keep": {str(dim): ranges(kept) for dim, kept in c.keep.items()}}
             for c in recipe["tensors"]
@@ -32,7 +34,7 @@ def encode(recipe: Mapping[str, Any]) -> str:
         "folds": [{"name": fold.name, "amounts": fold.amounts.tolist()} for fold in recipe["folds"]],
         "frozen": [vars(kept) for kept in recipe["frozen"]],
         "refused": [vars(kept) for kept in recipe["refused"]],
-    }
+    } | ({"rescalings": changed} if changed else {})
     return json.dumps(data, indent=1)
 
 
@@ -55,13 +57,15 @@ def decode(text: str) -> dict[str, Any]:
         top = _Field(parse_json(text), "recipe")
     except ValueError as error:
         raise ThinningError(f"recipe: {error}") from error
-    if top["format"].text() != FORMAT or top["version"].integer() != VERSION:
-        raise ThinningError(f"recipe: this reads format {FORMAT!r} version {VERSION}; the text says otherwise")
+    version = top["version"].integer()
+    if top["format"].text() != FORMAT or version not in VERSIONS:
+        raise ThinningError(f"recipe: this reads format {FORMAT!r} version 1 or 2; the text says otherwise")
     return {
         "model": top["model"].text(),
         "tensors": _distinct([_tensor(item) for item in top["tensors"].items()]),
         "attributes": tuple(_attribute(item) for item in top["attributes"].items()),
         "folds": tuple(_fold(item) for item in top["folds"].items()),
+        "rescalings": tuple(_rescaling(item) for item in top["rescalings"].items()) if version > 1 else (),
         "frozen": _kept(top["frozen"]),
         "refused": _kept(top["refused"]),
         "notes": tuple(item.text() for item in top["notes"].items()),
@@ -107,6 +111,17 @@ def _attribute(item: _Field) -> AttributeChange:
     if not name.isidentifier() or name.startswith("__"):
         raise item["name"].error("the name of an attribute")
     return AttributeChange(module, name, index, _size(item["old"]), _size(item["new"]))
+
+
+def _rescaling(item: _Field) -> Rescaling:
+    name = item["attribute"].text()
+    if not name.isidentifier() or name.startswith("__"):
+        raise item["attribute"].error("the name of an attribute")
+    factor, new = item["factor"].number(), item["new"].number()
+    if factor <= 0 or new < 0:
+        raise item.error("a positive factor and a number that is not negative")
+    old = None if item["old"].value is None else item["old"].number()
+    return Rescaling(item["name"].text(), factor, item["offset"].number(), item["module"].text(), name, old, new)
 
 
 def _size(item: _Field) -> int | tuple[int, ...]:

@@ -149,6 +149,8 @@ def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
     }
     for change in recipe.attributes:
         entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
+    for norm in recipe.rescalings:
+        entries[norm.module, norm.attribute] = norm.new
     return [[module, name, value] for (module, name), value in entries.items()]
 
 
@@ -186,7 +188,7 @@ def _facts(path: Path) -> dict[str, Any]:
         raise ThinningError(f"{path} is not a file of format {FORMAT!r}, version 1")
     entries = facts.get("attributes")
     if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
-        raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, integer or list of integers]")
+        raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, number or list of integers]")
     Recipe.from_json(json.dumps(facts.get("recipe")))
     facts.setdefault("inputs", None)
     return facts
@@ -195,8 +197,9 @@ def _facts(path: Path) -> dict[str, Any]:
 def _is_attribute(entry: Any) -> bool:
     if not isinstance(entry, list) or len(entry) != 3 or not all(isinstance(text, str) for text in entry[:2]):
         return False
-    values = entry[2] if isinstance(entry[2], list) else [entry[2]]
-    return entry[1].isidentifier() and not entry[1].startswith("__") and all(type(value) is int for value in values)
+    value = entry[2]
+    whole = all(type(item) is int for item in (value if isinstance(value, list) else [value]))
+    return entry[1].isidentifier() and not entry[1].startswith("__") and (whole or type(value) is float)
 
 
 def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -205,9 +208,10 @@ def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
         if not holders:
             raise ThinningError(f"the files are of another model: it has no '{module_name}.{name}'")
         module, old = holders[0], getattr(holders[0], name)
-        if not isinstance(old, (int, tuple, list)):
+        number = isinstance(value, float) and (old is None or isinstance(old, float))
+        if not number and (not isinstance(old, (int, tuple, list)) or isinstance(value, float)):
             raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
-        setattr(module, name, new_size(old, value))
+        setattr(module, name, value if number else new_size(old, value))
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

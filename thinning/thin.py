@@ -22,7 +22,7 @@ from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
 from .trace import analyse
-from .unremoved import measured_refusals
+from .unremoved import measured_refusals, with_measured_gap
 from .verify import Verifier, rounding
 from .zeros import zeros_that_stay
 
@@ -81,11 +81,12 @@ def thin(  # noqa: PLR0913
     else:
         raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
     macs, size = count_macs(dense, example_inputs), _size(dense)
+    zeros = with_measured_gap(zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, batches)
     refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
     recipe = replace(
         recipe,
         inputs=describe(example_inputs),
-        refused=(*refused, *zeros_that_stay(analysis, dead, weights, gone)),
+        refused=(*refused, *zeros),
         notes=recipe.notes + verifier.notes,
         max_relative_difference=verifier.gap,
         parameters=(size, _size(model)),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply
-from .dead import Dead
+from .axes import best_axes
+from .dead import Dead, find_dead
 from .difference import relative_difference
 from .plan import make_recipe
 from .recipe import Kept, Recipe
-from .running.copies import named_tensors
+from .running.copies import named_tensors, shared_copy
 from .running.outputs import outputs
 from .trace import Analysis
 from .tracing.constants import zero_rows
@@ -72,6 +73,34 @@ def _lost(analysis: Analysis, operation: Operation, silent: Tensor) -> Tensor:
 
 def _value(plane: Plane) -> Tensor:
     return torch.full(plane.ids.shape, torch.nan) if plane.value is None else plane.value
+
+
+def averaged(analysis: Analysis) -> dict[int, str]:
+    """Label of whole groups that a norm averages over -> what removes single channels of them."""
+    reasons: dict[int, str] = {}
+    for split in analysis.log.splits:
+        if split.inexact is not None and split.first:
+            why = f"{analysis.log.reasons[split.inexact]} (allow_inexact=True removes as many of each group)"
+            reasons |= dict.fromkeys(analysis.numbers.labels[split.ids].unique().tolist(), why)
+    return reasons
+
+
+def with_measured_gap(
+    kept: Sequence[Kept], analysis: Analysis, weights: Mapping[str, Tensor], dense: nn.Module, batches: Sequence[Any]
+) -> tuple[Kept, ...]:
+    """Say of channels that could go inexactly by how much the outputs of `dense`, the model before, would change."""
+    if not any("allow_inexact=True" in one.reason for one in kept):
+        return tuple(kept)
+    analysis, copy = best_axes(analysis, weights, allow_inexact=True), shared_copy(dense)
+    try:
+        before = outputs(dense, batches)
+        apply(make_recipe(analysis, find_dead(analysis, weights, allow_inexact=True), weights, copy)[0], copy)
+        gap = (
+            f"; the outputs would change by {relative_difference(before, outputs(copy, batches)):.1e} of their maximum"
+        )
+    except Exception:  # only a remark is lost: the channels stay either way
+        return tuple(kept)
+    return tuple(replace(one, reason=one.reason + gap) if "allow_inexact=True" in one.reason else one for one in kept)
 
 
 def measured_refusals(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .axes import best_axes
 from .dead import Dead, find_dead
 from .graph import Use
 from .plan import select_removed
@@ -18,10 +19,11 @@ from .running.default_device import on_cpu
 from .running.inputs import beside
 from .trace import Analysis, analyse
 from .tracing.constants import zero_rows
-from .unremoved import OTHER, silent_reasons
+from .unremoved import OTHER, averaged, silent_reasons
 
 Fate = Literal["removed", "inexact", "stays"]
 ROUNDED = "could go, but stays for the number of channels (one at least, multiples of round_to)"
+PARTLY = "one channel with other slices"
 READ = "other parameters read these channels"
 
 
@@ -60,23 +62,23 @@ def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
         ThinningError: the model does not run on such inputs.
     """
     weights = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
-    analysis = analyse(model, beside(model, example_inputs), weights)
+    analysis = best_axes(analyse(model, beside(model, example_inputs), weights), weights)
     dead = find_dead(analysis, weights)
-    gone, _ = select_removed(analysis, dead.channels, 1)
-    loose, _ = select_removed(analysis, find_dead(analysis, weights, allow_inexact=True).channels, 1)
+    gone = select_removed(analysis, dead.channels, 1)[0][analysis.numbers.labels]
+    inexact = best_axes(analysis, weights, allow_inexact=True)
+    loose, _ = select_removed(inexact, find_dead(inexact, weights, allow_inexact=True).channels, 1)
+    loose = loose[inexact.numbers.labels] & ~gone
     found = []
     for use, rows in _zero_uses(analysis, weights):
-        found += [*_gone(use, rows, gone, "removed"), *_gone(use, rows, loose & ~gone, "inexact", analysis)]
+        found += [*_gone(analysis, use, rows, gone, "removed"), *_gone(inexact, use, rows, loose, "inexact")]
     return found + [part for _, part in _staying(analysis, weights, dead, gone | loose)]
 
 
-def zeros_that_stay(
-    analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor
-) -> tuple[Kept, ...]:
-    """Return the zero slices that are not removed (`gone`: the labels that are), by weight and reason."""
+def zeros_that_stay(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor) -> tuple[Kept, ...]:
+    """The zero slices that are not removed (`gone` are the labels that are), by weight and reason; for a recipe."""
     kept = []
     named = torch.zeros_like(gone)
-    for use, part in _staying(analysis, weights, dead, gone):
+    for use, part in _staying(analysis, weights, dead, gone[analysis.numbers.labels]):
         if not _told(analysis, dead, use, part):
             kept.append(Kept(len(part.indices), f"{part.name}[{part.dim}]", part.reason))
             named[use.labels[part.indices]] = True
@@ -106,14 +108,15 @@ def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tu
                 yield use, rows
 
 
-def _gone(use: Use, rows: Tensor, labels: Tensor, fate: Fate, analysis: Analysis | None = None) -> list[ZeroSlices]:
-    """Return the zero slices whose labels go."""
-    indices = (rows & labels[use.labels]).nonzero().flatten()
+def _gone(analysis: Analysis, use: Use, rows: Tensor, gone: Tensor, fate: Fate) -> list[ZeroSlices]:
+    """The zero slices whose channels (bool by id) go."""
+    ids = analysis.log.ids[use.name, use.dim]
+    indices = (rows & gone[ids]).nonzero().flatten()
     if not len(indices):
         return []
     reason = ""
-    if analysis is not None:
-        number = int(analysis.graph.inexact[use.labels[indices]].max())
+    if fate == "inexact":
+        number = int(analysis.graph.inexact[analysis.numbers.labels[ids[indices]]].max())
         reason = analysis.graph.reasons[number] if number >= 0 else ""
     return [ZeroSlices(use.name, use.dim, indices, fate, reason)]
 
@@ -124,15 +127,18 @@ def _staying(
     """Return the zero slices that stay: those that make channels, and that read some which no zero slice makes."""
     silent = {label: why for label, (_, why) in silent_reasons(analysis, dead, weights).items()}
     makers = _Makers(analysis, weights)
-    named = torch.zeros_like(gone)
+    groups = averaged(analysis)
+    named = torch.zeros_like(dead.channels)
     found: list[tuple[Use, ZeroSlices]] = []
     uses = sorted(_zero_uses(analysis, weights), key=lambda pair: pair[0].role == "in")
     for use, rows in uses:
-        stays = rows & ~gone[use.labels] & (use.labels > 0)
+        stays = rows & ~gone[analysis.log.ids[use.name, use.dim]] & (use.labels > 0)
         stays &= ~named[use.labels] if use.role == "in" else True
         reasons: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for index in stays.nonzero().flatten().tolist():
             why = _why(use, int(use.labels[index]), analysis, dead, silent, makers)
+            if why[0].startswith(PARTLY) and int(use.labels[index]) in groups:
+                why = groups[int(use.labels[index])], ()
             reasons.setdefault(why, []).append(index)
         for (reason, shared), indices in reasons.items():
             part = ZeroSlices(use.name, use.dim, torch.tensor(indices), "stays", reason, shared)
@@ -176,7 +182,7 @@ class _Makers:
         if others:
             return f"the same channels as {listed(others)}, not zero there", others
         if found.get(name):
-            return f"one channel with other slices of {name} that are not zero (groups, heads, halves)", ()
+            return f"{PARTLY} of {name} that are not zero (groups, heads, halves)", ()
         return (f"{listed(tuple(found))} is not zero there" if found else OTHER), ()
 
     def _loud(self) -> dict[str, tuple[bool, set[int]]]:

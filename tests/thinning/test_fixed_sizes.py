@@ -136,3 +136,42 @@ def test_numbers_of_heads_and_widths_change_together(way):
     rows = [32 * part + i for part in range(3) for i in range(8, 16)]
     shrunk(model, torch.randn(2, 5, 16), qkv=rows)  # the value of the head is 0, so nothing of it is seen
     assert (model.num_heads, len(model.qkv.weight), model.o.weight.shape[1]) == (3, 72, 24)
+
+
+class Grouped(nn.Module):
+    """A norm over groups by the functional form, whose number of groups is an attribute of the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.groups, self.first, self.out = 4, nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        return self.out(F.relu(F.group_norm(self.first(x), self.groups)))
+
+
+def grouped():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 4, 1))
+
+
+def test_a_norm_loses_whole_groups():
+    model = grouped()
+    shrunk(model, X, **{"0": range(4, 8), "1": range(4, 8)})
+    assert (model[1].num_groups, model[1].num_channels, model[0].out_channels) == (3, 12, 12)
+    other = Grouped()
+    shrunk(other, X, first=range(4, 8))
+    assert (other.groups, len(other.first.weight)) == (3, 12)
+
+
+def test_single_channels_of_groups_stay_unless_asked_for_and_the_difference_is_told():
+    model, zeros = grouped(), [1, 5, 10, 15, 2]
+    recipe = shrunk(copy.deepcopy(model), X, **{"0": zeros, "1": zeros})
+    (kept,) = recipe.refused
+    assert recipe.removes_nothing and kept.channels == 5
+    assert "averages over the channels of a group (allow_inexact=True" in kept.reason
+    with torch.no_grad():
+        for parameter in [*model[0].parameters(), *model[1].parameters()]:
+            parameter[zeros] = 0
+    before = model(X)
+    thin(model, X, allow_inexact=True)  # as many of each group: 1, 5, 10, 15
+    assert (model[1].num_groups, model[1].num_channels) == (4, 12)
+    assert not torch.allclose(model(X), before, rtol=1e-3)

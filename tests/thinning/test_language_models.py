@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.thinning import thin
+from potstill.thinning import Recipe, ThinningError, load, save, thin
 
 HEAD = 8
 
@@ -45,11 +45,11 @@ def silence(model, heads):
 
 
 def thinned(model, *batches):
-    before = [copy.deepcopy(model).double()(x.double()) for x in batches]
+    before = [model(x) for x in batches]
     recipe = thin(model, batches[0])
-    after = [copy.deepcopy(model).double()(x.double()) for x in batches]
+    after = [model(x) for x in batches]
     for a, b in zip(before, after, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     return recipe
 
 
@@ -78,3 +78,85 @@ def test_of_the_queries_of_each_key_equally_many_go_whichever_they_are(heads):
 def test_a_query_of_one_key_alone_stays():
     model = silence(Rotary(4, 2), [1])
     assert thinned(model, *batches()).removes_nothing
+
+
+class RootMeanSquare(nn.Module):
+    """The norm of language models; some add 1 to the weight."""
+
+    def __init__(self, size, offset=0.0):
+        super().__init__()
+        self.weight, self.epsilon, self.offset = nn.Parameter(torch.rand(size) + 0.5), 0.3, offset
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * (self.weight + self.offset)
+
+
+class Residual(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(5, 16, bias=False), make(16), make(16)
+        self.up, self.down, self.out = nn.Linear(16, 24), nn.Linear(24, 16, bias=False), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.out(self.last(x + self.down(F.relu(self.up(self.norm(x))))))
+
+
+@torch.no_grad()
+def dead_stream(model, at):
+    for layer in (model.embed, model.down):
+        layer.weight[at] = 0
+    return model
+
+
+NORMS = {
+    "plain": RootMeanSquare,
+    "one more": lambda size: RootMeanSquare(size, 1.0),
+    "torch's": lambda size: nn.RMSNorm(size, 0.3),
+    "without eps": nn.RMSNorm,
+}
+
+
+@pytest.mark.parametrize("make", NORMS.values(), ids=NORMS)
+def test_a_root_mean_square_makes_up_for_channels_that_go(make):
+    model = dead_stream(Residual(make), [2, 7, 8])
+    batches = torch.randn(4, 5), 0.01 * torch.randn(4, 5)
+    recipe = thinned(model, *batches)
+    # embed, 2 norms, up and its bias, down, out and its bias
+    assert sum(p.numel() for p in model.parameters()) == 13 * (5 + 2 + 24 + 24 + 3) + 24 + 3
+    assert "rescaled for means over fewer channels: norm.weight, last.weight" in str(recipe)
+
+
+def test_what_a_recipe_rescales_is_stored_checked_and_composed():
+    models = [dead_stream(Residual(NORMS["one more"]), [2, 7]) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    x = torch.randn(4, 5)
+    first = thin(models[0], x)
+    second = thin(dead_stream(models[0], [3]), x)
+    both = Recipe.from_json(first.then(second).to_json())
+    both.apply(dead_stream(models[1], [3 + 1]))  # one before it has gone
+    torch.testing.assert_close(models[1](x), models[0](x))
+    norm = both.rescalings[0]
+    assert (norm.factor, norm.offset, norm.old, norm.new) == pytest.approx(((16 / 13) ** 0.5, 1, 0.3, 0.3 * 16 / 13))
+    assert models[1].norm.epsilon == norm.new
+    with pytest.raises(ThinningError, match="factor"):
+        Recipe.from_json(both.to_json().replace('"factor": 1', '"factor": -1'))
+    with pytest.raises(ThinningError, match="is no number that a norm adds"):
+        replace(both, rescalings=(replace(norm, attribute="training"),)).apply(
+            dead_stream(Residual(NORMS["one more"]), [])
+        )
+
+
+def test_recipes_without_rescalings_are_as_before():
+    recipe = thin(silence(Rotary(4, 4), [1]), batches()[0])
+    assert '"version": 1' in recipe.to_json() and "rescalings" not in recipe.to_json()
+    assert Recipe.from_json(recipe.to_json()).to_json() == recipe.to_json()
+
+
+def test_a_stored_network_has_the_rescaled_norms(tmp_path):
+    model = dead_stream(Residual(nn.RMSNorm), [2, 7, 8])
+    x = torch.randn(4, 5)
+    path = save(model, thin(model, x), tmp_path / "thinned.safetensors", x)
+    again = load(Residual(nn.RMSNorm), path)
+    assert again.norm.eps == model.norm.eps == pytest.approx(torch.finfo().eps * 16 / 13)
+    torch.testing.assert_close(again(x), model(x))

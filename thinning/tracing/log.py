@@ -237,7 +237,7 @@ class TraceLog:
     def counts(self) -> list[AttributeCount]:
         """The attributes that count channels."""
         rows = [split.count for split in self.splits if split.count is not None and split.first]
-        return [*self.attributes, *rows]
+        return list({(c.module, c.name, c.index): c for c in reversed([*self.attributes, *rows])}.values())
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Note rows of channels that meet one of `shared` each: rows go with it, or as many of each without it."""

@@ -41,7 +41,8 @@ def numbering(log: TraceLog) -> Numbering:
             break
         root = components(log.count + 1, added, root)
     kept, labels = root.unique(return_inverse=True)
-    inexact = [(s.ids.reshape(-1), s.inexact) for s in log.splits if s.inexact is not None and s.along == s.choices[1]]
+    averaged = [split for split in log.splits if split.inexact is not None and _varying(root[split.ids]) - {0}]
+    inexact = [(split.ids.reshape(-1), split.inexact or 0) for split in averaged]
     marked = [_marks(marks, root, log.count)[kept] for marks in ([*log.inexact, *inexact], shared)]
     return Numbering(labels, frozen[kept], marked[0], marked[1] >= 0)
 

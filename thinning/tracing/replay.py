@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,10 +88,6 @@ class Replay:
                 raise DeviationError(self.step, "a size is fixed in the model's code")
         self.step += 1
 
-    def fail(self, why: str) -> NoReturn:
-        """End the second run here."""
-        raise DeviationError(self.step, why)
-
     @staticmethod
     def _depends_on_data(
         operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
@@ -168,7 +164,7 @@ class ReplayLog(TraceLog):
         """Rows must be what is left of the first run's."""
         labels = self._labels[ids]
         if not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
-            raise UnequalRowsError
+            raise UnequalRowsError("a number of groups is fixed in the model's code")
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
         """Nothing to learn."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..apply import scaled
 from ..running.copies import copied
 from .log import Read, Rescale, TraceLog
 
@@ -99,8 +100,3 @@ def _resize(module: Any, old: int, new: int) -> None:
 def added(eps: float | None, dtype: torch.dtype) -> float:
     """What a norm adds to the mean: None stands for the smallest step of the type."""
     return float(torch.finfo(dtype).eps if eps is None else eps)
-
-
-def scaled(weight: Tensor, factor: float, offset: float) -> Tensor:
-    """A weight to which the module adds `offset`, so that the sum is `factor` times what it was."""
-    return ((weight.double() + offset) * factor - offset).to(weight.dtype)

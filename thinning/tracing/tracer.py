@@ -18,7 +18,7 @@ from .constants import real_values
 from .labels import Plane, Storage, TensorInfo, attach, info_of
 from .log import TraceLog
 from .registry import Rule, rule_of
-from .replay import Replay, UnequalRowsError
+from .replay import DeviationError, Replay, UnequalRowsError
 from .rules import elementwise, fallback, recurrent
 from .training_mode import is_own
 
@@ -150,8 +150,8 @@ class Tracer(TorchDispatchMode):
         if labelled:
             try:
                 _rule(call.func)(call)
-            except UnequalRowsError:
-                self.replay.fail("a number of groups is fixed in the model's code")
+            except UnequalRowsError as error:
+                raise DeviationError(0 if self.replay is None else self.replay.step, str(error)) from error
             except MISUNDERSTOOD as error:
                 if not FREEZES_ON_ERROR:
                     raise RuleError(f"{call.place}: {type(error).__name__}: {error}") from error

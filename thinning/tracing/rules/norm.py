@@ -200,7 +200,9 @@ def group_norm(call: Call) -> None:
     """Averages over groups of channels: whole groups go."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
     for plane in call.planes(x):
-        if plane.ids.shape[1] > 1 and groups != channels and plane.dims == (1,):
+        if plane.ids.shape[1] > 1 and groups == 1:
+            call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+        elif plane.ids.shape[1] > 1 and groups != channels and plane.dims == (1,):
             rows, frame = plane.ids.reshape(groups, -1), call.tracer.frame
             known = isinstance(frame.module, nn.GroupNorm)
             count = AttributeCount(frame.name, "num_groups", None, rows[:, 0].contiguous()) if known else None
