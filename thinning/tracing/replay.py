@@ -162,7 +162,7 @@ class ReplayLog(TraceLog):
 
     def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
         """Rows must be what is left of the first run's."""
-        labels = self._labels[ids]
+        labels = self._labels[ids].sort(1).values
         if not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
             raise UnequalRowsError("a number of groups is fixed in the model's code")
 
