@@ -125,7 +125,7 @@ class Recipe:
 
 
 def _holder(model: nn.Module, path: str, attribute: str) -> str:
-    """The module of this name that has the attribute: a wrapper has it not."""
+    """Return the module of this name that has the attribute: a wrapper has it not."""
     return next((name for name, module in modules_called(model, path) if hasattr(module, attribute)), path)
 
 
@@ -162,7 +162,7 @@ def _folds_of_both(first: Recipe, second: Recipe) -> tuple[Folding, ...]:
 
 
 def _rescalings_of_both(first: Recipe, second: Recipe) -> tuple[Rescaling, ...]:
-    """One factor after the other; what is added to the mean is the second's."""
+    """Take one factor after the other; what is added to the mean is the second's."""
     found = {normalise(norm.name): norm for norm in first.rescalings}
     for norm in second.rescalings:
         before = found.get(name := normalise(norm.name))

@@ -76,7 +76,7 @@ def _value(plane: Plane) -> Tensor:
 
 
 def averaged(analysis: Analysis) -> dict[int, str]:
-    """Label of whole groups that a norm averages over -> what removes single channels of them."""
+    """Return, by label, of whole groups that a norm averages over, what removes single channels of them."""
     reasons: dict[int, str] = {}
     for split in analysis.log.splits:
         if split.inexact is not None and split.first:

@@ -75,7 +75,7 @@ def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
 
 
 def zeros_that_stay(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor) -> tuple[Kept, ...]:
-    """The zero slices that are not removed (`gone` are the labels that are), by weight and reason; for a recipe."""
+    """Return the zero slices that are not removed (`gone`: the labels that are), by weight and reason."""
     kept = []
     named = torch.zeros_like(gone)
     for use, part in _staying(analysis, weights, dead, gone[analysis.numbers.labels]):
@@ -109,7 +109,7 @@ def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tu
 
 
 def _gone(analysis: Analysis, use: Use, rows: Tensor, gone: Tensor, fate: Fate) -> list[ZeroSlices]:
-    """The zero slices whose channels (bool by id) go."""
+    """Return the zero slices whose channels (bool by id) go."""
     ids = analysis.log.ids[use.name, use.dim]
     indices = (rows & gone[ids]).nonzero().flatten()
     if not len(indices):

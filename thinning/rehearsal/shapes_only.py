@@ -21,7 +21,7 @@ BY_NUMBER = {getattr(aten, name) for name in NAMES.split()}
 
 
 def takes_by_number(log: TraceLog) -> bool:
-    """Whether an operation could take the wrong channels and still give the right shape."""
+    """Return whether an operation could take the wrong channels and still give the right shape."""
     if log.splits or log.counts:
         return True
     return any(getattr(operation.func, "overloadpacket", None) in (*BY_NUMBER, None) for operation in log.operations)

@@ -23,7 +23,7 @@ AGREE = 1e-5
 
 
 def settle_means(log: TraceLog, model: nn.Module) -> None:
-    """Means over channels in modules that can make up for fewer of them are exact where channels are 0."""
+    """Make means over channels in modules that can make up for fewer of them exact where channels are 0."""
     found: dict[tuple[str, int], Rescale | None] = {}
     for mean in log.means:
         key = mean.module, len(mean.ids)
@@ -38,7 +38,7 @@ def settle_means(log: TraceLog, model: nn.Module) -> None:
 
 
 def _rescale(model: nn.Module, path: str, ids: Tensor) -> Rescale | None:
-    """What makes up for fewer channels in a module; None if nothing is known to."""
+    """Return what makes up for fewer channels in a module; None if nothing is known to."""
     try:
         module = model.get_submodule(path)
     except (AttributeError, RuntimeError):
@@ -53,7 +53,7 @@ def _rescale(model: nn.Module, path: str, ids: Tensor) -> Rescale | None:
 
 
 def _candidates(module: nn.Module, size: int) -> Iterator[tuple[str, str, float]]:
-    """A weight, the attribute that is added to the mean, and what is added to the weight (1 in some)."""
+    """Yield a weight, the attribute that is added to the mean, and what is added to the weight (1 in some)."""
     weights = [name for name, weight in module.named_parameters() if tuple(weight.shape) == (size,)]
     small = [key for key, value in vars(module).items() if type(value) is float or (key == "eps" and value is None)]
     if len(list(module.children())) == 0 and size > 2:
@@ -62,7 +62,7 @@ def _candidates(module: nn.Module, size: int) -> Iterator[tuple[str, str, float]
 
 @torch.no_grad()
 def _holds(module: nn.Module, size: int, name: str, attribute: str, offset: float) -> bool:
-    """Whether a copy with some channels less, rescaled, gives what the module gives for inputs that are 0 there."""
+    """Return whether a copy with channels less, rescaled, gives what the module gives for inputs that are 0 there."""
     draw = torch.Generator().manual_seed(0)
 
     def some(tensor: Tensor) -> Tensor:
@@ -98,5 +98,5 @@ def _resize(module: Any, old: int, new: int) -> None:
 
 
 def added(eps: float | None, dtype: torch.dtype) -> float:
-    """What a norm adds to the mean: None stands for the smallest step of the type."""
+    """Return what a norm adds to the mean: None stands for the smallest step of the type."""
     return float(torch.finfo(dtype).eps if eps is None else eps)

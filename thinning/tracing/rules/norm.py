@@ -117,7 +117,7 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
 
 
 def _constant_groups(call: Call, x: Tensor | None, base: Tensor) -> Tensor:
-    """0 for the channels of groups all of whose channels are known to equal the same."""
+    """Return 0 for the channels of groups all of whose channels are known to equal the same."""
     if x is None or call.func.overloadpacket is not aten.native_group_norm or base.numel() % int(call.args[6]):
         return base
     groups = x.reshape(int(call.args[6]), -1)
@@ -126,7 +126,7 @@ def _constant_groups(call: Call, x: Tensor | None, base: Tensor) -> Tensor:
 
 
 def _averages(call: Call) -> bool:
-    """Return the statistics are taken over several channels."""
+    """Return whether the statistics are taken over several channels."""
     return call.func.overloadpacket in AVERAGING
 
 
@@ -197,7 +197,7 @@ def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plan
 
 @rule(*_ops("native_group_norm"))
 def group_norm(call: Call) -> None:
-    """Averages over groups of channels: whole groups go."""
+    """Follow averages over groups of channels: whole groups go."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
     for plane in call.planes(x):
         if plane.ids.shape[1] > 1 and groups == 1:
