@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
+import pandas as pd
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
+from .account import account_table, entries_of, tell_account
 from .attach import Attachment
 from .history import History
 from .masks import Masks
@@ -50,6 +52,7 @@ class CompressionScheduler:
         recipes: what thinning removed so far.
         attachment: what calls the hooks from an optimizer's steps, where `attach` was used.
         history: when each policy acted.
+        removed: policy -> parameter -> how many of the structures that it hid thinning has removed.
         begun: the step (epoch, minibatch, minibatches per epoch) that training is within.
     """
 
@@ -79,6 +82,7 @@ class CompressionScheduler:
         self.attachment: Attachment | None = None
         self.begun: tuple[int, ...] | None = None
         self.history = History()
+        self.removed: dict[str, dict[str, int]] = {}
         self._graph: ChannelGraph | None = None
         self._told = False
         self._now: Moment | None = None
@@ -234,7 +238,19 @@ class CompressionScheduler:
             ValueError: the scheduler has no `example_inputs`.
             ThinningError: the thinned model computes another function; nothing was changed.
         """
+        allow_inexact |= any(policy.allows_inexact for policy in self.policies)
         return thin_scheduled(self, optimizer, allow_inexact=allow_inexact, round_to=round_to)
+
+    def account(self) -> pd.DataFrame:
+        """Return what each policy asked of each parameter, what it hid, and what thinning does with it.
+
+        A row a policy and parameter. Counts are of the row's `unit` (filters, channels, weights), those that thinning
+        removed before included: `of` how many there are, `asked` (nothing where that follows from training), `hidden`,
+        and of these `removable` by thinning exactly, `inexact`: only with `allow_inexact`, and those that it leaves as
+        zeros, `stays`, with the reason `why`. `first` and `last` say when the policy acted. A row without parameter is
+        of the whole network: a target, or a policy that names no parameter.
+        """
+        return account_table(entries_of(self))
 
     @property
     def recipe(self) -> Recipe | None:
@@ -242,10 +258,14 @@ class CompressionScheduler:
         return reduce(Recipe.then, self.recipes) if self.recipes else None
 
     def finish(self) -> None:
-        """Training is over: gates still open are folded, whatever is provisional becomes final."""
+        """Training is over: gates still open are folded, whatever is provisional becomes final.
+
+        The account is logged, with a warning for each policy that never acted and for all that stays as zeros.
+        """
         for policy in self.policies:
             policy.finish()
         self.history.tell_idle(self.policies)
+        tell_account(self)
         compare_ranks(self, "finish()")
 
     def own_parameters(self) -> list[Tensor]:

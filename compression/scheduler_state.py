@@ -26,6 +26,7 @@ class Stateful(Protocol):
     policies: list[ScheduledTrainingPolicy]
     recipes: list[Recipe]
     history: History
+    removed: dict[str, dict[str, int]]
     begun: tuple[int, ...] | None
 
     @property
@@ -42,6 +43,7 @@ def state_of(scheduler: Stateful) -> dict[str, Any]:
         "classes": {policy.name: policy.acts for policy in scheduler.policies},
         "recipes": [recipe.to_json() for recipe in scheduler.recipes],
         "acted": scheduler.history.state_dict(),
+        "removed": scheduler.removed,
         **to_store(scheduler.policies, scheduler.ranks),
     }
 
@@ -61,6 +63,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
     begun = _optional(fields, state, "begun")
     scheduler.begun = None if begun.value is None else begun.integers(3)
     scheduler.history.load_state_dict(_optional(fields, state, "acted"))
+    scheduler.removed = _counts(_optional(fields, state, "removed"))
     states, classes = fields["policies"].mapping(), fields["classes"].mapping()
     for policy in scheduler.policies:
         if policy.name in states:
@@ -69,6 +72,11 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
                 policy.load_state_dict(states[policy.name].value)
     if "ranks" in state:
         take_back(scheduler.policies, fields["ranks"], scheduler.ranks)
+
+
+def _counts(removed: Field) -> dict[str, dict[str, int]]:
+    policies = {} if removed.value is None else removed.mapping()
+    return {name: {key: n.integer() for key, n in counts.mapping().items()} for name, counts in policies.items()}
 
 
 def _optional(fields: Field, state: Mapping[str, Any], name: str) -> Field:

@@ -79,6 +79,13 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
     return Lines(tabulate(rows, headers=heads, tablefmt=styles[form], floatfmt=".5g", intfmt=","))
 
 
+def with_something_in(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that are empty or 0 throughout; what is missing elsewhere becomes empty text."""
+    full = table.astype(object).where(table.notna(), "")
+    kept = [column for column in full.columns if any(value not in ("", 0) for value in full[column])]
+    return full[kept]
+
+
 def _row(name: str, parameter: Tensor, nonzero: int) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(COLUMNS, 0.0)
     row |= {"Name": name, "Shape": str(tuple(parameter.shape))}

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from potstill.thinning import Recipe, thin
 
+from .account import hidden_structures
+from .policies import ScheduledTrainingPolicy
 from .processes.agreement import Decided, compare_ranks
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ class Thinnable(Decided, Protocol):
     model: nn.Module
     example_inputs: Any
     validation_batch: Any
+    policies: list[ScheduledTrainingPolicy]
+    removed: dict[str, dict[str, int]]
     rewrap: Callable[[], None] | None
 
     def forget_graph(self) -> None:
@@ -57,8 +61,19 @@ def thin_scheduled(scheduler: Thinnable, optimizer: Optimizer | None, **options:
 
 
 def _thin(scheduler: Thinnable, optimizer: Optimizer | None, options: dict[str, Any]) -> Recipe:
+    before = hidden_structures(scheduler)
     batch, inputs = scheduler.validation_batch, scheduler.example_inputs
     recipe = thin(scheduler.model, inputs, scheduler.masks, optimizer, validation_batch=batch, **options)
     scheduler.forget_graph()
     scheduler.recipes.append(recipe)
+    _count_removed(scheduler, before)
     return recipe
+
+
+def _count_removed(scheduler: Thinnable, before: dict[str, dict[str, int]]) -> None:
+    """Remember, for the account, how many hidden structures are gone."""
+    after = hidden_structures(scheduler)
+    for policy, counts in before.items():
+        removed = scheduler.removed.setdefault(policy, {})
+        for name, count in counts.items():
+            removed[name] = removed.get(name, 0) + count - after[policy].get(name, count)

@@ -14,13 +14,14 @@ from .summary import channels_text
 from .thin import thin
 from .trace import trace
 from .tracing.registry import rule
-from .zeros import ZeroSlices, zero_slices
+from .zeros import Outlook, ZeroSlices, outlook
 
 __all__ = [
     "AttributeUse",
     "ChannelClass",
     "ChannelGraph",
     "Layer",
+    "Outlook",
     "Recipe",
     "Rescaling",
     "Scale",
@@ -33,11 +34,11 @@ __all__ = [
     "count_macs",
     "load",
     "on_cpu",
+    "outlook",
     "resize_to",
     "rule",
     "save",
     "thin",
     "trace",
     "unwrapped",
-    "zero_slices",
 ]

@@ -38,6 +38,7 @@ class ZeroSlices:
         fate: `removed` by thinning, `inexact`: removed only with `allow_inexact`, or `stays`.
         reason: why it stays or is not removed exactly.
         shared: other parameters that make the same channels and are not zero there.
+        frozen: whether the channels can never be removed, whatever is zero.
     """
 
     name: str
@@ -46,11 +47,29 @@ class ZeroSlices:
     fate: Fate
     reason: str = ""
     shared: tuple[str, ...] = ()
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What thinning would do to a network as it is.
+
+    Attributes:
+        slices: the slices of weights that are zero, and what becomes of them.
+        parameters: how many there are, and how many thinning would leave.
+        macs: multiply-adds of one sample, likewise.
+        inexact: parameters and multiply-adds that it would leave with `allow_inexact`.
+    """
+
+    slices: tuple[ZeroSlices, ...]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    inexact: tuple[int, int]
 
 
 @on_cpu
-def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
-    """Say what thinning would do to each slice of a weight that is zero now; the model stays as it is.
+def outlook(model: nn.Module, example_inputs: Any) -> Outlook:
+    """Say what thinning would remove, and what becomes of each slice that is zero now; the model stays as it is.
 
     Only planned, not tried: what the check of outputs would refuse is not known here.
 
@@ -64,14 +83,26 @@ def zero_slices(model: nn.Module, example_inputs: Any) -> list[ZeroSlices]:
     weights = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     analysis = best_axes(analyse(model, beside(model, example_inputs), weights), weights)
     dead = find_dead(analysis, weights)
-    gone = select_removed(analysis, dead.channels, 1)[0][analysis.numbers.labels]
+    exact, _ = select_removed(analysis, dead.channels, 1)
     inexact = best_axes(analysis, weights, allow_inexact=True)
-    loose, _ = select_removed(inexact, find_dead(inexact, weights, allow_inexact=True).channels, 1)
-    loose = loose[inexact.numbers.labels] & ~gone
-    found = []
-    for use, rows in _zero_uses(analysis, weights):
+    most, _ = select_removed(inexact, find_dead(inexact, weights, allow_inexact=True).channels, 1)
+    gone = exact[analysis.numbers.labels]
+    loose = most[inexact.numbers.labels] & ~gone
+    found: list[ZeroSlices] = []
+    for use, rows in _zero_uses(analysis, weights, ("out", "in", "scale")):
         found += [*_gone(analysis, use, rows, gone, "removed"), *_gone(inexact, use, rows, loose, "inexact")]
-    return found + [part for _, part in _staying(analysis, weights, dead, gone | loose)]
+    found += [part for _, part in _staying(analysis, weights, dead, gone | loose)]
+    names = [name for name, _ in model.named_parameters()]
+    now, then, loosely = (
+        _size(*state, names) for state in ((analysis, exact & False), (analysis, exact), (inexact, most))
+    )
+    return Outlook(tuple(found), (now[0], then[0]), (now[1], then[1]), loosely)
+
+
+def _size(analysis: Analysis, gone: Tensor, names: Iterable[str]) -> tuple[int, int]:
+    """Return parameters and multiply-adds of a network without the channels `gone` (bool by label)."""
+    graph = analysis.graph
+    return int(graph.parameter_count(~gone, names)), round(float(graph.macs(~gone)))
 
 
 def zeros_that_stay(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor) -> tuple[Kept, ...]:
@@ -99,11 +130,13 @@ def _told(analysis: Analysis, dead: Dead, use: Use, part: ZeroSlices) -> bool:
     return use is next(first for first in analysis.graph.uses if bool((first.labels == label).any()))
 
 
-def _zero_uses(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterable[tuple[Use, Tensor]]:
-    """Return the dimensions of weights that make or read channels, with the slices that are zero (bool)."""
+def _zero_uses(
+    analysis: Analysis, weights: Mapping[str, Tensor], roles: tuple[str, ...] = ("out", "in")
+) -> Iterable[tuple[Use, Tensor]]:
+    """Return the dimensions of weights with these roles, and the slices that are zero (bool); no biases."""
     for use in analysis.graph.uses:
-        if use.role in ("out", "in") and weights[use.name].dim() > 1:
-            rows = zero_rows(weights[use.name].movedim(use.dim, 0))
+        if use.role in roles and (use.role == "scale" or weights[use.name].dim() > 1):
+            rows = zero_rows(weights[use.name].movedim(use.dim, 0).reshape(len(use.labels), -1))
             if bool(rows.any()):
                 yield use, rows
 
@@ -141,7 +174,8 @@ def _staying(
                 why = groups[int(use.labels[index])], ()
             reasons.setdefault(why, []).append(index)
         for (reason, shared), indices in reasons.items():
-            part = ZeroSlices(use.name, use.dim, torch.tensor(indices), "stays", reason, shared)
+            frozen = bool(analysis.graph.frozen[use.labels[indices[0]]] >= 0)
+            part = ZeroSlices(use.name, use.dim, torch.tensor(indices), "stays", reason, shared, frozen)
             found.append((use, part))
         if use.role == "out":
             named[use.labels[stays]] = True

@@ -3,7 +3,8 @@
 from .base import LossComponent, Moment, NotYet, PolicyLoss, ScheduledTrainingPolicy
 from .distillation import KnowledgeDistillationPolicy, TeacherBuilder
 from .learning_rate import LRPolicy
-from .pruning import PrunerArgs, PruningPolicy
+from .pruner_args import PrunerArgs
+from .pruning import PruningPolicy
 from .regularization import RegularizationPolicy, RegularizerArgs
 from .rewinding import Rewinder
 from .thinning import Thinner

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from potstill.thinning import Recipe
 
 from ..files.checked import CheckpointError, Field
+from ..parts.claims import Claim, Goal
 from ..steps import Step, Window
 from .host import Host
 
@@ -80,6 +81,24 @@ class ScheduledTrainingPolicy:
     def acts_in(self, hook: str, step: Step) -> bool:
         """Whether it does its work in a hook at a step of its window, of the beginning of an `epoch` or `minibatch`."""
         return True
+
+    def claims(self, last: Step | None) -> Mapping[str, Claim]:
+        """What it wants of each parameter that it names; `last` is the last step at which it acted."""
+        return {}
+
+    @property
+    def zeroes_weights(self) -> bool:
+        """Whether it makes weights zero without a mask."""
+        return False
+
+    @property
+    def allows_inexact(self) -> bool:
+        """Whether it counts on `allow_inexact` when the network is thinned."""
+        return False
+
+    def goal(self) -> Goal | None:
+        """What it wants of the network as a whole."""
+        return None
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Called once, when the policy is added to a scheduler."""

@@ -14,6 +14,7 @@ from potstill.thinning import Recipe
 
 from ..declare.cross_checks import Complaint, Use, apart
 from ..files.checked import Field
+from ..parts.claims import Claim, Goal
 from ..regularizers import Regularizer, Site
 from ..regularizers.in_place_gradients import add_penalties, total
 from ..steps import Step, Window
@@ -93,10 +94,31 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self._weights = dict(scheduler.model.named_parameters())
         self._values, self._rates = DenseWeights(scheduler.masks), LearningRates(self._weights)
         self.regularizer.bind(scheduler.model)
-        self.regularizer.prepare(Site(scheduler.model, scheduler.graph, window, name, scheduler.ranks))
+        site = Site(scheduler.model, scheduler.graph, window, name, scheduler.ranks, scheduler.example_inputs)
+        self.regularizer.prepare(site)
         warn_of_overlap(scheduler.policies, self)
         warn_of_empty_mask(self)
         warn_of_frozen(self, self._weights)
+
+    @property
+    def zeroes_weights(self) -> bool:
+        """Where a threshold or the proximal step does."""
+        return self.args.mode == "proximal" or bool(tuple(self.targets()))
+
+    @property
+    def allows_inexact(self) -> bool:
+        """Where the regularizer was told so."""
+        return bool(getattr(self.regularizer, "allow_inexact", False))
+
+    def goal(self) -> Goal | None:
+        """What the regularizer wants."""
+        return self.regularizer.goal()
+
+    def claims(self, last: Step | None) -> Mapping[str, Claim]:
+        """The parameters that the regularizer names; how much becomes zero follows from training."""
+        structures = self.regularizer.structures()
+        names = [*structures, *self.regularizer.shrinks(), *self.regularizer.targets()]
+        return {name: Claim(structures.get(name)) for name in names}
 
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on."""

@@ -13,6 +13,7 @@ from potstill.thinning import ChannelGraph
 
 from ..files.checked import Field
 from ..parameter_mask import Mode
+from ..parts.structures import Group
 from ..processes.ranks import Ranks
 from ..steps import Step, Window
 from .outcome import Outcome
@@ -89,6 +90,14 @@ class Pruner(ABC):
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """What the last ranking asked and did, by weight; nothing for pruners that hide no counted structures."""
+        return {}
+
+    def asked(self, view: View) -> Mapping[str, int]:
+        """How many single weights are to be hidden at this step, by parameter, where it is known and not structures."""
+        return {}
+
+    def structures(self) -> Mapping[str, Group]:
+        """How it splits parameters, known after `bind`; those left out are hidden weight by weight."""
         return {}
 
     def expected(self, view: View) -> Mapping[str, Outcome]:

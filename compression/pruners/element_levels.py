@@ -44,6 +44,11 @@ class SparsityLevelParameterPruner(Pruner):
         levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model, star=True)
         return {name: prune_elements(name, level, view) for name, level in levels.items() if level > 0}
 
+    def asked(self, view: View) -> Mapping[str, int]:
+        """Level x number of weights of each parameter."""
+        levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model, star=True)
+        return {name: count(level, view.weights[name].numel()) for name, level in levels.items()}
+
     def targets(self) -> Iterable[str]:
         """The parameters with a level."""
         return self._resolved
@@ -71,6 +76,11 @@ class AutomatedGradualPruner(Pruner):
         """The masks by parameter at this step's sparsity."""
         level = self.rate(view.progress)
         return {name: prune_elements(name, level, view) for name in self._names}
+
+    def asked(self, view: View) -> Mapping[str, int]:
+        """The sparsity of this step x number of weights of each parameter."""
+        level = self.rate(view.progress)
+        return {name: count(level, view.weights[name].numel()) for name in self._names}
 
     def targets(self) -> Iterable[str]:
         """The listed parameters."""

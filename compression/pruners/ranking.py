@@ -95,6 +95,10 @@ class RankedStructurePruner(Pruner):
         if self.group_type == "Coupled" and graph() is None:
             raise ValueError(f"group_type Coupled {NEEDS_GRAPH}")
 
+    def structures(self) -> Mapping[str, Group]:
+        """How each weight splits."""
+        return self._groups
+
     def targets(self) -> Iterable[str]:
         """The listed weights."""
         return self._groups

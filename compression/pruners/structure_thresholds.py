@@ -13,7 +13,7 @@ from ..declare.cross_checks import Complaint, Shapes
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
 from ..parts.scores import SIZES
-from ..parts.structures import GROUPS, PlainGroup, oriented, rank_problem
+from ..parts.structures import GROUPS, Group, PlainGroup, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
 from .base import Pruner, View
 from .cover_channel import cover
@@ -53,6 +53,10 @@ class StructureParameterPruner(Pruner):
         self._thresholds = {name: threshold for name, (threshold, _) in regims.items()}
         self._groups = {name: oriented(GROUPS[group], name, model) for name, (_, group) in regims.items()}
         self._outcomes: Mapping[str, Outcome] = {}
+
+    def structures(self) -> Mapping[str, Group]:
+        """How each weight splits."""
+        return self._groups
 
     def targets(self) -> Iterable[str]:
         """The weights with a threshold."""

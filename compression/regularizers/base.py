@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, Recipe
 
+from ..parts.claims import Goal
+from ..parts.structures import Group
 from ..processes.ranks import Ranks
 from ..steps import Step, Window
 from .in_place_gradients import Penalty
@@ -26,6 +28,7 @@ class Site:
         window: when the policy acts.
         name: the policy's name.
         ranks: the processes that train together.
+        example_inputs: what the model is called with, or None.
     """
 
     model: nn.Module
@@ -33,6 +36,7 @@ class Site:
     window: Window
     name: str
     ranks: Ranks = field(default_factory=Ranks)
+    example_inputs: Any = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,14 @@ class Regularizer(ABC):
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on, known after `bind`; none without a threshold."""
         return ()
+
+    def goal(self) -> Goal | None:
+        """What it wants of the network as a whole."""
+        return None
+
+    def structures(self) -> Mapping[str, Group]:
+        """How it splits parameters, known after `prepare`; the others that it names are taken weight by weight."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume beside masks and weights: tensors and plain data."""

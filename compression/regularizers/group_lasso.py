@@ -14,7 +14,7 @@ from ..declare.arguments import NonNegative, ParameterNames
 from ..declare.cross_checks import Complaint, Shapes, Use, apart
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
-from ..parts.structures import FILTERS, GROUPS, oriented, rank_problem
+from ..parts.structures import FILTERS, GROUPS, Group, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
 from ..steps import Step
 from .base import Regularizer, Site, refuse_complex
@@ -160,6 +160,11 @@ class GroupLassoRegularizer(Regularizer):
     def targets(self) -> Iterable[str]:
         """The parameters that the threshold acts on."""
         return [name for part in self._groups for name in part.names] if self.threshold_criteria else ()
+
+    def structures(self) -> Mapping[str, Group]:
+        """How each weight splits, where it is into one kind of groups."""
+        kinds = {name: _parts(group_type) for name, (_, group_type) in self._regims.items()}
+        return {name: oriented(GROUPS[kind[0]], name, self._model) for name, kind in kinds.items() if len(kind) == 1}
 
     def _coupled(self) -> list[tuple[str, int, float]]:
         return [

@@ -200,7 +200,7 @@ def test_failed_thinning_leaves_the_gates_on(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("potstill.compression.scheduler.thin", fail)
+    monkeypatch.setattr("potstill.compression.thin_scheduled.thin", fail)
     with pytest.raises(RuntimeError, match="no"):
         run.scheduler.thin()
     assert torch.equal(run.outputs(), expected)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.thinning import thin, zero_slices
+from potstill.thinning import count_macs, outlook, thin
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -38,7 +38,7 @@ def test_filters_on_a_residual_sum_are_named_with_those_that_share_them() -> Non
     model = Residual()
     zero(model.c, [1, 2, 5])
     zero(model.b, [0, 3])
-    parts = {(part.name, part.fate): part for part in zero_slices(model, X) if part.dim == 0}
+    parts = {(part.name, part.fate): part for part in outlook(model, X).slices if part.dim == 0}
     assert parts["b.weight", "removed"].indices.tolist() == [0, 3]
     assert parts["c.weight", "stays"].indices.tolist() == [1, 2, 5]
     assert parts["c.weight", "stays"].shared == ("a.weight",)
@@ -61,12 +61,16 @@ def test_the_plan_is_what_thinning_does(norm) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
     zero(model[0], [1, 5])
     zero(model[1], [1, 5])
-    fates = {part.fate: len(part.indices) for part in zero_slices(model, X) if (part.name, part.dim) == ("0.weight", 0)}
     exact, loose = copy.deepcopy(model), copy.deepcopy(model)
+    found = outlook(model, X)
+    fates = {part.fate: len(part.indices) for part in found.slices if (part.name, part.dim) == ("0.weight", 0)}
     thin(exact, X)
     thin(loose, X, allow_inexact=True)
+    assert found.parameters == tuple(sum(p.numel() for p in net.parameters()) for net in (model, exact))
+    assert found.macs == (count_macs(model, X), count_macs(exact, X))
     assert fates.get("removed", 0) == 8 - len(exact[0].weight)
     assert fates.get("inexact", 0) == len(exact[0].weight) - len(loose[0].weight)
+    assert found.inexact == (sum(p.numel() for p in loose.parameters()), count_macs(loose, X))
 
 
 def test_columns_that_others_read_and_frozen_rows() -> None:
@@ -81,4 +85,4 @@ def test_columns_that_others_read_and_frozen_rows() -> None:
 
 
 def test_nothing_is_said_of_networks_without_zeros() -> None:
-    assert zero_slices(Residual(), X) == []
+    assert outlook(Residual(), X).slices == ()

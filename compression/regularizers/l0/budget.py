@@ -87,6 +87,16 @@ class Budget:
             weights = weights * sums[factor]
         return (weights.sum() + self._constant) / self.total
 
+    def shares(self, choices: Tensor) -> Tensor:
+        """The size relative to `total` for each row of (choices, gates): what `share` gives, for many at a time."""
+        weights, fixed, matrix, blocks, *factors = self._tensors(choices.device, choices.dtype)
+        grouped = choices.new_zeros(len(choices), matrix.shape[1]).index_add(1, blocks, choices)
+        sums = torch.addmm(fixed, grouped, matrix.t())
+        sizes = weights.expand(len(choices), -1)
+        for factor in factors:
+            sizes = sizes * sums[:, factor]
+        return (sizes.sum(1) + self._constant) / self.total
+
     def _tensors(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         if (device, dtype) not in self._cache:
             real = [tensor.to(device, dtype) for tensor in (self._weights, self._fixed, self._matrix)]

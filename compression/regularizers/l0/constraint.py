@@ -65,6 +65,10 @@ class Constraint:
         self.multiplier = self.multiplier.to(violation)
         return (self.multiplier + GAIN * self._violation).clamp(min=0) * violation
 
+    def size(self, is_open: Tensor) -> float:
+        """The share of the network with the open ones (bool) of the gates."""
+        return self.budget.share(is_open.double()).item()
+
     def update(self) -> None:
         """After a step: gradient ascent on the multiplier, or restart where the constraint holds."""
         risen = (self.multiplier + self._rate * self._violation).clamp(min=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -13,23 +14,29 @@ from .gates import Gates
 
 logger = logging.getLogger(__name__)
 
+CLOSE = 0.005
+"""A size this near to the goal is met."""
+NEAR = 12
+"""So many gates on each side of the threshold may be exchanged where single channels are large."""
 AJAR = 0.05
 """Value of a gate that was shut and must open: little, so that the function hardly changes, but training can go on."""
 
 
 @torch.no_grad()
-def settle(gates: Gates, channels: GatedChannels, constraint: Constraint | None, owner: str) -> None:
+def settle(
+    gates: Gates, channels: GatedChannels, constraint: Constraint | None, owner: str, removable: Tensor | None = None
+) -> None:
     """Open or close gates so that the deterministic network is one that can stay.
 
     Each listed layer keeps its most open gate. With a target, gates are closed or opened in the order of `log_alpha`
-    (one threshold for all) until the size of the thinned network is as near to the goal as it can be.
+    (one threshold for all) until the size of the thinned network is as near to the goal as it can be; those whose
+    channels thinning could not remove (not `removable`) stay open.
     """
     was_open = gates.deterministic() > 0
     spared = protected(gates.log_alpha, channels)
-    is_open = was_open | spared
-    if constraint is not None:
-        order = _ranking(gates.log_alpha, spared)
-        is_open = order < _best_count(order, constraint, int(spared.sum()))
+    if removable is not None:
+        spared = spared | ~removable.to(spared.device)
+    is_open = was_open | spared if constraint is None else nearest(gates.log_alpha, spared, constraint)
     for name, layer in channels.layers.items():
         if not was_open[layer.to(was_open.device)].any():
             logger.info("%s: all gates of %s were shut; the most open one stays open", owner, name)
@@ -53,6 +60,35 @@ def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:
     return spared
 
 
+def nearest(log_alpha: Tensor, spared: Tensor, constraint: Constraint) -> Tensor:
+    """Which gates to open (bool) so that the size is nearest to the goal: the spared and the most open ones.
+
+    Where single channels are so large that no number of gates in this order comes close, some next to the threshold are
+    exchanged.
+    """
+    order = _ranking(log_alpha, spared)
+    count = _best_count(order, constraint, int(spared.sum()))
+    is_open = order < count
+    around = [int(gate) for gate in order.argsort()[max(int(spared.sum()), count - NEAR) : count + NEAR]]
+    best = abs(constraint.size(is_open) - constraint.goal)
+    while best > CLOSE and around:
+        tries = is_open ^ _exchanges(around, len(is_open)).to(is_open.device)
+        gap, index = (constraint.budget.shares(tries.double()) - constraint.goal).abs().min(0)
+        if gap.item() >= best:
+            break
+        is_open, best = tries[index], gap.item()
+    return is_open
+
+
+def _exchanges(gates: list[int], count: int) -> Tensor:
+    """Bool, (choices, count): each choice of one, two or three of the gates."""
+    choices = [chosen for number in (1, 2, 3) for chosen in combinations(gates, number)]
+    flips = torch.zeros(len(choices), count, dtype=torch.bool, device="cpu")
+    for row, chosen in enumerate(choices):
+        flips[row, list(chosen)] = True
+    return flips
+
+
 def _ranking(log_alpha: Tensor, spared: Tensor) -> Tensor:
     """The place of each gate, spared ones first, then the most open."""
     order = torch.where(spared, torch.inf, log_alpha).argsort(descending=True, stable=True)
@@ -73,4 +109,4 @@ def _best_count(order: Tensor, constraint: Constraint, least: int) -> int:
 
 
 def _size(order: Tensor, count: int, constraint: Constraint) -> float:
-    return constraint.budget.share((order < count).double()).item()
+    return constraint.size(order < count)

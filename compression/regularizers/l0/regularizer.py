@@ -19,18 +19,19 @@ from ...declare.names import normalise, resolve
 from ...declare.registry import register
 from ...files.checked import Field
 from ...files.optimizer_state import load_optimizer_state
+from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
+from ...parts.structures import FILTERS, Group
 from ...steps import Step
 from ..base import Ending, Regularizer, Site
-from .budget import Budget
-from .constraint import Constraint, elapsed, steps_in
+from .constraint import elapsed, steps_in
 from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
-from .final_gates import protected, settle
-from .gated_channels import GatedChannels
+from .final_gates import settle
 from .gates import Gates
 from .hard_concrete import HardConcrete
 from .scale_activations import GatedExamples, gated_modules
 from .scale_parameters import GatedForward, tensor_of
+from .survey import Target, check_target, survey
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class L0Regularizer(Regularizer):
         ramp: part of the window in which a target is approached; in the rest it is held.
         sampling: one draw of the gates for a `minibatch`, or one for each `example` (more noise, and the gates then
             multiply activations: this costs time and memory).
+        allow_inexact: a target also counts channels that a LayerNorm or GroupNorm averages over, and thinning removes
+            them: the function then changes a little.
         temperature: of the concrete distribution.
         stretch: the interval that the concrete variable is stretched to.
     """
@@ -72,6 +75,7 @@ class L0Regularizer(Regularizer):
     multiplier_lr: Positive = 0.5
     ramp: Fraction = 0.8
     sampling: Literal["minibatch", "example"] = "minibatch"
+    allow_inexact: bool = False
     temperature: Positive = 2 / 3
     stretch: tuple[float, float] = (-0.1, 1.1)
 
@@ -83,6 +87,11 @@ class L0Regularizer(Regularizer):
         self._distribution = HardConcrete(self.temperature, *self.stretch)
         self._handles: list[Any] = []
         self._owner = ""
+        self._target: Target | None = None
+        if self.target_sparsity is not None or self.target_macs is not None:
+            share = self.target_macs if self.target_sparsity is None else 1 - self.target_sparsity
+            macs = self.target_macs is not None
+            self._target = Target(float(share or 0), macs, self.multiplier_lr, self.ramp, self.allow_inexact)
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
@@ -120,8 +129,8 @@ class L0Regularizer(Regularizer):
         problem = gaps(site.window)
         if problem:
             raise ValueError(f"{site.name}: {problem}")
-        self._channels, self._sizes, self._constraint = self._survey()
-        self._check_reach()
+        self._survey()
+        check_target(self._found, self._target, site.name)
         if self.sampling == "example":
             refuse_compiled(EXAMPLES, site.model)
             gated_modules(site.model, self._channels.layout)
@@ -132,8 +141,9 @@ class L0Regularizer(Regularizer):
         Raises:
             ValueError: the target is out of reach in the network as it is now.
         """
-        self._channels, self._sizes, self._constraint = self._survey()
-        self._check_reach()
+        if self._site.graph() is not self._surveyed:  # channels were removed since
+            self._survey()
+            check_target(self._found, self._target, self._owner)
         device = tensor_of(self._site.model, self._channels.layout.names[0]).device
         own = zlib.crc32(" ".join(map(normalise, self._names)).encode())
         seed = (self._site.ranks.first(torch.initial_seed()) + own) % 2**63
@@ -176,7 +186,8 @@ class L0Regularizer(Regularizer):
     def finish(self) -> Ending:
         """Take the hooks off; the gates become factors, the closed ones masks of all that makes their channels."""
         with torch.no_grad():
-            settle(self._gates, self._channels, self._constraint, self._site.name)
+            removable = None if self._found.reach is None else self._found.reach.removable
+            settle(self._gates, self._channels, self._constraint, self._site.name, removable)
             values = self._gates.deterministic()
         self._remove()
         return Ending(self._channels.factors(values), self._channels.masks(values > 0))
@@ -190,13 +201,24 @@ class L0Regularizer(Regularizer):
         if recipe is not None and not recipe.removes_nothing:
             kept = {change.name: change.keep[0] for change in recipe.tensors if 0 in change.keep}
             before, sizes, constraint = self._channels, self._sizes, self._constraint
-            self._channels, self._sizes, self._constraint = self._survey()
+            self._survey()
             self._sizes.total = sizes.total
             if constraint is not None and self._constraint is not None:
                 self._constraint.load_state_dict(constraint.state_dict())
             self._gates.keep(self._channels.matching(before, kept), self._optimizer)
             self._install()
         self._gates.suspended = False
+
+    def goal(self) -> Goal | None:
+        """The target: parameters or multiply-adds to remove of those that the network had."""
+        if self._constraint is None or self._target is None:
+            return None
+        of = round(self._constraint.budget.total)
+        return Goal("multiply-adds" if self._target.macs else "parameters", of, round(of * (1 - self._target.share)))
+
+    def structures(self) -> Mapping[str, Group]:
+        """Output channels."""
+        return dict.fromkeys(self._names, FILTERS)
 
     def own_parameters(self) -> Iterable[Tensor]:
         """The positions of the gates."""
@@ -237,31 +259,11 @@ class L0Regularizer(Regularizer):
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
 
-    def _survey(self) -> tuple[GatedChannels, Budget, Constraint | None]:
-        """Which channels have gates, how the network's size depends on them, and the target."""
-        site, graph = self._site, self._site.graph()
-        if graph is None:
-            raise ValueError(f"{site.name}: gates need channels: CompressionScheduler(model, example_inputs=...)")
-        channels = GatedChannels(graph, self._names)
-        sizes = Budget.of_parameters(graph, [name for name, _ in site.model.named_parameters()], channels.layout)
-        if self.target_sparsity is not None:
-            return channels, sizes, Constraint(sizes, 1 - self.target_sparsity, self.multiplier_lr, self.ramp)
-        if self.target_macs is not None:
-            budget = Budget.of_macs(graph, channels.layout)
-            return channels, sizes, Constraint(budget, self.target_macs, self.multiplier_lr, self.ramp)
-        return channels, sizes, None
-
-    def _check_reach(self) -> None:
-        if self._constraint is None:
-            return
-        fewest = protected(torch.zeros(len(self._channels), device="cpu"), self._channels)
-        least = self._constraint.budget.share(fewest.double()).item()
-        if least > self._constraint.goal:
-            reach = f"sparsity {1 - least:.4f}" if self.target_macs is None else f"{least:.4f} of the multiply-adds"
-            raise ValueError(
-                f"{self._site.name}: the target is out of reach: with one channel left in each gated layer the network "
-                f"is at {reach}; name more layers in `weights` or ask for less"
-            )
+    def _survey(self) -> None:
+        """Find out which channels have gates now, how the network's size depends on them, and what the target is."""
+        self._found = survey(self._site, self._names, self._target)
+        self._surveyed = self._site.graph()
+        self._channels, self._sizes, self._constraint = self._found.channels, self._found.sizes, self._found.constraint
 
     def _install(self) -> None:
         self._remove()

@@ -1,0 +1,83 @@
+"""What gates can really remove: found by shutting them on a copy and asking thinning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from potstill.thinning import on_cpu, outlook
+
+from .gated_channels import GatedChannels
+from .scale_parameters import Layout, tensor_of
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which channels thinning removes when their gates are shut.
+
+    Attributes:
+        removable: (gates,), bool.
+        obstacles: weight -> why (some of) its channels stay although their gates are shut.
+    """
+
+    removable: Tensor
+    obstacles: Mapping[str, str] = field(default_factory=dict)
+
+    def counted(self, layout: Layout) -> Layout:
+        """The layout for counting sizes: gates whose channels stay count as none."""
+        gates = torch.cat([torch.where(self.removable, torch.arange(layout.count), layout.count), torch.tensor([-1])])
+        gates[-1] = layout.count
+        return replace(layout, gates=gates[layout.gates])
+
+    def text(self) -> str:
+        """What is in the way, by weight; nothing where nothing is."""
+        return "; ".join(f"channels of {name} stay: {why}" for name, why in self.obstacles.items())
+
+
+@on_cpu
+def find_reach(model: nn.Module, inputs: Any, channels: GatedChannels, allow_inexact: bool) -> Reach:
+    """Shut all gates but one of each layer on a copy, twice with other ones, and see what thinning would remove."""
+    removable = torch.zeros(len(channels), dtype=torch.bool)
+    obstacles: dict[str, str] = {}
+    for last in (False, True):
+        opened = torch.zeros(len(channels), dtype=torch.bool)
+        for gates in channels.layers.values():
+            opened[gates.max() if last else gates.min()] = True
+        gone, stay = _removed(_shut(model, channels, opened), inputs, channels, allow_inexact)
+        removable |= gone
+        obstacles |= stay
+    in_the_way = {name: why for name, why in obstacles.items() if not removable[channels.layers[name]].all()}
+    return Reach(removable, in_the_way)
+
+
+@torch.no_grad()
+def _shut(model: nn.Module, channels: GatedChannels, opened: Tensor) -> nn.Module:
+    """A copy of the model in which the gates that are not opened are shut for good."""
+    copied = copy.deepcopy(model)
+    for factors in (channels.factors(opened.double()), channels.masks(opened)):
+        for name, factor in factors.items():
+            tensor = tensor_of(copied, name)
+            tensor.mul_(factor.to(tensor))
+    return copied
+
+
+def _removed(
+    model: nn.Module, inputs: Any, channels: GatedChannels, allow_inexact: bool
+) -> tuple[Tensor, dict[str, str]]:
+    """The gates whose channels thinning would remove, and why others of a weight stay."""
+    gone = torch.zeros(len(channels), dtype=torch.bool)
+    stay: dict[str, str] = {}
+    for part in outlook(model, inputs).slices:
+        if part.name not in channels.layers or part.dim != 0:
+            continue
+        if part.fate == "removed" or (allow_inexact and part.fate == "inexact"):
+            gone[channels.layers[part.name][part.indices]] = True
+        else:
+            advice = "; allow_inexact: true counts and removes them" if part.fate == "inexact" else ""
+            stay[part.name] = part.reason + advice
+    return gone, stay

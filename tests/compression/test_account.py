@@ -1,0 +1,186 @@
+"""The account: what was asked, hidden and can be removed, counted here by hand or by thinning itself."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.compression import CompressionScheduler, PruningPolicy, RegularizationPolicy, Window, dict_config
+from potstill.compression.pruners import SparsityLevelParameterPruner
+from potstill.compression.regularizers import L0Regularizer
+from potstill.thinning import resize_to
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 16, 3, padding=1) for n in (3, 16, 16))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.head((x + self.c(self.b(x).relu())).relu().mean((2, 3)))
+
+
+def grouped(norm: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3), norm, nn.ReLU(), nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 4, 3)
+    )
+
+
+def filters(name: str, weights: list[str], level: float = 0.5, group: str = "Filters") -> dict:
+    pruner = {"class": "L1RankedStructureParameterPruner", "weights": weights, "desired_sparsity": level}
+    policy = {"pruner": {"instance_name": name}, "epochs": [0]}
+    return {"pruners": {name: pruner | {"group_type": group}}, "policies": [policy]}
+
+
+def told(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def rows(scheduler: CompressionScheduler) -> dict:
+    table = scheduler.account()
+    return {(row.policy, row.parameter): row for row in table.itertuples()}
+
+
+def test_filters_that_go_and_filters_that_stay(caplog: pytest.LogCaptureFixture) -> None:
+    model = Residual()
+    scheduler = dict_config(model, None, filters("half", ["b.weight", "c.weight"]), example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    scheduler.finish()
+    found = rows(scheduler)
+    goes, stays = found["half", "b.weight"], found["half", "c.weight"]
+    assert (goes.unit, goes.of, goes.hidden, goes.removable, goes.stays) == ("filters", 16, 8, 8, 0)
+    assert (stays.of, stays.hidden, stays.removable, stays.stays) == (16, 8, 0, 8)
+    assert (stays.first, stays.last, stays.why) == (
+        "epoch 0",
+        "epoch 0",
+        "the same channels as a.weight, not zero there",
+    )
+    assert [text for text in told(caplog) if "c.weight stay" in text] == [
+        "half: 8 of 8 hidden filters of c.weight stay as zeros: the same channels as a.weight, not zero there"
+        " (use group_type: Coupled, or list a.weight too)"
+    ]
+    scheduler.thin()
+    assert len(model.b.weight) == 8
+    again = rows(scheduler)["half", "b.weight"]
+    assert (again.of, again.hidden, again.removable, again.stays) == (16, 8, 8, 0)
+
+
+def test_single_weights_are_counted_and_not_warned_of(caplog) -> None:
+    model = Residual()
+    scheduler = CompressionScheduler(model, IMAGES)
+    scheduler.add_policy(PruningPolicy(SparsityLevelParameterPruner({"b.weight": 0.3})), Window.at([0]), name="fine")
+    scheduler.on_epoch_begin(0)
+    scheduler.finish()
+    (row,) = rows(scheduler).values()
+    number = model.b.weight.numel()
+    assert (row.unit, row.of, row.asked, row.hidden) == ("weights", number, int(0.3 * number), int(0.3 * number))
+    assert row.stays == row.hidden - row.removable
+    assert told(caplog) == []
+
+
+def test_what_only_allow_inexact_removes() -> None:
+    model = grouped(nn.GroupNorm(1, 32))
+    scheduler = dict_config(model, None, filters("half", ["0.weight"], group="Coupled"), example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    row = rows(scheduler)["half", "0.weight"]
+    assert (row.hidden, row.removable, row.inexact, row.stays) == (16, 0, 16, 0)
+    scheduler.thin(allow_inexact=True)
+    assert len(model[0].weight) == 16
+
+
+def test_without_inputs_nothing_is_known_of_what_can_be_removed() -> None:
+    scheduler = dict_config(Residual(), None, filters("half", ["b.weight"]))
+    scheduler.on_epoch_begin(0)
+    row = rows(scheduler)["half", "b.weight"]
+    assert (row.hidden, row.removable, row.stays, row.why) == (8, 0, 8, "nothing is known of it without example_inputs")
+
+
+def gates(model: nn.Module, weights: list[str], **more: object) -> CompressionScheduler:
+    scheduler = CompressionScheduler(model, IMAGES)
+    policy = RegularizationPolicy(L0Regularizer(weights, droprate_init=0.05, **more))
+    scheduler.add_policy(policy, Window.between(0, 2), name="gates")
+    return scheduler
+
+
+def train(scheduler: CompressionScheduler, model: nn.Module, steps: int = 10) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for i in range(2 * steps):
+        at = (*divmod(i, steps), steps, optimizer)
+        if i % steps == 0:
+            scheduler.on_epoch_begin(i // steps, optimizer, steps)
+        scheduler.on_minibatch_begin(*at)
+        loss = scheduler.before_backward_pass(*divmod(i, steps), steps, model(IMAGES).square().mean(), optimizer)
+        optimizer.zero_grad()
+        loss.backward()
+        scheduler.before_parameter_optimization(*at)
+        optimizer.step()
+        scheduler.on_minibatch_end(*at)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_a_target_is_met_by_what_can_be_removed_and_gates_of_the_rest_stay_open(share: float) -> None:
+    model = grouped(nn.GroupNorm(4, 32))
+    dense = sum(p.numel() for p in model.parameters())
+    scheduler = gates(model, ["0.weight", "3.weight"], target_sparsity=share)
+    train(scheduler, model)
+    scheduler.finish()
+    row = rows(scheduler)["gates", ""]
+    scheduler.thin()
+    gone = 1 - sum(p.numel() for p in model.parameters()) / dense
+    assert gone == pytest.approx(share, abs=0.02)  # a channel of 3.weight is 0.03 of this network
+    assert not (model[0].weight == 0).flatten(1).all(1).any()
+    assert (row.unit, row.of, row.asked) == ("parameters", dense, round(share * dense))
+    assert row.removable == round(gone * dense)
+
+
+def test_a_target_that_only_allow_inexact_reaches() -> None:
+    model = grouped(nn.GroupNorm(1, 32))
+    with pytest.raises(ValueError, match="out of reach.*0.weight.*averages over the channels.*allow_inexact: true"):
+        gates(model, ["0.weight"], target_sparsity=0.3)
+    dense = sum(p.numel() for p in model.parameters())
+    scheduler = gates(model, ["0.weight"], target_sparsity=0.3, allow_inexact=True)
+    train(scheduler, model)
+    scheduler.finish()
+    scheduler.thin()
+    assert 1 - sum(p.numel() for p in model.parameters()) / dense == pytest.approx(0.3, abs=0.02)
+
+
+def test_channels_whose_constant_cannot_be_folded_are_in_the_way() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Sigmoid(), nn.Conv2d(16, 8, 3, padding=1), nn.Flatten(),
+        nn.Linear(288, 2),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="0.weight stay: a constant other than 0 meets the zero padding of 3"):
+        gates(model, ["0.weight"], target_sparsity=0.3)
+
+
+def test_whole_channels_that_are_too_large_are_told_before_training(caplog) -> None:
+    gates(Residual(), ["b.weight"], target_sparsity=0.1)
+    (text,) = told(caplog)
+    assert "gates: whole channels are so large that the nearest to the target is sparsity 0.1" in text
+
+
+def test_sizes_of_many_choices_are_those_of_each() -> None:
+    model = grouped(nn.BatchNorm2d(32))
+    gates_of = gates(model, ["0.weight", "3.weight"], target_macs=0.5).policies[0].regularizer
+    budget = gates_of._constraint.budget
+    choices = torch.rand(5, 64, generator=torch.Generator().manual_seed(0)).round().double()
+    assert budget.shares(choices).tolist() == pytest.approx([budget.share(choice).item() for choice in choices])
+
+
+def test_counts_survive_a_resume() -> None:
+    model, again = Residual(), Residual()
+    first = dict_config(model, None, filters("half", ["b.weight"]), example_inputs=IMAGES)
+    first.on_epoch_begin(0)
+    first.thin()
+    resize_to(again, model.state_dict()).load_state_dict(model.state_dict())
+    second = dict_config(again, None, filters("half", ["b.weight"]), example_inputs=IMAGES)
+    second.load_state_dict(first.state_dict())
+    assert second.removed == {"half": {"b.weight": 8}}
