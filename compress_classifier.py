@@ -72,7 +72,7 @@ def train(run: Session) -> int:
             train_epoch(run, run.epoch)
             if run.stop:
                 return interrupted(run)
-            scores = evaluate(run.model, run.data.validation, run.options.batch_size, run.device)
+            scores = evaluate(run.model, run.data.validation, run.options.training.batch_size, run.device)
             run.rate = run.optimizer.param_groups[0]["lr"]
             metrics = {"min": scores.mean_loss(), "max": scores.accuracy()}
             run.scheduler.on_epoch_end(run.epoch, run.optimizer, metrics, run.minibatches)
@@ -95,14 +95,14 @@ def train_epoch(run: Session, epoch: int) -> None:
         run.meter = Meter()
         scheduler.on_epoch_begin(epoch, optimizer, steps)
     run.model.train()
-    batches = run.data.train.batches(run.options.batch_size, epoch, run.minibatch)
+    batches = run.data.train.batches(run.options.training.batch_size, epoch, run.minibatch)
     for images, labels in progress(batches, run):
         step = run.minibatch
         images, labels = images.to(run.device, memory_format=torch.channels_last), labels.to(run.device)
 
         scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
         watch = Watch(run, images)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.amp):
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.training.amp):
             loss, logits = classification_loss(run.model(images), labels)
         total, parts = scheduler.before_backward_pass(epoch, step, steps, loss, optimizer, return_loss_components=True)
         optimizer.zero_grad()
@@ -127,7 +127,7 @@ def progress(batches: Iterator[Any], run: Session) -> Iterator[Any]:
     bar = tqdm(batches, f"epoch {run.epoch}", run.minibatches, initial=run.minibatch, leave=False, disable=None)
     for batch in bar:
         yield batch
-        if not bar.disable and run.minibatch % run.options.print_freq == 0:
+        if not bar.disable and run.minibatch % run.options.output.print_freq == 0:
             bar.set_postfix(loss=f"{run.meter.mean_loss():.3f}", top1=f"{run.meter.accuracy():.2f}", refresh=False)
 
 

@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
-from .option_types import architecture, count0, number, positive
-
-DEFAULTS = {
-    "kd_pretrained": False,
-    "kd_resume": None,
-    "kd_temp": 1.0,
-    "kd_distill_wt": 0.5,
-    "kd_student_wt": 0.5,
-    "kd_teacher_wt": 0.0,
-    "kd_start_epoch": 0,
-}
+from .option import Group, option
+from .option_types import architecture, count0, number, positive, resolved
 
 
-def add_distillation_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options; `distillation_problem` says what is wrong with them together."""
-    group.add_argument("--kd-teacher", type=architecture, metavar="NAME", help="also learn from this network's answers")
-    group.add_argument("--kd-pretrained", action="store_true", help="the teacher has torchvision's trained weights")
-    group.add_argument(
-        "--kd-resume", type=_resolved, metavar="PATH", help="the teacher's checkpoint, thinned or not, or run folder"
+@dataclass(frozen=True)
+class DistillationOptions(Group):
+    """A teacher, and how a network learns from it."""
+
+    TITLE: ClassVar[str] = "distillation"
+
+    kd_teacher: str | None = option(
+        "--kd-teacher", type=architecture, metavar="NAME", help="also learn from this network's answers"
     )
-    group.add_argument(
-        "--kd-temperature",
-        "--kd-temp",
-        dest="kd_temp",
-        type=positive,
-        default=DEFAULTS["kd_temp"],
-        metavar="T",
+    kd_pretrained: bool = option("--kd-pretrained", default=False, help="the teacher has torchvision's trained weights")
+    kd_resume: Path | None = option(
+        "--kd-resume", type=resolved, metavar="PATH", help="the teacher's checkpoint, thinned or not, or run folder"
+    )
+    kd_temp: float = option(
+        "--kd-temperature", "--kd-temp", type=positive, default=1.0, metavar="T",
         help="divides the logits of both networks (default: %(default)s)",
-    )
-    for letter, name, what in (
-        ("d", "distill", "of the teacher's answers"),
-        ("s", "student", "of the loss on the labels"),
-        ("t", "teacher", "of the teacher's own loss; only 0, since it is frozen"),
-    ):
-        group.add_argument(
-            f"--kd-{name}-wt",
-            f"--kd-{letter}w",
-            dest=f"kd_{name}_wt",
-            type=number,
-            default=DEFAULTS[f"kd_{name}_wt"],
-            metavar="X",
-            help=f"weight {what} (default: %(default)s)",
-        )
-    group.add_argument(
-        "--kd-start-epoch", type=count0, default=DEFAULTS["kd_start_epoch"], metavar="N", help="(default: %(default)s)"
-    )
+    )  # fmt: skip
+    kd_distill_wt: float = option(
+        "--kd-distill-wt", "--kd-dw", type=number, default=0.5, metavar="X",
+        help="weight of the teacher's answers (default: %(default)s)",
+    )  # fmt: skip
+    kd_student_wt: float = option(
+        "--kd-student-wt", "--kd-sw", type=number, default=0.5, metavar="X",
+        help="weight of the loss on the labels (default: %(default)s)",
+    )  # fmt: skip
+    kd_teacher_wt: float = option(
+        "--kd-teacher-wt", "--kd-tw", type=number, default=0.0, metavar="X",
+        help="weight of the teacher's own loss; only 0, since it is frozen (default: %(default)s)",
+    )  # fmt: skip
+    kd_start_epoch: int = option("--kd-start-epoch", type=count0, default=0, metavar="N", help="(default: %(default)s)")
 
-
-def distillation_problem(options: argparse.Namespace) -> str | None:
-    """What is wrong with the options of distillation, or None."""
-    given = [name for name, default in DEFAULTS.items() if getattr(options, name) != default]
-    if options.kd_teacher is None:
-        return f"--{given[0].replace('_', '-')} needs --kd-teacher, the teacher's network" if given else None
-    if options.kd_teacher == "list":
-        return "--kd-teacher takes the name of a network; --arch list names all"
-    if options.kd_teacher_wt:
-        return f"--kd-teacher-wt: the teacher is frozen: its loss must have weight 0, not {options.kd_teacher_wt:g}"
-    if options.kd_distill_wt == options.kd_student_wt == 0:
-        return "--kd-distill-wt and --kd-student-wt are both 0: nothing would be learned"
-    if options.kd_pretrained == (options.kd_resume is not None):
-        return "--kd-teacher needs trained weights: give exactly one of --kd-resume PATH and --kd-pretrained"
-    return None
-
-
-def _resolved(text: str) -> Path:
-    """An absolute path: a resumed run must find the same file, and `runs/latest` will soon be another folder."""
-    return Path(text).resolve()
+    def problem(self) -> str | None:
+        """Return what is wrong with the options together, or None."""
+        if self.kd_teacher is None:
+            given = [o.name for o in fields(self) if getattr(self, o.name) != o.default]
+            return f"--{given[0].replace('_', '-')} needs --kd-teacher, the teacher's network" if given else None
+        if self.kd_teacher == "list":
+            return "--kd-teacher takes the name of a network; --arch list names all"
+        if self.kd_teacher_wt:
+            return f"--kd-teacher-wt: the teacher is frozen: its loss must have weight 0, not {self.kd_teacher_wt:g}"
+        if self.kd_distill_wt == self.kd_student_wt == 0:
+            return "--kd-distill-wt and --kd-student-wt are both 0: nothing would be learned"
+        if self.kd_pretrained == (self.kd_resume is not None):
+            return "--kd-teacher needs trained weights: give exactly one of --kd-resume PATH and --kd-pretrained"
+        return None

@@ -21,6 +21,7 @@ def add_distiller_options(group: argparse._ArgumentGroup) -> None:
         help="the same as --data; the data set then follows from the network's name: cifar10, mnist or imagefolder",
     )
     group.add_argument("--resume", type=Path, metavar="FILE", help="--resume-from FILE --reset-optimizer")
+    group.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="--device cpu")
     group.add_argument("--gpus", metavar="IDS", help="the first of these is used: --device cuda:ID")
     group.add_argument(
         "--act-stats", nargs="+", metavar="PHASE", help="not needed: pruners gather what they rank by themselves"
@@ -41,8 +42,6 @@ def translate(options: argparse.Namespace) -> None:
         logger.info("--act-stats: pruners gather activation statistics by themselves")
     if options.gpus and options.device == "auto":
         options.device = _device_of(options.gpus)
-    for name in ("folder", "resume", "gpus", "act_stats", "verbose"):
-        delattr(options, name)
 
 
 def _dataset_of(arch: str) -> str:

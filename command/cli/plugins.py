@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from potstill.compression.schedule import load_plugin
 from potstill.models import model_info, model_names
 from potstill.models.datasets import dataset_names
 from potstill.models.datasets.raw import find_reader
 from potstill.models.registry import model_factory
+
+from .training_options import CompressionOptions
 
 
 def load_plugins(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -23,21 +24,9 @@ def load_plugins(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
     Raises:
         PluginError: a plugin cannot be imported, or registers nothing.
     """
-    add_plugin_option(parser)
+    CompressionOptions.add_to(parser, "plugin")
     for file in parser.parse_known_args(arguments)[0].plugin:
         load_plugin(file, brings_network_or_data)
-
-
-def add_plugin_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add `--plugin`."""
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE.py",
-        help="Python file that registers pruners, regularizers, policies, networks or data sets (repeatable)",
-    )
 
 
 def brings_network_or_data(module: str) -> bool:

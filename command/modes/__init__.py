@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from potstill.compression import format_table, sparsity_table
 from potstill.models import model_info, model_names
 from potstill.thinning.files.text import Lines
 
+from ..cli.options import Options
 from ..run.epochs import test
 from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
@@ -26,59 +26,61 @@ from .summaries import SUMMARY_PRINTERS
 logger = logging.getLogger("potstill")
 
 
-def run_mode(options: argparse.Namespace) -> bool:
-    """Do what was asked for instead of training; False if training was."""
-    modes: list[tuple[bool, Callable[[argparse.Namespace], None]]] = [
-        (options.arch == "list", _list),
-        (options.write_schema is not None, write_schema),
-        (options.dry_run, dry_run),
-        (bool(options.summary), _summarise),
-        (options.export_onnx is not None, _export),
-        (options.import_distiller is not None, import_distiller),
-        (bool(options.sense), sense),
-        (options.evaluate, _evaluate),
-        (options.thinnify, _thinnify),
-    ]
-    for asked, mode in modes:
-        if asked:
-            mode(options)
-            return True
-    return False
+def run_mode(options: Options) -> bool:
+    """Do what was asked for instead of training; return False if training was."""
+    mode = options.mode
+    if options.data.arch == "list":
+        _list()
+    elif mode.write_schema:
+        write_schema(mode.write_schema)
+    elif mode.dry_run:
+        dry_run(options)
+    elif mode.summary:
+        _summarise(options, mode.summary)
+    elif mode.export_onnx:
+        export_onnx(*_network(options), mode.export_onnx)
+    elif mode.import_distiller:
+        import_distiller(mode.import_distiller, options)
+    elif options.sensitivity.sense:
+        sense(options, options.sensitivity.sense)
+    elif mode.evaluate:
+        _evaluate(options)
+    elif mode.thinnify:
+        _thinnify(options)
+    else:
+        return False
+    return True
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list() -> None:
     for name in model_names():
         logger.info("%-32s %s", name, model_info(name).description)
 
 
-def _network(options: argparse.Namespace) -> tuple[nn.Module, Tensor]:
+def _network(options: Options) -> tuple[nn.Module, Tensor]:
     """A network, fresh or from a checkpoint, and images for it: without data."""
     checkpoint = start_checkpoint(options)
-    info = model_info(options.arch)
+    info = model_info(options.data.arch)
     shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
     return build_model(options, class_count_of(options, checkpoint), shape[0], checkpoint), example_inputs(shape)
 
 
-def _export(options: argparse.Namespace) -> None:
-    export_onnx(*_network(options), options.export_onnx)
-
-
-def _summarise(options: argparse.Namespace) -> None:
+def _summarise(options: Options, kinds: Sequence[str]) -> None:
     model, example = _network(options)
-    for kind in options.summary:
-        logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.table)))
+    for kind in kinds:
+        logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.output.table)))
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: Options) -> None:
     session = prepare(options)
     warn_if_untrained(session)
     scores = test(session, session.data.test)
-    logger.info("%s", format_table(sparsity_table(session.model), options.table))
+    logger.info("%s", format_table(sparsity_table(session.model), options.output.table))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     session.folder.close()
 
 
-def _thinnify(options: argparse.Namespace) -> None:
+def _thinnify(options: Options) -> None:
     session = prepare(options)
     finish(session)
     session.folder.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from potstill.compression.files.checked import reading
 from potstill.compression.schedule import Schedule
 from potstill.models import model_info
 
+from ..cli.options import Options
 from ..plots.style import require_matplotlib
 from ..plots.timeline import plot_timeline
 from ..run.folder import RunFolder
@@ -30,16 +30,16 @@ LONGEST = 1000
 """So many epochs are walked: each costs what the policies' own work takes, from milliseconds to seconds."""
 
 
-def dry_run(options: argparse.Namespace) -> None:
+def dry_run(options: Options) -> None:
     """Print what a schedule would do to a network.
 
     Raises:
         ScheduleError: all that is wrong with the schedule.
     """
-    if options.plot:
+    if options.output.plot:
         require_matplotlib()
-    seed_everything(options.seed, options.deterministic)
-    info = model_info(options.arch)
+    seed_everything(options.training.seed, options.training.deterministic)
+    info = model_info(options.data.arch)
     checkpoint = start_checkpoint(options)
     classes = class_count_of(options, checkpoint)
     model = build_model(options, classes, info.input_shape[0], checkpoint)
@@ -47,39 +47,35 @@ def dry_run(options: argparse.Namespace) -> None:
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
     if schedule is None:
         return
-    optimizer = make_optimizer(
-        options.optimizer, model.parameters(), options.lr, options.momentum, options.weight_decay
-    )
+    optimizer = make_optimizer(options.training, model)
     scheduler = CompressionScheduler(model, example_inputs(info.input_shape))
     build(_by_epoch(schedule), model, optimizer, scheduler=scheduler, build_teacher=teachers)
-    if checkpoint is not None and options.resume_from:
-        with reading(str(options.resume_from)):
+    if checkpoint is not None and options.start.resume_from:
+        with reading(str(options.start.resume_from)):
             scheduler.load_state_dict({**checkpoint["scheduler"], "policies": {}})
     _show(options, schedule, scheduler, optimizer)
 
 
-def _show(
-    options: argparse.Namespace, schedule: Schedule, scheduler: CompressionScheduler, optimizer: Optimizer
-) -> None:
+def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler, optimizer: Optimizer) -> None:
     """Print policies, parameters, timeline and remarks."""
     model = scheduler.model
     found = acting(schedule, model)
     ends = [plan.window.end for plan in schedule.policies if plan.window.unit == "epoch"]
-    epochs = options.epochs if options.epochs is not None else max(ends, default=1)
+    epochs = options.training.epochs if options.training.epochs is not None else max(ends, default=1)
     walked = min(epochs, LONGEST)
-    logger.info("%s", format_table(policies_table(found), options.table))
+    logger.info("%s", format_table(policies_table(found), options.output.table))
     if names := names_text(found):
         logger.info("%s", names)
     dense = size(scheduler)
     rows = timeline(scheduler, optimizer, walked) if ends else []
     if rows:
         logger.info("the network has {:,} parameters and {:,} MACs; as thinning would leave it:".format(*dense))
-        logger.info("%s", format_table(timeline_table(rows), options.table))
+        logger.info("%s", format_table(timeline_table(rows), options.output.table))
         if walked < epochs:
             logger.warning("of %s epochs the timeline shows the first %s", f"{epochs:,}", f"{walked:,}")
     for remark in remarks(found, model, epochs):
         logger.warning("%s", remark)
-    if options.plot and rows:
+    if options.output.plot and rows:
         _plot(options, found, rows, dense)
 
 
@@ -88,11 +84,9 @@ def _by_epoch(schedule: Schedule) -> Schedule:
     return replace(schedule, policies=[plan for plan in schedule.policies if plan.window.unit == "epoch"])
 
 
-def _plot(
-    options: argparse.Namespace, found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int]
-) -> None:
+def _plot(options: Options, found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int]) -> None:
     """Draw the timeline into a run folder."""
-    folder = RunFolder.new(options.out_dir, options.name)
+    folder = RunFolder.new(options.output.out_dir, options.output.name)
     try:
         logger.info("wrote %s", ", ".join(str(path) for path in plot_timeline(found, rows, dense, folder.path)))
     finally:

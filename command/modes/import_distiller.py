@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from potstill.compression.files.checked import Field, reading
 from potstill.compression.torch_pruning import plain_state_dict
 from potstill.models import create_model, model_info, model_names
 
+from ..cli.options import Options
 from ..run.evaluation import Meter
 from ..run.resume import fill
 from .distiller_pickle import read_pickled
@@ -45,18 +45,17 @@ NOT_KNOWN = {
 """What a run of ours would know of itself."""
 
 
-def import_distiller(options: argparse.Namespace) -> None:
+def import_distiller(source: Path, options: Options) -> None:
     """Write `<out-dir>/<name>_imported.pt`, with weights, masks and epoch, and say how to go on.
 
     Raises:
         CheckpointError: the file is none of Distiller's, or does not fit the network that it names.
         ModelError: there is no such network here.
     """
-    source: Path = options.import_distiller
     found = read_pickled(source)
     with reading(str(source)):
-        contents, removed = converted(found, options.arch)
-    target = options.out_dir / f"{source.name.partition('.')[0]}_imported.pt"
+        contents, removed = converted(found, options.data.arch)
+    target = options.output.out_dir / f"{source.name.partition('.')[0]}_imported.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(target, contents)
     masks = len(contents["scheduler"]["masks"]["masks"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
+from dataclasses import replace
 
 import pandas as pd
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from potstill.compression.declare.names import UnknownName
 from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
 from potstill.models.datasets import Split
 
-from ..cli.sensitivity_options import levels
+from ..cli.options import Options
+from ..cli.sensitivity_options import Structure
 from ..errors import UsageError
 from ..plots.sensitivity import plot_sensitivity
 from ..run.evaluation import evaluate_batches
@@ -30,17 +31,17 @@ SHARE_OF_MEMORY = 0.5
 Batch = tuple[Tensor, Tensor]
 
 
-def sense(options: argparse.Namespace) -> None:
+def sense(options: Options, kind: Structure) -> None:
     """Analyse the network of the options; on Ctrl-C say how to go on, with exit status 130.
 
     Raises:
         UsageError: the options ask for what cannot be, or a table in the folder is of another analysis.
     """
-    options.tensorboard = False  # nothing here goes by epochs
-    run = prepare(options)
+    output = replace(options.output, tensorboard=False)  # nothing here goes by epochs
+    run = prepare(replace(options, output=output))
     warn_if_untrained(run)
     try:
-        _sense(run)
+        _sense(run, kind)
     except KeyboardInterrupt:
         logger.info("stopped; go on with the same command and --sense-folder %s", run.folder.path)
         raise SystemExit(130) from None
@@ -48,10 +49,13 @@ def sense(options: argparse.Namespace) -> None:
         run.folder.close()
 
 
-def _sense(run: Session) -> None:
-    names, levels_ = _names(run), levels(run.options)
-    batches = keep(run.data.test if run.options.sense_on == "test" else run.data.validation, run.options.batch_size)
-    table = SensitivityTable(run.folder.path, _analysis(run, names, levels_, batches))
+def _sense(run: Session, kind: Structure) -> None:
+    names, levels_ = _names(run, kind), run.options.sensitivity.levels()
+    batches = keep(
+        run.data.test if run.options.sensitivity.sense_on == "test" else run.data.validation,
+        run.options.training.batch_size,
+    )
+    table = SensitivityTable(run.folder.path, _analysis(run, kind, names, levels_, batches))
 
     def evaluate(model: nn.Module) -> tuple[float, float, float]:
         return evaluate_batches(model, batches, run.device).scores()
@@ -61,16 +65,14 @@ def _sense(run: Session) -> None:
     logger.info("%d weights at %d sparsities; the table is %s", len(names), len(levels_), table.path)
     if table.rows:
         logger.info("goes on after %d of %d rows", len(table.rows), len(table.places))
-    points = sensitivity_analysis(
-        run.model, evaluate, names, levels_, run.options.sense, run.example, start=len(table.rows)
-    )
+    points = sensitivity_analysis(run.model, evaluate, names, levels_, kind, run.example, start=len(table.rows))
     bar = tqdm(total=len(table.places), initial=len(table.rows), desc="sensitivity", leave=False, disable=None)
     with bar:
         for point in points:
             table.append((point.parameter, point.sparsity, *point.scores))
             bar.set_postfix_str(f"{point.parameter} {point.sparsity:g}: top1 {point.scores[0]:.2f}", refresh=False)
             bar.update()
-    _report(run, table, dense[0])
+    _report(run, kind, table, dense[0])
 
 
 def keep(split: Split, batch_size: int) -> list[Batch]:
@@ -92,13 +94,13 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else float("inf")
 
 
-def _names(run: Session) -> list[str]:
+def _names(run: Session, kind: Structure) -> list[str]:
     """The parameters to prune.
 
     Raises:
         UsageError: there are none, or one that cannot be pruned so.
     """
-    kind, given = run.options.sense, run.options.sense_weights
+    given = run.options.sensitivity.sense_weights
     try:
         names = named_weights(run.model, given, kind) if given else prunable_weights(run.model, kind)
     except UnknownName as error:
@@ -106,36 +108,36 @@ def _names(run: Session) -> list[str]:
     except ValueError as error:
         raise UsageError(f"--sense {kind}: {error}") from error
     if not names:
-        raise UsageError(f"--sense {kind}: {run.options.arch} has no weight of more than one {kind}")
+        raise UsageError(f"--sense {kind}: {run.options.data.arch} has no weight of more than one {kind}")
     return names
 
 
-def _analysis(run: Session, names: list[str], levels_: list[float], batches: list[Batch]) -> Analysis:
+def _analysis(run: Session, kind: Structure, names: list[str], levels_: list[float], batches: list[Batch]) -> Analysis:
     images = {f"{what} {i}": part for i, batch in enumerate(batches) for what, part in zip("xy", batch, strict=True)}
     return Analysis(
-        structure=run.options.sense,
+        structure=kind,
         levels=levels_,
         parameters=names,
-        arch=run.options.arch,
+        arch=run.options.data.arch,
         weights=digest(run.model.state_dict()),
         images=digest(images),
-        batch_size=run.options.batch_size,
+        batch_size=run.options.training.batch_size,
         device=run.device.type,
     )
 
 
-def _report(run: Session, table: SensitivityTable, dense: float) -> None:
+def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float) -> None:
     """Print how sparse each weight may become, and write schedule and pictures."""
-    loss = run.options.sense_loss
+    loss = run.options.sensitivity.sense_loss
     found = tolerated_levels([row[:3] for row in table.rows], dense - loss)
     accuracies = {row[:2]: row[2] for row in table.rows}
     rows = [[name, found[name], accuracies.get((name, found[name]), dense)] for name in found]
     title = ["parameter", f"sparsity at -{loss:g} Top1", "Top1 (%)"]
-    logger.info("%s", format_table(pd.DataFrame(rows, columns=title), run.options.table))
-    text = schedule_text(run.options.sense, found, dense, loss)
+    logger.info("%s", format_table(pd.DataFrame(rows, columns=title), run.options.output.table))
+    text = schedule_text(kind, found, dense, loss)
     written = [table.path]
     if text:
         written.append(run.folder.write_text("sensitivity.yaml", text))
-    if run.options.plot:
+    if run.options.output.plot:
         written += plot_sensitivity(table.rows, dense, loss, run.folder.path)
     logger.info("wrote %s", ", ".join(str(path) for path in written))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from potstill.compression import CompressionScheduler, RegularizationPolicy
+from potstill.compression import CompressionScheduler, Masks, RegularizationPolicy
 from potstill.compression.files.checked import Field, reading
 
 from ..errors import UsageError
@@ -21,9 +21,11 @@ class EarlyStopping:
     Errors are mean losses per image: those of training without the terms of regularizers, as the metrics have them.
     """
 
-    def __init__(self, rule: StoppingRule, first_epoch: int = 0) -> None:
-        """Take the rule; epochs before `first_epoch` do not count."""
-        self.rule, self.first_epoch = rule, first_epoch
+    def __init__(
+        self, rule: StoppingRule, model: nn.Module, scheduler: CompressionScheduler, first_epoch: int = 0
+    ) -> None:
+        """Take the rule, and the network with the masks that belong to it; epochs before the first do not count."""
+        self.rule, self.model, self.scheduler, self.first_epoch = rule, model, scheduler, first_epoch
         self.training: list[float] = []
         self.validation: list[float] = []
         self.reason: str | None = None
@@ -34,28 +36,23 @@ class EarlyStopping:
         """The epoch of E_opt; None before the first that counts."""
         return self.first_epoch + lowest_epoch(self.validation) if self.validation else None
 
-    def after_epoch(
-        self, epoch: int, errors: tuple[float, float], network: tuple[nn.Module, CompressionScheduler]
-    ) -> None:
-        """Take an epoch's errors, keep the network if they are the lowest, and decide whether to stop (`reason`).
+    def begin_at(self, epoch: int) -> None:
+        """Let no epoch before this one count: nobody watched."""
+        self.first_epoch = max(self.first_epoch, epoch)
 
-        Args:
-            epoch: the epoch that ended.
-            errors: training and validation error.
-            network: the model and its scheduler, whose masks belong to the weights.
-        """
+    def after_epoch(self, epoch: int, training: float, validation: float) -> None:
+        """Take an epoch's errors, keep the network if they are the lowest, and decide whether to stop (`reason`)."""
         if epoch < self.first_epoch:
             return
-        training, validation = errors
         self.training.append(training)
         self.validation.append(validation if math.isfinite(validation) else math.inf)
         if self.best_epoch == epoch:
-            model, scheduler = network
-            self._best = copy.deepcopy({"state_dict": model.state_dict(), "scheduler": scheduler.state_dict()})
+            now = {"state_dict": self.model.state_dict(), "scheduler": self.scheduler.state_dict()}
+            self._best = copy.deepcopy(now)
         self.reason = self.rule.reason(self.training, self.validation)
 
-    def restore_best(self, model: nn.Module, scheduler: CompressionScheduler) -> None:
-        """Give a network the weights and masks of the best epoch.
+    def restore_best(self) -> None:
+        """Give the network the weights and masks of the best epoch.
 
         Raises:
             CheckpointError: they come from a checkpoint and do not fit.
@@ -63,8 +60,8 @@ class EarlyStopping:
         if self._best is None:
             return
         with reading("early_stopping.best"):
-            model.load_state_dict(self._best["state_dict"])
-            scheduler.load_state_dict(self._best["scheduler"])
+            self.model.load_state_dict(self._best["state_dict"])
+            self.scheduler.load_state_dict(self._best["scheduler"])
 
     def __str__(self) -> str:
         """Why training ended, and which epoch's weights are taken."""
@@ -92,11 +89,22 @@ class EarlyStopping:
             CheckpointError: it is damaged.
         """
         self.first_epoch = state["first_epoch"].integer()
-        pairs = zip(state["training"].items(), state["validation"].items(), strict=True)
-        errors = [(training.number(), validation.number(finite=False)) for training, validation in pairs]
-        self.training, self.validation = [t for t, _ in errors], [v for _, v in errors]
-        self._best = {name: value.value for name, value in state["best"].mapping().items()} if errors else None
+        self.training = [error.number() for error in state["training"].items()]
+        self.validation = [error.number(finite=False) for error in state["validation"].items()]
+        if len(self.training) != len(self.validation):
+            raise state["training"].error("as many errors as in validation")
+        self._best = self._checked(state["best"]) if self.validation else None
         self.reason = self.rule.reason(self.training, self.validation) if self.validation else None
+
+    def _checked(self, best: Field) -> dict[str, Any]:
+        """Return the best network so far, checked: it is needed when training has ended, too late to find out."""
+        own = self.model.state_dict()
+        theirs = best["state_dict"].only(own)
+        for name, tensor in own.items():
+            theirs[name].tensor(tensor.shape, tensor.dtype, finite=False)
+        with reading(best.path):
+            Masks(copy.deepcopy(self.model)).load_state_dict(best["scheduler"]["masks"].value)
+        return {name: value.value for name, value in best.mapping().items()}
 
 
 def first_epoch_to_watch(scheduler: CompressionScheduler, epochs: int, minibatches: int) -> int:

@@ -63,14 +63,14 @@ class Trajectory:
         steps: optimizer steps done at each record.
     """
 
-    def __init__(self, model: nn.Module, patterns: Sequence[str], every: int = EVERY) -> None:
-        """Choose parameters by names and patterns.
+    def __init__(self, model: nn.Module, patterns: Sequence[str], every: int = EVERY, fixed: bool = True) -> None:
+        """Choose parameters by names and patterns; unless it is fixed, `every` is what a run that goes on had.
 
         Raises:
             UnknownName: a name or pattern fits no parameter.
         """
         parameters = dict(model.named_parameters())
-        self.every = every
+        self.every, self._fixed = every, fixed
         self.steps: list[int] = []
         self._probes = [Probe(name, parameters[name]) for name in resolve(patterns, model)]
         self._records = torch.empty(0, sum(probe.width for probe in self._probes))
@@ -121,6 +121,8 @@ class Trajectory:
         Raises:
             CheckpointError: it is damaged.
         """
+        if not self._fixed:
+            self.every = state["every"].integer(1)
         if state["shapes"].value != self._shapes():
             logger.warning("the trajectory begins anew: the one so far is of other parameters or shapes")
             return

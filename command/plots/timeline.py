@@ -13,9 +13,7 @@ from .style import GREY, LINES, label, save, stacked
 COLOURS = dict(zip(("pruner", "regularizer", "lr_scheduler", "extension"), LINES, strict=False))
 
 
-def plot_timeline(
-    found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int], folder: Path
-) -> list[Path]:
+def plot_timeline(found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int], folder: Path) -> list[Path]:
     """`timeline.png` and `timeline.svg`: policies as bars over epochs, learning rate, sparsity, parameters and MACs.
 
     Args:

@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, run: Session, images: Tensor) -> None:
         """Begin before the forward pass: it may spoil running statistics, which a skipped step must not keep."""
         self.run, self.images, self.good = run, images, True
-        skips = run.options.on_nan == "skip"
+        skips = run.options.training.on_nan == "skip"
         self._buffers = [(b, b.clone()) for b in run.model.buffers()] if skips else []
 
     def loss_is_good(self, loss: Tensor, parts: Sequence[tuple[str, Tensor]]) -> bool:
@@ -59,7 +59,7 @@ class Watch:
         run = self.run
         what = f"{what} at epoch {run.epoch}, minibatch {run.minibatch}; the first to go bad is {first}"
         lost = bad_tensor(run.model.named_parameters()) is not None
-        if lost or run.options.on_nan != "skip":
+        if lost or run.options.training.on_nan != "skip":
             help_ = "a lower --lr may help" + ("" if lost else "; --on-nan skip goes on without such steps")
             raise TrainingError(f"{what}; stopped, {run.folder.checkpoint} is the last good checkpoint ({help_})")
         logger.warning("%s; the optimizer's step is left out", what)
@@ -80,7 +80,7 @@ def first_bad(run: Session, images: Tensor, parts: Iterable[tuple[str, Tensor]] 
     if not is_finite(images):
         return "the images of this minibatch"
     found: list[str] = []
-    autocast = torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.amp)
+    autocast = torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.training.amp)
     with torch.random.fork_rng(), torch.no_grad(), autocast, _hooked(run.model, found):
         run.model(images)
     terms = [f"the loss term {name}" for name, value in parts if not is_finite(value)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from potstill.compression.files.checked import Field
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,19 @@ class BestEpochs:
         return sorted(self.scores, key=merit, reverse=True)[:count]
 
     def state(self) -> list[dict[str, Any]]:
-        """Plain data for a checkpoint."""
+        """Return the scores, for a checkpoint."""
         return [asdict(score) for score in self.scores]
 
-    def restore(self, state: list[Mapping[str, Any]]) -> None:
-        """Take back what `state` gave."""
-        self.scores = [Score(**values) for values in state]
+    def restore(self, state: Field) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        self.scores = [_score(score) for score in state.items()]
+
+
+def _score(state: Field) -> Score:
+    state.only([f.name for f in fields(Score)])
+    top1, top5, sparsity = (state[name].number() for name in ("top1", "top5", "sparsity"))
+    return Score(state["epoch"].integer(), top1, top5, sparsity, state["nonzero"].integer())

@@ -28,7 +28,7 @@ def before_epoch(run: Session) -> None:
 
 def test(run: Session, split: Split) -> Meter:
     """Loss and accuracy of the network as it is."""
-    return evaluate(run.model, split, run.options.batch_size, run.device)
+    return evaluate(run.model, split, run.options.training.batch_size, run.device)
 
 
 def after_epoch(run: Session, validation: Meter) -> None:
@@ -54,16 +54,15 @@ def after_epoch(run: Session, validation: Meter) -> None:
     if run.events:
         run.events.write(row, run.model)
     logger.info(EPOCH_LINE, epoch, row["train_loss"], row["train_top1"], *validation.scores(), 100 * zeros)
-    if run.options.masks_sparsity:
-        logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
+    if run.options.output.masks_sparsity:
+        logger.info("%s", format_table(sparsity_table(run.model), run.options.output.table))
     total = sum(p.numel() for p in run.model.parameters())
     score = Score(epoch, validation.accuracy(), validation.accuracy(5), zeros, round((1 - zeros) * total))
     best = run.best.add(score)
-    for line in run.best.top(run.options.num_best_scores):
+    for line in run.best.top(run.options.output.num_best_scores):
         logger.info("%s", line)
     if run.early_stopping:
-        errors = (run.meter.mean_loss(), validation.mean_loss())
-        run.early_stopping.after_epoch(epoch, errors, (run.model, run.scheduler))
+        run.early_stopping.after_epoch(epoch, run.meter.mean_loss(), validation.mean_loss())
     run.epoch, run.minibatch = epoch + 1, 0
     if best:  # first, so that a run killed in between makes it again
         run.save(run.folder.best)
@@ -73,5 +72,5 @@ def after_epoch(run: Session, validation: Meter) -> None:
 def choose_best(run: Session) -> None:
     """With early stopping: say why training ended, and go on with the weights of the best epoch."""
     if run.early_stopping:
-        run.early_stopping.restore_best(run.model, run.scheduler)
+        run.early_stopping.restore_best()
         logger.info("%s", run.early_stopping)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from potstill.compression.files.checked import Field
 from potstill.models.datasets import Split
 
 
@@ -46,6 +47,22 @@ class Meter:
     def scores(self) -> tuple[float, float, float]:
         """Top1, top5 and mean loss."""
         return self.accuracy(), self.accuracy(5), self.mean_loss()
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums, for a checkpoint."""
+        return asdict(self)
+
+    def restore(self, state: Field) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        state.only([f.name for f in fields(self)])
+        self.loss = state["loss"].number()
+        for name in ("top1", "top5", "images", "skipped"):
+            setattr(self, name, state[name].integer())
+        self.parts = {name: mean.number() for name, mean in state["parts"].mapping().items()}
 
     def mean_parts(self) -> dict[str, float]:
         """Mean of each part of the loss."""

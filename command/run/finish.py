@@ -32,14 +32,14 @@ def finish(run: Session) -> dict[str, Any]:
     """
     run.scheduler.finish()
     scores = test(run, run.data.test)
-    logger.info("%s", format_table(sparsity_table(run.model), run.options.table))
+    logger.info("%s", format_table(sparsity_table(run.model), run.options.output.table))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     masked = copy.deepcopy(run.model)
-    options = run.options
-    last = run.scheduler.thin(run.optimizer, allow_inexact=options.allow_inexact, round_to=options.round_to)
+    asked = run.options.compression
+    last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=asked.round_to)
     recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))
-    dense = place(create_model(run.options.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
+    dense = place(create_model(run.options.data.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
     accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
@@ -53,7 +53,7 @@ def finish(run: Session) -> dict[str, Any]:
     widths = _kept(run.model, dense)
     load_thinned(dense, save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors"))  # or it is an error
     run.save(run.folder.path / "thinned.pt")
-    if run.options.plot:
+    if run.options.output.plot:
         plot_metrics(run.rows, run.folder.path)
         plot_channels(widths, run.folder.path)
         if run.trajectory:

@@ -15,7 +15,7 @@ def tell_start(run: Session) -> None:
     options, data = run.options, run.data
     logger.info(
         "trains %s on %s (%s images) %s, on %s; the run is in %s",
-        options.arch,
+        options.data.arch,
         data.name,
         f"{len(data.train):,}",
         _span(run),
@@ -42,5 +42,5 @@ def _span(run: Session) -> str:
 
 def warn_if_untrained(run: Session) -> None:
     """Warn where a network is to be measured that nothing was taught yet."""
-    if not (run.options.resume_from or run.trained):
+    if not (run.options.start.resume_from or run.trained):
         logger.warning("the network is not trained: --resume-from gives one that is")

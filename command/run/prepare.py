@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,20 +10,24 @@ import torch
 from torch import nn
 
 from potstill.compression import CompressionScheduler, load_checkpoint
+from potstill.compression.declare.names import UnknownName
 from potstill.compression.files.checked import reading
 from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, class_count, load_dataset
 
+from ..cli.options import Options
 from ..errors import UsageError
+from ..monitors.checkpoint_interval import Interval
+from ..monitors.early_stopping import EarlyStopping, first_epoch_to_watch
+from ..monitors.stopping_rules import parse_rule
 from ..monitors.tensorboard import EventWriter, require_tensorboard
+from ..monitors.trajectory import Trajectory, TrajectoryOption
 from ..plots.style import require_matplotlib
-from .checkpoint_interval import Interval
 from .folder import RunFolder
-from .lock import hold
 from .optimizers import make_optimizer
 from .randomness import seed_everything
-from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, watch
+from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images
 from .session import Session
 from .teachers import Teachers, with_teacher
 
@@ -47,59 +50,58 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def start_checkpoint(options: argparse.Namespace) -> dict[str, Any] | None:
+def start_checkpoint(options: Options) -> Mapping[str, Any] | None:
     """The checkpoint to start from, or None.
 
     Raises:
         CheckpointError: it is missing, damaged or not one of ours.
         UsageError: it is of another network.
     """
-    path = options.resume_from or options.exp_load_weights_from
+    path = options.start.path
     if path is None:
         return None
-    checkpoint = load_checkpoint(checkpoint_path(path))
-    if checkpoint["arch"] != options.arch:
-        raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.arch} (--arch)")
+    checkpoint = options.checkpoint or load_checkpoint(checkpoint_path(path))
+    if checkpoint["arch"] != options.data.arch:
+        raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.data.arch} (--arch)")
     with reading(str(path)):
         check_sizes(checkpoint)
     return checkpoint
 
 
-def load_data(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> DataBundle:
-    """The data set; a run that goes on validates on the images it validated on before."""
+def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBundle:
+    """Return the data set, its images in the network's size; a run that goes on validates on the same as before."""
+    data = options.data
     return load_dataset(
-        options.dataset,
-        options.data,
-        validation_split=options.validation_split,
-        seed=options.seed,
-        workers=options.workers,
-        input_shape=_input_shape(options),
-        augmentation=options.augmentation,
-        normalise=options.normalise,
-        indices=validation_images(checkpoint) if checkpoint and options.resume_from else None,
+        data.dataset,
+        data.data,
+        validation_split=data.validation_split,
+        seed=options.training.seed,
+        workers=data.workers,
+        input_shape=model_info(data.arch).input_shape,
+        augmentation=data.augmentation,
+        normalise=data.normalise,
+        indices=validation_images(checkpoint) if checkpoint and options.start.resume_from else None,
         num_classes=checkpoint["num_classes"] if checkpoint else None,
-        limit_train=options.limit_train,
-        limit_validation=options.limit_validation,
-        limit_test=options.limit_test,
+        limit_train=data.limit_train,
+        limit_validation=data.limit_validation,
+        limit_test=data.limit_test,
     )
 
 
-def build_model(
-    options: argparse.Namespace, classes: int, channels: int, checkpoint: Mapping[str, Any] | None
-) -> nn.Module:
+def build_model(options: Options, classes: int, channels: int, checkpoint: Mapping[str, Any] | None) -> nn.Module:
     """The network with its starting weights, thinned where the checkpoint's is.
 
     Raises:
         CheckpointError: the checkpoint does not fit.
     """
-    model = create_model(options.arch, classes, channels, pretrained=options.pretrained)
+    model = create_model(options.data.arch, classes, channels, pretrained=options.data.pretrained)
     if checkpoint is not None:
-        with reading(f"{options.resume_from or options.exp_load_weights_from}"):
+        with reading(str(options.start.path)):
             fill(model, checkpoint)
     return model
 
 
-def class_count_of(options: argparse.Namespace, checkpoint: Mapping[str, Any] | None) -> int:
+def class_count_of(options: Options, checkpoint: Mapping[str, Any] | None) -> int:
     """The classes of a network that is shown without data.
 
     They are those of the checkpoint or of the data set that was asked for, if its classes can be known unread; else as
@@ -107,8 +109,8 @@ def class_count_of(options: argparse.Namespace, checkpoint: Mapping[str, Any] | 
     """
     if checkpoint is not None:
         return int(checkpoint["num_classes"])
-    known = class_count(options.dataset, options.data) if options.dataset_given else None
-    return known or model_info(options.arch).num_classes
+    known = class_count(options.data.dataset, options.data.data) if options.data.dataset_given else None
+    return known or model_info(options.data.arch).num_classes
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
@@ -116,20 +118,18 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def prepare(options: argparse.Namespace) -> Session:
+def prepare(options: Options) -> Session:
     """Put a run together.
 
     Raises:
         One of `errors.USER_ERRORS`, each with one line that says what to do.
     """
-    device = find_device(options.device)
-    if options.resume_from and options.resume_from.is_dir():
-        hold(options.resume_from)  # before its checkpoint is read, which another process may be about to replace
-    if options.plot:
+    device = find_device(options.training.device)
+    if options.output.plot:
         require_matplotlib()
-    if options.tensorboard:
+    if options.output.tensorboard:
         require_tensorboard()
-    seed_everything(options.seed, options.deterministic)
+    seed_everything(options.training.seed, options.training.deterministic)
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)
     shape = data.input_shape
@@ -138,9 +138,7 @@ def prepare(options: argparse.Namespace) -> Session:
     model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
     for note in data.notes:
         logger.info("%s: %s", data.name, note)
-    optimizer = make_optimizer(
-        options.optimizer, model.parameters(), options.lr, options.momentum, options.weight_decay
-    )
+    optimizer = make_optimizer(options.training, model)
     example = example_inputs(shape).to(device, memory_format=torch.channels_last)
     images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
     scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
@@ -167,26 +165,46 @@ def prepare(options: argparse.Namespace) -> Session:
     return session
 
 
-def _begin(session: Session, schedule: Schedule | None, checkpoint: dict[str, Any] | None) -> None:
+def _begin(session: Session, schedule: Schedule | None, checkpoint: Mapping[str, Any] | None) -> None:
     """Set what goes by the options, write the schedule into the run folder, and take up the state of then.
 
     Raises:
         UsageError: training would end before the epoch to go on with.
     """
     options = session.options
-    session.best.by = options.best_by
-    session.interval = Interval(options.checkpoint_every)
-    session.trained = bool(options.exp_load_weights_from or options.pretrained or options.reset_optimizer)
-    watch(session)
-    session.events = EventWriter(session.folder.path) if options.tensorboard else None
+    session.best.by = options.output.best_by
+    session.interval = Interval(options.output.checkpoint_every)
+    start = options.start
+    session.trained = bool(start.exp_load_weights_from or options.data.pretrained or start.reset_optimizer)
+    _watch(session)
+    session.events = EventWriter(session.folder.path) if options.output.tensorboard else None
     if schedule is not None and schedule.text:
         session.folder.write_text("schedule.yaml", schedule.text)
-    if checkpoint is not None and options.resume_from:
+    if checkpoint is not None and options.start.resume_from:
         restore(session, checkpoint)
     if session.trajectory and not session.trajectory.steps:
         session.trajectory.record(session.steps)
-    if session.epoch > session.epochs and options.epochs is not None:
+    if session.epoch > session.epochs and options.training.epochs is not None:
         raise UsageError(f"--epochs {session.epochs} ends before the epoch to go on with, {session.epoch}")
+
+
+def _watch(run: Session) -> None:
+    """Set up early stopping and trajectory as the options ask.
+
+    Raises:
+        UsageError: a pattern of `--trajectory` fits no parameter, or `--early-stop` has no epoch to choose from.
+    """
+    options = run.options
+    if options.training.early_stop:
+        first = first_epoch_to_watch(run.scheduler, run.epochs, run.minibatches)
+        run.early_stopping = EarlyStopping(parse_rule(options.training.early_stop), run.model, run.scheduler, first)
+    if options.output.trajectory:
+        asked = TrajectoryOption.parse(options.output.trajectory)
+        every = asked.interval(run.epochs * run.minibatches)
+        try:
+            run.trajectory = Trajectory(run.model, asked.patterns, every, fixed=asked.every is not None)
+        except UnknownName as error:
+            raise UsageError(f"--trajectory: {error}") from error
 
 
 def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
@@ -194,16 +212,16 @@ def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
 
 
-def read_schedule(options: argparse.Namespace, model: nn.Module) -> Schedule | None:
+def read_schedule(options: Options, model: nn.Module) -> Schedule | None:
     """The schedule of `--compress`, checked against the network.
 
     Raises:
         ScheduleError: all that is wrong with it.
     """
-    if not options.compress:
+    if not options.compression.compress:
         return None
     try:
-        schedule = load_schedule(options.compress, model)
+        schedule = load_schedule(options.compression.compress, model)
     except ScheduleError as error:
         _warn(error.warnings)
         raise
@@ -216,24 +234,19 @@ def _warn(warnings: Iterable[str]) -> None:
         logger.warning("%s", warning)
 
 
-def last_epoch(options: argparse.Namespace, schedule: Schedule | None, data: DataBundle) -> int:
+def last_epoch(options: Options, schedule: Schedule | None, data: DataBundle) -> int:
     """Where training ends: `--epochs`, else the end of the schedule, else 90."""
-    if options.epochs is not None:
-        return options.epochs
+    if options.training.epochs is not None:
+        return options.training.epochs
     if schedule is None or not schedule.policies:
         return 90
-    steps = data.train.batch_count(options.batch_size)
+    steps = data.train.batch_count(options.training.batch_size)
     return max(-(-p.window.end // (1 if p.window.unit == "epoch" else steps)) for p in schedule.policies)
 
 
-def _input_shape(options: argparse.Namespace) -> tuple[int, int, int] | None:
-    """Images are brought to the size and the channels that the network usually has."""
-    return model_info(options.arch).input_shape
-
-
-def _folder(options: argparse.Namespace) -> RunFolder:
-    if options.sense and options.sense_folder:
-        return RunFolder(options.sense_folder)
-    if options.resume_from and options.resume_from.is_dir():
-        return RunFolder(options.resume_from)
-    return RunFolder.new(options.out_dir, options.name)
+def _folder(options: Options) -> RunFolder:
+    if options.sensitivity.sense and options.sensitivity.sense_folder:
+        return RunFolder(options.sensitivity.sense_folder)
+    if options.start.resume_from and options.start.resume_from.is_dir():
+        return RunFolder(options.start.resume_from)
+    return RunFolder.new(options.output.out_dir, options.output.name)

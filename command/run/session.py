@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, save_checkpoint
+from potstill.compression.files.checked import Field
 from potstill.models.datasets import DataBundle
 
+from ..cli.options import Options
+from ..monitors.checkpoint_interval import Interval
 from ..monitors.early_stopping import EarlyStopping
 from ..monitors.tensorboard import EventWriter
 from ..monitors.trajectory import Trajectory
 from .best_epochs import BestEpochs
-from .checkpoint_interval import Interval
 from .evaluation import Meter
 from .finite import check_network
 from .folder import RunFolder
-from .randomness import random_state
+from .randomness import Randomness
+from .run_state import OptimizerPiece, Piece, Rows, SchedulerPiece
 
 logger = logging.getLogger("potstill")
-
-OF_THIS_CALL = ("dataset_given",)
-"""Options that a run which goes on has otherwise, though it is the same run."""
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Session:
     began with trained weights, `interval` when the next checkpoint within an epoch is due.
     """
 
-    options: argparse.Namespace
+    options: Options
     folder: RunFolder
     device: torch.device
     data: DataBundle
@@ -50,7 +49,7 @@ class Session:
     epoch: int = 0
     minibatch: int = 0
     meter: Meter = field(default_factory=Meter)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
     best: BestEpochs = field(default_factory=BestEpochs)
     dense_top1: float | None = None
     trained: bool = False
@@ -69,7 +68,7 @@ class Session:
     @property
     def minibatches(self) -> int:
         """Minibatches of an epoch."""
-        return self.data.train.batch_count(self.options.batch_size)
+        return self.data.train.batch_count(self.options.training.batch_size)
 
     @property
     def ended(self) -> bool:
@@ -93,30 +92,60 @@ class Session:
         starts = [p.window.start // (1 if p.window.unit == "epoch" else self.minibatches) for p in acting]
         return bool(starts) and min(starts) == epoch
 
+    def pieces(self) -> dict[str, Piece]:
+        """Return the parts of the state that keep themselves, by their names in a checkpoint."""
+        found: dict[str, Piece | None] = {
+            "scheduler": SchedulerPiece(self.scheduler),
+            "optimizer": OptimizerPiece(self.optimizer),
+            "meter": self.meter,
+            "rows": self.rows,
+            "best": self.best,
+            "random": Randomness(),
+            "early_stopping": self.early_stopping,
+            "trajectory": self.trajectory,
+        }
+        return {name: piece for name, piece in found.items() if piece is not None}
+
     def state(self) -> dict[str, Any]:
-        """The checkpoint's contents: tensors and plain data."""
-        plain = {k: _plain(v) for k, v in vars(self.options).items() if k not in OF_THIS_CALL}
+        """Return the checkpoint's contents: tensors and plain data."""
         return {
             "epoch": self.epoch,
             "minibatch": self.minibatch,
-            "arch": self.options.arch,
+            "arch": self.options.data.arch,
             "num_classes": len(self.data.classes),
             "input_shape": list(self.data.input_shape),
             "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_name": self.options.optimizer,
-            "scheduler": self.scheduler.state_dict(),
+            "optimizer_name": self.options.training.optimizer,
             "split": list(self.data.split_indices),
-            "meter": asdict(self.meter),
-            "rows": self.rows,
-            "best": self.best.state(),
             "dense_top1": self.dense_top1,
             "trained": self.trained,
-            "options": plain,
-            "random": random_state(),
-            "early_stopping": self.early_stopping.state() if self.early_stopping else None,
-            "trajectory": self.trajectory.state() if self.trajectory else None,
+            "options": self.options.kept(),
+            "early_stopping": None,
+            "trajectory": None,
+            **{name: piece.state() for name, piece in self.pieces().items()},
         }
+
+    def restore(self, state: Field) -> None:
+        """Take back what `state` gave, but for the weights, which the network was built with.
+
+        Raises:
+            CheckpointError: a field is missing or not what it should be.
+        """
+        self.epoch = state["epoch"].integer(most=2**31)
+        self.minibatch = state["minibatch"].integer(most=self.minibatches)
+        self.dense_top1 = None if state["dense_top1"].value is None else state["dense_top1"].number()
+        self.trained = state["trained"].flag()
+        pieces, theirs = self.pieces(), state["optimizer_name"].text()
+        if theirs != self.options.training.optimizer:
+            logger.warning(
+                "the checkpoint's optimizer is %s: %s starts afresh", theirs, self.options.training.optimizer
+            )
+            del pieces["optimizer"]
+        for name, piece in pieces.items():
+            if state[name].value is not None:
+                piece.restore(state[name])
+        if self.early_stopping and state["early_stopping"].value is None:
+            self.early_stopping.begin_at(self.epoch)
 
     def save(self, path: Path | None = None) -> None:
         """Write a checkpoint, and first the trajectory up to it.
@@ -132,9 +161,3 @@ class Session:
         if path is None:
             self.folder.lead()
         self.interval.restart()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

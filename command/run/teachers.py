@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.models import create_model, model_info
 from potstill.thinning.files.checked import describe
 
+from ..cli.options import Options
 from ..errors import UsageError
 from .resume import check_sizes, checkpoint_path, fill
 
@@ -43,10 +43,11 @@ class Teachers:
     images: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: argparse.Namespace, classes: int, input_shape: tuple[int, ...]) -> Teachers:
+    def of(cls, options: Options, classes: int, input_shape: tuple[int, ...]) -> Teachers:
         """For the student of the options."""
-        trains = not (options.dry_run or options.evaluate or options.sense or options.thinnify)
-        return cls(classes, input_shape, trains, {name: getattr(options, name) for name in IMAGES})
+        mode = options.mode
+        trains = not (mode.dry_run or mode.evaluate or mode.thinnify or options.sensitivity.sense)
+        return cls(classes, input_shape, trains, {name: getattr(options.data, name) for name in IMAGES})
 
     def __call__(self, arch: str, checkpoint: str | None, pretrained: bool) -> nn.Module | None:
         """A trained network.
@@ -108,23 +109,24 @@ class Teachers:
 
 
 def with_teacher(
-    options: argparse.Namespace, schedule: Schedule | None, student: nn.Module, teachers: Teachers
+    options: Options, schedule: Schedule | None, student: nn.Module, teachers: Teachers
 ) -> Schedule | None:
     """The schedule with the teacher that the options name, from its first epoch to the end of training.
 
     Raises:
         UsageError: it cannot be built, or training ends before it begins.
     """
-    if options.kd_teacher is None:
+    asked = options.distillation
+    if asked.kd_teacher is None:
         return schedule
-    checkpoint = None if options.kd_resume is None else str(options.kd_resume)
+    checkpoint = None if asked.kd_resume is None else str(asked.kd_resume)
     try:
-        teacher = teachers(options.kd_teacher, checkpoint, options.kd_pretrained)
+        teacher = teachers(asked.kd_teacher, checkpoint, asked.kd_pretrained)
     except ValueError as error:
-        raise UsageError(f"{BY_OPTION} {options.kd_teacher}: {error}") from error
-    weights = DistillationLossWeights(options.kd_distill_wt, options.kd_student_wt)
+        raise UsageError(f"{BY_OPTION} {asked.kd_teacher}: {error}") from error
+    weights = DistillationLossWeights(asked.kd_distill_wt, asked.kd_student_wt)
     networks = {"student_model": student, "teacher_model": teacher}
-    args = {**networks, "temperature": options.kd_temp, "loss_weights": weights}
+    args = {**networks, "temperature": asked.kd_temp, "loss_weights": weights}
     instance = InstancePlan("extensions", BY_OPTION, KnowledgeDistillationPolicy, args)
     schedule = schedule or Schedule({}, [])
     plan = PolicyPlan("extension", BY_OPTION, _window(options, schedule))
@@ -132,14 +134,15 @@ def with_teacher(
     return replace(schedule, instances=instances, policies=[plan, *schedule.policies])
 
 
-def _window(options: argparse.Namespace, schedule: Schedule) -> Window:
-    windows = [plan.window for plan in schedule.policies]
-    if options.epochs is None and any(window.unit == "minibatch" for window in windows):
+def _window(options: Options, schedule: Schedule) -> Window:
+    windows, epochs = [plan.window for plan in schedule.policies], options.training.epochs
+    start = options.distillation.kd_start_epoch
+    if epochs is None and any(window.unit == "minibatch" for window in windows):
         raise UsageError(f"{BY_OPTION}: the schedule counts minibatches: say with --epochs where training ends")
-    end = options.epochs if options.epochs is not None else max((window.end for window in windows), default=90)
-    if options.kd_start_epoch >= end:
-        raise UsageError(f"--kd-start-epoch {options.kd_start_epoch}: training ends before, at epoch {end}")
-    return Window.between(options.kd_start_epoch, end)
+    end = epochs if epochs is not None else max((window.end for window in windows), default=90)
+    if start >= end:
+        raise UsageError(f"--kd-start-epoch {start}: training ends before, at epoch {end}")
+    return Window.between(start, end)
 
 
 def _channels_last(model: nn.Module) -> nn.Module:

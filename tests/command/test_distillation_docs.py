@@ -43,8 +43,8 @@ def test_python(names):
 def test_commands_and_options():
     commands = re.findall(r"^    python compress_classifier\.py ((?:.*\\\n)*.*)", PAGE, re.MULTILINE)
     teacher, student = (parse(command.replace("\\\n", " ").split()) for command in commands)
-    assert teacher.kd_teacher is None
-    assert (student.kd_teacher, student.kd_temp) == (teacher.arch, 4.0)
+    assert teacher.distillation.kd_teacher is None
+    assert (student.distillation.kd_teacher, student.distillation.kd_temp) == (teacher.data.arch, 4.0)
     ours = {name for action in parser()._actions for name in action.option_strings if name.startswith("--kd-")}
     assert ours <= set(re.findall(r"`(--kd-[a-z-]+)", PAGE))
 

@@ -15,7 +15,6 @@ import yaml
 
 import compress_classifier
 from potstill.command.cli.options import parse
-from potstill.command.cli.sensitivity_options import levels
 from potstill.command.errors import UsageError
 from potstill.command.modes.sensitivity_table import HEADER, Analysis, SensitivityTable, digest
 from potstill.compression import load_schedule
@@ -263,9 +262,7 @@ def test_page_names_options_and_files_that_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
         assert (TABLE.parents[1] / link).exists(), link
     listed = re.findall(r"^\| `(--[\w-]+)", PAGE, re.MULTILINE)
-    assert {option for option in vars(parse([])) if option.startswith("sense")} <= {
-        option[2:].replace("-", "_") for option in listed
-    }
+    assert set(vars(parse([]).sensitivity)) <= {option[2:].replace("-", "_") for option in listed}
 
 
 def test_shown_table_is_whole_and_of_this_network():
@@ -273,7 +270,7 @@ def test_shown_table_is_whole_and_of_this_network():
     header, *rows = csv.reader(TABLE.open())
     assert ",".join(header) + "\n" == HEADER
     names = prunable_weights(create_model("googlenet_cifar"), "filter")
-    sparsities = levels(parse([]))
+    sparsities = parse([]).sensitivity.levels()
     assert [(row[0], float(row[1])) for row in rows] == [(name, level) for name in names for level in sparsities]
     found = tolerated_levels([(row[0], float(row[1]), float(row[2])) for row in rows], float(rows[0][2]) - 1)
     (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

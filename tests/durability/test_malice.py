@@ -196,9 +196,12 @@ def test_a_run_folder_cannot_ask_for_what_options_do_not_allow(tmp_path, capsys)
     folder = tmp_path / "latest"
     sound = torch.load(folder / "checkpoint.pt", weights_only=True)
     for change, message in (
-        ({"workers": "9e9"}, "argument --workers/-j"),
-        ({"lr": "nan"}, "argument --learning-rate/--lr"),
-        ({"device": ["cpu"]}, "options.device: expected a finite number"),
+        ({"workers": "9e9"}, "options.workers: expected a finite number, found '9e9'"),
+        ({"lr": "nan"}, "options.lr: expected a finite number"),
+        ({"device": ["cpu"]}, "options.device: expected a text"),
+        ({"batch_size": 0}, "options.batch_size: 0 is not a whole number of 1 or more"),
+        ({"arch": "mlb"}, "options.arch: no network 'mlb' (did you mean"),
+        ({"on_nan": "go on"}, "options.on_nan: expected 'skip' or 'stop', found 'go on'"),
         ({"amp": "yes"}, "options.amp: expected true or false"),
     ):
         torch.save({**sound, "options": {**sound["options"], **change}}, folder / "checkpoint.pt")

@@ -16,8 +16,9 @@ COMMANDS = re.findall(r"^    python compress_classifier\.py ((?:.*\\\n)*.*)$", P
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command):
     options = parse(shlex.split(command.replace("\\\n", " ")))
-    assert options.dataset in ("mnist", "symmetry")
-    assert not options.compress or (ROOT / "schedules" / "lab" / f"{options.compress}.yaml").exists()
+    assert options.data.dataset in ("mnist", "symmetry")
+    schedule = options.compression.compress
+    assert not schedule or (ROOT / "schedules" / "lab" / f"{schedule}.yaml").exists()
 
 
 def test_there_are_commands_and_what_is_linked_exists():

@@ -30,7 +30,8 @@ def same_weights(a, b):
 
 def test_the_network_of_the_lowest_error_comes_back_with_its_masks():
     model = torch.nn.Linear(3, 2)
-    scheduler, watch = CompressionScheduler(model), EarlyStopping(Best())
+    scheduler = CompressionScheduler(model)
+    watch = EarlyStopping(Best(), model, scheduler)
     weights = []
     for epoch, error in enumerate([0.5, 0.2, 0.3]):
         with torch.no_grad():
@@ -39,8 +40,8 @@ def test_the_network_of_the_lowest_error_comes_back_with_its_masks():
         mask[0, epoch] = 0
         scheduler.masks.set("mine", "weight", mask)
         weights.append(model.weight.detach().clone())
-        watch.after_epoch(epoch, (0.1, error), (model, scheduler))
-    watch.restore_best(model, scheduler)
+        watch.after_epoch(epoch, 0.1, error)
+    watch.restore_best()
     assert torch.equal(model.weight, weights[1])
     scheduler.masks.apply()
     assert torch.equal(model.weight, weights[1]), "the masks are those of epoch 1 too"
@@ -51,18 +52,18 @@ def test_the_network_of_the_lowest_error_comes_back_with_its_masks():
 
 def test_an_error_that_is_not_a_number_is_never_the_lowest():
     model = torch.nn.Linear(1, 1)
-    watch = EarlyStopping(GeneralizationLoss(5))
+    watch = EarlyStopping(GeneralizationLoss(5), model, CompressionScheduler(model))
     for epoch, error in enumerate([0.5, float("nan")]):
-        watch.after_epoch(epoch, (0.1, error), (model, CompressionScheduler(model)))
+        watch.after_epoch(epoch, 0.1, error)
     assert watch.best_epoch == 0
     assert "GL = inf % > 5 %" in watch.reason
 
 
 def test_epochs_before_the_first_do_not_count():
     model = torch.nn.Linear(1, 1)
-    watch = EarlyStopping(Best(), first_epoch=2)
+    watch = EarlyStopping(Best(), model, CompressionScheduler(model), first_epoch=2)
     for epoch, error in enumerate([0.1, 0.2, 0.5, 0.4]):
-        watch.after_epoch(epoch, (0.1, error), (model, CompressionScheduler(model)))
+        watch.after_epoch(epoch, 0.1, error)
     assert watch.best_epoch == 3
 
 

@@ -18,7 +18,7 @@ class Interval:
         Raises:
             ValueError: it is neither.
         """
-        self.minibatches, self.seconds = _parse(text) if text else (None, None)
+        self.minibatches, self.seconds = _parse(text) if text is not None else (None, None)
         self._clock = clock
         self.restart()
 
@@ -31,16 +31,6 @@ class Interval:
         if self.seconds is not None:
             return self._clock() - self._last >= self.seconds
         return self.minibatches is not None and minibatch % self.minibatches == 0
-
-
-def interval(text: str) -> str:
-    """The option's text, checked.
-
-    Raises:
-        ValueError: it is neither a number of minibatches nor of minutes.
-    """
-    _parse(text)
-    return text
 
 
 def _parse(text: str) -> tuple[int | None, float | None]:

@@ -1,0 +1,110 @@
+"""The options that say where a call starts, what it leaves, and what it does instead of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from .option import Group, of_this_call, option
+from .option_types import count, every, folder_name, trajectory
+
+SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
+FORMS = ("text", "csv", "markdown", "json")
+
+
+@dataclass(frozen=True)
+class StartOptions(Group):
+    """The checkpoint to start from."""
+
+    TITLE: ClassVar[str] = "where to start"
+
+    resume_from: Path | None = of_this_call(
+        "--resume-from", metavar="PATH", type=Path, help="go on with a checkpoint or a run folder"
+    )
+    reset_optimizer: bool = of_this_call(
+        "--reset-optimizer", default=False,
+        help="with --resume-from: keep weights and masks, start at epoch 0 with a new optimizer",
+    )  # fmt: skip
+    exp_load_weights_from: Path | None = of_this_call(
+        "--exp-load-weights-from", metavar="PATH", type=Path, help="start from a checkpoint's weights only"
+    )
+
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint or run folder to start from, if any."""
+        return self.resume_from or self.exp_load_weights_from
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the options together, or None."""
+        if self.resume_from and self.exp_load_weights_from:
+            return "--resume-from continues a run, --exp-load-weights-from starts a new one: give one of them"
+        return None
+
+
+@dataclass(frozen=True)
+class OutputOptions(Group):
+    """What a run writes and shows."""
+
+    TITLE: ClassVar[str] = "checkpoints and results"
+
+    name: str | None = option(
+        "--name", "-n", metavar="NAME", type=folder_name, help="name of the run, begins its folder's"
+    )
+    out_dir: Path = option(
+        "--out-dir", "-o", metavar="DIR", type=Path, default=Path("runs"),
+        help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest training",
+    )  # fmt: skip
+    checkpoint_every: str | None = option(
+        "--checkpoint-every", type=every, metavar="N",
+        help="also write a checkpoint every N minibatches or Nm minutes",
+    )  # fmt: skip
+    num_best_scores: int = option("--num-best-scores", type=count, default=1, metavar="N", help="best epochs to print")
+    best_by: str = option(
+        "--best-by", choices=("sparsity", "top1"), default="sparsity",
+        help="best.pt holds the most accurate of the sparsest epochs, or of all (default: %(default)s)",
+    )  # fmt: skip
+    trajectory: str | None = option(
+        "--trajectory", nargs="?", const="*", type=trajectory, metavar="PATTERN[:EVERY]",
+        help="record parameters during training, every EVERY steps (default: all, every 10 or about 1,000 times a run)",
+    )  # fmt: skip
+    masks_sparsity: bool = option("--masks-sparsity", default=False, help="print the sparsity table after each epoch")
+    table: str = option("--table", choices=FORMS, default="text", help="form of sparsity tables (default: %(default)s)")
+    print_freq: int = option(
+        "--print-freq", "-p", type=count, default=10, metavar="N",
+        help="minibatches between two updates of the progress bar (default: %(default)s)",
+    )  # fmt: skip
+    plot: bool = option("--plot", default=False, help='draw the metrics and the kept channels (extra "plot")')
+    tensorboard: bool = option("--tensorboard", default=False, help="write events for TensorBoard (extra)")
+    debug: bool = of_this_call("--debug", default=False, help="show where in the code an error arose")
+
+
+@dataclass(frozen=True)
+class ModeOptions(Group):
+    """What is done instead of training."""
+
+    TITLE: ClassVar[str] = "instead of training"
+
+    evaluate: bool = of_this_call("--evaluate", "-e", default=False, help="test the network and stop")
+    thinnify: bool = of_this_call("--thinnify", default=False, help="thin a checkpoint and stop")
+    summary: tuple[str, ...] | None = of_this_call(
+        "--summary", action="append", choices=SUMMARIES, metavar="KIND",
+        help=f"print and stop (repeatable): {', '.join(SUMMARIES)}",
+    )  # fmt: skip
+    export_onnx: Path | None = of_this_call(
+        "--export-onnx", nargs="?", type=Path, const=Path("model.onnx"), metavar="FILE",
+        help='write the network as ONNX and stop (default: model.onnx; extra "onnx")',
+    )  # fmt: skip
+    import_distiller: Path | None = of_this_call(
+        "--import-distiller", type=Path, metavar="FILE", help="make a checkpoint of one of Distiller's and stop"
+    )
+    dry_run: bool = of_this_call("--dry-run", default=False, help="check the schedule, show what it would do, and stop")
+    write_schema: Path | None = of_this_call(
+        "--write-schema", nargs="?", type=Path, const=Path("potstill.schema.json"), metavar="FILE",
+        help="write the JSON Schema of schedules, with which editors complete and check them (default: %(const)s)",
+    )  # fmt: skip
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether a checkpoint is looked at and nothing is written beside it."""
+        return bool(self.dry_run or self.summary or self.export_onnx)
