@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .masks import Masks
-from .policies import LossComponent, NotYet
+from .own_optimizer import first_step, must_train
+from .policies import LossComponent, NotYet, ScheduledTrainingPolicy
+
+logger = logging.getLogger(__name__)
 
 
 class Hooks(Protocol):
     """What a scheduler offers a training loop."""
 
+    model: nn.Module
     masks: Masks
     attachment: Attachment | None
     begun: tuple[int, ...] | None
+    policies: list[ScheduledTrainingPolicy]
 
     def own_parameters(self) -> Iterable[Tensor]:
         """See `CompressionScheduler.own_parameters`."""
@@ -45,6 +52,9 @@ class Hooks(Protocol):
         """See `CompressionScheduler.on_epoch_end`."""
 
 
+H = TypeVar("H", bound=Hooks)
+
+
 class Attachment:
     """Calls a scheduler's hooks around each `optimizer.step()`.
 
@@ -65,7 +75,7 @@ class Attachment:
         scheduler: Hooks,
         optimizer: Optimizer,
         minibatches_per_epoch: int,
-        steps: int = 0,
+        steps: int | None = None,
         calls_epochs: bool = False,
     ) -> None:
         """Attach; `CompressionScheduler.attach` does it.
@@ -73,13 +83,18 @@ class Attachment:
         With `calls_epochs` an epoch does not begin by itself behind the last step of the one before: the loop calls
         `begin_epoch` and `end_epoch`, and validates in between.
 
+        Without `steps` they are those of the scheduler's state; with 0 its schedule begins here, whatever the optimizer
+        has done before.
+
         Raises:
             TypeError: the optimizer is none of torch's.
-            ValueError: an epoch has no minibatches, the number of steps is negative, or the scheduler is attached.
+            ValueError: an epoch has no minibatches, the number of steps is negative, the scheduler is attached, the
+                optimizer is of another model, or it has made steps of which the scheduler knows nothing.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"attach takes one torch.optim.Optimizer, not a {type(optimizer).__name__}")
-        for name, value, least in (("minibatches_per_epoch", minibatches_per_epoch, 1), ("steps", steps, 0)):
+        numbers = {"minibatches_per_epoch": (minibatches_per_epoch, 1), "steps": (0 if steps is None else steps, 0)}
+        for name, (value, least) in numbers.items():
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
         if scheduler.attachment is not None:
@@ -88,6 +103,8 @@ class Attachment:
                 " attachment, or, for a model with several optimizers, the scheduler's hooks in your loop"
             )
         optimizer = _innermost(optimizer)
+        must_train(optimizer, scheduler.model, scheduler.own_parameters())
+        steps = first_step(optimizer, steps, scheduler.begun, minibatches_per_epoch)
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
         self.calls_epochs = calls_epochs
@@ -100,9 +117,7 @@ class Attachment:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
-        if (
-            not calls_epochs and scheduler.begun != self._at
-        ):  # the state that was loaded may be of within this very step
+        if not calls_epochs and scheduler.begun != self._at:  # the loaded state may be of within this very step
             self._begin()
 
     @property
@@ -199,6 +214,20 @@ class Attachment:
             self.end_epoch()
         if not over or not self.calls_epochs:
             self._begin()
+
+
+def detached_copy(scheduler: H, memo: dict[int, Any]) -> H:
+    """Return a deep copy of a scheduler that nothing drives; what its policies watch is the copy's model."""
+    memo[id(scheduler)] = twin = object.__new__(type(scheduler))
+    for name, value in vars(scheduler).items():
+        setattr(twin, name, None if name == "attachment" else copy.deepcopy(value, memo))
+    for policy in twin.policies:
+        policy.copied()
+    if scheduler.attachment is not None:
+        logger.warning(
+            "the copy of an attached scheduler is not attached: call attach on it, with an optimizer of its own model"
+        )
+    return twin
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

@@ -25,6 +25,7 @@ from .language.plan import InstancePlan, PolicyPlan, Schedule
 from .language.schema import json_schema
 from .language.signatures import KINDS, injected
 from .learning_rates import MultiStepMultiGammaLR, PolynomialLR
+from .own_optimizer import must_train
 from .policies import LRPolicy, PruningPolicy, RegularizationPolicy, ScheduledTrainingPolicy, TeacherBuilder
 from .scheduler import CompressionScheduler
 
@@ -91,8 +92,10 @@ def build(
     Raises:
         ScheduleError: classes refuse their arguments, policies cannot be carried out with this model, or there is no
             optimizer where one is needed; all of that is listed.
+        ValueError: the optimizer is of another model.
     """
     scheduler = scheduler or CompressionScheduler(model, example_inputs, process_group=process_group)
+    must_train(optimizer, scheduler.model, scheduler.own_parameters())
     taken = {policy.name for policy in scheduler.policies}
     made: dict[tuple[str, str], Any] = {}
     offers = {"model": scheduler.model, "optimizer": optimizer, "build_teacher": build_teacher}

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .account import account_table, entries_of, tell_account
-from .attach import Attachment
+from .attach import Attachment, detached_copy
 from .history import History
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
@@ -132,10 +132,14 @@ class CompressionScheduler:
         self._now = None
 
     def attach(
-        self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int = 0, calls_epochs: bool = False
+        self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int | None = None, calls_epochs: bool = False
     ) -> Attachment:
         """Call all hooks from the optimizer's steps; when a run goes on, load all states before (see `Attachment`)."""
         return Attachment(self, optimizer, minibatches_per_epoch, steps, calls_epochs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompressionScheduler:
+        """Copy the scheduler with its model; the copy is not attached, which a warning says."""
+        return detached_copy(self, memo)
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""

@@ -104,6 +104,9 @@ class ScheduledTrainingPolicy:
         """Called once, when the policy is added to a scheduler."""
         self.scheduler, self.window, self.name = scheduler, window, name
 
+    def copied(self) -> None:
+        """Called in a copy (`copy.deepcopy`) of a scheduler: watch the copy's model."""
+
     def on_epoch_begin(self, moment: Moment) -> None:
         """Before an epoch's first minibatch."""
 

@@ -42,7 +42,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self.pruner, self.args = pruner, args or PrunerArgs()
         self._concluded = False
         self._last: Step | None = None
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self.outcomes: Mapping[str, Outcome] = {}
 
     @property
@@ -69,6 +69,10 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self._levels = None if levels is None else resolve_mapping(levels, scheduler.model, star=True)
         self.pruner.prepare(window, scheduler.graph)
         warn_of_overlap(scheduler.policies, self)
+
+    def copied(self) -> None:
+        """Let the copy's pruner watch the copy's model."""
+        self.pruner.copied(self.scheduler.model)
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Compute the masks of an epoch."""
@@ -102,9 +106,19 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def _tell_of_fewer(self) -> None:
         """Name each weight, once, of which fewer structures are hidden than the schedule asks for."""
         for name, outcome in self.outcomes.items():
-            if outcome.short and name not in self._told:
-                self._told.add(name)
-                logger.warning("%s: %s", self.name, outcome.shortfall(name))
+            if outcome.short:
+                self._tell("%s: %s: %s", name, outcome.shortfall)
+
+    def _tell_of_left(self) -> None:
+        """Name each weight, once, of whose hidden filters biases and norms stay."""
+        for name, outcome in self.outcomes.items():
+            if outcome.left:
+                self._tell("%s: %s: biases and norms behind pruned filters stay as they are (%s)", name, outcome.left)
+
+    def _tell(self, message: str, *args: str) -> None:
+        if (message, args[0]) not in self._told:
+            self._told.add((message, args[0]))
+            logger.warning(message, self.name, *args)
 
     def targets(self) -> Iterable[str]:
         """The parameters that the pruner acts on."""
@@ -173,6 +187,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
         self.outcomes = self.pruner.outcomes
+        self._tell_of_left()
         if self.pruner.at_last_level(view):
             self._tell_of_fewer()
         for name, values in self.pruner.values(view, made).items():

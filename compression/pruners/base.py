@@ -123,6 +123,9 @@ class Pruner(ABC):
     def release(self) -> None:  # noqa: B027  (most attach nothing)
         """The window is over: detach what `bind` attached."""
 
+    def copied(self, model: nn.Module) -> None:  # noqa: B027  (most watch nothing)
+        """Called in a copy, for which what `bind` attached watches the original: watch `model` instead."""
+
     def after_thinning(self) -> None:  # noqa: B027  (most keep nothing that has a shape)
         """Channels were removed: forget what has the old shapes."""
 

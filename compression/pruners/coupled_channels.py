@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from .cover_channel import channel_graph, hide
 from .fates import Ranking, reason
 from .indivisible import Ties
 
-logger = logging.getLogger(__name__)
 Places = Mapping[str, int]
 """Weight -> the dimension that counts its outputs."""
 
@@ -35,8 +33,6 @@ def clusters(names: Iterable[str], places: Places, graph: ChannelGraph) -> list[
     found: list[Cluster] = []
     for name in names:
         channels = set(graph.channels_of(name, places[name]).tolist()) - {0}
-        if not channels:
-            logger.warning("%s: none of its channels can be removed, so none is pruned", name)
         cluster = Cluster([name], channels)
         for other in [known for known in found if known.channels & channels]:
             found.remove(other)

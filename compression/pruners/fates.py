@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, on_cpu
 
@@ -54,21 +54,34 @@ def outcomes_of(ranking: Ranking, groups: Mapping[str, Group], view: View) -> di
     hidden = {name: ~keep.cpu() for name, keep in ranking.keeps.items() if groups[name].output}
     places = {name: groups[name].kept[0] for name in hidden}
     found = fates(hidden, places, ranking.masks, view.weights, view.graph()) if hidden else {}
+    left = {name: _left(name, dim, view) for name, dim in places.items()}
     return {
-        name: _outcome(name, ranking, tie, found.get(name, Fates()))
+        name: _outcome(name, ranking, tie, found.get(name, Fates()), left.get(name, ""))
         for tie in ranking.ties
         for name in tie.sets
         if name in ranking.keeps
     }
 
 
-def _outcome(name: str, ranking: Ranking, tie: Ties, fate: Fates) -> Outcome:
+def _left(name: str, dim: int, view: View) -> str:
+    """Why it is not known what follows the filters of a weight; nothing where it is, and without a channel graph."""
+    graph, owner = view.graph(), view.model.get_submodule(name.rpartition(".")[0])
+    if graph is None or isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
+        return ""
+    use = graph.use(name, dim)
+    if use is not None and use.role != "vector":
+        return ""
+    return reason(graph, int(use.labels[0]) if use is not None else 0)
+
+
+def _outcome(name: str, ranking: Ranking, tie: Ties, fate: Fates, left: str) -> Outcome:
     keep = ranking.keeps[name]
     found = {1: len(keep)} if tie.single else sizes(tie.sets[name])
     hidden = len(keep) - int(keep.sum())
     asked = ranking.asked.get(name, hidden)
     why = (ranking.limits.get(name) or _misfit(name, tie, found)) if hidden < asked else ""
-    return Outcome(len(keep), asked, hidden, found, fate.removable, fate.inexact, fate.stay, fate.sharers, why)
+    ends = fate.removable, fate.inexact, fate.stay, fate.sharers
+    return Outcome(len(keep), asked, hidden, found, *ends, left if hidden else "", why)
 
 
 def _misfit(name: str, tie: Ties, found: Mapping[int, int]) -> str:

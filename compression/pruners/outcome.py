@@ -27,6 +27,7 @@ class Outcome:
         inexact: of the hidden, how many it removes only with `allow_inexact`.
         stay: reason -> of the hidden, how many stay as zeros.
         sharers: the weights that make the same channels as those that stay; list them too, with `Coupled` or `Leader`.
+        left: why biases and norms behind hidden filters are left alone, where they cannot be found.
         why: why fewer are hidden than asked; nothing where as many are.
     """
 
@@ -38,6 +39,7 @@ class Outcome:
     inexact: int = 0
     stay: Mapping[str, int] = field(default_factory=dict)
     sharers: tuple[str, ...] = ()
+    left: str = ""
     why: str = ""
 
     @property
@@ -45,6 +47,7 @@ class Outcome:
         """How many fewer are hidden than asked."""
         return max(0, self.asked - self.hidden)
 
-    def shortfall(self, name: str) -> str:
+    @property
+    def shortfall(self) -> str:
         """A sentence that says that fewer are hidden than asked, and why."""
-        return f"{name}: {self.asked} of its {self.structures} structures asked, {self.hidden} hidden: {self.why}"
+        return f"{self.asked} of {self.structures} structures asked, {self.hidden} hidden: {self.why}"

@@ -121,6 +121,12 @@ class Gathering(RankedStructurePruner):
         if self._users == 0:
             self.detach()
 
+    def copied(self, model: nn.Module) -> None:
+        """Watch the model of a copy."""
+        if self._users:
+            self._handles = []
+            self.attach(model)
+
     def after_thinning(self) -> None:
         """Statistics of the old filters are worth nothing."""
         self.statistics.clear()
@@ -163,6 +169,12 @@ class ActivationRanked(Gathering):
         self._model = model
         self._dims = {name: channel_dim(name, model) for name in self._groups}
         self._handles = [Finder(model, self._groups, self._watch)]
+
+    def copied(self, model: nn.Module) -> None:
+        """Watch the model of a copy, at the places that are known."""
+        super().copied(model)
+        if self._users and self._sites:
+            self._watch(self._sites)
 
     def _watch(self, sites: Mapping[str, Site]) -> None:
         self._sites = dict(sites)

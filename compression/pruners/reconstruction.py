@@ -148,6 +148,11 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             handle.remove()
         self._data = {name: [] for name in self._data}
 
+    def copied(self, model: nn.Module) -> None:
+        """Sample from the model of a copy."""
+        if not self._released:
+            self._handles = {name: self._attach(name, model) for name in self._groups}
+
     def after_thinning(self) -> None:
         """Samples of the old shapes are worth nothing."""
         self._data = {name: [] for name in self._data}
