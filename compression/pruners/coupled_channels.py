@@ -13,8 +13,8 @@ from potstill.thinning import ChannelGraph, on_cpu
 from ..parts.selection import Share, keep_whole_sets
 from .base import View
 from .cover_channel import channel_graph, hide
-from .fates import Ranking, reason
 from .indivisible import Ties
+from .ranking_result import Ranking, reason
 
 Places = Mapping[str, int]
 """Weight -> the dimension that counts its outputs."""

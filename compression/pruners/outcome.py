@@ -1,4 +1,4 @@
-"""What a pruner of structures was asked to hide of a weight, what it hid, and what thinning can do with it."""
+"""What a pruner of structures was asked to hide of a weight, and what it hid."""
 
 from __future__ import annotations
 
@@ -14,19 +14,11 @@ class Outcome:
     what a ranking would come to, without scores and without changing anything: before training, say. A policy gives
     both, `PruningPolicy.outcomes` and `PruningPolicy.expected()`, the latter for the last time of its window.
 
-    Of filters `removable + inexact + sum(stay.values()) == hidden`, judged by the channel graph alone: thinning itself
-    may find more in the way (a constant that cannot be folded), or less (a product whose other factor lives). Of other
-    structures (channels, kernels, blocks) nothing is said there.
-
     Attributes:
         structures: how many the weight has: filters, channels, blocks.
         asked: how many were to be hidden, those hidden before included.
         hidden: how many are hidden, never more than asked unless more were hidden before.
         sets: size -> number of the sets that live or die as one; {1: structures} where each is alone.
-        removable: of the hidden, how many thinning removes exactly.
-        inexact: of the hidden, how many it removes only with `allow_inexact`.
-        stay: reason -> of the hidden, how many stay as zeros.
-        sharers: the weights that make the same channels as those that stay; list them too, with `Coupled` or `Leader`.
         left: why biases and norms behind hidden filters are left alone, where they cannot be found.
         why: why fewer are hidden than asked; nothing where as many are.
     """
@@ -35,10 +27,6 @@ class Outcome:
     asked: int
     hidden: int
     sets: Mapping[int, int] = field(default_factory=dict)
-    removable: int = 0
-    inexact: int = 0
-    stay: Mapping[str, int] = field(default_factory=dict)
-    sharers: tuple[str, ...] = ()
     left: str = ""
     why: str = ""
 

@@ -21,9 +21,9 @@ from . import ranking_checks
 from .base import Pruner, View
 from .coupled_channels import rank_coupled
 from .cover_channel import NEEDS_GRAPH, cover
-from .fates import Ranking, outcomes_of
 from .indivisible import Ties, ties
 from .outcome import Outcome
+from .ranking_result import Ranking, outcomes_of
 
 logger = logging.getLogger(__name__)
 Dependency = Literal["Leader"] | None

@@ -17,9 +17,9 @@ from ..parts.structures import GROUPS, Group, PlainGroup, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
 from .base import Pruner, View
 from .cover_channel import cover
-from .fates import Ranking, outcomes_of
 from .indivisible import Ties, alone, ties
 from .outcome import Outcome
+from .ranking_result import Ranking, outcomes_of
 
 Regims = Annotated[Mapping[str, tuple[NonNegative, PlainGroup]], ParameterNames()]
 
