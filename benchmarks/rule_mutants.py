@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -28,12 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = "potstill.thinning.tracing.rules"
 TESTS = [str(path) for path in sorted((ROOT / "tests/thinning").glob("test_*.py")) if path.stem != "test_models"]
-OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib", "-o", "addopts="]
-SECONDS = 120
+OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib", "-o", "addopts="]
+SECONDS = 90
 EQUIVALENT: dict[tuple[str, str], str] = {}
 """(file, text of the line): why no test can notice."""
 
@@ -51,15 +52,15 @@ class Mutant:
 
 def mutants(file: str, source: str) -> Iterator[Mutant]:
     """Yield each mutant of a file's functions."""
-    count = len(list(ast.walk(ast.parse(source))))
     lines = source.splitlines()
-    for number in range(count):
+    for number, each in enumerate(ast.walk(ast.parse(source))):
+        if not _change(each):
+            continue
         tree = ast.parse(source)
         parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-        node = list(ast.walk(tree))[number]
-        what = _change(node)
-        function = _function(node, parents)
-        if what and function:
+        node = next(itertools.islice(ast.walk(tree), number, None))
+        what, function = _change(node), _function(node, parents)
+        if function:
             line = getattr(node, "lineno", 0) or parents[node].lineno
             yield Mutant(file, function, line, f"{what}: {lines[line - 1].strip()}", ast.fix_missing_locations(tree))
 
@@ -107,68 +108,73 @@ def install(mutant: Mutant) -> None:
                 setattr(other, name, new[id(value)])
 
 
-class Calls:
-    """A plugin of pytest that notes which functions of which rule file each test calls, and how long it takes."""
+class Trials:
+    """A plugin of pytest: notes which rule functions each test calls, then runs these tests on each mutant."""
 
-    def __init__(self) -> None:
-        self.tests: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    def __init__(self, chosen: list[Mutant]) -> None:
+        self.chosen, self.missed = chosen, 0
+        self.tests: dict[tuple[str, str], list[tuple[float, int]]] = {}
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_call(self, item: Any) -> Iterator[None]:
-        """Run a test under a profile."""
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run all tests once as they are, then those concerned on each mutant."""
+        for number, item in enumerate(session.items):
+            self._profiled(number, item)
+        print(f"{len(session.items)} tests, {len(self.chosen)} mutants", flush=True)
+        for mutant in self.chosen:
+            tests = [session.items[i] for _, i in sorted(self.tests.get((mutant.file, mutant.function), ()))]
+            if not tests or survives(mutant, tests):
+                known = EQUIVALENT.get((mutant.file, mutant.what))
+                self.missed += known is None
+                note = f"  [{known}]" if known else "" if tests else "  [no test calls it]"
+                print(f"{mutant.file}.py:{mutant.line} {mutant.function}: {mutant.what}{note}", flush=True)
+        return True
+
+    def _profiled(self, number: int, item: pytest.Item) -> None:
         called: set[tuple[str, str]] = set()
 
         def profile(frame: types.FrameType, event: str, _: Any) -> None:
             if event == "call" and "/tracing/rules/" in frame.f_code.co_filename:
                 called.add((Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
 
-        begin = time.perf_counter()
+        begin = time.process_time()
         sys.setprofile(profile)
-        yield
+        passed = all(report.passed for report in runtestprotocol(item, log=False))
         sys.setprofile(None)
-        for key in called:
-            self.tests.setdefault(key, []).append((time.perf_counter() - begin, item.nodeid))
+        for key in called if passed else ():
+            self.tests.setdefault(key, []).append((time.process_time() - begin, number))
 
 
-def survives(mutant: Mutant, tests: list[str]) -> bool:
-    """Run the tests on a mutant in a forked process; return whether all pass."""
+def survives(mutant: Mutant, tests: list[pytest.Item]) -> bool:
+    """Run tests on a mutant in a forked process; return whether all pass."""
     child = os.fork()
     if not child:
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-            signal.alarm(SECONDS)
-            try:
-                install(mutant)
-                code = int(pytest.main([*OPTIONS, *tests]))
-            except BaseException:
-                code = 1
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # a mutant may never end
+        code = 0
+        try:
+            install(mutant)
+            for test in tests:
+                if not all(report.passed for report in runtestprotocol(test, log=False)):
+                    code = 1
+                    break
+        except BaseException:
+            code = 1
         os._exit(code)
     return os.waitpid(child, 0)[1] == 0
 
 
 def main() -> int:
-    """Run what the command line says; return the number of mutants that no test notices."""
+    """Run what the command line says; return whether some mutant is noticed by no test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="names of rule files, without .py (all by default)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th mutant only")
     options = parser.parse_args()
     os.chdir(ROOT)
-    calls = Calls()
-    if pytest.main([*OPTIONS, *TESTS], plugins=[calls]):
-        return 1
     sources = {path.stem: path.read_text() for path in sorted((ROOT / "thinning/tracing/rules").glob("[a-z]*.py"))}
-    chosen = [m for file in options.files or sources for m in mutants(file, sources[file])][:: options.every]
-    print(f"{len(chosen)} mutants", flush=True)
-    missed = 0
-    for mutant in chosen:
-        tests = [name for _, name in sorted(calls.tests.get((mutant.file, mutant.function), ()))]
-        if not tests or survives(mutant, tests):
-            known = EQUIVALENT.get((mutant.file, mutant.what))
-            missed += known is None
-            note = f"  [{known}]" if known else "" if tests else "  [no test calls it]"
-            print(f"{mutant.file}.py:{mutant.line}: {mutant.what}{note}", flush=True)
-    print(f"{len(chosen) - missed} of {len(chosen)} are noticed or make no difference")
-    return missed
+    trials = Trials([m for file in options.files or sources for m in mutants(file, sources[file])][:: options.every])
+    pytest.main([*OPTIONS, *TESTS], plugins=[trials])
+    print(f"{len(trials.chosen) - trials.missed} of {len(trials.chosen)} are noticed or make no difference")
+    return int(trials.missed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(), 1))
+    sys.exit(main())

@@ -151,6 +151,8 @@ class Transaction:
         """Apply a recipe; see `Recipe.apply`."""
         tensors = named_tensors(model)
         _check(recipe, model, tensors)
+        # The optimizer's groups hold parameters by identity: data is swapped under them, so that learning rates, groups
+        # and schedulers made before go on.
         before = _held(optimizer, model)
         for change in recipe.tensors:
             self.tensor(tensors[change.name], change)
@@ -166,6 +168,8 @@ class Transaction:
             value = new_size(getattr(module, attribute.name), attribute.new, attribute.index)
             self.attribute(module, attribute.name, value)
         for module in model.modules():
+            # Sizes of torch's own modules follow from the new shapes and stand in no recipe: one source, nothing to
+            # disagree.
             for name, value in sizes_of(module).items():
                 if getattr(module, name, value) != value:
                     self.attribute(module, name, value)
@@ -271,6 +275,7 @@ def _state_slice(value: Tensor, change: TensorChange, what: str) -> Tensor:
             f"{what} of '{change.name}' has shape {list(value.shape)}, the parameter {list(change.shape)}:"
             " it cannot be sliced"
         )
+    # Adafactor keeps one number a row: dimensions of size 1 are statistics over it and stay.
     keep = {dim: kept for dim, kept in change.keep.items() if value.shape[dim] == change.shape[dim]}
     return like_layout(TensorChange(change.name, change.shape, keep).select(value), value)
 

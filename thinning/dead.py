@@ -33,15 +33,20 @@ def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
     """
     graph = analysis.graph
     alive = (graph.frozen >= 0) | (torch.zeros_like(graph.frozen).bool() if allow_inexact else graph.inexact >= 0)
+    # Label 0 is "no channel": what a sum reads there is always needed.
     alive[0] = True
     read = torch.zeros_like(alive)
     stuck: dict[int, str] = {}
     while True:
         before = alive.clone()
+        # Backwards in the order of the calls most chains settle in one pass: what a layer needs is known before the
+        # layers before it are looked at. Loops (recurrence, tied weights) take another; the set only grows, so it ends.
         for item in reversed(analysis.log.reads):
             labels = analysis.numbers.labels[item.ids]
             read[labels] = True
             needs = _needs(analysis, weights, item, alive, labels)
+            # sigmoid(0) = 0.5 and the bias of a dead BatchNorm: the channel is dead if its constant can move into a
+            # bias, which all or none of those of one sum do.
             fixed = needs & _constant(item)
             if bool(fixed.any()) and (why := _unfoldable(analysis, item)):
                 stuck.update(dict.fromkeys(labels[fixed].tolist(), why))
@@ -87,6 +92,8 @@ def fold_target(analysis: Analysis, layer: int) -> str | None:
     entry = analysis.log.layers[layer]
     if entry.bias is not None:
         return entry.bias
+    # y = (x - mean) / s: a constant that the convolution adds to x may be taken off the mean instead. Most convolutions
+    # of residual networks have no bias but a BatchNorm behind.
     mean = f"{entry.norm.rpartition('.')[0]}.running_mean".lstrip(".") if entry.norm else ""
     return mean if mean in analysis.graph.shapes else None
 
@@ -98,6 +105,7 @@ def _unfoldable(analysis: Analysis, item: Read) -> str:
     if not item.foldable:
         return f"a constant other than 0 meets the zero padding of {entry.weight.removesuffix('.weight')}"
     name = entry.weight.removesuffix(".weight")
+    # A constant holds for one call; a bias that serves two calls would add it to both.
     layers = [other for other in analysis.log.layers if not other.again]
     if sum(entry.weight == other.weight or entry.bias == other.bias is not None for other in layers) > 1:
         return f"a constant other than 0 goes into {name}, which is used more than once"

@@ -30,9 +30,12 @@ def difference(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape or a.numel() == 0:
         return 0.0 if a.shape == b.shape else float("inf")
     a, b = (t.to(torch.complex128) if t.is_complex() else t.double() for t in (a, b))
+    # Infinities and NaN of both are equal; of one alone the difference is NaN, which counts as infinite below.
     same = (a == b) | (a.isnan() & b.isnan())
     gaps = torch.where(same, torch.zeros_like(a), a - b).abs().flatten()
     sizes = torch.where(a.isfinite(), a, torch.zeros_like(a)).abs().flatten()
+    # Relative to the largest output, since sums round relative to their largest terms; to the element itself, an output
+    # near 0 would fail for rounding alone.
     huge = sizes > HUGE * _median(sizes)
     parts = [(gaps[part], sizes[part]) for part in (huge, ~huge) if bool(part.any())]
     results = [float(gap.max() / size.max()) if float(size.max()) > 0 else float(gap.max()) for gap, size in parts]

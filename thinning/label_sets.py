@@ -26,8 +26,10 @@ def components(count: int, pairs: Sequence[tuple[Tensor, Tensor]], root: Tensor 
         differ = a != b
         if not bool(differ.any()):
             return root
+        # Pairs that are united already need not be looked at again.
         left, right, a, b = left[differ], right[differ], a[differ], b[differ]
         low, high = torch.minimum(a, b), torch.maximum(a, b)
+        # Hook the larger root to the smallest of its neighbours, then shorten all paths to length 1.
         root.scatter_reduce_(0, high, low, "amin")
         while not torch.equal(jumped := root[root], root):
             root = jumped
@@ -40,6 +42,8 @@ def class_of_label(uses: Sequence[Tensor], *status: Tensor) -> Tensor:
     `uses` are the labels of the indices of each parameter dimension; `status` are tensors over all labels.
     """
     generator = torch.Generator().manual_seed(0)
+    # A random number for each use; a label's signature is the sum of those of its uses. Two different sets of uses
+    # collide with probability 2**-62 a pair, and the seed is fixed, so that results repeat.
     numbers = torch.randint(-(2**62), 2**62, (len(uses) + len(status),), generator=generator, device="cpu")
     signature = torch.zeros_like(status[0])
     for number, state in zip(numbers[len(uses) :], status, strict=True):

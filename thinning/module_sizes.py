@@ -18,6 +18,7 @@ Sizes = dict[str, Any]
 
 def _conv(module: Any) -> Sizes:
     first, second = module.weight.shape[:2]
+    # A depthwise convolution loses groups with its channels; a grouped one keeps their number and loses width.
     depthwise = module.groups > 1 and module.groups == module.in_channels
     if module.transposed:
         groups = first if depthwise else module.groups

@@ -25,6 +25,8 @@ def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Ten
         if bool(back.any()):
             notes.append(f"{int(back.sum())} dead channels stay, so that counts are multiples of {round_to}")
     for use in analysis.graph.uses:
+        # A dimension of size 0 breaks convolutions and norms, and views with -1: one channel of zeros costs almost
+        # nothing.
         if bool(dead[use.labels].all()):
             dead[use.labels[0]] = False
             notes.append(f"all channels of {use.name}[{use.dim}] are dead; one stays, as zeros")
@@ -41,6 +43,7 @@ def _rounded(analysis: Analysis, dead: Tensor, multiple: int) -> Tensor:
         members = (group == index).nonzero().flatten()
         gone = members[dead[members]]
         kept = len(members) - len(gone)
+        # Of the channels with the same uses it does not matter which stay: the first dead ones.
         back[gone[: min(len(gone), -kept % multiple)]] = True
     return back
 

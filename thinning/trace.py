@@ -102,6 +102,7 @@ def _first_run(
     log.batch = batch_of(inputs)
     tracer = Tracer(log, weights)
     copy = copier(model)
+    # A buffer that the forward pass writes to (a moving state) starts as zeros and is no constant all the same.
     written = flow(tracer, copy.eval(), inputs)
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
@@ -141,6 +142,7 @@ def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
         return False
     log.other_macs = macs
     for layer in log.layers[layers:]:
+        # Costs are those of inference; what training adds (auxiliary heads) counts as no multiply-adds.
         layer.positions = 0.0
         layer.again = layer.weight in known
     kept = [r for r in log.reads[reads:] if r.layer is not None and not log.layers[r.layer].again]
@@ -155,6 +157,7 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
     given = {id(tensor) for tensor in tensors_of(example_inputs)}
     with plain_run(model), watched(tracer), tracer:
         out = run(model, example_inputs)
+    # What others may read after the call is an output too, whether it was returned or not.
     left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]
     kept = {"an output of the model": tensors_of(out), LEFT: [tensor for tensor in left if not info_of(tensor).read]}
     for why, tensors in kept.items():

@@ -77,7 +77,10 @@ class Verifier:
 
     def _run_dense(self) -> None:
         """Keep the outputs before any removal."""
+        # Before the first change, from the model itself: nothing that comes later is compared with anything else.
         self._before = _first_outputs(self.model, self.batches)
+        # A head that answers 0 to random input (a ReLU at the end, all padding) proves nothing: then the user's own
+        # input too.
         if _says_nothing(self._before):
             self.batches = [*self.batches, *self._given]
             self._before = _first_outputs(self.model, self.batches)
@@ -86,6 +89,8 @@ class Verifier:
             self._runs_in_double()
 
     def _attempt(self, recipe: Recipe) -> str | None:
+        # The model itself is changed, not a copy: hooks, buffers and the optimizer's references are as in use, and no
+        # second set of weights is needed.
         with Transaction() as transaction:
             transaction.apply(recipe, self.model, self.masks, self.optimizer)
             try:

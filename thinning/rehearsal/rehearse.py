@@ -37,6 +37,8 @@ class Rehearsal:
 
     def shapes_agree(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> bool:
         """Return whether shapes alone show that a removal works; False says nothing."""
+        # Shapes alone cannot tell which channels a slice took; without such operations equal shapes at every step say
+        # all. This is the usual case for convolutional networks, and much faster than tracing again.
         if takes_by_number(log):
             return False
         shapes, copy = ShapeRun(log.sequence, numbers.labels, dead), self.fresh()
@@ -92,6 +94,8 @@ def sample(numbers: Numbering, uses: list[Tensor]) -> Tensor:
     Different numbers (1, 2 or 3 of the larger classes) tell apart two sizes that are equal before the removal.
     """
     dead = torch.zeros(len(numbers.frozen), dtype=torch.bool)
+    # At random and not the first ones: code that takes the first half of the channels works with a removal from the
+    # second half only by chance.
     generator = torch.Generator().manual_seed(0)
     group = class_of_label([numbers.labels[ids] for ids in uses], numbers.frozen)
     for number, channels in enumerate(members(group)):
@@ -104,6 +108,8 @@ def sample(numbers: Numbering, uses: list[Tensor]) -> Tensor:
 
 def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> tuple[TraceLog, Numbering, Repairs]:
     """Rehearse a removal from every class, and repair, until the run keeps its track."""
+    # Channels that are not dead are removed here, so values change; what is compared is the path, the shapes and which
+    # channels are where. Values are compared at the end, by verify, on the channels that are dead.
     numbers = numbering(log)
     for _ in range(MOST_REPAIRS):
         dead = sample(numbers, list(log.ids.values()))

@@ -84,6 +84,13 @@ class Call:
         """Return a positional or keyword argument."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
+    def named(self, name: str, default: Any = None) -> Any:
+        """Return an argument by its name in the operation's schema, wherever it stands in a version of torch."""
+        for position, argument in enumerate(self.func._schema.arguments):
+            if argument.name == name:
+                return self.arg(position, name, default)
+        return default
+
     def info(self, tensor: Tensor | None) -> TensorInfo:
         """Return what is known about an input; an empty info for None."""
         return info_of(tensor) if tensor is not None else TensorInfo()
@@ -117,6 +124,7 @@ class Call:
     def emit(self, planes: Iterable[Plane], out: Tensor | None = None) -> None:
         """Say that `out` (by default the first result) has these planes."""
         target = self.outputs()[0] if out is None else out
+        # A single channel cannot go (a dimension must not become 0), so it need not be followed any further.
         self._emitted[id(target)] = tuple(plane for plane in planes if plane.ids.numel() > 1)
 
     def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
@@ -144,6 +152,7 @@ class Call:
         if len(plane.dims) == 1:
             self.freeze([plane], why)
             return None
+        # Other dimensions still tell these channels apart, so a channel may go if it goes at every index of this one.
         first = plane.ids.narrow(dim, 0, 1)
         self.unite(plane.ids, first)
         return take_first(plane, dim).but(leaf=None, origin=None)
@@ -160,6 +169,8 @@ class Call:
             planes = self._emitted.get(id(tensor), ())
             source = self.infos[0] if self.infos else None
             info = TensorInfo(planes, weight=self.same_weight, repeated=self.repeated)
+            # A view shares memory with what it was made of: a write through one of them makes the values known of the
+            # others void. The counter of the shared storage tells when (as autograd does it).
             if source is not None and (mutable or getattr(self.func, "is_view", False)):
                 info.storage = source.storage
                 info.storage.version += mutable
@@ -185,6 +196,7 @@ class Call:
         value = self.tracer.constants(plane.leaf)
         if value is None:
             return None
+        # A view of a parameter may have its ids in another order, or only some: values are looked up by id then.
         own = self.log.ids[plane.leaf]
         whole = plane.ids.data_ptr() == own.data_ptr() and plane.ids.numel() == len(own)
         if whole and plane.ids.is_contiguous():  # its own, in their order

@@ -8,6 +8,8 @@ from torch import Tensor
 
 def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
     """Return which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all)."""
+    # Called for every layer at every step of the search for living channels, so it must not read whole weights: the
+    # first column is one of 64 to 2048 in a ResNet-50, and few rows pass it.
     rows = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     if columns is not None and bool(columns.all()):
         columns = None
@@ -43,7 +45,10 @@ def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor 
 def _group_value(weight: Tensor, value: Tensor | None, padded: bool) -> Tensor:
     result = torch.full((len(weight),), torch.nan, dtype=torch.float64)
     result[zero_rows(weight, None if value is None else value != 0)] = 0.0
+    # A constant input gives a constant output only if every position of the kernel sees it: at a zero-padded border the
+    # kernel sees zeros in its place, so the outputs differ from those within.
     if value is not None and not padded and bool(((value != 0) & ~value.isnan()).any()):
+        # Rows that read nothing but constants: all their weights on unknown inputs are 0.
         silent = zero_rows(weight, value.isnan()) & result.isnan()
         rows = weight[silent.to(weight.device)].double().cpu()
         known = value.nan_to_num(nan=0.0).reshape(1, -1, *[1] * (weight.ndim - 2))
@@ -53,6 +58,7 @@ def _group_value(weight: Tensor, value: Tensor | None, padded: bool) -> Tensor:
 
 def _depthwise_value(weight: Tensor, value: Tensor, padded: bool) -> Tensor:
     each = value.repeat_interleave(len(weight) // len(value))
+    # Sums in double precision: the constant moves into a bias, where the rounding of float32 would stay.
     total = weight.double().flatten(1).sum(1).cpu() * each
     if padded:
         total = torch.where(each == 0, 0.0, torch.nan)
@@ -62,6 +68,7 @@ def _depthwise_value(weight: Tensor, value: Tensor, padded: bool) -> Tensor:
 
 def real_values(values: Tensor) -> Tensor:
     """Return what is known, in float64; of complex numbers only that they are 0."""
+    # Known values are float64, so that a chain of operations on them rounds less than the network's own float32.
     return torch.where(values == 0, 0.0, torch.nan).double() if values.is_complex() else values.double()
 
 

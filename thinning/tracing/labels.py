@@ -87,6 +87,7 @@ def groups(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:
             left, i = old[i], i + 1
         if j < len(new):
             right, j = new[j], j + 1
+        # A piece ends where both sides have as many elements; within it the smaller side takes one dimension more.
         while left != right:
             if left < right:
                 left, i = left * old[i], i + 1
@@ -101,6 +102,7 @@ def reshape(plane: Plane, old: Shape, new: Shape) -> Plane:
     after: list[int] = []
     split: list[int] = []
     for olds, news in groups(old, new):
+        # Sizes of pieces in which nothing varies need not be spelled out: their product would be an allocation.
         if all(plane.ids.shape[dim] == 1 for dim in olds):
             before += [1] * len(olds)
             after += [1] * len(news)
@@ -115,6 +117,8 @@ def reshape(plane: Plane, old: Shape, new: Shape) -> Plane:
 def as_view(plane: Plane, shape: Shape, function: Callable[[Tensor], Tensor]) -> Plane:
     """Return the plane of any view of a tensor of shape `shape`: the same view of the integers, expanded at no cost."""
     viewed = plane.map(lambda t: function(t.contiguous().expand(tuple(shape))))
+    # Stride 0 says that the function only repeated along this axis: kept compact, else planes would grow to the size of
+    # activations (a ResNet-50 at 224 pixels has 11 million elements an image) and every union with them.
     for dim, (size, stride) in enumerate(zip(viewed.ids.shape, viewed.ids.stride(), strict=True)):
         if size > 1 and stride == 0:
             viewed = viewed.map(lambda t, dim=dim: t.narrow(dim, 0, 1))  # type: ignore[misc]
@@ -126,6 +130,8 @@ def numel(shape: Shape) -> int:
     return math.prod(shape)
 
 
+# An attribute of the tensor object and no table by id: ids of tensors that are gone are used again at once, and a table
+# that keeps tensors alive would keep all activations.
 ATTRIBUTE = "_potstill_info"
 
 
@@ -157,7 +163,7 @@ class TensorInfo:
 
     @property
     def uniform(self) -> bool:
-        """Return all elements are alike, so that any slice may be removed: a fresh `zeros`, `ones` or random tensor."""
+        """Return whether all elements are alike, and any slice may go: a fresh `zeros`, `ones` or random tensor."""
         return self.storage.uniform and not self.planes
 
     def along(self, dim: int) -> Plane | None:

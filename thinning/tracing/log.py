@@ -175,6 +175,8 @@ class TraceLog:
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
         """Return the integers of a parameter's dimension; fresh ones the first time."""
+        # Integers are given out once a parameter dimension, however often and in whichever module it is used: that is
+        # what makes tied and shared weights one set of channels.
         key = (name, dim)
         if key not in self.ids:
             self.ids[key] = torch.arange(self.count + 1, self.count + size + 1)
@@ -187,6 +189,7 @@ class TraceLog:
             return
         if a.shape != b.shape:
             a, b = torch.broadcast_tensors(a, b)
+        # Pairs are only collected: one union-find over all of them at the end is a few vector operations.
         a, b = a.reshape(-1), b.reshape(-1)
         self.pairs.append((a, b))
         if bool(((a == 0) | (b == 0)).any()):
@@ -195,6 +198,7 @@ class TraceLog:
 
     def roots(self) -> Tensor:
         """Return the smallest id that each id (and 0) is united with."""
+        # Rules ask now and then, so it is kept as long as no pair was added.
         if self._roots is None or self._roots[0] != (self.count, len(self.pairs)):
             self._roots = (self.count, len(self.pairs)), components(self.count + 1, self.pairs)
         return self._roots[1]
@@ -212,12 +216,14 @@ class TraceLog:
         self.means.append(mean)
 
     def _reason(self, why: str) -> int:
+        # Rules freeze several planes for one reason in a row; most repetitions are neighbours.
         if not self.reasons or self.reasons[-1] != why:
             self.reasons.append(why)
         return len(self.reasons) - 1
 
     def role(self, leaf: tuple[str, int] | None, role: Role) -> None:
         """Give a parameter's dimension its part; the first word stands, except that "vector" yields."""
+        # A tied weight makes channels here and reads them there; the first use names it in reports.
         if leaf is not None and self.roles.get(leaf, "vector") == "vector":
             self.roles[leaf] = role
 

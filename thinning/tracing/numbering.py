@@ -28,6 +28,8 @@ class Numbering:
 
 def numbering(log: TraceLog) -> Numbering:
     """Unite, settle the split axes and what is shared along them, and number the components."""
+    # Which axis of a split is followed depends on what is frozen and united, and following one unites more: repeat
+    # until nothing is added. Each round unites at least one pair, so it ends; networks need 1 to 4 rounds.
     root = log.roots()
     free = {id(split.ids) for split in log.splits if split.along == FREE}
     links = [*log.links, *(link for split in log.splits for link in split.links)]
@@ -36,10 +38,13 @@ def numbering(log: TraceLog) -> Numbering:
         shared = [(link.shared.reshape(-1), link.why) for link in serving]
         frozen = _marks([*log.frozen, *shared], root, log.count)
         added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
+        # What is shared is united last: an axis chosen above may show that it serves all and need not be.
         added = added or [pair for link in links if link not in serving for pair in _linked(link, root)]
         if not added:
             break
         root = components(log.count + 1, added, root)
+    # Roots are ids with gaps; labels are consecutive, so that tensors by label are as short as they can be. Id 0 is
+    # the smallest root, so "no channel" stays 0.
     kept, labels = root.unique(return_inverse=True)
     averaged = [split for split in log.splits if split.inexact is not None and _varying(root[split.ids]) - {0}]
     inexact = [(split.ids.reshape(-1), split.inexact or 0) for split in averaged]
@@ -55,6 +60,7 @@ def _marks(marked: list[tuple[Tensor, int]], root: Tensor, count: int) -> Tensor
         reasons = torch.repeat_interleave(
             torch.tensor([r for _, r in marked]), torch.tensor([len(i) for i, _ in marked])
         )
+        # Reasons are numbered in the order of the run, so the smallest is the first cause, the one worth telling.
         first = torch.full((count + 1,), torch.iinfo(torch.int64).max)
         first.scatter_reduce_(0, root[ids], reasons, "amin")
         marks = torch.where(first < torch.iinfo(torch.int64).max, first, marks)
@@ -68,11 +74,16 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
     The last axis along which the channels still differ, unless `split.along` says another.
     """
     ids = root[split.ids]
+    # All frozen: nothing goes, and uniting would freeze other channels along with them.
     if split.along == FREE or bool((frozen[ids] >= 0).all()):
         return []
+    # Less than two axes that differ: one was chosen before, or a neighbour (a softmax over tokens, say) has united
+    # the others.
     differ = sorted(_varying(ids))
     if len(differ) < 2:
         return []
+    # Heads come before the width of a head in nearly all code, (heads, width): the last axis keeps the number of heads,
+    # which is what code holds as an attribute and divides by.
     chosen = split.along if split.along in differ else differ[-1]
     first = ids
     for dim in differ:
@@ -125,7 +136,7 @@ def graph_of(
 
 
 def _kernel(labels: Tensor, numbers: Numbering, log: TraceLog) -> bool:
-    """Return a dimension of a convolution's kernel: nobody thinks of its indices as channels."""
+    """Return whether this is a dimension of a kernel: nobody thinks of its indices as channels."""
     reason = int(numbers.frozen[labels[0]])
     return reason >= 0 and log.reasons[reason].endswith("the size of a kernel")
 

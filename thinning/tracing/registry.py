@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+
 Rule = Callable[[Any], None]  # the argument is a `call.Call`
 R = TypeVar("R", bound=Callable[..., None])
 
 RULES: dict[Any, Rule] = {}
+
+
+def operations(names: str) -> list[Any]:
+    """Return the operations of aten with these names, those that this version of torch has."""
+    return [getattr(torch.ops.aten, name) for name in names.split() if hasattr(torch.ops.aten, name)]
 
 
 def rule(*operations: Any) -> Callable[[R], R]:

@@ -62,6 +62,8 @@ class Replay:
 
     def begin(self, func: Any) -> None:
         """Before an operation: it must be the one that the first run carried out here."""
+        # Branches on sizes (`if x.shape[1] % 8`) take another path in the thinned model: the channels must stay then.
+        # Where data decides, the removal of channels that are not zero proves nothing.
         if self.step >= len(self.operations) or self.operations[self.step].func is not func:
             if self.data_read:
                 raise UnfollowedError
@@ -93,6 +95,7 @@ class Replay:
         operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
     ) -> bool:
         """Return whether the sizes differ only where an operation such as `nonzero` takes them from values."""
+        # A wrong size along a channel dimension is never the data's doing; along others (boxes, words) it may be.
         channels = {dim for plane in planes for dim in plane.dims}
         differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
         foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
@@ -118,6 +121,8 @@ class Replay:
         return tuple(sizes)
 
     def _agrees(self, plane: Plane, planes: Sequence[Plane]) -> bool:
+        # Shapes alone do not show that the right channels are left: `x[:, :6]` gives 6 of them before and after. So the
+        # labels are compared too.
         twin = next((other for other in planes if set(other.dims) & set(plane.dims)), None)
         if twin is None:
             return True  # a single channel is left: it is no longer followed

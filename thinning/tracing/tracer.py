@@ -100,15 +100,21 @@ class Tracer(TorchDispatchMode):
         if self.quiet:
             return func(*args, **kwargs)
         self.running = func
+        # Only code of the user: of torch's modules it is known what training changes (see
+        # training_mode.trains_otherwise).
         if is_own(self.frame.module):
             self.path.append(func)
         tensors = _tensors(args, kwargs)
+        # A constant that the forward pass makes lies on the CPU, since the code names no device or names that of its
+        # inputs: on the meta device it would not mix with them, though it does in a real run.
         if self.meta and self._mixed(tensors):
             args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
             tensors = _tensors(args, kwargs)
+        # `.item()`, `if x.sum() > 0`: from here on the path may differ because values differ, not because sizes do.
         if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
             self.replay.data_read = True
         call = Call(self, func, args, kwargs, tensors)
+        # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
         if self.replay is not None and any(info.planes for info in call.infos):
             self.replay.begin(call.func)
         call.out = execute(func, args, kwargs)
@@ -140,6 +146,7 @@ class Tracer(TorchDispatchMode):
             real = self.weights[leaf[0]].detach()
             flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
             value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
+            # Most weights are constant along nothing: None spares all who ask from handling a tensor of NaN.
             self._constants[leaf] = None if bool(value.isnan().all()) else value
         return self._constants[leaf]
 

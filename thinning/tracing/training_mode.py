@@ -100,6 +100,7 @@ def untraced(error: Exception) -> str:
 
 def _asks_for_mode(model: nn.Module) -> bool:
     """Return whether code other than torch's own looks at `self.training`."""
+    # Bytecode names what code looks up: reading it spares a run of every model in training mode.
     kinds = {type(module) for module in model.modules() if is_own(module)}
     codes = [getattr(getattr(kind, name, None), "__code__", None) for kind in kinds for name in vars(kind)]
     return any("training" in code.co_names for code in codes if code is not None)
@@ -109,4 +110,5 @@ def at_least_two(inputs: Any) -> Any:
     """Return inputs with at least two samples: BatchNorm trains on no less."""
     if batch_of(inputs) > 1:
         return inputs
+    # Repeated, not random: token ids and masks stay what they are.
     return tree_map_only(Tensor, lambda t: torch.cat((t, t)) if t.ndim and len(t) == 1 else t, inputs)

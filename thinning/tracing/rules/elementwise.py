@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from ..call import Call
 from ..constants import real_values
 from ..labels import Plane, TensorInfo
-from ..registry import rule
+from ..registry import operations, rule
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
@@ -55,7 +55,7 @@ def _own_shape(tensor: Tensor) -> list[int]:
 
 
 def _fixed(info: TensorInfo, shape: Sequence[int], dim: int, ndim: int) -> bool:
-    """Return the operand has elements of its own along `dim`, and they are no channels."""
+    """Return whether the operand has elements of its own along `dim`, and they are no channels."""
     if shape[dim] == 1 or info.uniform:
         return False
     return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in info.planes)
@@ -265,8 +265,7 @@ UNTAGGED = (
 )
 RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.bernoulli_, aten.empty_like)
 CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
-POINTWISE = [getattr(aten, name) for name in UNTAGGED.split() if hasattr(aten, name)]
-rule(*POINTWISE, *CONSTANTS)(elementwise)
+rule(*operations(UNTAGGED), *CONSTANTS)(elementwise)
 
 
 def is_pointwise(operation: Any) -> bool:

@@ -6,42 +6,18 @@ import torch
 
 from ..call import Call
 from ..labels import Storage, TensorInfo, attach, info_of
-from ..registry import rule
+from ..registry import operations, rule
 
 aten = torch.ops.aten
-UNIFORM = {
-    getattr(aten, name)
-    for name in [
-        "zeros",
-        "ones",
-        "full",
-        "empty",
-        "rand",
-        "randn",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "rand_like",
-        "randn_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "empty_strided",
-        "new_empty_strided",
-        "bernoulli",
-        "bernoulli_",
-        "uniform_",
-        "normal_",
-        "native_dropout",
-        "fill_",
-        "zero_",
-        "_to_copy",
-        "clone",
-        "scalar_tensor",
-    ]
-}
+# What these make is all alike as far as removal goes: any part of a tensor of zeros, of ones, of random numbers (which
+# differ from run to run anyway) or of what was never written may go without a change of the function.
+UNIFORM = set(
+    operations(
+        "zeros ones full empty rand randn zeros_like ones_like full_like empty_like rand_like randn_like new_zeros"
+        " new_ones new_full new_empty empty_strided new_empty_strided bernoulli bernoulli_ uniform_ normal_"
+        " native_dropout fill_ zero_ _to_copy clone scalar_tensor"
+    )
+)
 
 NEW = (aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided)
 VALUES = dict.fromkeys((aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_), 0.0)
@@ -58,7 +34,7 @@ def fallback(call: Call) -> None:
 
 @rule(*NEW)
 def new(call: Call) -> None:
-    """Only type and device are taken from the tensor: no channel goes on."""
+    """Emit nothing: only type and device are taken from the tensor."""
     call.emit(())
 
 

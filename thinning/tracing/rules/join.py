@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 @rule(aten.cat, aten.concat, aten.concatenate)
 def cat(call: Call) -> None:
-    """Along the joined dimension the integers are joined; along the others they are united."""
+    """Join the integers along the joined dimension; unite them along the others."""
     tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
     _join(call, [call.info(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)

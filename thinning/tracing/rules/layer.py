@@ -55,7 +55,7 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def chain(call: Call, plane: Plane, *leaves: tuple[str, int] | None) -> None:
-    """These parameter dimensions act on the output of a single layer before anything is added to it."""
+    """Note parameter dimensions that act on the output of a single layer before anything is added to it."""
     if len(plane.sources) == 1:
         entry = call.log.layers[next(iter(plane.sources))]
         entry.chain += [leaf for leaf in leaves if leaf is not None]

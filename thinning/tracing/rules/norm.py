@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +13,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..call import Call
 from ..labels import Plane, TensorInfo
 from ..log import AttributeCount, MeanOver
-from ..registry import rule
+from ..registry import operations, rule
 from .elementwise import combine, merge
 from .layer import chain
 
 aten = torch.ops.aten
-
-
-def _ops(names: str) -> list[object]:
-    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
-
-
-def _argument(call: Call, name: str, default: Any = None) -> Any:
-    for position, argument in enumerate(call.func._schema.arguments):
-        if argument.name == name:
-            return call.arg(position, name, default)
-    return default
 
 
 def _normalize(
@@ -103,7 +91,7 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
         return None
     base = torch.full(shape, torch.nan, dtype=torch.float64) if x is None else x
     if mean is not None and var is not None:
-        eps = float(_argument(call, "eps", 1e-5))
+        eps = float(call.named("eps", 1e-5))
         base = (base - mean) / (var + eps).sqrt()
     elif x is not None:
         base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
@@ -137,14 +125,14 @@ def _vector(call: Call, vector: Tensor | None, layout: Sequence[int]) -> Tensor 
     return value.reshape(layout) if value is not None and value.numel() == math.prod(layout) else None
 
 
-@rule(*_ops("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"))
-@rule(*_ops("miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm"))
+@rule(*operations("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"))
+@rule(*operations("miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm"))
 def batch_norm(call: Call) -> None:
-    """One mean and one deviation a channel."""
+    """Follow one mean and one deviation a channel."""
     x = call.args[0]
     names = ("weight", "bias", "running_mean", "running_var")
-    vectors = [_argument(call, name) for name in names]
-    if _argument(call, "training", False):
+    vectors = [call.named(name) for name in names]
+    if call.named("training", False):
         _normalize(call, call.info(x), call.shapes[0], [1], [None, None, *vectors[2:]])
         vectors = vectors[:2]
     _normalize(call, call.info(x), call.shapes[0], [1], vectors)
@@ -162,15 +150,15 @@ def _note_size(call: Call, x: Tensor) -> None:
             call.log.attributes.append(entry)
 
 
-@rule(*_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm"))
+@rule(*operations("native_layer_norm layer_norm _fused_rms_norm rms_norm"))
 def layer_norm(call: Call) -> None:
     """Follow an average over the last dimensions."""
     shape = call.shapes[0]
-    count = len(_argument(call, "normalized_shape"))
+    count = len(call.named("normalized_shape"))
     dims = list(range(len(shape) - count, len(shape)))
     planes = _over(call, call.planes(call.args[0]), dims)
     info = TensorInfo(tuple(planes), call.info(call.args[0]).storage, call.info(call.args[0]).storage.version)
-    _normalize(call, info, shape, dims, [_argument(call, "weight"), _argument(call, "bias")])
+    _normalize(call, info, shape, dims, [call.named("weight"), call.named("bias")])
 
 
 def _mean_over(call: Call, plane: Plane) -> None:
@@ -195,7 +183,7 @@ def _over(call: Call, planes: Sequence[Plane], dims: Sequence[int]) -> list[Plan
     return kept
 
 
-@rule(*_ops("native_group_norm"))
+@rule(*operations("native_group_norm"))
 def group_norm(call: Call) -> None:
     """Follow averages over groups of channels: whole groups go."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
@@ -212,4 +200,4 @@ def group_norm(call: Call) -> None:
     _normalize(call, call.info(x), call.shapes[0], [1], [weight, bias])
 
 
-AVERAGING = set(_ops("native_layer_norm layer_norm _fused_rms_norm rms_norm native_group_norm"))
+AVERAGING = set(operations("native_layer_norm layer_norm _fused_rms_norm rms_norm native_group_norm"))

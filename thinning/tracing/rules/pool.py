@@ -6,14 +6,10 @@ import torch
 
 from ..call import Call
 from ..labels import Plane
-from ..registry import rule
+from ..registry import operations, rule
 from .elementwise import combine
 
 aten = torch.ops.aten
-
-
-def _ops(names: str) -> list[object]:
-    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
 
 
 SPATIAL = {"1d": 1, "2d": 2, "3d": 3}
@@ -40,18 +36,25 @@ def _pass(call: Call, keeps_constants: bool) -> None:
         call.emit([plane.but(value=None) for plane in planes], positions)
 
 
-@rule(*_ops("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d"))
-@rule(*_ops("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d"))
-@rule(*_ops("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d"))
-@rule(*_ops("upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d"))
-@rule(*_ops("_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"))
-@rule(*_ops("upsample_trilinear3d _upsample_bilinear2d_aa"))
+EXACT = [
+    f"{kind}{n}d"
+    for kind in ["max_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample_nearest", "_upsample_nearest_exact"]
+    for n in (1, 2, 3)
+]
+OTHERS = (
+    "max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d _adaptive_avg_pool2d _adaptive_avg_pool3d"
+    " fractional_max_pool2d fractional_max_pool3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d"
+    " _upsample_bilinear2d_aa"
+)
+
+
+@rule(*operations(" ".join(EXACT)), *operations(OTHERS))
 def pool(call: Call) -> None:
     """Keep known values: the mean or maximum of equal numbers is that number."""
     _pass(call, keeps_constants=True)
 
 
-@rule(*_ops("max_unpool2d max_unpool3d"))
+@rule(*operations("max_unpool2d max_unpool3d"))
 def unpool(call: Call) -> None:
     """Unite each channel with the positions of its own maxima."""
     pairs = combine(call, call.infos[:2], call.shapes[:2], call.shapes[0])
@@ -61,8 +64,8 @@ def unpool(call: Call) -> None:
     )
 
 
-@rule(*_ops("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa"))
-@rule(*_ops("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
+@rule(*operations("avg_pool1d avg_pool2d avg_pool3d upsample_bicubic2d _upsample_bicubic2d_aa"))
+@rule(*operations("grid_sampler_2d grid_sampler_3d grid_sampler"), "torchvision::roi_align", "torchvision::roi_pool")
 def padded(call: Call) -> None:
     """Keep zeros alone: others may come in at the border."""
     _pass(call, keeps_constants=False)

@@ -165,7 +165,7 @@ def _flat(info: TensorInfo, dim: int, size: int) -> Tensor:
 
 
 def _hidden(call: Call, module: Any, suffix: str, gates: int, weights: dict[str, Tensor]) -> Tensor:
-    """Return the same unit of every gate goes together, in weights and biases."""
+    """Unite the same unit of every gate, in weights and biases; return the units."""
     vectors = dict(weights)
     if module.bias:
         vectors |= {name: getattr(module, name + suffix) for name in ("bias_ih", "bias_hh")}

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..call import Call
 from ..labels import Plane
 from ..log import MeanOver
-from ..registry import rule
+from ..registry import operations, rule
+from .elementwise import elementwise
 
 aten = torch.ops.aten
 
 
-def _ops(names: str) -> list[object]:
-    return [getattr(aten, name) for name in names.split() if hasattr(aten, name)]
-
-
 def _dims(call: Call) -> list[int]:
     ndim = len(call.shapes[0])
-    dims = _argument(call, "dim")
+    dims = call.named("dim")
     if dims is None or dims == []:
         return list(range(ndim))
     return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
-
-
-def _argument(call: Call, name: str, default: Any = None) -> Any:
-    for position, argument in enumerate(call.func._schema.arguments):
-        if argument.name == name:
-            return call.arg(position, name, default)
-    return default
 
 
 def _reduce(call: Call, kind: str, keeps: str) -> None:
@@ -70,8 +58,8 @@ def _kept(value: Tensor | None, keeps: str) -> Tensor | None:
     return value if keeps == "constants" else torch.where(value == 0, 0.0, torch.nan)
 
 
-@rule(*_ops("sum nansum"))
-@rule(*_ops("linalg_vector_norm norm"))
+@rule(*operations("sum nansum"))
+@rule(*operations("linalg_vector_norm norm"))
 def total(call: Call) -> None:
     """Read the summed channels: those that are 0 may go (the same for a norm)."""
     order = call.arg(1, "ord", 2) if call.func.overloadpacket is not aten.sum else 2
@@ -79,34 +67,32 @@ def total(call: Call) -> None:
     _reduce(call, "sum" if positive else "fixed", "zeros")
 
 
-@rule(*_ops("mean var std var_mean std_mean"))
+@rule(*operations("mean var std var_mean std_mean"))
 def mean(call: Call) -> None:
     """Mark channels inexact whose mean changes with their number."""
     _reduce(call, "mean", "constants" if call.func.overloadpacket is aten.mean else "none")
 
 
-@rule(*_ops("amax amin max min median mode"))
+@rule(*operations("amax amin max min median mode"))
 def extreme(call: Call) -> None:
     """Follow the largest or smallest."""
     if len(call.tensors) > 1:
-        from .elementwise import elementwise
-
         elementwise(call)
     else:
         _reduce(call, "fixed", "constants")
 
 
-@rule(*_ops("prod all any argmax argmin logsumexp kthvalue aminmax count_nonzero"))
+@rule(*operations("prod all any argmax argmin logsumexp kthvalue aminmax count_nonzero"))
 def other(call: Call) -> None:
-    """Any other reduction."""
+    """Follow any other reduction."""
     _reduce(call, "fixed", "none")
 
 
-@rule(*_ops("_softmax softmax _log_softmax log_softmax _safe_softmax cumsum cumprod logcumsumexp sort topk cumsum_"))
-@rule(*_ops("masked_softmax _softmax_backward_data cummax cummin argsort"))
+@rule(*operations("_softmax softmax _log_softmax log_softmax _safe_softmax masked_softmax _softmax_backward_data"))
+@rule(*operations("cumsum cumsum_ cumprod logcumsumexp cummax cummin sort topk argsort"))
 def along(call: Call) -> None:
     """Freeze channels along the dimension of which each element of the result depends on all."""
-    dims = [(_argument(call, "dim", -1)) % len(call.shapes[0])]
+    dims = [(call.named("dim", -1)) % len(call.shapes[0])]
     planes = []
     for plane in call.planes(call.args[0]):
         left = call.collapse(plane, dims[0], "over the channels")

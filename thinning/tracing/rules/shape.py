@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..call import Call
 from ..constants import stored
 from ..labels import Plane, as_view, numel, reshape, squash
-from ..registry import rule
+from ..registry import operations, rule
 
 aten = torch.ops.aten
 
@@ -90,7 +90,7 @@ def expand(call: Call) -> None:
 @rule(aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_, aten.expand_as)
 @rule(aten.diagonal, aten.unfold, aten.view_as, aten.real, aten.imag, aten.lift, aten.conj)
 def plain_view(call: Call) -> None:
-    """Any other view of the whole tensor."""
+    """Follow any other view of the whole tensor."""
     _views(call)
 
 
@@ -154,15 +154,10 @@ def repeat(call: Call) -> None:
     call.emit(planes)
 
 
-PADS = [
-    getattr(aten, f"{kind}_pad{n}d")
-    for kind in ("reflection", "replication")
-    for n in (1, 2, 3)
-    if hasattr(aten, f"{kind}_pad{n}d")
-]
+PADS = " ".join(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
 
 
-@rule(aten.constant_pad_nd, aten.pad, aten._pad_circular, *PADS)
+@rule(aten.constant_pad_nd, aten.pad, aten._pad_circular, *operations(PADS))
 def pad(call: Call) -> None:
     """Padding: what is added along an axis of channels is no channel; elsewhere it belongs to the channel it pads."""
     amounts = list(call.args[1])
