@@ -64,7 +64,7 @@ def prune_channels(
     ranked = _ranked(graph, channel_scores_of(model, graph, score, losses), scope)
     fit = _Fit(graph, ranked, "parameters" if sparsity is not None else "multiply-adds", dict(model.named_parameters()))
     dead = fit.fewest(wanted)
-    with _zeroed(model, graph, dead):
+    with zeroed(model, graph, dead):
         recipe = thin(model, example_inputs)
     before, after = recipe.parameters if sparsity is not None else recipe.macs
     if 1 - after / before < wanted - 1e-3:
@@ -152,7 +152,7 @@ class _Fit:
 
 
 @contextmanager
-def _zeroed(model: nn.Module, graph: ChannelGraph, dead: Tensor) -> Iterator[None]:
+def zeroed(model: nn.Module, graph: ChannelGraph, dead: Tensor) -> Iterator[None]:
     """Set all that makes these channels to zero; take it back if an error comes."""
     parameters = dict(model.named_parameters())
     gone = torch.zeros(graph.count + 1, dtype=torch.bool)

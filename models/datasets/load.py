@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def load_dataset(name: str, folder: str | Path | None = None, **settings: Any) -
         name: one of `dataset_names()`.
         folder: where its files are, for those that need some.
         settings: the fields of `Settings`: validation_split, seed, input_shape, workers, limit_train, limit_validation,
-            limit_test, indices, augmentation, normalise, num_classes, download, memory_limit.
+            limit_test, share_train, share_validation, share_test, mean, std, indices, augmentation, normalise,
+            num_classes, download, memory_limit.
 
     Raises:
         DatasetError: (a ValueError) unknown name, missing or damaged data, or data that do not fit the model.
@@ -41,18 +43,19 @@ def load_dataset(name: str, folder: str | Path | None = None, **settings: Any) -
     canvas = _canvas(native, shape, photographs=not isinstance(raw.train.images, Tensor))
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
     if chosen.normalise:
-        mean, std = _statistics(raw.mean, shape[0]), _statistics(raw.std, shape[0])
+        mean = _statistics(raw.mean, shape[0]) if chosen.mean is None else _given("mean", chosen.mean, shape[0])
+        std = _statistics(raw.std, shape[0]) if chosen.std is None else _given("std", chosen.std, shape[0])
     fixed = Recipe(shape[1:], mean, std)
     varied = Recipe(shape[1:], mean, std, chosen.augmentation or raw.augmentation)
 
-    def split(part: RawPart, recipe: Recipe, shuffle_seed: int | None = None) -> Split:
+    def split(part: RawPart, recipe: Recipe, shuffle_seed: int | None = None, share: float = 1.0) -> Split:
         source = _source(part, canvas, chosen.memory_limit)
-        return Split(source, part.labels, recipe, shuffle_seed=shuffle_seed, workers=chosen.workers)
+        return Split(source, part.labels, recipe, shuffle_seed=shuffle_seed, workers=chosen.workers, share=share)
 
     test = split(division.test, fixed)
     return DataBundle(
         name=name,
-        train=split(division.train, varied, chosen.seed),
+        train=split(division.train, varied, chosen.seed, chosen.share_train),
         validation=test if division.validation is division.test else split(division.validation, fixed),
         test=test,
         classes=raw.classes,
@@ -113,6 +116,17 @@ def _statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if len(values) == len(LUMA) and channels == 1:
         return (sum(value * weight for value, weight in zip(values, LUMA, strict=True)),)
     return (sum(values) / len(values),) * channels
+
+
+def _given(what: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """What was asked for, of each channel.
+
+    Raises:
+        DatasetError: there are as many numbers as the images have no channels.
+    """
+    if len(values) not in (1, channels):
+        raise DatasetError(f"{what} has {len(values)} numbers, but the images have {channels} channels")
+    return tuple(values) if len(values) == channels else (values[0],) * channels
 
 
 def _notes(native: Shape, shape: Shape, canvas: Shape, validation_is_test: bool) -> tuple[str, ...]:

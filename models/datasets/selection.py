@@ -55,10 +55,16 @@ def checked_indices(indices: Sequence[int], count: int) -> list[int]:
     return chosen
 
 
-def limited(part: RawPart, limit: int | None, seed: int) -> RawPart:
-    """A random sample of `limit` images in their old order, fixed by the seed; the part itself without a limit."""
+def share_of(share: float, count: int) -> int:
+    """How many of so many images a share is, at least one."""
+    return max(1, int(share * count))
+
+
+def limited(part: RawPart, limit: int | None, seed: int, share: float = 1.0) -> RawPart:
+    """A random sample of `limit` images and of a share, in their old order, fixed by the seed; else the part itself."""
     count = len(part.labels)
-    if limit is None or limit >= count:
+    limit = min(count if limit is None else limit, share_of(share, count))
+    if limit >= count:
         return part
     chosen = torch.randperm(count, generator=generator(Use.LIMIT, seed), device="cpu")[:limit]
     return part.subset(sorted(chosen.tolist()))
@@ -88,8 +94,8 @@ def divide(raw: RawData, settings: Settings) -> Division:
         train = raw.train.subset(_complement(held_out, len(raw.train.labels)))
     return Division(
         limited(train, settings.limit_train, settings.seed),
-        limited(validation, settings.limit_validation, settings.seed),
-        limited(raw.test, settings.limit_test, settings.seed),
+        limited(validation, settings.limit_validation, settings.seed, settings.share_validation),
+        limited(raw.test, settings.limit_test, settings.seed, settings.share_test),
         held_out,
         validation_is_test=validation is raw.test,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ class Settings:
         input_shape: (channels, height, width) that the model reads; by default the data set's own.
         workers: DataLoader processes, used for sets that are not held in memory.
         limit_train, limit_validation, limit_test: use only so many images, a random sample fixed by the seed.
+        share_train: of the training images, drawn anew for each epoch, in (0, 1].
+        share_validation, share_test: of these images, a random sample fixed by the seed, in (0, 1].
+        mean, std: of each channel, or one number for all, instead of the data set's own; values are in [0, 1].
         indices: validation images by their position in the training set, as `DataBundle.split_indices` of an earlier
             run gave them; `validation_split` then has no say.
         augmentation: one of `augmentation_names()`; by default the data set's own.
@@ -36,6 +40,11 @@ class Settings:
     limit_train: int | None = None
     limit_validation: int | None = None
     limit_test: int | None = None
+    share_train: float = 1.0
+    share_validation: float = 1.0
+    share_test: float = 1.0
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     indices: Sequence[int] | None = None
     augmentation: str | None = None
     normalise: bool = True
@@ -53,5 +62,13 @@ class Settings:
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise DatasetError(f"{name} must be at least 1, not {limit}")
+        for name in ("share_train", "share_validation", "share_test"):
+            if not 0 < getattr(self, name) <= 1:
+                raise DatasetError(f"{name} must be above 0 and at most 1, not {getattr(self, name):g}")
+        for value in (*(self.mean or ()), *(self.std or ())):
+            if not math.isfinite(value):
+                raise DatasetError(f"mean and std are finite numbers, not {value:g}")
+        if self.std is not None and min(self.std, default=1.0) <= 0:
+            raise DatasetError(f"std must be above 0, not {min(self.std):g}")
         if self.augmentation is not None and self.augmentation not in augmentation_names():
             raise DatasetError(f"no augmentation {self.augmentation!r}; one of {', '.join(augmentation_names())}")

@@ -35,8 +35,17 @@ class Split:
     """
 
     def __init__(
-        self, source: Source, labels: Tensor, recipe: Recipe, *, shuffle_seed: int | None = None, workers: int = 0
+        self,
+        source: Source,
+        labels: Tensor,
+        recipe: Recipe,
+        *,
+        shuffle_seed: int | None = None,
+        workers: int = 0,
+        share: float = 1.0,
     ) -> None:
+        """With a `share` below 1 an epoch is that part of the images, which are drawn anew for each."""
+        self.share = share
         self.source = source
         self.labels = labels
         self.recipe = recipe
@@ -49,16 +58,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images an epoch has."""
+        return max(1, int(self.share * len(self)))
+
     def batch_count(self, batch_size: int) -> int:
         """Number of batches of an epoch."""
-        count = -(-len(self) // batch_size)
+        count = -(-self.images_per_epoch // batch_size)
         return count - 1 if count > 1 and self._joins_last(batch_size) else count
 
     def batches(self, batch_size: int, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Batches of (float32 images (N, C, H, W), int64 labels (N,)); the first `start` are left out, not loaded.
 
-        All images are given once. The last batch is smaller where the numbers do not divide; a single training image
-        left over joins the batch before it, since BatchNorm cannot train on one.
+        All images of an epoch are given once. The last batch is smaller where the numbers do not divide; a single
+        training image left over joins the batch before it, since BatchNorm cannot train on one.
 
         Raises:
             DatasetError: an image cannot be read.
@@ -81,13 +95,13 @@ class Split:
         order = torch.arange(len(self))
         if self.shuffle_seed is not None:
             order = torch.randperm(len(self), generator=generator(Use.ORDER, self.shuffle_seed, epoch), device="cpu")
-        chunks = list(order.split(batch_size))
+        chunks = list(order[: self.images_per_epoch].split(batch_size))
         if len(chunks) > 1 and self._joins_last(batch_size):
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
 
     def _joins_last(self, batch_size: int) -> bool:
-        return self.shuffle_seed is not None and batch_size > 1 and len(self) % batch_size == 1
+        return self.shuffle_seed is not None and batch_size > 1 and self.images_per_epoch % batch_size == 1
 
     def _draws(self, epoch: int) -> Tensor:
         """One row of uniform numbers for each image, by its position in the split and not in the epoch's order."""

@@ -186,3 +186,31 @@ def test_a_stratified_sample_has_the_exact_size_and_every_classes_share(
     counts = labels[chosen].bincount(minlength=len(sizes))
     assert (counts - fraction * torch.tensor(sizes)).abs().max() <= 1
     assert stratified_sample(labels, fraction, seed, Use.SPLIT) == chosen
+
+
+def test_a_share_of_the_training_images_is_drawn_anew_for_each_epoch():
+    bundle = load_dataset("digits", share_train=0.25, seed=3)
+    whole = load_dataset("digits", seed=3)
+    count = int(0.25 * len(whole.train))
+    assert len(bundle.train) == len(whole.train) and bundle.train.batch_count(50) == -(-count // 50)
+    epochs = [torch.cat([images for images, _ in bundle.train.batches(50, epoch)]) for epoch in (0, 1, 0)]
+    assert len(epochs[0]) == count and torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
+    first = torch.cat([images for images, _ in whole.train.batches(count, 0)])[:count]
+    assert torch.equal(epochs[0], first)
+
+
+def test_shares_of_validation_and_test_stay_the_same():
+    bundle = load_dataset("digits", share_validation=0.5, share_test=0.1)
+    whole = load_dataset("digits")
+    assert len(bundle.validation) == len(whole.validation) // 2 and len(bundle.test) == len(whole.test) // 10
+
+
+def test_mean_and_deviation_of_ones_own():
+    plain = next(load_dataset("digits", normalise=False, augmentation="none").test.batches(8))[0]
+    given = next(load_dataset("digits", mean=[0.5], std=[0.25], augmentation="none").test.batches(8))[0]
+    assert torch.allclose(given, (plain - 0.5) / 0.25, atol=1e-6)
+    with pytest.raises(DatasetError, match="mean has 3 numbers, but the images have 1 channels"):
+        load_dataset("digits", mean=[0.5] * 3)
+    for wrong in ({"std": [0.0]}, {"mean": [float("nan")]}, {"share_train": 0}, {"share_test": 1.1}):
+        with pytest.raises(DatasetError):
+            load_dataset("digits", **wrong)

@@ -1,0 +1,1 @@
+"""Greedy pruning: in each step the channels go whose absence hurts least after fine-tuning."""
