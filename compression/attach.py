@@ -77,9 +77,11 @@ class Attachment:
         minibatches_per_epoch: int,
         steps: int | None = None,
         calls_epochs: bool = False,
+        scaler: GradScaler | None = None,
     ) -> None:
         """Attach; `CompressionScheduler.attach` does it.
 
+        `scaler` is the loop's loss scaler; without it, it is looked for among the callers of each step.
         With `calls_epochs` an epoch does not begin by itself behind the last step of the one before: the loop calls
         `begin_epoch` and `end_epoch`, and validates in between.
 
@@ -107,7 +109,7 @@ class Attachment:
         steps = first_step(optimizer, steps, scheduler.begun, minibatches_per_epoch)
         self.scheduler, self.optimizer, self.per_epoch = scheduler, optimizer, minibatches_per_epoch
         self.steps = steps
-        self.calls_epochs = calls_epochs
+        self.calls_epochs, self.scaler = calls_epochs, scaler
         self.ended = steps // minibatches_per_epoch
         self.metrics: Mapping[str, float] = NotYet()
         self.components: list[LossComponent] = []
@@ -191,7 +193,7 @@ class Attachment:
             with torch.enable_grad():
                 device = next(p.device for group in self.optimizer.param_groups for p in group["params"])
                 nothing = torch.zeros((), device=device)
-                _unscale(self.scheduler.own_parameters())
+                _unscale(self.scheduler.own_parameters(), self.scaler, self.optimizer)
                 terms = self._add_terms(nothing)
                 if terms.requires_grad:
                     terms.backward(_scale(self.optimizer))
@@ -247,19 +249,23 @@ def _scale(optimizer: Optimizer) -> Tensor | None:
     return scale.reshape(()) if isinstance(scale, Tensor) else None
 
 
-def _unscale(parameters: Iterable[Tensor]) -> None:
-    """Divide gradients by the factor of the `GradScaler` whose step this is, if it is one's.
+def _unscale(parameters: Iterable[Tensor], scaler: GradScaler | None, optimizer: Optimizer) -> None:
+    """Divide gradients by the factor of the loss scaler whose step this is, if it is one's.
 
     It has divided those of the optimizer's own parameters already (fused ones do that themselves, and all keep the
-    factor), but knows none of those that regularizers train. Nothing but the call stack tells which scaler it is.
+    factor), but knows none of those that regularizers train.
     """
     graded = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    frame = sys._getframe(1) if graded else None
+    if graded and (scaler := scaler or _calling_scaler()) and getattr(optimizer, "grad_scale", None) is None:
+        torch._foreach_div_(graded, scaler.get_scale())
+
+
+def _calling_scaler() -> GradScaler | None:
+    """Return the loss scaler whose `step` made the optimizer's: only the call stack tells which it is."""
+    frame = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
         if isinstance(caller, GradScaler):
-            optimizer = frame.f_locals.get("optimizer")
-            if getattr(optimizer, "grad_scale", None) is None:
-                torch._foreach_div_(graded, caller.get_scale())
-            return
-        frame = frame.f_back
+            return caller
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
@@ -132,10 +133,15 @@ class CompressionScheduler:
         self._now = None
 
     def attach(
-        self, optimizer: Optimizer, minibatches_per_epoch: int, steps: int | None = None, calls_epochs: bool = False
+        self,
+        optimizer: Optimizer,
+        minibatches_per_epoch: int,
+        steps: int | None = None,
+        calls_epochs: bool = False,
+        scaler: GradScaler | None = None,
     ) -> Attachment:
         """Call all hooks from the optimizer's steps; when a run goes on, load all states before (see `Attachment`)."""
-        return Attachment(self, optimizer, minibatches_per_epoch, steps, calls_epochs)
+        return Attachment(self, optimizer, minibatches_per_epoch, steps, calls_epochs, scaler)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompressionScheduler:
         """Copy the scheduler with its model; the copy is not attached, which a warning says."""

@@ -77,6 +77,10 @@ class Window:
         """The last time."""
         return self.times[-1]
 
+    def epoch_of(self, time: int, minibatches: int = 1) -> int:
+        """Return the epoch of a time on this window's clock, where so many minibatches make an epoch."""
+        return time // (1 if self.unit == "epoch" else minibatches)
+
     def position(self, step: Step) -> int:
         """The step on this window's clock."""
         return step.epoch if self.unit == "epoch" else step.index

@@ -21,6 +21,7 @@ from ..run.optimizers import make_optimizer
 from ..run.prepare import build_model, class_count_of, example_inputs, read_schedule, start_checkpoint
 from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
+from ..run.training_end import end_of_training
 from .policy_table import Acting, acting, names_text, policies_table, remarks
 from .timeline import Epoch, size, timeline, timeline_table
 
@@ -60,14 +61,14 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
     """Print policies, parameters, timeline and remarks."""
     model = scheduler.model
     found = acting(schedule, model)
-    ends = [plan.window.end for plan in schedule.policies if plan.window.unit == "epoch"]
-    epochs = options.training.epochs if options.training.epochs is not None else max(ends, default=1)
+    by_epoch = _by_epoch(schedule)
+    epochs = end_of_training(options.training, by_epoch, None)
     walked = min(epochs, LONGEST)
     logger.info("%s", format_table(policies_table(found), options.output.table))
     if names := names_text(found):
         logger.info("%s", names)
     dense = size(scheduler)
-    rows = timeline(scheduler, optimizer, walked) if ends else []
+    rows = timeline(scheduler, optimizer, walked) if by_epoch.policies else []
     if rows:
         logger.info("the network has {:,} parameters and {:,} MACs; as thinning would leave it:".format(*dense))
         logger.info("%s", format_table(timeline_table(rows), options.output.table))

@@ -143,10 +143,9 @@ def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]
 
 def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
     """What to say of a policy that begins or acts last after so many epochs; nothing of others."""
-    per_epoch = 1 if window.unit == "epoch" else minibatches
-    if window.last < epochs * per_epoch:
+    if window.epoch_of(window.last, minibatches) < epochs:
         return ""
-    fate = "never acts" if window.start >= epochs * per_epoch else "is cut off"
+    fate = "never acts" if window.epoch_of(window.start, minibatches) >= epochs else "is cut off"
     return f"{name} {fate}: training ends before epoch {epochs}"
 
 

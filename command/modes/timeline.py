@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, PruningPolicy, Step
-from potstill.compression.pruners import reconstruction
-from potstill.compression.pruners.ranked_by_activity import Gathering
 from potstill.thinning import count_macs, thin
 
 from ..run.evaluation import classification_loss
@@ -42,7 +38,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
 
     Counts of pruners and targets of gates are those of a training; what depends on the values of weights (thresholds,
     penalties) is not, since nothing is learned. Zeros that no mask holds come to life, as in training. Pruners that
-    rank by activations or gradients see those of random images; plateau schedulers are given results that keep
+    go by activations or gradients see those of random images; plateau schedulers are given results that keep
     improving.
     """
     rows: list[Epoch] = []
@@ -53,9 +49,8 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     nonzero = parameters = macs = 0
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
-        with _without_samples() if epoch else nullcontext():
-            scheduler.on_epoch_begin(epoch, optimizer)
-            scheduler.on_minibatch_begin(*at)
+        scheduler.on_epoch_begin(epoch, optimizer)
+        scheduler.on_minibatch_begin(*at)
         rate = optimizer.param_groups[0]["lr"]
         if _needs_passes(scheduler, Step(epoch)):
             _pass(model, scheduler.example_inputs)
@@ -71,14 +66,9 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
 
 
 def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
-    """Whether a pruner waits for what it ranks by."""
-    return any(
-        isinstance(policy, PruningPolicy)
-        and isinstance(policy.pruner, Gathering)
-        and not policy.window.over(step)
-        and any(policy.pruner.statistics.mean(name) is None for name in policy.targets())
-        for policy in scheduler.policies
-    )
+    """Return whether a pruner that will act waits for what it goes by."""
+    acting = [policy for policy in scheduler.policies if not policy.window.over(step)]
+    return any(isinstance(policy, PruningPolicy) and policy.pruner.waits() for policy in acting)
 
 
 def _pass(model: nn.Module, images: Tensor) -> None:
@@ -90,20 +80,6 @@ def _pass(model: nn.Module, images: Tensor) -> None:
         classification_loss(model(images), labels)[0].backward()
     model.zero_grad()
     model.train(training)
-
-
-@contextmanager
-def _without_samples() -> Iterator[None]:
-    """Pruners that sample from forward passes have no samples here, and need not say so: in training they have."""
-
-    def keeps(record: logging.LogRecord) -> bool:
-        return record.msg != reconstruction.NO_SAMPLES
-
-    reconstruction.logger.addFilter(keeps)
-    try:
-        yield
-    finally:
-        reconstruction.logger.removeFilter(keeps)
 
 
 def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:

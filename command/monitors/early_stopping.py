@@ -118,7 +118,7 @@ def first_epoch_to_watch(scheduler: CompressionScheduler, epochs: int, minibatch
     """
     first = 0
     for policy in scheduler.policies:
-        last = policy.window.last // (1 if policy.window.unit == "epoch" else minibatches)
+        last = policy.window.epoch_of(policy.window.last, minibatches)
         lasts = isinstance(policy, RegularizationPolicy) and last >= epochs - 1
         if policy.compresses and not lasts:
             first = max(first, last)

@@ -30,6 +30,7 @@ from .randomness import seed_everything
 from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images
 from .session import Session
 from .teachers import Teachers, with_teacher
+from .training_end import end_of_training
 
 logger = logging.getLogger("potstill")
 
@@ -155,7 +156,7 @@ def prepare(options: Options) -> Session:
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,
-        epochs=last_epoch(options, schedule, data),
+        epochs=end_of_training(options.training, schedule, data.train.batch_count(options.training.batch_size)),
     )
     try:
         _begin(session, schedule, checkpoint)
@@ -232,16 +233,6 @@ def read_schedule(options: Options, model: nn.Module) -> Schedule | None:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         logger.warning("%s", warning)
-
-
-def last_epoch(options: Options, schedule: Schedule | None, data: DataBundle) -> int:
-    """Where training ends: `--epochs`, else the end of the schedule, else 90."""
-    if options.training.epochs is not None:
-        return options.training.epochs
-    if schedule is None or not schedule.policies:
-        return 90
-    steps = data.train.batch_count(options.training.batch_size)
-    return max(-(-p.window.end // (1 if p.window.unit == "epoch" else steps)) for p in schedule.policies)
 
 
 def _folder(options: Options) -> RunFolder:

@@ -89,8 +89,7 @@ class Session:
     def compresses_from(self, epoch: int) -> bool:
         """Whether something that compresses begins to act in this epoch, and nothing did before."""
         acting = [policy for policy in self.scheduler.policies if policy.compresses]
-        starts = [p.window.start // (1 if p.window.unit == "epoch" else self.minibatches) for p in acting]
-        return bool(starts) and min(starts) == epoch
+        return min((p.window.epoch_of(p.window.start, self.minibatches) for p in acting), default=None) == epoch
 
     def pieces(self) -> dict[str, Piece]:
         """Return the parts of the state that keep themselves, by their names in a checkpoint."""

@@ -20,6 +20,7 @@ from potstill.thinning.files.checked import describe
 from ..cli.options import Options
 from ..errors import UsageError
 from .resume import check_sizes, checkpoint_path, fill
+from .training_end import end_of_training
 
 logger = logging.getLogger("potstill")
 
@@ -135,11 +136,11 @@ def with_teacher(
 
 
 def _window(options: Options, schedule: Schedule) -> Window:
-    windows, epochs = [plan.window for plan in schedule.policies], options.training.epochs
     start = options.distillation.kd_start_epoch
-    if epochs is None and any(window.unit == "minibatch" for window in windows):
-        raise UsageError(f"{BY_OPTION}: the schedule counts minibatches: say with --epochs where training ends")
-    end = epochs if epochs is not None else max((window.end for window in windows), default=90)
+    try:
+        end = end_of_training(options.training, schedule, None)
+    except UsageError as error:
+        raise UsageError(f"{BY_OPTION}: {error}") from error
     if start >= end:
         raise UsageError(f"--kd-start-epoch {start}: training ends before, at epoch {end}")
     return Window.between(start, end)

@@ -60,8 +60,8 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     sync_folder(path.parent)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool = True) -> dict[str, Any]:
-    """Read a checkpoint; where it is damaged, the one before it, with a warning (which a second reader may leave out).
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; where it is damaged, the one before it, with a warning.
 
     Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
     that the rest is tensors and plain data. Between the renames of `save_checkpoint` `<name>.new` is the newest.
@@ -78,8 +78,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool 
                 contents = _load(other, device)
             except CheckpointError:
                 continue
-            if warns:
-                logger.warning("%s; using %s instead", error, other)
+            logger.warning("%s; using %s instead", error, other)
             return contents
         if others:
             raise CheckpointError(f"{error}; {' and '.join(o.name for o in others)} is no better") from error

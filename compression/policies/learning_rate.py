@@ -47,11 +47,6 @@ class LRPolicy(ScheduledTrainingPolicy):
         """The scheduler's class."""
         return type(self._scheduler).__name__
 
-    @property
-    def needs_metrics(self) -> bool:
-        """Whether the rate follows the validation results and not time alone."""
-        return isinstance(self._scheduler, ReduceLROnPlateau)
-
     def check_class(self, name: str) -> None:
         """Any: rates follow absolute time, so that another curve can go on where one ended."""
 

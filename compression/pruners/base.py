@@ -120,6 +120,10 @@ class Pruner(ABC):
         """The parameters that the pruner acts on, known after `bind`: policies that meet on one are warned about."""
         return ()
 
+    def waits(self) -> bool:
+        """Return whether it has yet to see a training pass that it goes by."""
+        return False
+
     def release(self) -> None:  # noqa: B027  (most attach nothing)
         """The window is over: detach what `bind` attached."""
 

@@ -115,6 +115,10 @@ class Gathering(RankedStructurePruner):
         self.statistics.restart()
         return masks
 
+    def waits(self) -> bool:
+        """Return whether a weight has no statistics yet."""
+        return any(self.statistics.mean(name) is None for name in self.targets())
+
     def release(self) -> None:
         """Stop watching when the last policy's window is over."""
         self._users -= 1

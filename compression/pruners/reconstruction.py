@@ -27,7 +27,6 @@ from .ranking import RankedStructurePruner
 
 logger = logging.getLogger(__name__)
 Samples = tuple[Tensor, Tensor]
-NO_SAMPLES = "%s: no samples yet, so its weights are not refitted: start the policy later"
 
 
 @register("pruners")
@@ -126,7 +125,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         self._data = _of_all(self._data, view, self.samples)
         for name, mask in masks.items():
             if not self._data[name]:
-                logger.warning(NO_SAMPLES, name)
+                logger.warning("%s: no samples yet, so its weights are not refitted: start the policy later", name)
             elif not mask.all():
                 fitted[name] = self._fit(name, mask, view.weights[name])
         self._data = {name: [] for name in self._data}
@@ -140,6 +139,10 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         fitted = torch.zeros_like(weight.flatten(1))
         fitted[:, kept] = solution.T.to(fitted)
         return fitted.view(weight.shape)
+
+    def waits(self) -> bool:
+        """Return whether a weight has no samples yet."""
+        return not self._released and not all(self._data.values())
 
     def release(self) -> None:
         """Sample no longer."""

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..again import is_same
+from ..nearest import nearest
 from .errors import DatasetError
 from .settings import Settings
 
@@ -105,7 +105,7 @@ def find_reader(name: str) -> Reader:
         DatasetError: no data set has this name.
     """
     if name not in _readers:
-        near = get_close_matches(name.lower(), _readers, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(dataset_names())}"
+        near = nearest(name, dataset_names())
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dataset_names())}"
         raise DatasetError(f"no data set is called {name!r}; {hint}")
     return _readers[name]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.compression import CompressionScheduler, LRPolicy, PruningPolicy, RegularizationPolicy, Window
+from potstill.compression import CompressionScheduler, LRPolicy, PruningPolicy, RegularizationPolicy, Window, attach
 from potstill.compression.pruners import AutomatedGradualPruner, GlobalMagnitudePruner, RigLPruner
 from potstill.compression.regularizers import L0Regularizer, L1Regularizer
 
@@ -102,14 +102,17 @@ def test_a_closure_that_is_called_again_and_again():
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("aim", [{"target_sparsity": 0.5}, {"strength": 0.3}])
-def test_gates_under_a_loss_scaler(fused, aim):
+@pytest.mark.parametrize("given", [False, True])
+def test_gates_under_a_loss_scaler(fused, aim, given, monkeypatch):
     """An ordinary optimizer's gradients are unscaled before its step, those of the gates are not."""
+    if given:
+        monkeypatch.setattr(attach, "_calling_scaler", lambda: pytest.fail("the scaler was given"))
 
     def sparsity(scaled):
         policy = RegularizationPolicy(L0Regularizer(["0.weight"], **aim))
         model, optimizer, scheduler = setting(policy, fused=fused)
-        scheduler.attach(optimizer, STEPS)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, enabled=scaled)
+        scheduler.attach(optimizer, STEPS, scaler=scaler if given else None)
         for x in X:
             optimizer.zero_grad()
             scaler.scale((model(x) - 1).square().mean()).backward()

@@ -31,7 +31,6 @@ def test_samples_follow_the_closed_form(log_alpha: float, shape: tuple[float, fl
     assert (gates == 1).double().mean().item() == pytest.approx(1 - below_one, abs=4e-3)
     assert gates.mean().item() == pytest.approx(mean, abs=4e-3)
     assert distribution.open_probability(locations).item() == pytest.approx(1 - zero, abs=1e-9)
-    assert distribution.full_probability(locations).item() == pytest.approx(1 - below_one, abs=1e-6)
 
 
 def test_evaluation_gates_are_equation_13() -> None:

@@ -54,10 +54,6 @@ class HardConcrete:
         """Probability of a gate that is not 0 (eq. 12)."""
         return torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
 
-    def full_probability(self, log_alpha: Tensor) -> Tensor:
-        """Probability of a gate that is exactly 1."""
-        return torch.sigmoid(log_alpha - self.temperature * math.log((1 - self.low) / (self.high - 1)))
-
     def position(self, gate: float) -> float:
         """The `log_alpha` whose deterministic gate just reaches `gate`, in [0, 1]; at 0 the gate closes below it."""
         share = (gate - self.low) / (self.high - self.low)
