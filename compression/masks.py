@@ -114,7 +114,7 @@ class Masks(Mapping[str, ParameterMask]):
                 own = (own != 0).to(own)
         if mode != "hard" and entry.dense is None:
             entry.dense = parameter.detach().clone()
-        entry.owners[owner] = OwnedMask(own, mode, stops_gradient)
+        entry.put(owner, OwnedMask(own, mode, stops_gradient))
         self._remask(entry, parameter)
 
     @torch.no_grad()
@@ -122,6 +122,7 @@ class Masks(Mapping[str, ParameterMask]):
         """Forget all masks of an owner; where a dense copy is kept, the hidden values come back."""
         for name, entry in self._masks.items():
             if entry.owners.pop(owner, None) is not None:
+                entry.changed()
                 self._remask(entry, self._parameters[name])
 
     @torch.no_grad()
@@ -183,7 +184,9 @@ class Masks(Mapping[str, ParameterMask]):
 
     def follow(self) -> None:
         """Go where the model is, if it was moved to another device or type."""
-        self._planned()
+        if any(entry.is_elsewhere(self._parameters[name]) for name, entry in self._masks.items() if entry.owners):
+            self._plan = None
+            self._planned()
 
     def apply(self) -> None:
         """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
@@ -229,6 +232,7 @@ class Masks(Mapping[str, ParameterMask]):
         def undo() -> None:
             for entry, masks, dense in before.values():
                 entry.dense = dense
+                entry.changed()
                 for owner, mask in masks.items():
                     entry.owners[owner].mask = mask
             self._plan = None
@@ -252,6 +256,7 @@ class Masks(Mapping[str, ParameterMask]):
             if name not in self:
                 continue
             entry = self[name]
+            entry.changed()
             for owned in entry.owners.values():
                 owned.mask = shrink(owned.mask).contiguous()
             entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
@@ -283,6 +288,7 @@ class Masks(Mapping[str, ParameterMask]):
             if entry.dense is not None:
                 hidden = took if entry.mask is None else took & (entry.mask == 0)
                 entry.dense = torch.where(hidden, parameter, entry.dense + amounts.to(parameter))
+            entry.changed()
             for owned in entry.owners.values():
                 owned.mask = owned.mask.where(~took | (owned.mask != 0), 1)
         self._plan = None

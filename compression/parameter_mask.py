@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal, get_args
 
 import torch
@@ -30,6 +32,18 @@ class OwnedMask:
     mode: Mode = "hard"
     stops_gradient: bool = True
 
+    def acts_as(self, other: OwnedMask) -> bool:
+        """Return whether another mask, of zeros and ones as this one, treats what it hides alike."""
+        return self.mode == other.mode != "copy" and self.stops_gradient == other.stops_gradient
+
+
+KINDS: dict[str, Callable[[OwnedMask], bool]] = {
+    "all": lambda owned: True,
+    "hard": lambda owned: owned.mode == "hard",
+    "gradient": lambda owned: owned.stops_gradient,
+}
+"""Which masks are multiplied for which purpose."""
+
 
 @dataclass
 class ParameterMask:
@@ -38,9 +52,37 @@ class ParameterMask:
     name: str
     owners: dict[str, OwnedMask] = field(default_factory=dict)
     dense: Tensor | None = None
+    _combined: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def put(self, owner: str, owned: OwnedMask) -> None:
+        """Give an owner its mask.
+
+        What is combined so far is kept where it can be, since of a thousand owners on one parameter each would
+        otherwise multiply all thousand masks: with one more mask, or one that hides more than it did.
+        """
+        before = self.owners.get(owner)
+        self.owners[owner] = owned
+        only_more = before is None or (before.acts_as(owned) and bool((owned.mask <= before.mask).all()))
+        if not only_more:
+            self.changed()
+        for kind, product_ in self._combined.items():
+            if KINDS[kind](owned):
+                self._combined[kind] = product_ * owned.mask
+
+    def changed(self) -> None:
+        """Forget what is combined: masks are others now."""
+        self._combined.clear()
+
+    def is_elsewhere(self, parameter: Tensor) -> bool:
+        """Return whether the parameter was moved to another device or type."""
+        mask = next((owned.mask for owned in self.owners.values()), parameter)
+        return mask.device != parameter.device or mask.dtype != parameter.dtype
 
     def move(self, parameter: Tensor) -> None:
         """Give all of them the device and type of the parameter."""
+        if not self.is_elsewhere(parameter):
+            return
+        self.changed()
         for owned in self.owners.values():
             owned.mask = owned.mask.to(parameter)
         self.dense = None if self.dense is None else self.dense.to(parameter)
@@ -48,17 +90,17 @@ class ParameterMask:
     @property
     def mask(self) -> Tensor | None:
         """The masks of all owners combined, or None where there is none."""
-        return product([owned.mask for owned in self.owners.values()])
+        return self._product("all")
 
     @property
     def hard(self) -> Tensor | None:
         """The permanent part of the mask."""
-        return product([owned.mask for owned in self.owners.values() if owned.mode == "hard"])
+        return self._product("hard")
 
     @property
     def gradient_mask(self) -> Tensor | None:
         """The part of the mask that stops gradients."""
-        return product([owned.mask for owned in self.owners.values() if owned.stops_gradient])
+        return self._product("gradient")
 
     @property
     def is_soft(self) -> bool:
@@ -70,15 +112,14 @@ class ParameterMask:
         """Whether the optimizer updates the dense copy."""
         return any(owned.mode == "copy" for owned in self.owners.values())
 
-
-def product(masks: list[Tensor]) -> Tensor | None:
-    """All of them multiplied, None where there are none."""
-    if not masks:
-        return None
-    result = masks[0]
-    for mask in masks[1:]:
-        result = result * mask
-    return result
+    def _product(self, kind: str) -> Tensor | None:
+        """Return the masks of a kind multiplied, None where there are none."""
+        masks = [owned.mask for owned in self.owners.values() if KINDS[kind](owned)]
+        if len(masks) < 2:
+            return masks[0] if masks else None
+        if kind not in self._combined:
+            self._combined[kind] = reduce(torch.mul, masks)
+        return self._combined[kind]
 
 
 def is_binary(mask: Tensor) -> bool:

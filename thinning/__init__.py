@@ -3,6 +3,7 @@
 from .apply import Rescaling
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
+from .history import resize_by
 from .macs import count_macs
 from .module_sizes import resize_to
 from .names import compiled_of, unwrapped
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "on_cpu",
     "outlook",
+    "resize_by",
     "resize_to",
     "rule",
     "save",

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .attributes import size_problem
 from .errors import ThinningError
+from .kept_ranges import kept_count
 from .module_sizes import new_size, replace_data, sizes_of
 from .names import spelling
 from .running.copies import aliases_of, named_tensors
@@ -22,12 +24,12 @@ class TensorChange:
 
     name: str
     shape: tuple[int, ...]
-    keep: dict[int, Tensor]
+    keep: Mapping[int, Tensor]
 
     @property
     def new_shape(self) -> tuple[int, ...]:
         """Return the shape afterwards."""
-        return tuple(len(self.keep[dim]) if dim in self.keep else size for dim, size in enumerate(self.shape))
+        return tuple(kept_count(self.keep, dim) if dim in self.keep else size for dim, size in enumerate(self.shape))
 
     def select(self, tensor: Tensor) -> Tensor:
         """Return what stays of a tensor of the parameter's old shape (a gradient, a mask, an optimizer's state)."""
@@ -306,12 +308,22 @@ def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> Non
         if held is not None and not isinstance(held, float):
             raise ThinningError(f"'{rescaling.module}.{rescaling.attribute}' is no number that a norm adds")
     for attribute in recipe.attributes:
-        try:
-            found_value = getattr(model.get_submodule(attribute.module), attribute.name)
-        except AttributeError as error:
-            raise ThinningError(f"the recipe is for another model: {error}") from error
-        if not isinstance(found_value, (int, tuple, list)):
-            raise ThinningError(f"'{attribute.module}.{attribute.name}' is no integer or tuple of them")
+        _check_attribute(attribute, model)
+
+
+def _check_attribute(attribute: AttributeChange, model: nn.Module) -> None:
+    try:
+        module = model.get_submodule(attribute.module)
+        found = getattr(module, attribute.name)
+    except AttributeError as error:
+        raise ThinningError(f"the recipe is for another model: {error}") from error
+    problem = size_problem(module, attribute.name, attribute.new, attribute.index)
+    if problem:
+        raise ThinningError(f"'{attribute.module}.{attribute.name}' {problem}")
+    value = found if attribute.index is None else found[attribute.index]
+    if new_size(attribute.old, value) != attribute.old:
+        expected = f"expects '{attribute.module}.{attribute.name}' of {attribute.old}, found {value}"
+        raise ThinningError(f"the recipe {expected}")
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .apply import AttributeChange, Folding, Rescaling, TensorChange
 from .errors import ThinningError
 from .files.checked import Field, parse_json
+from .kept_ranges import KeptRanges, Ranges, kept_ranges
 from .running.default_device import on_cpu
+from .running.input_spec import checked_spec
 
 FORMAT = "potstill-recipe"
 VERSIONS = (1, 2)
@@ -27,7 +28,7 @@ def encode(recipe: Mapping[str, Any]) -> str:
         "version": VERSIONS[bool(changed)],
         **{key: value for key, value in recipe.items() if key != "rescalings"},
         "tensors": [
-            {"name": c.name, "shape": c.shape, "keep": {str(dim): ranges(kept) for dim, kept in c.keep.items()}}
+            {"name": c.name, "shape": c.shape, "keep": {str(dim): kept_ranges(c.keep, dim) for dim in c.keep}}
             for c in recipe["tensors"]
         ],
         "attributes": [vars(change) for change in recipe["attributes"]],
@@ -36,14 +37,6 @@ def encode(recipe: Mapping[str, Any]) -> str:
         "refused": [vars(kept) for kept in recipe["refused"]],
     } | ({"rescalings": changed} if changed else {})
     return json.dumps(data, indent=1)
-
-
-def ranges(kept: Tensor) -> list[list[int]]:
-    """Return ascending integers as [first, last + 1] ranges."""
-    if not len(kept):
-        return []
-    breaks = (kept[1:] != kept[:-1] + 1).nonzero().flatten() + 1
-    return [[int(part[0]), int(part[-1]) + 1] for part in torch.tensor_split(kept, breaks)]
 
 
 class _Field(Field):
@@ -72,7 +65,7 @@ def decode(text: str) -> dict[str, Any]:
         "max_relative_difference": top["max_relative_difference"].number(),
         "parameters": top["parameters"].integers(2),
         "macs": top["macs"].integers(2),
-        "inputs": top["inputs"].value,
+        "inputs": checked_spec(top["inputs"]),
     }
 
 
@@ -84,31 +77,31 @@ def _distinct(changes: list[TensorChange]) -> tuple[TensorChange, ...]:
 
 
 def _tensor(item: _Field) -> TensorChange:
-    shape, keep = item["shape"].integers(), {}
+    shape, keep = item["shape"].integers(), dict[int, Ranges]()
     for key, kept in item["keep"].mapping().items():
         if key not in map(str, range(len(shape))):
             raise ThinningError(f"{item.path}.keep: {key[:20]!r} is no dimension of shape {list(shape)}")
-        keep[int(key)] = _indices(kept, shape[int(key)])
-    return TensorChange(item["name"].text(), shape, keep)
+        keep[int(key)] = _ranges(kept, shape[int(key)])
+    return TensorChange(item["name"].text(), shape, KeptRanges(keep))
 
 
-def _indices(item: _Field, size: int) -> Tensor:
+def _ranges(item: _Field, size: int) -> Ranges:
     pieces, last = [], 0
     for part in item.items():
         start, stop = part.integers(2)
         if not last <= start < stop <= size:
             raise part.error(f"an ascending range within 0..{size}")
-        pieces.append(torch.arange(start, stop))
+        pieces.append((start, stop))
         last = stop
     if not pieces:
         raise item.error("at least one range")
-    return torch.cat(pieces)
+    return tuple(pieces)
 
 
 def _attribute(item: _Field) -> AttributeChange:
     index = None if item["index"].value is None else item["index"].integer()
     name, module = item["name"].text(), item["module"].text()
-    if not name.isidentifier() or name.startswith("__"):
+    if not name.isidentifier() or name.startswith("_"):
         raise item["name"].error("the name of an attribute")
     return AttributeChange(module, name, index, _size(item["old"]), _size(item["new"]))
 

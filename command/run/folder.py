@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from potstill.compression.files.checkpoints import CheckpointError, write_atomically
+from potstill.thinning.files.atomic import remove_parts
 from potstill.thinning.files.regular import NotRegularError, open_regular
 from potstill.thinning.files.text import csv_text
 
@@ -42,6 +43,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             hold(path)
+            remove_parts(path)  # nobody else writes here now
             handler = _Log(path / "run.log")
         except NotRegularError as error:
             release(path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from potstill.compression.files.checked import Field, reading
 from potstill.models.datasets import DataBundle
-from potstill.thinning import Recipe, resize_to
+from potstill.thinning import Recipe, resize_by
 from potstill.thinning.files.regular import must_be_regular
 
 from ..errors import UsageError
@@ -73,9 +73,7 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     for name, field in state["state_dict"].mapping().items():
         if name in own:
             field.tensor(None, own[name].dtype, finite=False)
-    resize_to(model, checkpoint["state_dict"])
-    for recipe in recipes:
-        Recipe(recipe.model, attributes=recipe.attributes).apply(model)
+    resize_by(model, checkpoint["state_dict"], recipes)
     model.load_state_dict(checkpoint["state_dict"])
     for name, parameter in model.named_parameters():
         Field(parameter.detach(), f"state_dict.{name}").tensor()

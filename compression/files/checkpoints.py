@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import IO, Any
 import torch
 
 from potstill.thinning.files import atomic
-from potstill.thinning.files.atomic import reason, sync_folder
+from potstill.thinning.files.atomic import reason
 
 from .checked import CheckpointError, Field, check_plain, reading
 
@@ -27,14 +26,19 @@ DIRECTORY_BIT = 0x10
 """In the external attributes of a zip entry, as DOS had it."""
 
 
-def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object], durable: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes | Callable[[IO[bytes]], object],
+    durable: bool = True,
+    previous: Path | None = None,
+) -> None:
     """Write a file whole or not at all; see `thinning.files.atomic`.
 
     Raises:
         CheckpointError: the file cannot be written; what stood there before is untouched.
     """
     try:
-        atomic.write_atomically(path, content, durable)
+        atomic.write_atomically(path, content, durable, previous)
     except OSError as error:
         raise CheckpointError(str(error)) from error
 
@@ -49,22 +53,14 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    new = _new(path)
-    write_atomically(new, lambda file: torch.save({"format": FORMAT, **contents}, file))
-    try:
-        if path.exists():
-            os.replace(path, _previous(path))
-        os.replace(new, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {reason(error)}") from error
-    sync_folder(path.parent)
+    write_atomically(path, lambda file: torch.save({"format": FORMAT, **contents}, file), previous=_previous(path))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint; where it is damaged, the one before it, with a warning.
 
     Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
-    that the rest is tensors and plain data. Between the renames of `save_checkpoint` `<name>.new` is the newest.
+    that the rest is tensors and plain data. Where hard links are missing, `<name>.previous` may be all that there is.
 
     Raises:
         CheckpointError: there is none, or none that is sound.
@@ -72,7 +68,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         return _load(path, device)
     except CheckpointError as error:
-        others = [other for other in (_new(path), _previous(path)) if other.is_file()]
+        # Earlier versions left `<name>.new` where they were killed between two renames.
+        beside = path.with_name(path.name + ".new"), _previous(path)
+        others = [other for other in beside if other.is_file() and not other.is_symlink()]
         for other in others:
             try:
                 contents = _load(other, device)
@@ -177,10 +175,6 @@ def _checked(contents: Any) -> dict[str, Any]:
         if bool(torch.isnan(field.tensor(finite=False)).any()):
             raise CheckpointError(f"{field.path}: has values that are not numbers (NaN)")
     return contents
-
-
-def _new(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
 
 
 def _previous(path: Path) -> Path:

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from .text import printable
+
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python 3.10 has none of its own
+
+LARGEST = 2**1000
+"""Whole numbers up to this one are numbers of any kind of file; 10**400 is no float."""
 
 
 class Field:
@@ -87,7 +92,8 @@ class Field:
 
     def number(self, finite: bool = True) -> float:
         """Return a number, finite unless said otherwise; a whole one stays whole."""
-        if type(self.value) not in (int, float) or math.isnan(self.value) or (finite and math.isinf(self.value)):
+        known = isinstance(self.value, float) or (type(self.value) is int and abs(self.value) < LARGEST)
+        if not known or math.isnan(self.value) or (finite and math.isinf(self.value)):
             raise self.error("a finite number" if finite else "a number")
         return self.value
 
@@ -135,7 +141,7 @@ def describe(value: Any) -> str:
         return f"a tensor of {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, (dict, list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
-    text = ascii(value)
+    text = f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) > LARGEST else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -146,6 +152,16 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, in one line; also where it is nested without end or has a number of 5,000 digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"not JSON: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"not JSON: {printable(str(error).splitlines()[0])}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a mapping; of two equal keys one would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:40]!r} stands twice")
+        found[key] = value
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attributes import is_size
 from ..module_sizes import sizes_of
 from ..tracing.labels import Plane
 from ..tracing.log import AttributeCount, Operation, TraceLog
@@ -121,7 +122,7 @@ def matches(module: Any, size: Size, parts: int) -> Iterator[tuple[str, int | No
     """
     known = sizes_of(module)
     for key, value in vars(module).items():
-        if key.startswith("_") or key in known:
+        if key in known or not is_size(module, key):
             continue
         if type(value) is int and value == size.old:
             yield key, None

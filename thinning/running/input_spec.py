@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,17 @@ import torch
 from torch import Tensor
 
 from ..errors import ThinningError
+from ..files.checked import Field
 from .inputs import arguments
 
 Spec = dict[str, Any]
+MOST_DRAWN = 2**27
+"""Elements of an input that are drawn at most where a file describes it: 0.5 GB."""
+MOST_DIMENSIONS = 32
+DTYPES = (
+    *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+)
 AS_GIVEN = 256
 """Integers up to so many are kept as they were: lengths and masks have to fit the other inputs."""
 
@@ -36,6 +45,39 @@ def _one(value: Any) -> Spec:
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     raise TypeError(f"no description of {type(value).__name__}")
+
+
+def checked_spec(stored: Field) -> Spec | None:
+    """Return a description that comes from a file; None where there is none, or one of more than can be drawn.
+
+    Raises:
+        Field.failure: it is not as `describe` makes them.
+    """
+    if stored.value is None:
+        return None
+    args = [_checked(item) for item in stored["args"].items()]
+    kwargs = {name: _checked(item) for name, item in stored["kwargs"].mapping().items()}
+    known = None not in args and None not in kwargs.values()
+    return {"args": args, "kwargs": kwargs} if known else None
+
+
+def _checked(item: Field) -> Spec | None:
+    if "shape" not in item.mapping():
+        value = item["value"]
+        if not (value.value is None or isinstance(value.value, (bool, int, float, str))):
+            raise value.error("a number or a text")
+        return {"value": value.value}
+    spec: Spec = {"shape": list(item["shape"].integers()), "dtype": item["dtype"].text(DTYPES)}
+    spec |= {key: item[key].integer(-(2**63)) for key in ("low", "high") if key in item.value}
+    if math.prod(spec["shape"]) > MOST_DRAWN or len(spec["shape"]) > MOST_DIMENSIONS:
+        return None
+    if "values" in item.value:
+        spec["values"] = [value.integer(-(2**63)) + 0 for value in item["values"].items()]
+        if len(spec["values"]) != math.prod(spec["shape"]):
+            raise item["values"].error(f"{math.prod(spec['shape'])} numbers")
+    if spec.get("low", 0) > spec.get("high", 1):
+        raise item["low"].error("a number up to `high`")
+    return spec
 
 
 def draw(spec: Any, seed: int = 0) -> Any:

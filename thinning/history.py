@@ -1,0 +1,70 @@
+"""A dense network that becomes what several recipes, one after the other, have made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .attributes import size_problem
+from .errors import ThinningError
+from .module_sizes import new_size, resize_to
+from .names import spelling
+from .recipe import Recipe
+from .running.copies import named_tensors
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def resize_by(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Sequence[Recipe]) -> nn.Module:
+    """Resize a dense model, in place, to the shapes of a thinned one's state dict, with the sizes of its recipes.
+
+    Args:
+        model: the dense model.
+        state_dict: that of the thinned one.
+        recipes: what was removed from it, in order. All are checked before anything is made of them.
+
+    Raises:
+        ThinningError: the recipes do not lead from the model's shapes to the state dict's. Sizes may be changed then.
+    """
+    recipes = [recipe.named_for(model) for recipe in recipes]
+    _check_shapes(model, state_dict, recipes)
+    _set_sizes(model, recipes)
+    return resize_to(model, state_dict)
+
+
+def _check_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Sequence[Recipe]) -> None:
+    """Go back from the state dict: networks that were imported thinned have no recipe for their first steps."""
+    dense = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    spell = spelling(dense)
+    found = {spell(name): tuple(value.shape) for name, value in state_dict.items() if isinstance(value, Tensor)}
+    for recipe in reversed(recipes):
+        for change in recipe.tensors:
+            left = found.get(change.name, change.new_shape)  # buffers that are not stored
+            if change.new_shape != left:
+                sizes = f"{list(change.new_shape)}, the state dict has {list(left)}"
+                raise ThinningError(f"a recipe leaves '{change.name}' of shape {sizes}")
+            _must_fit(change.name, change.shape, dense)
+            found[change.name] = change.shape
+
+
+def _must_fit(name: str, shape: tuple[int, ...], dense: Shapes) -> None:
+    own = dense.get(name)
+    if own is None:
+        raise ThinningError(f"a recipe is for another model: there is no '{name}'")
+    if len(own) != len(shape) or any(size > most for size, most in zip(shape, own, strict=True)):
+        raise ThinningError(f"a recipe expects '{name}' of shape {list(shape)}, the model has {list(own)}")
+
+
+def _set_sizes(model: nn.Module, recipes: Sequence[Recipe]) -> None:
+    """Set the attributes as they are after the last recipe."""
+    modules = dict(model.named_modules())
+    for change in (change for recipe in recipes for change in recipe.attributes):
+        module: Any = modules.get(change.module)
+        if module is None or not hasattr(module, change.name):
+            raise ThinningError(f"a recipe is for another model: there is no '{change.module}.{change.name}'")
+        problem = size_problem(module, change.name, change.new, change.index)
+        if problem:
+            raise ThinningError(f"'{change.module}.{change.name}' {problem}")
+        setattr(module, change.name, new_size(getattr(module, change.name), change.new, change.index))
