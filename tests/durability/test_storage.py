@@ -16,7 +16,7 @@ from potstill.command.run.folder import RunFolder
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 from potstill.compression.files.checkpoints import write_atomically
 
-CALLS = ("open", "fsync", "replace")
+CALLS = ("open", "fsync", "replace", "link", "unlink")
 
 
 def contents(epoch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +16,9 @@ from .regular import open_regular
 
 PART = ".part"
 ABANDONED = 3600
-"""Seconds without a change after which a file of a write that was cut off is removed."""
+"""Seconds without a change after which a file that another machine wrote is removed."""
+LONGEST = 180
+"""Letters of a file's name in that of the file that is written: systems allow 255 together."""
 
 
 def write_atomically(
@@ -46,45 +50,80 @@ def write_atomically(
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            if previous is not None:
-                _keep(path, previous)
-            os.replace(temporary, path)
+            _replace(path, temporary, previous)
         except BaseException:  # Ctrl-C too
             temporary.unlink(missing_ok=True)
             raise
-        remove_parts(path.parent, f"{path.name}.", ABANDONED)
+        remove_parts(path.parent, f"{path.name}.")
         if durable:
             sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise OSError(f"{path}: cannot be written: {reason(error)}") from error
 
 
-def remove_parts(folder: Path, name: str = "", age: float = 0) -> None:
-    """Remove what writes that were cut off have left: files of a name's beginning, unchanged for `age` seconds."""
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what writes that were cut off have left in a folder, of one file or of all."""
     for entry in os.scandir(folder):
-        if entry.name.startswith(name) and entry.name.endswith(PART):
+        if entry.name.startswith(name[:LONGEST]) and entry.name.endswith(PART):
             with suppress(OSError):  # another process may do the same
-                if time.time() - entry.stat(follow_symlinks=False).st_mtime >= age:
+                if _is_abandoned(entry):
                     os.unlink(entry.path)
 
 
-def _part_of(path: Path) -> Path:
-    """Return a name that no other writer has."""
-    return path.with_name(f"{path.name[:200]}.{secrets.token_hex(8)}{PART}")
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    """Return whether nobody writes a file any more: a process of this machine that ended, or none for long."""
+    machine, _, process = entry.name.removesuffix(PART).rsplit(".", 2)[-2].rpartition("-")
+    if machine == _machine() and process.isdecimal():
+        return not _lives(int(process))
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """Let a file be found under another name too, while it never goes from its own."""
-    other = _part_of(previous)
+def _lives(process: int) -> bool:
     try:
-        os.link(path, other, follow_symlinks=False)
-        os.replace(other, previous)
-    except FileNotFoundError:  # there is none yet
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _machine() -> str:
+    return "".join(letter for letter in platform.node() if letter.isalnum())[:20]
+
+
+def _part_of(path: Path) -> Path:
+    """Return a name that no other writer has: it says who writes, and nobody can guess it."""
+    return path.with_name(f"{path.name[:LONGEST]}.{_machine()}-{os.getpid()}.{secrets.token_hex(8)}{PART}")
+
+
+def _replace(path: Path, new: Path, previous: Path | None) -> None:
+    """Put a new file under a name; the old one is found under another name from then on, and until then under its own.
+
+    The previous file goes last, for it may be the only sound one until the new one is in its place.
+    """
+    if previous is None or not path.is_file() or path.is_symlink():
+        os.replace(new, path)
         return
-    except (OSError, NotImplementedError):  # no hard links here: for a moment only the previous one is there
-        os.replace(path, previous)
+    old = _part_of(previous)
+    try:
+        _give_second_name(path, old)
+        os.replace(new, path)
+        os.replace(old, previous)
     finally:
-        other.unlink(missing_ok=True)  # where both names are of one file already, the system renames nothing
+        old.unlink(missing_ok=True)  # where both names are of one file already, the system renames nothing
+
+
+def _give_second_name(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except FileNotFoundError:  # another writer was faster
+        return
+    except (OSError, NotImplementedError):  # a file system without hard links
+        with open_regular(path, "rb") as old, open_regular(other, "xb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(new.fileno())
 
 
 def sync_folder(folder: Path) -> None:
