@@ -52,7 +52,8 @@ class ParameterMask:
     name: str
     owners: dict[str, OwnedMask] = field(default_factory=dict)
     dense: Tensor | None = None
-    _combined: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _combined: dict[str, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
+    _modes: set[Mode] = field(default_factory=set, repr=False, compare=False)
 
     def put(self, owner: str, owned: OwnedMask) -> None:
         """Give an owner its mask.
@@ -65,13 +66,15 @@ class ParameterMask:
         only_more = before is None or (before.acts_as(owned) and bool((owned.mask <= before.mask).all()))
         if not only_more:
             self.changed()
-        for kind, product_ in self._combined.items():
+        self._modes.add(owned.mode)
+        for kind, known in self._combined.items():
             if KINDS[kind](owned):
-                self._combined[kind] = product_ * owned.mask
+                self._combined[kind] = owned.mask if known is None else known * owned.mask
 
     def changed(self) -> None:
         """Forget what is combined: masks are others now."""
         self._combined.clear()
+        self._modes = {owned.mode for owned in self.owners.values()}
 
     def is_elsewhere(self, parameter: Tensor) -> bool:
         """Return whether the parameter was moved to another device or type."""
@@ -105,20 +108,18 @@ class ParameterMask:
     @property
     def is_soft(self) -> bool:
         """Whether hidden values may come back."""
-        return any(owned.mode != "hard" for owned in self.owners.values())
+        return bool(self._modes - {"hard"})
 
     @property
     def keeps_copy(self) -> bool:
         """Whether the optimizer updates the dense copy."""
-        return any(owned.mode == "copy" for owned in self.owners.values())
+        return "copy" in self._modes
 
     def _product(self, kind: str) -> Tensor | None:
         """Return the masks of a kind multiplied, None where there are none."""
-        masks = [owned.mask for owned in self.owners.values() if KINDS[kind](owned)]
-        if len(masks) < 2:
-            return masks[0] if masks else None
         if kind not in self._combined:
-            self._combined[kind] = reduce(torch.mul, masks)
+            masks = [owned.mask for owned in self.owners.values() if KINDS[kind](owned)]
+            self._combined[kind] = reduce(torch.mul, masks) if masks else None
         return self._combined[kind]
 
 

@@ -96,7 +96,7 @@ def build(
     """
     scheduler = scheduler or CompressionScheduler(model, example_inputs, process_group=process_group)
     must_train(optimizer, scheduler.model, scheduler.own_parameters())
-    taken = {policy.name for policy in scheduler.policies}
+    taken = {policy.name: 1 for policy in scheduler.policies}
     made: dict[tuple[str, str], Any] = {}
     offers = {"model": scheduler.model, "optimizer": optimizer, "build_teacher": build_teacher}
     problems: dict[Problem, Exception] = {}
@@ -204,13 +204,14 @@ def _make(instance: InstancePlan, offers: Mapping[str, Any]) -> Any:
         raise ValueError(failed(instance.cls.__name__, error)) from error
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    """A name that no policy has yet: the instance's, or that with a number."""
-    number, unused = 1, name
+def _unused(name: str, taken: dict[str, int]) -> str:
+    """Return a name that no policy has yet: the instance's, or that with a number, the highest of which is kept."""
+    number, unused = taken.get(name, 0), name
     while unused in taken:
         number += 1
         unused = f"{name}.{number}"
-    taken.add(unused)
+    taken[unused] = 1
+    taken[name] = max(number, 1)
     return unused
 
 

@@ -72,20 +72,28 @@ class ParameterIndex:
         """Index plain names, or a mapping of each name to the one that it leads to."""
         self.first: dict[str, str] = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
         self.normal: dict[str, list[str]] = {}
+        self.whole: dict[str, str] = {}
         self._hints: dict[str, str] = {}
         for name in self.first:
             self.normal.setdefault(normalise(name), []).append(name)
 
     @classmethod
     def of(cls, source: nn.Module | Iterable[str] | ParameterIndex) -> ParameterIndex:
-        """The index of a model, of names, or itself."""
+        """The index of a model, of names, or itself.
+
+        Parameters of whole numbers are left out: there is no half-way between two of them, and no gradient.
+        """
         if isinstance(source, ParameterIndex):
             return source
         if not isinstance(source, nn.Module):
             return cls(list(source))
         firsts: dict[int, str] = {}
-        pairs = source.named_parameters(remove_duplicate=False)
-        return cls({name: firsts.setdefault(id(parameter), name) for name, parameter in pairs})
+        pairs = dict(source.named_parameters(remove_duplicate=False))
+        trained = {name: p for name, p in pairs.items() if p.is_floating_point() or p.is_complex()}
+        index = cls({name: firsts.setdefault(id(parameter), name) for name, parameter in trained.items()})
+        others = {name: p for name, p in pairs.items() if name not in trained}
+        index.whole = {normalise(name): str(p.dtype).removeprefix("torch.") for name, p in others.items()}
+        return index
 
     def matches(self, name: str) -> list[str]:
         """The parameters that a name or pattern fits, in the model's order; none if it fits nothing."""
@@ -103,6 +111,9 @@ class ParameterIndex:
         """What to say of a name or pattern that fits no parameter."""
         what = "pattern" if is_pattern(name) else "name"
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+        dtype = next((self.whole[full] for full in self.whole if fnmatchcase(full, normalise(name))), None)
+        if dtype is not None:
+            return f"the {what} {shown!r} fits only parameters of whole numbers ({dtype}), which cannot be made sparse"
         if name not in self._hints:
             self._hints[name] = self._hint(name)
         return f"the {what} {shown!r} fits no parameter{self._hints[name]}"

@@ -21,8 +21,8 @@ def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> N
     """
     mine = set(policy.targets())
     for other in others:
-        theirs = getattr(other, "targets", None)
-        if theirs is None or type(other) is type(policy):
+        theirs = None if type(other) is type(policy) else getattr(other, "targets", None)
+        if theirs is None:
             continue
         both = sorted(mine & set(theirs()))
         if both:
