@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -111,7 +111,8 @@ class ParameterIndex:
         """What to say of a name or pattern that fits no parameter."""
         what = "pattern" if is_pattern(name) else "name"
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-        dtype = next((self.whole[full] for full in self.whole if fnmatchcase(full, normalise(name))), None)
+        pattern = normalise(name).replace("[", "[[]")
+        dtype = next((self.whole[full] for full in self.whole if fnmatchcase(full, pattern)), None)
         if dtype is not None:
             return f"the {what} {shown!r} fits only parameters of whole numbers ({dtype}), which cannot be made sparse"
         if name not in self._hints:
