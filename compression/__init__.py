@@ -30,10 +30,12 @@ else:
         ScheduledTrainingPolicy,
         Thinner,
     )
+    from .processes.digests import RanksDiffer
     from .pruners import Pruner, View
     from .regularizers import Regularizer
     from .schedule import ScheduleError, build, dict_config, file_config, load_schedule
     from .scheduler import CompressionScheduler
+    from .sharded_state import load_distributed
     from .steps import Step, Window
     from .tables import format_table, sparsity, sparsity_table
     from .torch_pruning import adopt_torch_pruning
@@ -50,6 +52,7 @@ else:
         "Pruner",
         "PrunerArgs",
         "PruningPolicy",
+        "RanksDiffer",
         "RegularizationPolicy",
         "Regularizer",
         "RegularizerArgs",
@@ -67,6 +70,7 @@ else:
         "file_config",
         "format_table",
         "load_checkpoint",
+        "load_distributed",
         "load_schedule",
         "prune_channels",
         "register",

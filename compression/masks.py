@@ -7,7 +7,6 @@ of plain parameters, outside autograd: modules, state-dict keys and optimizers s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,38 +17,9 @@ from potstill.thinning.names import spelling
 
 from .declare.names import respelled
 from .files.checked import CheckpointError, Field
+from .mask_passes import MaskPasses
 from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
-
-
-@dataclass
-class _Plan:
-    """What the fused passes work on, made once after each change of masks: lists of equal length side by side."""
-
-    hard: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
-    soft: tuple[list[Tensor], list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], [], []))
-    copies: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
-    gradients: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
-
-    def add(self, parameter: Tensor, entry: ParameterMask) -> None:
-        """Enter a parameter under each pass that concerns it."""
-        hard, gradient, mask = entry.hard, entry.gradient_mask, entry.mask
-        if hard is not None:
-            _append(self.hard, parameter, hard)
-        if gradient is not None:
-            _append(self.gradients, parameter, gradient)
-        if entry.is_soft and entry.dense is not None and mask is not None:
-            _append(self.soft, parameter, entry.dense, mask)
-            if entry.keeps_copy:
-                _append(self.copies, parameter, entry.dense)
-
-
-    def is_elsewhere(self) -> bool:
-        """Whether the model was moved to another device or type."""
-        parameters, masks, *_ = self.hard if self.hard[0] else self.soft
-        if not parameters:
-            return False
-        parameter, mask = parameters[0], masks[0]
-        return parameter.device != mask.device or parameter.dtype != mask.dtype
+from .processes.shards import every, part, placed, reshard
 
 
 class Masks(Mapping[str, ParameterMask]):
@@ -59,18 +29,11 @@ class Masks(Mapping[str, ParameterMask]):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Start without masks.
-
-        Raises:
-            ValueError: parameters are sharded.
-        """
+        """Start without masks."""
         self._parameters = dict(unwrapped(model).named_parameters())
-        sharded = [name for name, parameter in self._parameters.items() if hasattr(parameter, "device_mesh")]
-        if sharded:
-            raise ValueError(f"{sharded[0]} is sharded over processes (a DTensor): masks need whole parameters")
         self._masks = {name: ParameterMask(name) for name in self._parameters}
         self._spell = spelling(self._parameters)
-        self._plan: _Plan | None = None
+        self._plan: MaskPasses | None = None
 
     def __getitem__(self, name: str) -> ParameterMask:
         """The masks of a parameter, with or without `module.` in its name."""
@@ -105,13 +68,13 @@ class Masks(Mapping[str, ParameterMask]):
         entry, parameter = self._masks[name], self._parameters[name]
         if mask.shape != parameter.shape:
             raise ValueError(f"mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameter.shape)}")
-        own = torch.empty_like(parameter).copy_(mask)  # strides like the parameter's: the fused passes need that
+        own = placed(mask, parameter)
         if mask.dtype != torch.bool and not is_binary(own):
-            if not torch.isfinite(own).all():
+            if not every(torch.isfinite(own)):
                 raise ValueError(f"mask of {name} by {owner} has values that are not finite")
             if mode != "copy":
-                self.dense(name).mul_(own.where(own != 0, 1))
-                own = (own != 0).to(own)
+                part(self.dense(name)).mul_(part(own).where(part(own) != 0, 1))
+                own = (own != 0).to(own.dtype)
         if mode != "hard" and entry.dense is None:
             entry.dense = parameter.detach().clone()
         entry.put(owner, OwnedMask(own, mode, stops_gradient))
@@ -138,6 +101,7 @@ class Masks(Mapping[str, ParameterMask]):
         Raises:
             ValueError: one was replaced since, or thinned by others.
         """
+        reshard(unwrapped(model))
         present = dict(unwrapped(model).named_parameters())
         for name, parameter in self._parameters.items():
             if present.get(name) is not parameter:
@@ -171,13 +135,14 @@ class Masks(Mapping[str, ParameterMask]):
     def replace(self, name: str, values: Tensor) -> None:
         """Give a parameter new dense values; masks go on to hide what they hide."""
         name = self._spell(name)
-        self.dense(name).copy_(values)
+        part(self.dense(name)).copy_(part(values))
         self._remask(self._masks[name], self._parameters[name])
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Make the parameters follow their dense copies."""
-        parameters, dense, masks = self._planned().soft
+        plan = self._planned()
+        parameters, dense, masks = plan.here(plan.soft)
         if parameters:
             torch._foreach_copy_(parameters, dense)
             torch._foreach_mul_(parameters, masks)
@@ -191,29 +156,26 @@ class Masks(Mapping[str, ParameterMask]):
     def apply(self) -> None:
         """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
         plan = self._planned()
-        parameters, dense, masks = plan.soft
-        if plan.hard[0] or parameters:  # a step without masks costs nothing
+        if plan.hard[0] or plan.soft[0]:  # a step without masks costs nothing
             with torch.no_grad():
                 if plan.hard[0]:
-                    torch._foreach_mul_(*plan.hard)
-                if parameters:
+                    torch._foreach_mul_(*plan.here(plan.hard))
+                if plan.soft[0]:
+                    parameters, dense, masks = plan.here(plan.soft)
                     torch._foreach_copy_(dense, parameters)
                     torch._foreach_mul_(parameters, masks)
 
     def mask_gradients(self) -> None:
         """Zero the gradients of what is hidden for good: before an optimizer step."""
-        parameters, masks = self._planned().gradients
-        every = [parameter.grad for parameter in parameters]
-        gradients = [gradient for gradient in every if gradient is not None]
-        if len(gradients) < len(every):
-            masks = [mask for mask, gradient in zip(masks, every, strict=True) if gradient is not None]
+        gradients, masks = self._planned().gradients_here()
         if gradients:
             with torch.no_grad():
                 torch._foreach_mul_(gradients, masks)
 
     def restore_dense(self) -> None:
         """Put the dense copies back: before an optimizer step."""
-        parameters, dense = self._planned().copies
+        plan = self._planned()
+        parameters, dense = plan.here(plan.copies)
         if parameters:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, dense)
@@ -320,7 +282,7 @@ class Masks(Mapping[str, ParameterMask]):
             parameter = self._parameters[name].detach()
             if name in dense:
                 values = dense[name].tensor(parameter.shape, parameter.dtype)
-                self._masks[name].dense = torch.empty_like(parameter).copy_(values)
+                self._masks[name].dense = placed(values, parameter)
             for owner, stored in owners.mapping().items():
                 self.set(owner, name, *unpacked(stored, parameter))
 
@@ -329,23 +291,18 @@ class Masks(Mapping[str, ParameterMask]):
         self._plan = None
         if entry.dense is not None:
             if entry.hard is not None:
-                entry.dense.mul_(entry.hard)
-            parameter.copy_(entry.dense)
+                part(entry.dense).mul_(part(entry.hard))
+            part(parameter).copy_(part(entry.dense))
         if entry.mask is not None:
-            parameter.mul_(entry.mask)
+            part(parameter).mul_(part(entry.mask))
         if not entry.is_soft:
             entry.dense = None
 
-    def _planned(self) -> _Plan:
+    def _planned(self) -> MaskPasses:
         if self._plan is None or self._plan.is_elsewhere():
-            self._plan = _Plan()
+            self._plan = MaskPasses()
             for name, entry in self._masks.items():
                 if entry.owners:
                     entry.move(self._parameters[name])
                     self._plan.add(self._parameters[name], entry)
         return self._plan
-
-
-def _append(lists: tuple[list[Tensor], ...], *tensors: Tensor) -> None:
-    for known, tensor in zip(lists, tensors, strict=True):
-        known.append(tensor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .files.checked import Field
+from .processes.shards import every
 
 Mode = Literal["hard", "forward", "copy"]
 """How a mask treats what it hides.
@@ -87,8 +88,8 @@ class ParameterMask:
             return
         self.changed()
         for owned in self.owners.values():
-            owned.mask = owned.mask.to(parameter)
-        self.dense = None if self.dense is None else self.dense.to(parameter)
+            owned.mask = owned.mask.to(parameter.device, parameter.dtype)
+        self.dense = None if self.dense is None else self.dense.to(parameter.device, parameter.dtype)
 
     @property
     def mask(self) -> Tensor | None:
@@ -125,7 +126,7 @@ class ParameterMask:
 
 def is_binary(mask: Tensor) -> bool:
     """Whether all elements are 0 or 1."""
-    return bool(((mask == 0) | (mask == 1)).all())
+    return every((mask == 0) | (mask == 1))
 
 
 def packed(owned: OwnedMask) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .account import account_table, entries_of, tell_account
+from .agreement import compare_ranks
 from .attach import Attachment, detached_copy
 from .history import History
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .policies.base import tell_apart
-from .processes.agreement import compare_ranks
 from .processes.ranks import Ranks
 from .scheduler_state import restore, state_of
 from .steps import Step, Window

@@ -16,6 +16,7 @@ from .masks import Masks
 from .policies import ScheduledTrainingPolicy
 from .processes.local_states import take_back, to_store
 from .processes.ranks import Ranks
+from .sharded_state import pack, unpack
 
 
 class Stateful(Protocol):
@@ -36,7 +37,7 @@ class Stateful(Protocol):
 
 def state_of(scheduler: Stateful) -> dict[str, Any]:
     """Return masks, the policies' states and the recipes as tensors and plain data."""
-    return {
+    state = {
         "begun": None if scheduler.begun is None else list(scheduler.begun),
         "masks": scheduler.masks.state_dict(),
         "policies": {policy.name: policy.state_dict() for policy in scheduler.policies},
@@ -46,6 +47,7 @@ def state_of(scheduler: Stateful) -> dict[str, Any]:
         "removed": scheduler.removed,
         **to_store(scheduler.policies, scheduler.ranks),
     }
+    return pack(state)
 
 
 def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
@@ -54,6 +56,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the state does not fit the model or the policies, or is no such state.
     """
+    state = unpack(state)
     names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
     stored = {**state, "policies": respelled(state.get("policies"), names)}
     fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))

@@ -21,6 +21,7 @@ from .running.default_device import on_cpu
 from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
+from .running.sharded import refuse_sharded
 from .trace import analyse
 from .unremoved import measured_refusals, with_measured_gap
 from .verify import Verifier, rounding
@@ -58,6 +59,7 @@ def thin(  # noqa: PLR0913
     model, masks and optimizer as they were.
     """
     model = unwrapped(model)
+    refuse_sharded(model)
     if round_to < 1:
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..processes.shards import add_parts, first_sharded, parts
+
 DIGIT = 16
 CHUNK = 1 << 20
 LANE = torch.int16
@@ -34,7 +36,7 @@ class Cut:
 
 
 def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
-    """The k-th smallest absolute value (k counts from 1) over all tensors, which may lie on several devices.
+    """The k-th smallest absolute value (k counts from 1) over all tensors: on several devices, or all of them sharded.
 
     Tensors of different types are compared exactly, as their common wider type.
 
@@ -42,13 +44,15 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
         ValueError: there are fewer than k values, or one is not a number.
     """
     total = sum(tensor.numel() for tensor in tensors)
+    sharded = first_sharded(tensors)
+    tensors = parts(tensors)
     if not 1 <= k <= total:
         raise ValueError(f"there is no {k}th smallest of {total} values")
     kind = _common_type(tensors)
     prefix: list[int] = []
     rank = k
     for _ in range(kind.itemsize // LANE.itemsize):
-        counts = sum(_histogram(tensor, kind, prefix) for tensor in tensors)
+        counts = _of_all(sum(_histogram(tensor, kind, prefix) for tensor in tensors), sharded, tensors[0].device)
         if not prefix and counts[_highest_number(kind) + 1 :].any():
             raise ValueError("absolute values that are not numbers (NaN) cannot be ranked")
         below = np.cumsum(counts)
@@ -57,6 +61,13 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
         prefix.append(digit)
     lanes = torch.tensor(prefix[::-1], device="cpu").to(LANE)
     return Cut(float(lanes.view(kind)), rank)
+
+
+def _of_all(counts: Any, sharded: Tensor | None, device: torch.device) -> Any:
+    """The counts of all processes, where tensors are sharded: 512 KiB."""
+    if sharded is None:
+        return counts
+    return add_parts(torch.from_numpy(counts).to(device), sharded).cpu().numpy()
 
 
 def chunks(tensor: Tensor, size: int = CHUNK) -> Iterator[Tensor]:

@@ -10,6 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..processes.shard_selection import keep_highest_sharded
+from ..processes.shards import is_sharded
+
 Rounding = Literal["floor", "round", "ceil"]
 ROUNDINGS: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round, "ceil": math.ceil}
 SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996
@@ -36,6 +39,8 @@ def keep_highest(scores: Tensor, prune: int, alive: Tensor | None = None) -> Ten
     Raises:
         ValueError: a score is not a number.
     """
+    if is_sharded(scores):
+        return keep_highest_sharded(scores, prune, alive)
     flat = scores.detach().flatten()
     if torch.isnan(flat).any():
         raise ValueError("scores that are not numbers (NaN) cannot be ranked")

@@ -15,6 +15,7 @@ from ..declare.names import resolve_mapping
 from ..files.checked import Field
 from ..parameter_mask import Mode
 from ..parts.claims import Claim
+from ..processes.shards import every, refuse_sharded
 from ..pruners import Pruner, View
 from ..pruners.outcome import Outcome
 from ..steps import Step, Window
@@ -64,6 +65,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if self.args.fold_batchnorm and scheduler.example_inputs is None:
             raise ValueError("fold_batchnorm needs to know what follows what: give CompressionScheduler example_inputs")
         super().bind(scheduler, window, name)
+        if self.args.fold_batchnorm:
+            refuse_sharded("fold_batchnorm", scheduler.masks, scheduler.model)
         self.pruner.bind(scheduler.model)
         levels = self.args.levels
         self._levels = None if levels is None else resolve_mapping(levels, scheduler.model, star=True)
@@ -242,4 +245,4 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
 
 def _hides_nothing(mask: Tensor) -> bool:
-    return mask.dtype == torch.bool and bool(mask.all())
+    return mask.dtype == torch.bool and every(mask)

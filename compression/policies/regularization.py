@@ -15,6 +15,7 @@ from potstill.thinning import Recipe
 from ..declare.cross_checks import Complaint, Use, apart
 from ..files.checked import Field
 from ..parts.claims import Claim, Goal
+from ..processes.shards import here, part, parts
 from ..regularizers import Regularizer, Site
 from ..regularizers.in_place_gradients import add_penalties, total
 from ..steps import Step, Window
@@ -190,7 +191,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
                 continue
             dense = masks[name].dense
             for values in [self._weights[name]] + ([] if dense is None else [dense]):
-                values.mul_(factor.to(values))
+                part(values).mul_(here(factor, values).to(part(values)))
         for name, mask in ending.masks.items():
             if name in masks:
                 masks.set(self.name, name, mask)
@@ -244,7 +245,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
                 self.scheduler.masks.set(self.name, name, mask)
         elif masks:
             with torch.no_grad():
-                torch._foreach_mul_([self._values[name] for name in masks], list(masks.values()))
+                torch._foreach_mul_(parts([self._values[name] for name in masks]), parts(masks.values()))
             self.scheduler.masks.refresh()
 
     def _thresholds(self, step: Step, ends: bool) -> bool:

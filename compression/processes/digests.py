@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .ranks import Ranks
+from .shards import is_sharded
 
 CHUNK = 1 << 20
 MULTIPLIER, INCREMENT = 0x9E3779B97F4A7C1, 0x632BE59BD9B4E01
@@ -53,16 +54,19 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
 
 
 def digests(parts: Mapping[str, Any]) -> dict[str, int | str]:
-    """A short digest of each tensor and value, nested ones under the path that leads to them."""
+    """A short digest of each tensor and value, nested ones under the path that leads to them.
+
+    Of sharded tensors shape and type: each part of them exists once.
+    """
     leaves = [leaf for name, value in parts.items() for leaf in _leaves(name, value)]
-    tensors = {name: value for name, value in leaves if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in leaves if isinstance(value, Tensor) and not is_sharded(value)}
     sums = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     shown: dict[str, int | str] = {}
     for device in {digest.device for digest in sums.values()}:  # one wait for each device
         here = [name for name, digest in sums.items() if digest.device == device]
         shown.update(zip(here, torch.stack([sums[name] for name in here]).tolist(), strict=True))
     return {
-        name: f"{tuple(value.shape)} {value.dtype} {shown[name]}" if isinstance(value, Tensor) else repr(value)
+        name: f"{tuple(value.shape)} {value.dtype} {shown.get(name)}" if isinstance(value, Tensor) else repr(value)
         for name, value in leaves
     }
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph
 
 from ..parts.structures import Group
+from ..processes.shards import fill
 from .base import View
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def hide(masks: dict[str, Tensor], slices: Slices, view: View) -> None:
         if name not in masks:
             masks[name] = torch.ones_like(view.weights[name], dtype=torch.bool)
         for dim, indices in parts:
-            masks[name].index_fill_(dim, indices.to(masks[name].device), False)
+            fill(masks[name], dim, indices, False)
 
 
 def channel_graph(view: View, who: str) -> ChannelGraph:

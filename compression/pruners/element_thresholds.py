@@ -15,6 +15,7 @@ from ..declare.cross_checks import Complaint, Use
 from ..declare.names import resolve, resolve_mapping
 from ..declare.registry import register
 from ..files.checked import Field
+from ..processes.shards import mean_and_deviation
 from ..steps import Step, Window
 from .base import Pruner, View
 
@@ -152,7 +153,7 @@ def deviation(weight: Tensor, name: str) -> float:
     Raises:
         ValueError: it is not finite, so that no threshold could be made of it.
     """
-    value = float(weight.std()) if weight.numel() > 1 else 0.0
+    _, value = mean_and_deviation(weight)
     if not math.isfinite(value):
         raise ValueError(f"{name} has values that are not finite (NaN or infinite): they have no deviation")
     return value

@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
 Mark = TypeVar("Mark")
+Key = tuple[int, ...]
 
 
 class Site(NamedTuple):
@@ -130,34 +131,41 @@ class Follower:
 
 
 class Tips(Generic[Mark]):
-    """What is known of tensors on their way from module to module; they are held, so that no other gets their id.
+    """What is known of tensors on their way from module to module; they are held, so that no other gets their place.
 
     A tensor that was changed in between (`out += identity`) is no longer what came from the layer.
     """
 
     def __init__(self) -> None:
         """Know nothing."""
-        self._marks: dict[int, list[Mark]] = {}
-        self._versions: dict[int, int] = {}
+        self._marks: dict[Key, list[Mark]] = {}
+        self._versions: dict[Key, int] = {}
         self._held: list[Tensor] = []
 
     def add(self, tensor: Tensor, mark: Mark) -> None:
         """Mark a tensor as it is now."""
-        self._marks.setdefault(id(tensor), []).append(mark)
-        self._versions[id(tensor)] = _version(tensor)
+        key = _key(tensor)
+        self._marks.setdefault(key, []).append(mark)
+        self._versions[key] = _version(tensor)
         self._held.append(tensor)
 
     def take(self, read: Tensor, output: Tensor) -> list[Mark]:
         """The marks of a tensor that a module has read, which it loses; the module itself may have changed it."""
-        marks = self._marks.pop(id(read), [])
-        changes = _version(read) - self._versions.get(id(read), 0)
-        return marks if changes <= (output is read) else []
+        key = _key(read)
+        marks = self._marks.pop(key, [])
+        changes = _version(read) - self._versions.get(key, 0)
+        return marks if changes <= (_key(output) == key) else []
 
     def clear(self) -> None:
         """Forget all."""
         self._marks.clear()
         self._versions.clear()
         self._held.clear()
+
+
+def _key(tensor: Tensor) -> Key:
+    """What tells tensors apart: memory and shape, since `fully_shard` puts views in the place of a module's inputs."""
+    return (tensor.data_ptr() or id(tensor), *tensor.shape)
 
 
 def _version(tensor: Tensor) -> int:

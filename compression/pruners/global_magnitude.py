@@ -16,6 +16,8 @@ from ..declare.registry import register
 from ..parts.kth_smallest import chunks, kth_smallest
 from ..parts.selection import count
 from ..parts.sparsity_rates import Rate, agp, constant, falling
+from ..processes.shard_selection import first_of
+from ..processes.shards import add_parts, count_of, first_sharded, part, with_part
 from .base import Pruner, View
 from .follow_activations import is_norm
 
@@ -53,21 +55,41 @@ def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
         alive: where parameters live, for those that have a mask already.
         number: how many elements of all to hide; if more are not alive, all of them are hidden.
     """
-    dead = sum(int((~mask).sum()) for mask in alive.values())
+    dead = sum(count_of(~mask) for mask in alive.values())
     if number <= dead:
         return dict(alive)
     cut = kth_smallest(list(weights.values()), number)
     ties = cut.ties - (dead if cut.value == 0 else 0)
+    if first_sharded(list(weights.values())) is not None:
+        return _masks_of_parts(weights, alive, cut.value, ties)
     masks = {}
     for name, weight in weights.items():
         values = weight if _is_dense(weight) else weight.contiguous()
         mask = torch.empty_like(values, dtype=torch.bool)
         size = _chunk_size(weight)
         living = chunks(torch.empty_like(mask).copy_(alive[name]), size) if name in alive else repeat(None)
-        for part, chunk, live in zip(chunks(mask, size), chunks(values, size), living, strict=False):
+        for place, chunk, live in zip(chunks(mask, size), chunks(values, size), living, strict=False):
             keep, ties = _above(chunk, cut.value, ties, live)
-            part.copy_(keep)
+            place.copy_(keep)
         masks[name] = mask
+    return masks
+
+
+def _masks_of_parts(
+    weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], value: float, ties: int
+) -> dict[str, Tensor]:
+    """The same masks for sharded weights, each process those of its parts."""
+    masks = {}
+    for name, weight in weights.items():
+        size = part(weight).abs().flatten()
+        live = part(alive[name]).flatten() if name in alive else torch.ones_like(size, dtype=torch.bool)
+        equal = (size == value) & live
+        here = min(ties, int(add_parts(equal.sum(), weight)))
+        keep = (size >= value) & live
+        if here:
+            keep &= ~first_of(equal, here, weight)
+        ties -= here
+        masks[name] = with_part(weight, keep.view(part(weight).shape))
     return masks
 
 
@@ -124,7 +146,7 @@ class GlobalPruner(Pruner):
         weights = {name: view.weights[name] for name in self._names}
         alive = {name: mask for name in self._names if (mask := view.alive(name)) is not None}
         total = sum(weight.numel() for weight in weights.values())
-        dead = sum(int((~mask).sum()) for mask in alive.values())
+        dead = sum(count_of(~mask) for mask in alive.values())
         level = self.rate(view.progress)
         number = dead + count(level, total - dead) if self.of == "alive" else count(level, total)
         if number == 0:

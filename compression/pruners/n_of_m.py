@@ -13,6 +13,7 @@ from ..declare.cross_checks import Complaint, Shapes, apart
 from ..declare.names import resolve
 from ..declare.registry import register
 from ..parts.structures import CHANNELS, oriented, placed, shape_problem
+from ..processes.shards import is_sharded, part, span, with_part
 from .base import Pruner, View
 
 
@@ -54,14 +55,26 @@ class NMPruner(Pruner):
         return {name: self._mask(name, dim, view) for name, dim in self._dims.items()}
 
     def _mask(self, name: str, dim: int, view: View) -> Tensor:
-        size = view.weights[name].abs().movedim(dim, -1)
-        alive = view.alive(name)
+        weight, alive = view.weights[name], view.alive(name)
+        _must_hold_groups(name, weight, dim, self.m)
+        size = part(weight).abs().movedim(dim, -1)
         if alive is not None:
-            size = size.masked_fill(~alive.movedim(dim, -1), -1)
+            size = size.masked_fill(~part(alive).movedim(dim, -1), -1)
         groups = size.reshape(-1, self.m)
         order = groups.argsort(dim=1, descending=True, stable=True)
         keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, : self.n], True)
-        return view.still(name, keep.view(size.shape).movedim(-1, dim))
+        return view.still(name, with_part(weight, keep.view(size.shape).movedim(-1, dim)))
+
+
+def _must_hold_groups(name: str, weight: Tensor, dim: int, m: int) -> None:
+    """Check that no group lies on two processes."""
+    if not is_sharded(weight):
+        return
+    (start, size), whole = span(weight), weight.shape[dim]
+    if size[dim] != whole and (start[dim] % m or size[dim] % m):
+        raise ValueError(
+            f"{name} is sharded along its inputs in pieces that {m} does not divide: shard its outputs, or an even part"
+        )
 
 
 def _too_many(args: Mapping[str, Any]) -> Iterable[Complaint]:

@@ -16,6 +16,7 @@ from ..declare.cross_checks import Complaint, apart
 from ..declare.registry import register
 from ..files.checked import Field
 from ..parts.compiled_models import hooks_left_out, refuse_compiled
+from ..parts.sharded_structures import summed
 from ..parts.sparsity_rates import Rate, agp, constant
 from ..parts.structures import Group
 from .base import View
@@ -109,7 +110,10 @@ class Gathering(RankedStructurePruner):
 
     def masks(self, view: View) -> dict[str, Tensor]:
         """The masks by parameter; new statistics begin."""
-        like = {n: group.split(view.weights[n])[:, 0] for n, group in self._groups.items()}
+        like = {
+            name: torch.zeros(group.count(view.weights[name].shape), device=view.weights[name].device)
+            for name, group in self._groups.items()
+        }
         with self.statistics.pooled(view.ranks, like):
             masks = super().masks(view)
         self.statistics.restart()
@@ -268,7 +272,7 @@ class Taylor(Gathering):
     def _watch(self, name: str, parameter: nn.Parameter) -> RemovableHandle:
         def hook(weight: Tensor) -> None:
             if weight.grad is not None:
-                self.statistics.add(name, self._groups[name].split(weight * weight.grad).sum(1).abs())
+                self.statistics.add(name, summed(self._groups[name], weight * weight.grad).abs())
 
         return after_backward(name, parameter, hook)
 

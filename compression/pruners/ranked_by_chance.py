@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..declare.registry import register
 from ..parts.seeded import generator
+from ..parts.sharded_structures import spread
 from ..parts.structures import Group
 from .base import View
 from .indivisible import Ties
@@ -25,7 +26,7 @@ class RandomScore(RankedStructurePruner):
         """A random permutation."""
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
         weight = view.weights[name]
-        return torch.randperm(group.count(weight.shape), generator=source, device="cpu").to(weight)
+        return torch.randperm(group.count(weight.shape), generator=source, device="cpu").to(weight.device, weight.dtype)
 
 
 class Bernoulli(RankedStructurePruner):
@@ -77,10 +78,10 @@ class Bernoulli(RankedStructurePruner):
         masks = {}
         for name, keep in self._keeps(replace(view, graph=_unknown), self.score).items():
             weight = view.weights[name]
-            factors = keep.to(weight)
+            factors = keep.to(weight.dtype)
             if view.mode == "copy":
                 factors /= factors.mean().clamp_min(torch.finfo(weight.dtype).tiny)
-            masks[name] = self._groups[name].expand(factors, weight.shape)
+            masks[name] = spread(self._groups[name], factors, weight)
         return masks
 
 

@@ -15,6 +15,7 @@ from ..declare.registry import register
 from ..parts.scores import Score, l1, l2
 from ..parts.seeded import generator
 from ..parts.selection import Rounding
+from ..parts.sharded_structures import scored
 from ..parts.sparsity_rates import Rate, agp, constant
 from ..parts.structures import Group, RankedGroup
 from .base import View
@@ -28,7 +29,7 @@ class WeightRanked(RankedStructurePruner):
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The score of each structure of a weight."""
-        return self.score_function(group.split(view.weights[name]))
+        return scored(self.score_function, group, view.weights[name])
 
 
 @dataclass(eq=False)
@@ -64,7 +65,7 @@ class OneShot(WeightRanked):
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
         """The score of each structure, now and then with noise."""
-        values = self.score_function(group.split(view.weights[name]))
+        values = scored(self.score_function, group, view.weights[name])
         if not self.noise:
             return values
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)

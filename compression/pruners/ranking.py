@@ -14,6 +14,7 @@ from potstill.thinning import ChannelGraph
 from ..declare.cross_checks import Complaint, Shapes
 from ..declare.names import resolve
 from ..parts.selection import Rounding, Share, count, keep_highest, keep_whole_sets
+from ..parts.sharded_structures import any_in, spread
 from ..parts.sparsity_rates import Rate
 from ..parts.structures import FILTERS, Group, oriented
 from ..steps import Window
@@ -125,14 +126,14 @@ class RankedStructurePruner(Pruner):
     def settle(self, view: View) -> dict[str, Tensor]:
         """The masks of biases and norms that follow, where soft masks of filters have become permanent."""
         masks = {name: mask != 0 for name, mask in view.masks.items() if name in self._groups}
-        keeps = {name: self._groups[name].split(mask).any(1) for name, mask in masks.items()}
+        keeps = {name: any_in(self._groups[name], mask) for name, mask in masks.items()}
         return cover(masks, keeps, self._groups, view) if self._group().output else {}
 
     def _ranking(self, view: View, score: Scores) -> Ranking:
         if self.group_type == "Coupled":
             return self._coupled(view, score)
         keeps = self._keeps(view, score)
-        masks = {name: self._groups[name].expand(keep, view.weights[name].shape) for name, keep in keeps.items()}
+        masks = {name: spread(self._groups[name], keep, view.weights[name]) for name, keep in keeps.items()}
         if self._group().output:
             masks = cover(masks, keeps, self._groups, view)
         asked = {name: self._asked(name, len(keep), view) for name, keep in keeps.items() if self.counts}
@@ -201,7 +202,7 @@ class RankedStructurePruner(Pruner):
 
     def _living(self, name: str, view: View) -> Tensor | None:
         alive = view.alive(name)
-        return None if alive is None else self._groups[name].split(alive).any(1)
+        return None if alive is None else any_in(self._groups[name], alive)
 
     def _coupled(self, view: View, score: Scores) -> Ranking:
         def scores(name: str, dim: int) -> Tensor:

@@ -21,6 +21,7 @@ from ..parts.seeded import generator
 from ..parts.selection import Rounding
 from ..parts.sparsity_rates import Rate, constant
 from ..parts.structures import Group
+from ..processes.shards import refuse_sharded
 from .base import View
 from .follow_activations import only
 from .ranking import RankedStructurePruner
@@ -85,6 +86,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         """
         refuse_compiled(type(self).__name__, model)
         super().bind(model)
+        refuse_sharded(type(self).__name__, self._groups, model)
         if not hasattr(self, "_handles"):
             self._data: dict[str, list[Samples]] = {name: [] for name in self._groups}
             self._released = False

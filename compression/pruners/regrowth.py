@@ -14,8 +14,9 @@ from ..declare.cross_checks import Complaint
 from ..declare.names import resolve
 from ..declare.registry import register
 from ..files.checked import Field
-from ..parts.seeded import generator
+from ..parts.seeded import generator, rand_here
 from ..parts.selection import count, keep_highest
+from ..processes.shards import count_of, is_sharded, part, with_part
 from .base import Pruner, View
 from .statistics import after_backward, without_gradients
 
@@ -53,6 +54,8 @@ class RegrowingPruner(Pruner):
         """A random number for each element."""
         weight = view.weights[name]
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
+        if is_sharded(weight):
+            return with_part(weight, rand_here(weight, source))
         return torch.rand(weight.shape, generator=source, device="cpu").to(weight.device)
 
     def _begin(self, name: str, view: View) -> Tensor:
@@ -62,7 +65,7 @@ class RegrowingPruner(Pruner):
     def _exchange(self, name: str, view: View) -> Tensor:
         alive, wish = view.masks[name] != 0, self.growth(name, view)
         share = self.drop_fraction / 2 * (1 + math.cos(math.pi * view.progress))
-        living = int(alive.sum())
+        living = count_of(alive)
         leave = min(count(share, living), alive.numel() - living)
         if wish is None or leave == 0:
             return alive
@@ -108,8 +111,9 @@ class RigLPruner(RegrowingPruner):
     def _watch(self, name: str, parameter: nn.Parameter) -> Any:
         def hook(weight: Tensor) -> None:
             if weight.grad is not None:
-                gradient = weight.grad.detach().to_dense()  # of an embedding it may be sparse
-                self._gradients[name] = gradient.nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
+                gradient = part(weight.grad.detach()).to_dense()  # of an embedding it may be sparse
+                gradient = gradient.nan_to_num(0.0, 0.0, 0.0)  # before the masks stop it
+                self._gradients[name] = with_part(weight, gradient)
 
         return after_backward(name, parameter, hook)
 

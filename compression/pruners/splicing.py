@@ -13,6 +13,7 @@ from ..declare.cross_checks import Complaint
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
 from ..files.checked import Field
+from ..processes.shards import mean_and_deviation
 from .base import Pruner, View
 from .element_thresholds import deviation
 
@@ -58,7 +59,7 @@ class SplicingPruner(Pruner):
     def _mask(self, name: str, sensitivity: float, view: View) -> Tensor:
         size = view.weights[name].abs()
         if name not in self._statistics:
-            self._statistics[name] = (float(size.mean()) if size.numel() else 0.0, deviation(size, name))
+            self._statistics[name] = (mean_and_deviation(size)[0], deviation(size, name))
         mean, spread = self._statistics[name]
         middle = mean + spread * sensitivity
         before = view.masks[name] != 0 if name in view.masks else torch.ones_like(size, dtype=torch.bool)

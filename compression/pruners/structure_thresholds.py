@@ -13,6 +13,7 @@ from ..declare.cross_checks import Complaint, Shapes
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
 from ..parts.scores import SIZES
+from ..parts.sharded_structures import any_in, scored, spread
 from ..parts.structures import GROUPS, Group, PlainGroup, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
 from .base import Pruner, View
@@ -79,7 +80,7 @@ class StructureParameterPruner(Pruner):
         )
         for tie in tied:
             keeps |= _of_whole_sets(tie, keeps)
-        masks = {name: self._groups[name].expand(keep, view.weights[name].shape) for name, keep in keeps.items()}
+        masks = {name: spread(self._groups[name], keep, view.weights[name]) for name, keep in keeps.items()}
         masks = cover(masks, {name: keeps[name] for name in filters}, self._groups, view) if filters else masks
         others = [alone(name, len(keep)) for name, keep in keeps.items() if name not in filters]
         self._outcomes = outcomes_of(Ranking(masks, keeps, asked, [*tied, *others]), self._groups, view)
@@ -88,8 +89,8 @@ class StructureParameterPruner(Pruner):
     def _above(self, name: str, threshold: float, view: View) -> Tensor:
         """Which structures are above the threshold and were not hidden before."""
         group, alive = self._groups[name], view.alive(name)
-        keep = self.size(group.split(view.weights[name])) > threshold
-        return keep if alive is None else keep & group.split(alive).any(1)
+        keep = scored(self.size, group, view.weights[name]) > threshold
+        return keep if alive is None else keep & any_in(group, alive)
 
 
 def _of_whole_sets(tie: Ties, keeps: Mapping[str, Tensor]) -> dict[str, Tensor]:

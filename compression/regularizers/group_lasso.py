@@ -16,6 +16,7 @@ from ..declare.names import resolve_mapping
 from ..declare.registry import register
 from ..parts.structures import FILTERS, GROUPS, Group, oriented, rank_problem
 from ..parts.weight_norm import direction_problem
+from ..processes.shards import part, with_part
 from ..steps import Step
 from .base import Regularizer, Site, refuse_complex
 from .group_norms import CoupledGroups, GroupPart, PlainGroups
@@ -131,27 +132,28 @@ class GroupLassoRegularizer(Regularizer):
         if self.threshold_criteria is None:
             return {}
         masks: dict[str, Tensor] = {}
-        for part in self._groups:
-            tensors = [tensor.detach() for tensor in part.tensors(weights)]
-            part.move(tensors)
-            sizes = part.largest(tensors) if self.threshold_criteria == "Max" else part.mean(tensors)
-            keeps = part.spread((sizes > part.strengths).to(sizes), 1.0)
-            for name, keep, tensor in zip(part.names, keeps, tensors, strict=True):
-                keep = keep.to(tensor).expand(tensor.shape)
+        for groups in self._groups:
+            tensors = [tensor.detach() for tensor in groups.tensors(weights)]
+            groups.move(tensors)
+            sizes = groups.largest(tensors) if self.threshold_criteria == "Max" else groups.mean(tensors)
+            keeps = groups.spread((sizes > groups.strengths).to(sizes), 1.0)
+            for name, keep, tensor in zip(groups.names, keeps, tensors, strict=True):
+                local = part(tensor)
+                keep = with_part(tensor, keep.to(local).expand(local.shape))
                 masks[name] = masks[name] * keep if name in masks else keep
         return masks
 
     def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Draw the norm of each group towards zero by rate x strength, and not beyond."""
-        for part in self._groups:
-            tensors = part.tensors(weights)
-            part.move(tensors)
-            shrink = part.by_name(rates) * part.strengths
-            norms = part.norms(tensors)
+        for groups in self._groups:
+            tensors = groups.tensors(weights)
+            groups.move(tensors)
+            shrink = groups.by_name(rates) * groups.strengths
+            norms = groups.norms(tensors)
             norms.clamp_min_(torch.finfo(norms.dtype).tiny)
             factors = (1 - shrink / norms).clamp_min(0)
-            for tensor, factor in zip(tensors, part.spread(factors, 1.0), strict=True):
-                tensor.mul_(factor)
+            for tensor, factor in zip(tensors, groups.spread(factors, 1.0), strict=True):
+                part(tensor).mul_(factor)
 
     def shrinks(self) -> Iterable[str]:
         """The parameters that the groups lie in."""

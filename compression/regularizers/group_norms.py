@@ -11,6 +11,7 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph, on_cpu
 
 from ..parts.structures import Group
+from ..processes.shards import add_parts, counts_here, first_sharded, here, largest_of_parts, part, parts, span
 from .in_place_gradients import flatten, unflatten, wide
 
 
@@ -22,6 +23,8 @@ class GroupPart(ABC):
 
     names: list[str]
     strengths: Tensor
+    _sharded: Tensor | None = None
+    _tensors: list[Tensor]
 
     @abstractmethod
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -48,12 +51,24 @@ class GroupPart(ABC):
         return [weights[name] for name in self.names]
 
     def move(self, tensors: Sequence[Tensor]) -> None:
-        """Follow the tensors to their device and to a type that is wide enough: call it before anything else."""
+        """Follow the tensors to their device, to a type that is wide enough, and to their parts: call it first."""
+        self._sharded, self._tensors = first_sharded(tensors), list(tensors)
         device, dtype = tensors[0].device, wide(tensors)
         if self.strengths.device != device or self.strengths.dtype != dtype:
             self.strengths = self.strengths.to(device, dtype)
 
+    def _of_all(self, values: Tensor, order: float) -> Tensor:
+        """What all parts of sharded tensors make of partial norms of some order."""
+        if self._sharded is None:
+            return values
+        if order == torch.inf:
+            return largest_of_parts(values, self._sharded)
+        return add_parts(values.square_(), self._sharded).sqrt_() if order == 2 else add_parts(values, self._sharded)
+
     def _reduce(self, tensor: Tensor, order: float, dims: Sequence[int], keepdim: bool) -> Tensor:
+        if not tensor.numel():  # a process may have no part of a small tensor
+            sizes = [1 if dim in dims else size for dim, size in enumerate(tensor.shape) if keepdim or dim not in dims]
+            return torch.zeros(sizes, dtype=self.strengths.dtype, device=tensor.device)
         return torch.linalg.vector_norm(tensor, order, dims, keepdim, dtype=self.strengths.dtype)
 
 
@@ -73,20 +88,20 @@ class PlainGroups(GroupPart):
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
         """The Euclidean norm of each group."""
-        return flatten(self._reduced(tensors, 2))
+        return self._of_all(flatten(self._reduced(tensors, 2)), 2)
 
     def largest(self, tensors: Sequence[Tensor]) -> Tensor:
         """The largest absolute value of each group."""
-        return flatten(self._reduced(tensors, torch.inf))
+        return self._of_all(flatten(self._reduced(tensors, torch.inf)), torch.inf)
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
         """The mean absolute value of each group."""
-        sums = self._reduced(tensors, 1)
+        sums = unflatten(self._of_all(flatten(self._reduced(tensors, 1)), 1), self._thin)
         return flatten([s * (s.numel() / t.numel()) for s, t in zip(sums, tensors, strict=True)])
 
     def spread(self, values: Tensor, rest: float) -> list[Tensor]:
         """A value for each group, by tensor; every element is in a group."""
-        return unflatten(values, self._thin)
+        return [here(value, t) for value, t in zip(unflatten(values, self._thin), self._tensors, strict=True)]
 
     def by_name(self, values: Mapping[str, float]) -> Tensor:
         """For each group its weight's value."""
@@ -99,7 +114,15 @@ class PlainGroups(GroupPart):
 
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
         pairs = zip(tensors, self._inside, strict=True)
-        return [self._reduce(tensor, order, inside, True) for tensor, inside in pairs]
+        if self._sharded is None:
+            return [self._reduce(tensor, order, inside, True) for tensor, inside in pairs]
+        reduced = []
+        for (tensor, inside), thin in zip(pairs, self._thin, strict=True):
+            whole = torch.zeros(thin.shape, dtype=self.strengths.dtype, device=self.strengths.device)
+            if counts_here(tensor, self._sharded):
+                here(whole, tensor).copy_(self._reduce(part(tensor), order, inside, True))
+            reduced.append(whole)
+        return reduced
 
 
 class CoupledGroups(GroupPart):
@@ -145,17 +168,18 @@ class CoupledGroups(GroupPart):
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
         """The Euclidean norm of each channel."""
-        return self._sum([norm.square() for norm in self._reduced(tensors, 2)]).sqrt()
+        return self._of_all(self._sum([norm.square() for norm in self._reduced(tensors, 2)]).sqrt(), 2)
 
     def largest(self, tensors: Sequence[Tensor]) -> Tensor:
         """The largest absolute value of each channel."""
-        values, places = torch.cat(self._reduced(tensors, torch.inf)), torch.cat(self._places)
+        values, places = torch.cat(self._reduced(tensors, torch.inf)), torch.cat(self._places_here())
         result = values.new_zeros(len(self._listed) + 1)
-        return result.scatter_reduce_(0, places.to(values.device), values, "amax")[:-1]
+        result.scatter_reduce_(0, places.to(values.device), values, "amax")
+        return self._of_all(result[:-1], torch.inf)
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
         """The mean absolute value of each channel."""
-        sums = self._sum(self._reduced(tensors, 1))
+        sums = self._of_all(self._sum(self._reduced(tensors, 1)), 1)
         return sums / self._counts.to(sums)
 
     def spread(self, values: Tensor, rest: float) -> list[Tensor]:
@@ -163,7 +187,7 @@ class CoupledGroups(GroupPart):
         every = torch.cat([values, values.new_full((1,), rest)])
         return [
             every[place.to(values.device)].view([-1 if d == dim else 1 for d in range(rank)])
-            for place, dim, rank in zip(self._places, self._dims, self._ranks, strict=True)
+            for place, dim, rank in zip(self._places_here(), self._dims, self._ranks, strict=True)
         ]
 
     @on_cpu
@@ -173,9 +197,22 @@ class CoupledGroups(GroupPart):
 
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:
         others = [tuple(d for d in range(t.dim()) if d != dim) for t, dim in zip(tensors, self._dims, strict=True)]
-        pairs = zip(tensors, others, strict=True)
-        return [self._reduce(t, order, dims, False) if dims else t.abs().to(self.strengths) for t, dims in pairs]
+        pairs = zip(parts(tensors), others, strict=True)
+        found = [self._reduce(t, order, dims, False) if dims else t.abs().to(self.strengths) for t, dims in pairs]
+        if self._sharded is not None:
+            found = [f * counts_here(t, self._sharded) for f, t in zip(found, tensors, strict=True)]
+        return found
+
+    def _places_here(self) -> list[Tensor]:
+        """The channel of each index of the parts that are here."""
+        if self._sharded is None:
+            return self._places
+        places = []
+        for place, tensor, dim in zip(self._places, self._tensors, self._dims, strict=True):
+            start, size = span(tensor)
+            places.append(place.narrow(0, start[dim], size[dim]))
+        return places
 
     def _sum(self, values: list[Tensor]) -> Tensor:
-        every, places = torch.cat(values), torch.cat(self._places)
+        every, places = torch.cat(values), torch.cat(self._places_here())
         return every.new_zeros(len(self._listed) + 1).index_add_(0, places.to(every.device), every)[:-1]

@@ -13,6 +13,7 @@ from ..declare.cross_checks import Complaint
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
 from ..parts.structures import CHANNELS, oriented, placed, rank_problem
+from ..processes.shards import refuse_sharded
 from ..steps import Step
 from .base import Regularizer, refuse_complex
 from .in_place_gradients import wide
@@ -42,6 +43,7 @@ class GroupVarianceRegularizer(Regularizer):
         """Resolve the names of `reg_regims`."""
         regims = resolve_mapping(self.reg_regims, model)
         refuse_complex(regims, model)
+        refuse_sharded(type(self).__name__, regims, model)
         self._entries = [(name, oriented(CHANNELS, name, model), strength) for name, (strength, _) in regims.items()]
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:

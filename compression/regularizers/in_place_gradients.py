@@ -18,6 +18,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from ..parts.backward_end import after_backward_pass
+from ..processes.shards import parts
 
 _KNOWN = "_penalties"
 """Attribute of a loss: the penalties that it has already."""
@@ -58,33 +59,33 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
         raise TypeError(f"before_backward_pass takes the loss as a tensor, not a {type(loss).__name__}")
     if not loss.requires_grad:
         loss = loss.detach().requires_grad_()  # else it has no backward pass
-    values, parts = [], []
+    values, pending = [], []
     with torch.no_grad():
         for term, tensors in penalties:
             value, kept = term.value(tensors)
             values.append(value)
-            parts.append((term, tensors, kept))
+            pending.append((term, tensors, kept))
         value = values[0] if len(values) == 1 else torch.stack(values).sum()
         known = getattr(loss, _KNOWN, None)
         if known is not None:
-            known += parts  # this loss is ours: its hook takes them along, and its value is nobody else's
+            known += pending  # this loss is ours: its hook takes them along, and its value is nobody else's
             return loss.add_(value), value
     loss = loss + value
-    loss.register_hook(lambda scale: _when_done(parts, scale))
-    setattr(loss, _KNOWN, parts)
+    loss.register_hook(lambda scale: _when_done(pending, scale))
+    setattr(loss, _KNOWN, pending)
     return loss, value
 
 
-def _when_done(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
+def _when_done(pending: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
     """Add the gradients when the backward pass is over."""
     total = scale.sum() if scale.dim() else scale  # a loss for each example: the penalty is part of all
-    after_backward_pass(lambda: _add(parts, total), after_readers=True)
+    after_backward_pass(lambda: _add(pending, total), after_readers=True)
 
 
 @torch.no_grad()
-def _add(parts: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
-    for term, tensors, kept in parts:
-        term.add_gradients(tensors, [_gradient(tensor) for tensor in tensors], kept, scale)
+def _add(pending: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
+    for term, tensors, kept in pending:
+        term.add_gradients(parts(tensors), parts([_gradient(tensor) for tensor in tensors]), kept, scale)
 
 
 def _gradient(tensor: Tensor) -> Tensor:

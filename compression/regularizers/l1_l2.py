@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..declare.arguments import Strengths
 from ..declare.names import resolve_mapping
 from ..declare.registry import register
+from ..processes.shards import add_parts, counts_here, first_sharded, part, parts
 from ..steps import Step
 from .base import Regularizer, refuse_complex
 from .in_place_gradients import Penalty, Term, add_penalties, flatten, unflatten
@@ -33,6 +34,8 @@ class Elements(Term):
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """The sum; the slopes are kept: sign (0 at 0) or value, times the strength where that differs."""
+        if (sharded := first_sharded(tensors)) is not None:
+            return self._sharded(tensors, sharded)
         sizes = [tensor.numel() for tensor in tensors]
         few = sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1
         return self._at_once(tensors, sizes) if few else self._one_by_one(tensors)
@@ -59,6 +62,14 @@ class Elements(Term):
             self._each = self.strengths.to(vector).repeat_interleave(torch.tensor(sizes, device=vector.device))
         slopes = slopes * self._each
         return _dot(vector, slopes) / self.power, slopes
+
+    def _sharded(self, tensors: list[Tensor], sharded: Tensor) -> tuple[Tensor, Any]:
+        """For parts of tensors: the value is that of all parts."""
+        own = parts(tensors)
+        pairs = list(zip(own, tensors, strict=True))
+        _, slopes = self._one_by_one(own)
+        value, _ = self._one_by_one([t if counts_here(whole, sharded) else t[:0] for t, whole in pairs])
+        return add_parts(value, sharded), slopes
 
     def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
@@ -127,7 +138,8 @@ class L1Regularizer(ElementRegularizer):
     def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Draw each element towards zero by rate x strength, and not beyond."""
         for name, strength in self._strengths.items():
-            weights[name].copy_(F.softshrink(weights[name], rates[name] * strength))
+            weight = part(weights[name])
+            weight.copy_(F.softshrink(weight, rates[name] * strength))
 
 
 @register("regularizers")
@@ -142,4 +154,4 @@ class L2Regularizer(ElementRegularizer):
     def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Shrink each element."""
         for name, strength in self._strengths.items():
-            weights[name].div_(1 + rates[name] * strength)
+            part(weights[name]).div_(1 + rates[name] * strength)

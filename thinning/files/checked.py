@@ -132,7 +132,12 @@ class Field:
 
 def is_finite(tensor: Tensor) -> bool:
     """Return whether no element is NaN or infinite."""
-    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(part_of(tensor)).all())
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor (DTensor) that is here; of others all."""
+    return tensor.to_local() if hasattr(tensor, "device_mesh") else tensor  # type: ignore[attr-defined]
 
 
 def describe(value: Any) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .sharded import unsharded_classes, whole_shape
+
 
 def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = False) -> nn.Module:
     """Return a copy whose parameters and buffers are `change(tensor)`, or the same with `share` (parameters).
@@ -19,14 +21,16 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
     """
     memo: dict[int, Any] = _empty(model)
     for parameter in model.parameters():
-        made = parameter.detach() if share else change(parameter.detach())
+        made = parameter.detach() if share else change(whole_shape(parameter.detach()))
         memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
     for tensor in [*model.buffers(), *_computed(model)]:
         memo.setdefault(id(tensor), change(tensor.detach()))
-    try:
-        return copy.deepcopy(model, dict(memo))
-    except TypeError:  # a lock, an open file, a random generator: the copy has the same one
-        return copy.deepcopy(model, memo | _uncopyable(model))
+    with unsharded_classes(model) as hooks:
+        memo |= hooks
+        try:
+            return copy.deepcopy(model, dict(memo))
+        except TypeError:  # a lock, an open file, a random generator: the copy has the same one
+            return copy.deepcopy(model, memo | _uncopyable(model))
 
 
 def _empty(model: nn.Module) -> dict[int, Any]:

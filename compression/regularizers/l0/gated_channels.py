@@ -9,6 +9,7 @@ from torch import Tensor
 
 from potstill.thinning import ChannelGraph, on_cpu
 
+from ...processes.shards import fill, is_sharded, part, with_part
 from .scale_parameters import Layout
 
 
@@ -61,24 +62,30 @@ class GatedChannels:
         flat = torch.cat([values, values.new_ones(1)])[layout.index.to(values.device)]
         keys = [*((name, 0) for name in layout.vectors), *layout.tensors]
         factors: dict[str, Tensor] = {}
-        for (name, dim), part in zip(keys, flat.split(list(layout.sizes)), strict=True):
+        for (name, dim), factor_part in zip(keys, flat.split(list(layout.sizes)), strict=True):
             rank = len(self._graph.shapes[name])
-            factor = part.view([-1 if axis == dim else 1 for axis in range(rank)])
+            factor = factor_part.view([-1 if axis == dim else 1 for axis in range(rank)])
             factors[name] = factors[name] * factor if name in factors else factor
         return factors
 
     @on_cpu
-    def masks(self, opened: Tensor) -> dict[str, Tensor]:
-        """Masks of everything that makes the channels whose gates are shut, by parameter."""
+    def masks(self, opened: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of everything that makes the channels whose gates are shut, by parameter; placed as `weights` are."""
         opened = opened.cpu()
         masks: dict[str, Tensor] = {}
         for name, gates in self.layers.items():
             shut = (~opened[gates]).nonzero().flatten()
             for parameter, slices in self._graph.coverage(name, shut, whole_class=True).items():
-                mask = masks.setdefault(parameter, torch.ones(self._graph.shapes[parameter]))
+                if parameter not in masks:
+                    masks[parameter] = self._ones(parameter, weights.get(parameter))
                 for dim, indices in slices:
-                    mask.index_fill_(dim, indices, 0)
+                    fill(masks[parameter], dim, indices, 0)
         return masks
+
+    def _ones(self, name: str, weight: Tensor | None) -> Tensor:
+        if weight is None or not is_sharded(weight):
+            return torch.ones(self._graph.shapes[name])
+        return with_part(weight, torch.ones_like(part(weight)))
 
 
 def _why(graph: ChannelGraph, name: str) -> str:

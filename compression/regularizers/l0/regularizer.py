@@ -22,6 +22,7 @@ from ...files.optimizer_state import load_optimizer_state
 from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
 from ...parts.structures import FILTERS, Group
+from ...processes.shards import is_sharded
 from ...steps import Step
 from ..base import Ending, Regularizer, Site
 from .constraint import elapsed, steps_in
@@ -29,7 +30,7 @@ from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
 from .final_gates import settle
 from .gates import Gates
 from .hard_concrete import HardConcrete
-from .scale_activations import GatedExamples, gated_modules
+from .scale_activations import GatedExampleOutputs, GatedExamples, GatedOutputs, gated_modules
 from .scale_parameters import GatedForward, tensor_of
 from .survey import Target, check_target, survey
 
@@ -190,7 +191,8 @@ class L0Regularizer(Regularizer):
             settle(self._gates, self._channels, self._constraint, self._site.name, removable)
             values = self._gates.deterministic()
         self._remove()
-        return Ending(self._channels.factors(values), self._channels.masks(values > 0))
+        weights = dict(self._site.model.named_parameters())
+        return Ending(self._channels.factors(values), self._channels.masks(values > 0, weights))
 
     def before_thinning(self) -> None:
         """Take the gates off for the time of thinning: it compares the network without them."""
@@ -268,6 +270,8 @@ class L0Regularizer(Regularizer):
     def _install(self) -> None:
         self._remove()
         kind = GatedForward if self.sampling == "minibatch" else GatedExamples
+        if any(is_sharded(tensor_of(self._site.model, name)) for name in self._channels.layout.names):
+            kind = GatedOutputs if self.sampling == "minibatch" else GatedExampleOutputs
         self._handles = kind(self._channels.layout, self._gates).install(self._site.model)
 
     def _remove(self) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from potstill.thinning import unwrapped
+
 from .gates import Gates
 from .scale_parameters import GatedForward, Layout, tables, tensor_of
 
@@ -67,6 +69,36 @@ class GatedExamples(GatedForward):
             rows = self.source.draw_rows(len(like)).to(like)
             self._rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
         return self._rows
+
+
+class GatedOutputs(GatedExamples):
+    """Hooks that multiply outputs in evaluation too: sharded parameters are whole only while a module runs."""
+
+    def __call__(self, root: nn.Module, args: Any) -> None:
+        """Before the forward pass: draw once for all examples."""
+        gates = self.source.draw(unwrapped(root).training)
+        self._drawing = gates is not None
+        self._rows = None if gates is None else torch.cat([gates, gates.new_ones(1)])[None]
+
+    def rows(self, like: Tensor) -> Tensor | None:
+        """(1, gates + 1), drawn before the forward pass; None where the gates do not act."""
+        return None if self._rows is None else self._rows.to(like)
+
+
+class GatedExampleOutputs(GatedOutputs):
+    """The same with a draw for each example in training."""
+
+    def __call__(self, root: nn.Module, args: Any) -> None:
+        """Before the forward pass: get ready to draw, or draw the gates of evaluation."""
+        if unwrapped(root).training and not self.source.suspended:
+            self._drawing, self._rows = True, None
+        else:
+            super().__call__(root, args)
+            self._drawing = False
+
+    def rows(self, like: Tensor) -> Tensor | None:
+        """As in training of `GatedExamples`, or the one row of evaluation."""
+        return GatedExamples.rows(self, like) if self._drawing else super().rows(like)
 
 
 class ExampleHook:

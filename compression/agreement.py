@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from potstill.thinning import Recipe
 
-from ..masks import Masks
-from .digests import must_be_same
-from .ranks import Ranks
+from .masks import Masks
+from .processes.digests import must_be_same
+from .processes.ranks import Ranks
 
 
 class Decided(Protocol):

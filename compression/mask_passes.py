@@ -1,0 +1,62 @@
+"""What the fused passes over masked parameters work on: lists of tensors side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from .parameter_mask import ParameterMask
+from .processes.shards import is_sharded, part, parts
+
+Pass = Literal["hard", "soft", "copies"]
+
+
+@dataclass
+class MaskPasses:
+    """Lists of equal length for each pass, made once after each change of masks."""
+
+    hard: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    soft: tuple[list[Tensor], list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], [], []))
+    copies: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    gradients: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    sharded: bool = False
+
+    def add(self, parameter: Tensor, entry: ParameterMask) -> None:
+        """Enter a parameter under each pass that concerns it."""
+        hard, gradient, mask = entry.hard, entry.gradient_mask, entry.mask
+        self.sharded |= is_sharded(parameter)
+        if hard is not None:
+            _append(self.hard, parameter, hard)
+        if gradient is not None:
+            _append(self.gradients, parameter, gradient)
+        if entry.is_soft and entry.dense is not None and mask is not None:
+            _append(self.soft, parameter, entry.dense, mask)
+            if entry.keeps_copy:
+                _append(self.copies, parameter, entry.dense)
+
+    def here(self, lists: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
+        """The lists of a pass; of sharded parameters the parts, which may lie elsewhere than at the last step."""
+        return tuple(map(parts, lists)) if self.sharded else lists
+
+    def gradients_here(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients that there are, and their masks."""
+        parameters, masks = self.gradients
+        pairs = [(p.grad, mask) for p, mask in zip(parameters, masks, strict=True) if p.grad is not None]
+        if self.sharded:
+            pairs = [(part(gradient), part(mask)) for gradient, mask in pairs]
+        return [gradient for gradient, _ in pairs], [mask for _, mask in pairs]
+
+    def is_elsewhere(self) -> bool:
+        """Whether the model was moved to another device or type."""
+        parameters, masks, *_ = self.hard if self.hard[0] else self.soft
+        if not parameters:
+            return False
+        parameter, mask = parameters[0], masks[0]
+        return parameter.device != mask.device or parameter.dtype != mask.dtype
+
+
+def _append(lists: tuple[list[Tensor], ...], *tensors: Tensor) -> None:
+    for known, tensor in zip(lists, tensors, strict=True):
+        known.append(tensor)
