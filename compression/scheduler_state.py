@@ -47,7 +47,7 @@ def state_of(scheduler: Stateful) -> dict[str, Any]:
         "removed": scheduler.removed,
         **to_store(scheduler.policies, scheduler.ranks),
     }
-    return pack(state)
+    return pack(state, scheduler.model)
 
 
 def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:

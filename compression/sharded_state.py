@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .files.checked import CheckpointError, Field, reading
-from .processes.shards import is_sharded, part, with_part
+from .processes.shards import first_sharded, is_sharded, part, with_part
 
 Where = tuple[Any, ...]
 
@@ -29,12 +29,12 @@ class Loadable(Protocol):
         """See `CompressionScheduler.load_state_dict`."""
 
 
-def pack(state: dict[str, Any]) -> dict[str, Any]:
-    """The state itself, or `plain` and `parts` of it where tensors in it are sharded."""
+def pack(state: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The state itself, or `plain` and `parts` of it where the model is sharded."""
+    if first_sharded(list(model.parameters())) is None:
+        return state
     found: dict[Where, Tensor] = {}
     stripped = _strip(state, (), found)
-    if not found:
-        return state
     file = io.BytesIO()
     torch.save({"state": stripped, "paths": [list(where) for where in found]}, file)
     plain = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
@@ -78,7 +78,7 @@ def load_distributed(scheduler: Loadable, path: str | Path, key: str = "schedule
 
     with reading(str(path)):
         stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
-    sizes = {name: entry for name, entry in stored.items() if name.startswith(f"{key}.")}
+    sizes: dict[str, Any] = {name: entry for name, entry in stored.items() if name.startswith(f"{key}.")}
     if f"{key}.plain" not in sizes:
         raise CheckpointError(f"{path}: holds no state of a scheduler with sharded masks under {key!r}")
     state: dict[str, Any] = {"plain": torch.empty(sizes[f"{key}.plain"].size, dtype=torch.uint8), "parts": {}}

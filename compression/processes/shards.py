@@ -143,7 +143,7 @@ def reshard(model: nn.Module) -> None:
     """Let go of whole parameters that an evaluation has left in place: they would hide what is changed in the parts."""
     for module in model.modules():
         if hasattr(module, "reshard") and hasattr(module, "unshard"):  # torch's FSDPModule
-            module.reshard()
+            module.reshard()  # type: ignore[operator]
 
 
 def first_sharded(tensors: Sequence[Tensor]) -> Tensor | None:

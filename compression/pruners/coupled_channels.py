@@ -11,6 +11,8 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph, on_cpu
 
 from ..parts.selection import Share, keep_whole_sets
+from ..parts.sharded_structures import any_in
+from ..parts.structures import Group
 from .base import View
 from .cover_channel import channel_graph, hide
 from .indivisible import Ties
@@ -115,7 +117,7 @@ def _keep(
 
 
 def _living(alive: Tensor | None, dim: int) -> Tensor | None:
-    return None if alive is None else alive.transpose(0, dim).flatten(1).any(1).cpu()
+    return None if alive is None else any_in(Group((dim,), 1), alive).cpu()
 
 
 def _limit(channels: Tensor, name: str, dim: int, graph: ChannelGraph) -> str:
