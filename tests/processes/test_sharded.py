@@ -88,10 +88,17 @@ def as_one(answers, alone, name):
         assert one["masks"][-1]
 
 
+SHORT = {"AGP", "splicing", "global", "N:M", "RigL", "filters", "blocks", "coupled", "activations", "gradients"}
+SHORT |= {"dropped filters", "L1", "L1, proximal", "group lasso", "gates"}
 SAME_DRAWS = {name: plan for name, plan in PLANS.items() if name != "gates for examples"}
 
 
-@pytest.mark.parametrize("name", SAME_DRAWS)
+def _of(name):
+    """A plan; those whose parts others have too are for the long form."""
+    return pytest.param(name, marks=[] if name in SHORT else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", map(_of, SAME_DRAWS))
 def test_masks_are_those_of_one_process(pair, alone, name):
     as_one(
         pair.do("sharding", "train", schedule=PLANS[name]), alone.do("sharding", "train", schedule=PLANS[name]), name
