@@ -18,6 +18,7 @@ from .masks import Masks
 from .parts.claims import Claim, Goal
 from .parts.structures import Group
 from .policies import ScheduledTrainingPolicy
+from .processes.shards import first_sharded
 from .steps import Step
 from .tables import format_table, with_something_in
 
@@ -42,6 +43,7 @@ COUNTS = ("of", "asked", "hidden", "removable", "inexact", "stays")
 SHARES = ("asked (%)", "hidden (%)")
 MISSED = 0.005
 WHOLE = "thinning removes whole channels"
+OF_WHOLE = "the account of what was asked and done needs whole weights, and these are sharded (fully_shard)"
 UNTRACED = "nothing is known of it without example_inputs"
 
 
@@ -125,7 +127,9 @@ def tell_zeros(entries: Iterable[Entry]) -> None:
 
 def tell_account(scheduler: Accountable) -> None:
     """Log the account, and warn of zeros that stay and targets that are missed."""
-    if any(policy.compresses for policy in scheduler.policies):
+    if first_sharded(list(scheduler.model.parameters())) is not None:
+        logger.info("%s", OF_WHOLE)
+    elif any(policy.compresses for policy in scheduler.policies):
         entries = entries_of(scheduler)
         logger.info("%s", account_text(account_table(entries)))
         tell_zeros(entries)

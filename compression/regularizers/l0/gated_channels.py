@@ -69,7 +69,7 @@ class GatedChannels:
         return factors
 
     @on_cpu
-    def masks(self, opened: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def masks(self, opened: Tensor, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Masks of everything that makes the channels whose gates are shut, by parameter; placed as `weights` are."""
         opened = opened.cpu()
         masks: dict[str, Tensor] = {}
@@ -77,7 +77,7 @@ class GatedChannels:
             shut = (~opened[gates]).nonzero().flatten()
             for parameter, slices in self._graph.coverage(name, shut, whole_class=True).items():
                 if parameter not in masks:
-                    masks[parameter] = self._ones(parameter, weights.get(parameter))
+                    masks[parameter] = self._ones(parameter, (weights or {}).get(parameter))
                 for dim, indices in slices:
                     fill(masks[parameter], dim, indices, 0)
         return masks

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...processes.shards import first_sharded
 from ..base import Site
 from .budget import Budget
 from .constraint import Constraint
@@ -57,8 +58,10 @@ def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
     sizes = Budget.of_parameters(graph, parameters, channels.layout)
     if target is None:
         return Survey(channels, sizes)
-    reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
-    counted = reach.counted(channels.layout)
+    reach, counted = None, channels.layout
+    if first_sharded(list(site.model.parameters())) is None:  # finding out takes a copy
+        reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
+        counted = reach.counted(channels.layout)
     budget = Budget.of_macs(graph, counted) if target.macs else Budget.of_parameters(graph, parameters, counted)
     return Survey(channels, sizes, Constraint(budget, target.share, target.multiplier_rate, target.ramp), reach)
 
