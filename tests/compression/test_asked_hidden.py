@@ -1,4 +1,4 @@
-"""Of each weight a pruner of structures hides what was asked and never more; where it hides fewer, a warning says so."""
+"""Of each weight, pruners of structures hide what was asked and never more; of fewer, a warning tells."""
 
 import logging
 import math
