@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from potstill.compression import CompressionScheduler, PruningPolicy, ScheduleError, load_schedule
-from potstill.models import create_model
+from potstill.models import create_model, registry
 from potstill.thinning import thin
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -19,7 +19,9 @@ def blocks(page: str, kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-def test_extending():
+def test_extending(tmp_path, monkeypatch):
+    for module, name in ((registry, "_infos"), (registry, "_factories")):  # other tests bring a network of this name
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
     parts: dict = {}
     for code in blocks("extending.md", "python"):
         exec(code, parts)
@@ -36,7 +38,11 @@ def test_extending():
     hoyer.bind(model)
     expected = 2 * weight.abs().sum() ** 2 / weight.square().sum()
     assert torch.allclose(hoyer.loss(dict(model.named_parameters()), None), expected)
-    assert create_model("tiny")(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    tiny, images = create_model("tiny"), torch.randn(2, 1, 28, 28)
+    parts["export_torch"](tiny, images, tmp_path / "tiny.pt2")
+    exported = torch.export.load(tmp_path / "tiny.pt2").module()
+    torch.testing.assert_close(exported(images), tiny(images))
+    assert tiny(images).shape == (2, 10)
     band = {"class": "BandPruner", "weights": ["fc2.weight", "fc1.bias"], "low": 0.5, "high": 0.1}
     policies = [{"pruner": {"instance_name": "b"}, "epochs": [1]}]
     with pytest.raises(ScheduleError, match=r"high: 0.1 must not be below(?s:.*)is a vector(?s:.*)three times or more"):

@@ -15,7 +15,7 @@ from ..run.lock import hold
 from .distillation_options import DistillationOptions
 from .distiller_options import add_distiller_options, translate
 from .option import Group
-from .output_options import ModeOptions, OutputOptions, StartOptions
+from .output_options import ModeOptions, OutputOptions, StartOptions, add_exports
 from .plugins import load_plugins
 from .sensitivity_options import SensitivityOptions
 from .stored_options import stored_options
@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for group in GROUPS.values():
         group.add_to(top)
+    add_exports(top.add_argument_group("exports, instead of training"))
     add_distiller_options(top.add_argument_group("as Distiller had them"))
     return top
 

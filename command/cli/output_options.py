@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from ..exports import Export, exports
 from .option import Group, of_this_call, option
 from .option_types import count, every, folder_name, trajectory
 
@@ -91,10 +93,8 @@ class ModeOptions(Group):
         "--summary", action="append", choices=SUMMARIES, metavar="KIND",
         help=f"print and stop (repeatable): {', '.join(SUMMARIES)}",
     )  # fmt: skip
-    export_onnx: Path | None = of_this_call(
-        "--export-onnx", nargs="?", type=Path, const=Path("model.onnx"), metavar="FILE",
-        help='write the network as ONNX and stop (default: model.onnx; extra "onnx")',
-    )  # fmt: skip
+    export: tuple[Export, Path] | None = field(default=None)
+    """A format and a file; an option for each format is added by `add_exports`."""
     import_distiller: Path | None = of_this_call(
         "--import-distiller", type=Path, metavar="FILE", help="make a checkpoint of one of Distiller's and stop"
     )
@@ -107,4 +107,17 @@ class ModeOptions(Group):
     @property
     def only_reads(self) -> bool:
         """Whether a checkpoint is looked at and nothing is written beside it."""
-        return bool(self.dry_run or self.summary or self.export_onnx)
+        return bool(self.dry_run or self.summary or self.export)
+
+
+def add_exports(group: argparse._ArgumentGroup) -> None:
+    """Add `--export-<name>` for each format that is registered."""
+    for name, export in exports().items():
+
+        def asked(text: str, export: Export = export) -> tuple[Export, Path]:
+            return export, Path(text)
+
+        group.add_argument(
+            f"--export-{name}", dest="export", nargs="?", type=asked, const=(export, export.file), metavar="FILE",
+            help=f"write the network {export.help} and stop (default: {export.file})",
+        )  # fmt: skip

@@ -11,6 +11,7 @@ from potstill.models.datasets import dataset_names
 from potstill.models.datasets.raw import find_reader
 from potstill.models.registry import model_factory
 
+from ..exports import exports
 from .training_options import CompressionOptions
 
 
@@ -26,11 +27,12 @@ def load_plugins(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
     """
     CompressionOptions.add_to(parser, "plugin")
     for file in parser.parse_known_args(arguments)[0].plugin:
-        load_plugin(file, brings_network_or_data)
+        load_plugin(file, _brings_more)
 
 
-def brings_network_or_data(module: str) -> bool:
-    """Whether a module registered a network or a data set."""
+def _brings_more(module: str) -> bool:
+    """Return whether a module registered a network, a data set or an export."""
     networks = [model_factory(name) for name in model_names() if model_info(name).source == "potstill"]
     readers = [find_reader(name) for name in dataset_names()]
-    return any(made.__module__ == module for made in [*networks, *readers])
+    writers = [export.write for export in exports().values()]
+    return any(made.__module__ == module for made in [*networks, *readers, *writers])

@@ -17,7 +17,6 @@ from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
 from ..run.prepare import build_model, class_count_of, example_inputs, prepare, start_checkpoint
 from .dry_run import dry_run
-from .export_onnx import export_onnx
 from .import_distiller import import_distiller
 from .schema import write_schema
 from .sensitivity import sense
@@ -37,8 +36,9 @@ def run_mode(options: Options) -> bool:
         dry_run(options)
     elif mode.summary:
         _summarise(options, mode.summary)
-    elif mode.export_onnx:
-        export_onnx(*_network(options), mode.export_onnx)
+    elif mode.export:
+        export, path = mode.export
+        export.write(*_network(options), path)
     elif mode.import_distiller:
         import_distiller(mode.import_distiller, options)
     elif options.sensitivity.sense:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .registry import register_export
 
 logger = logging.getLogger("potstill")
 
@@ -18,6 +19,7 @@ TOLERANCE = 1e-4
 """Largest difference to torch, relative to the largest output: other kernels round otherwise."""
 
 
+@register_export("onnx", "model.onnx", help='as ONNX (extra "onnx")')
 def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
     """Write a network in eval mode as ONNX; the batch size stays free.
 
