@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from potstill.compression import registered
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text().partition("## What is public")[2]
 LISTED = set(re.findall(r"`(potstill[a-z_.]*)`", PAGE))
@@ -32,7 +34,8 @@ def names_of(module):
     """What a module offers; the classes of schedules, which their packages find by name, as well."""
     given = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
     section = module.__name__.rpartition(".")[2]
-    return {*given, *(import_module("potstill.compression").registered(section) if section in ("pruners", "regularizers") else ())}
+    by_name = registered(section) if section in ("pruners", "regularizers") else ()
+    return {*given, *by_name}
 
 
 def test_there_is_something_to_compare():
