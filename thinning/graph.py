@@ -187,6 +187,8 @@ class ChannelGraph:
         return scales_of(self, channels)
 
     def _size(self, name: str, alive: Tensor) -> Tensor:
+        # A product over the dimensions: exact for booleans, and for probabilities the expectation if channels are
+        # independent, which gates of different channels are.
         size = torch.ones((), dtype=alive.dtype, device=alive.device)
         for dim, length in enumerate(self.shapes[name]):
             use = next((use for use in self._uses_of.get(name, ()) if use.dim == dim), None)

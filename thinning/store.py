@@ -62,6 +62,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
         write_atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
     write_atomically(weights, to_bytes(_tensors(model, recipe)))
+    # Ties the JSON to its weights: a crash between the two writes of a later save leaves a pair that does not fit.
     facts["sha256"] = _digest(weights)
     write_atomically(_beside(weights, ".json"), json.dumps(facts, indent=1).encode())
     write_atomically(_beside(weights, ".py"), LOADER.encode())
@@ -158,6 +159,8 @@ def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
     """Return each tensor of the state dict once, and the changed buffers that are not in it."""
     state = model.state_dict()
     named = named_tensors(model)
+    # Buffers that are not persistent are in no state dict, but where they shrank the dense class would make them too
+    # large.
     wanted = {name for name in named if name in state} | {change.name for change in recipe.tensors}
     return {name: _dense(named[name]).detach().cpu().contiguous().clone() for name in sorted(wanted)}
 

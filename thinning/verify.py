@@ -103,6 +103,8 @@ class Verifier:
                 if _of_the_trace(error):
                     raise ThinningError(CACHED.format(error=error)) from error
                 return f"the thinned model fails: {type(error).__name__}: {error}"
+        # A sort, a threshold or an arg max makes much of a difference of 1e-7; double precision tells rounding (the
+        # difference falls by nine orders) from another function (it stays).
         if self._only_rounding(recipe):
             apply(recipe, self.model, self.masks, self.optimizer)
             return None
@@ -190,6 +192,7 @@ def _says_nothing(before: list[list[Tensor]]) -> bool:
     """Return whether some output is the same for all inputs because it is 0, NaN or infinite throughout."""
     if len({len(batch) for batch in before}) != 1:
         return False
+    # By output, over all batches: an output that is 0 for one batch may be alive for another.
     places = [[tensor for tensor in place if tensor.is_floating_point()] for place in zip(*before, strict=True)]
     return any(place and not any(bool((t.isfinite() & (t != 0)).any()) for t in place) for place in places)
 

@@ -28,6 +28,7 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
     with unsharded_classes(model) as hooks:
         memo |= hooks
         try:
+            # With the tensors in its memo deepcopy copies the structure, ties and shared modules included, no weights.
             return copy.deepcopy(model, dict(memo))
         except TypeError:  # a lock, an open file, a random generator: the copy has the same one
             return copy.deepcopy(model, memo | _uncopyable(model))

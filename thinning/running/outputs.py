@@ -36,6 +36,7 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onwa
     the same at the next call. With `double` the copy and its inputs are in double precision. With `onward` a model
     that returns a cache of keys and values goes on from it by one token.
     """
+    # A copy, since code that counts calls or keeps a state would differ between the run before and the run after.
     copy, results = shared_copy(model).eval(), []
     if double:
         copy, batches = copy.double(), [_in_double(batch) for batch in batches]

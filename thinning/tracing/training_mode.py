@@ -90,6 +90,8 @@ def trains_otherwise(
     except Exception as error:  # whatever a model's code raises: it may refuse to train on such inputs
         log.warnings.append(untraced(error))
         return False
+    # Dropout and norms in torch's own modules do the same to channels in both modes; code of the user that runs in
+    # training only (auxiliary heads) has parameters that must shrink along.
     return walk.path != path
 
 

@@ -22,13 +22,17 @@ def convolution(call: Call) -> None:
     """Read the input's channels and make new ones."""
     x, weight, bias = call.args[:3]
     transposed, groups = bool(call.args[6]), int(call.args[8])
+    # A transposed convolution mixes positions that see other numbers of kernel elements, as padding does.
     padded = transposed or any(call.args[4])
+    # Without a batch dimension the channels come first.
     batched = len(call.shapes[0]) == weight.ndim
     dim = 1 if batched else 0
+    # A kernel's own axes are never channels; a weight that is computed from others may bring some there.
     others = [plane for plane in call.planes(weight) if min(plane.dims) > 1]
     call.freeze(others, "the size of a kernel")
     inputs = _input(call, x, dim)
     if transposed and groups > 1 and groups != x.shape[dim]:
+        # The three layouts of a weight: (out, in / groups), turned round for a transposed convolution, (channels, 1).
         made = _transposed_groups(call, inputs, weight, groups)
     elif groups > 1 and groups == x.shape[dim]:
         made = _depthwise(call, inputs, weight)
@@ -90,6 +94,7 @@ def _grouped(call: Call, inputs: Plane | None, weight: Tensor, groups: int, tran
     elif inputs is None and reads is not None:
         call.log.freeze(reads, f"{call.place}: {FIXED}")
     elif inputs is not None and reads is not None:
+        # A grouped weight has one row of inputs for all groups: input i of every group is the same channel to it.
         call.unite(inputs.ids.reshape(groups, -1), reads.reshape(1, -1))
     made = _ids(call, weight, out_dim)
     if made is None:
@@ -109,10 +114,13 @@ def _depthwise(call: Call, inputs: Plane | None, weight: Tensor) -> Plane | None
         return None if made is None else Plane(made)
     if call.args[6]:
         per = weight.shape[1]
+        # Output k of channel c is c * per + k: channels go with all their outputs, and the number of outputs each
+        # stays.
         call.unite(made, inputs.ids)
         if (extra := _ids(call, weight, 1)) is not None:
             call.log.freeze(extra, f"{call.place}: the outputs of one group")
         return Plane(made.repeat_interleave(per))
+    # With a multiplier each input makes several neighbouring outputs, which go together: groups follows in_channels.
     call.unite(made.reshape(len(inputs.ids), -1), inputs.ids.reshape(-1, 1))
     return Plane(made)
 
@@ -138,6 +146,7 @@ def _log_layer(
     image = call.shapes[0] if transposed else tuple(out.shape)
     channels = x.shape[1] if transposed else made.ids.numel()
     in_dim, out_dim = (0, 1) if transposed and not depthwise else (1, 0)
+    # Multiply-adds of a weight element: each is used once a position of the output (of the input if transposed).
     positions = numel(image) / channels / call.log.batch
     read = inputs.ids if inputs is not None else torch.zeros(0, dtype=torch.int64)
     entry = LayerCall(known[0], in_dim, out_dim, groups, positions, read, made.ids.reshape(-1), depthwise)
@@ -153,6 +162,8 @@ def _labelled(call: Call, made: Plane, entry: LayerCall | None, inputs: Plane | 
         return made
     index = len(call.log.layers) - 1
     if entry.depthwise and inputs is not None:
+        # Masks on filters of the layer before have to cover the depthwise filters too, or their bias revives the
+        # channel.
         chain(call, inputs, (entry.weight, 0), (entry.bias, 0) if entry.bias else None)
         return made.but(origin=index, sources=inputs.sources or frozenset({index}))
     return made.but(origin=index, sources=frozenset({index}))
@@ -168,6 +179,7 @@ def _value(
     known = None if inputs is None else inputs.value
     if not transposed:
         return output_value(call, real, known, groups, bias, padded)
+    # Transposed: outputs lie along dimension 1. With groups they cannot be told apart by a plain transposition.
     if groups == 1:
         return output_value(call, real.transpose(0, 1), known, 1, bias, padded)
     if real.shape[1] == 1:
@@ -182,6 +194,8 @@ def _derived(
     known = bias_value(call, bias)
     if known is None or (transposed and groups > 1):
         return None
+    # Weights that are computed in the forward pass (weight norm, standardised, fused) have no stored values, but the
+    # operations on them carry the zeros along.
     dim = 1 if transposed else 0
     zero = torch.zeros(weight.shape[dim], dtype=torch.bool)
     plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)

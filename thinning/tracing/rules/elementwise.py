@@ -34,6 +34,7 @@ def combine(
     waiting = [[plane.lift(ndim).but(operand=i)] for i, info in enumerate(infos) for plane in info.current]
     results = []
     while waiting:
+        # Planes that share an axis belong together, and what they share with others too: grown until nothing joins.
         group, dims = waiting.pop(0), set[int]()
         while True:
             dims = {dim for plane in group for dim in plane.dims}
@@ -42,6 +43,7 @@ def combine(
                 break
             waiting = [other for other in waiting if not dims & set(other[0].dims)]
             group += [plane for other in joined for plane in other]
+        # A tensor with elements of its own and no channels (a table of positions) cannot shrink: what meets it stays.
         fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(infos, shapes, strict=True))}
         if united := _united(call, group, fixed):
             results.append(united)
@@ -50,6 +52,7 @@ def combine(
 
 def _own_shape(tensor: Tensor) -> list[int]:
     """Return the shape in memory: along a dimension that was expanded all elements are the same one."""
+    # So that adding a number that was expanded to (batch, channels) does not count as a tensor of fixed size.
     strides = tensor.stride() if tensor.layout == torch.strided else tensor.shape
     return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
 
@@ -158,6 +161,7 @@ def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
 def elementwise(call: Call) -> None:
     """Follow any element-wise operation, in place or not."""
     out = call.outputs()[0]
+    # `out = torch.zeros(b, 14, h, w); out[:, :8] = y`: the 14 and the 8 are numbers in the code.
     if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
         _into_buffer(call)
         return
@@ -206,6 +210,7 @@ def _value(call: Call, group: Sequence[Plane], ndim: int) -> Tensor | None:
     operands = [member.operand for member in group]
     mine: dict[int, Tensor] = {}
     for number, tensor in enumerate(call.tensors):
+        # By object, since the same tensor may stand in the arguments twice (x * x).
         known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.infos[number])
         mine[id(tensor)] = unknown if known is None else known
     result = _carry_out(call, mine)
@@ -223,12 +228,14 @@ def _constant(info: TensorInfo) -> Tensor | None:
 def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
     """Return the operation on known values, NaN being the unknown: what meets it is unknown, except in 0 x unknown."""
     packet = getattr(call.func, "overloadpacket", None)
+    # Random numbers are no constants, though all elements may be alike in distribution.
     if packet in RANDOM:
         return None
     if packet in CHOICES:
         args = tree_map_only(Tensor, lambda t: mine[id(t)], call.args)
         return _choose(*(args if packet is aten.where else (args[1], args[2], args[0])))
     args, kwargs = tree_map_only(Tensor, lambda t: _like(mine[id(t)], t), (call.args, call.kwargs))
+    # Known values lie on the CPU while the trace runs on the meta device.
     kwargs.pop("device", None)
     try:
         result = call.func(*args, **kwargs)
@@ -237,9 +244,12 @@ def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
             return None
         result = torch.full_like(mine[id(call.tensors[0])], torch.nan)
     result = real_values(result[0] if isinstance(result, (tuple, list)) else result)
+    # NaN is the unknown: functions that swallow NaN (x > 0, maximum) would make a known value of it.
     if packet not in CONSTANTS:
         for tensor in mine.values():
             result = torch.where(tensor.isnan(), torch.nan, result)
+    # Zero times the unknown is zero: what a dead channel is multiplied with (gates, attention) does not matter. That
+    # holds for all finite numbers; outputs that are not finite are found by the comparison at the end.
     if packet in PRODUCTS + KEEP_ZERO and isinstance(call.args[0], Tensor):
         for tensor in [mine[id(t)] for t in call.tensors[: 2 if packet in PRODUCTS else 1]]:
             result = torch.where(tensor == 0, 0.0, result)

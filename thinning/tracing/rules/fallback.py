@@ -50,6 +50,7 @@ def unlabelled(call: Call) -> None:
     uniform = all(info.storage.uniform for info in call.infos)
     if mutable and call.infos:
         storage = call.infos[0].storage
+        # A write into a part leaves the rest as it was: the whole is no longer all alike.
         part = call.tensors[0]._is_view()
         whole = call.func.overloadpacket in UNIFORM and not part
         alike = torch.Tag.pointwise in call.func.tags and not part

@@ -18,6 +18,7 @@ aten = torch.ops.aten
 @rule(aten.cat, aten.concat, aten.concatenate)
 def cat(call: Call) -> None:
     """Join the integers along the joined dimension; unite them along the others."""
+    # Torch lets an empty vector of shape (0,) join anything, as the start of a list does in old code.
     tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
     _join(call, [call.info(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)
@@ -49,6 +50,7 @@ def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, .
     across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
     taken = set(planes[0].dims) if planes else set()
     for group in combine(call, others, across, [*out[:dim], 1, *out[dim + 1 :]]):
+        # Two kinds of channels along one axis cannot both be followed.
         if taken & set(group[0].dims):
             call.freeze(group, "joined in two ways")
         else:

@@ -56,6 +56,7 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 def chain(call: Call, plane: Plane, *leaves: tuple[str, int] | None) -> None:
     """Note parameter dimensions that act on the output of a single layer before anything is added to it."""
+    # Behind a residual sum a norm acts on several layers: it is not part of the chain of any one of them.
     if len(plane.sources) == 1:
         entry = call.log.layers[next(iter(plane.sources))]
         entry.chain += [leaf for leaf in leaves if leaf is not None]

@@ -45,15 +45,18 @@ def linear(call: Call) -> None:
 
 def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     out = call.outputs()[0]
+    # A linear layer on a batch arrives as a batch of products with its weight repeated: the weight itself is meant.
     a, b = (tensor if (matrix := call.info(tensor).repeated) is None else matrix for tensor in (a, b))
     k = a.shape[-1]
     left, right = _split(call, a, -1), _split(call, b, -2 if b.ndim > 1 else -1)
     inner_a, inner_b = left[0], right[0]
     outer_a, outer_b = left[1], right[1]
+    # Summed over an axis that carries two kinds of channels: neither side may shrink by itself then.
     collapsed = bool(left[2] or right[2])
     _contract(call, inner_a, inner_b, a, b, collapsed)
     entry = _log_layer(call, a, b, out)
     if entry is None:
+        # Products of activations (attention) do not shrink with any one weight; they are counted as they are.
         call.log.other_macs += numel(tuple(out.shape)) * k / call.log.batch
     shapes: list[Sequence[int]] = [(*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1]) if b.ndim > 1 else (1,)]
     ndim = out.ndim if b.ndim > 1 else out.ndim + 1
@@ -61,6 +64,7 @@ def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     full = [*out.shape] if b.ndim > 1 else [*out.shape, 1]
     planes = []
     for group in combine(call, [_fresh(n) for n in infos], shapes, full):
+        # 0 times anything is 0; of other constants the sum depends on the other factor.
         zero = [p.value for p in group if p.value is not None]
         plane = merge(group, torch.where((zero[0] == 0).expand(group[0].ids.shape), 0.0, torch.nan) if zero else None)
         planes.append(_labelled(call, plane, entry, a, b, (inner_a, inner_b), bias))
@@ -100,8 +104,10 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
         call.freeze([w], "reads an input of fixed size")
     if x is None or w is None:
         return
+    # The side that is a parameter is the weight; of two activations either may be 0, so both kinds of zeros count.
     weight, inputs = (w, x) if call.info(b).weight is not None else (x, w)
     known = call.info(b).weight or call.info(a).weight
+    # A parameter that is read as an input (a learned query) has values that training changes: they are no constants.
     value = inputs.value if inputs.leaf is None else None
     if known is None and weight.value is not None:
         zero = torch.where(weight.value.reshape(-1) == 0, 0.0, torch.nan)
@@ -112,6 +118,7 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
 
 def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | None:
     """Return the layer, if one factor is a parameter (the right one if both are)."""
+    # x @ W.t() is how linear layers arrive; W @ x is written by hand now and then.
     on_right = call.info(b).weight is not None and b.ndim == 2
     on_left = not on_right and call.info(a).weight is not None and a.ndim == 2
     if not on_right and not on_left:

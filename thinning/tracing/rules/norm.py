@@ -27,6 +27,8 @@ def _normalize(
     present = [vector for vector in vectors if vector is not None]
     infos: list[TensorInfo] = [x]
     shapes: list[tuple[int, ...]] = [tuple(shape)]
+    # Weight, bias and statistics become operands laid along the normalised axes: then a norm is an element-wise
+    # operation, and uniting, freezing and roles are those of `combine`.
     for vector in present:
         layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
         laid = tuple(plane.map(partial(_lay, layout=layout)) for plane in call.planes(vector))
@@ -68,6 +70,8 @@ def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None])
     if leaves:
         chain(call, x, *leaves)
         if x.origin is not None:
+            # Gates on a layer whose norm follows directly scale the norm instead: the norm would undo a scale of its
+            # input.
             call.log.layers[x.origin].norm = leaves[0][0]
 
 
@@ -84,6 +88,7 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     x, shape = group[0].value, group[0].ids.shape
     layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
     weight, bias, mean, var = (_vector(call, vector, layout) for vector in (*vectors, None, None)[:4])
+    # A plane along another axis (tokens under a LayerNorm over features): the norm of zeros is its bias.
     if not set(group[0].dims) & set(dims):
         keeps = x is not None and vectors[1] is None
         return torch.where(x == 0, 0.0, torch.nan) if keeps and x is not None else None
@@ -92,12 +97,16 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     base = torch.full(shape, torch.nan, dtype=torch.float64) if x is None else x
     if mean is not None and var is not None:
         eps = float(call.named("eps", 1e-5))
+        # BatchNorm in eval mode is a fixed affine function, so constants stay known through it.
         base = (base - mean) / (var + eps).sqrt()
     elif x is not None:
+        # A channel that is constant has deviation 0 and equals its mean (InstanceNorm): it becomes 0 before the scale.
         base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
     if _averages(call):
         base = _constant_groups(call, x, torch.full(shape, torch.nan, dtype=torch.float64))
     if weight is not None:
+        # A scale of 0 makes its bias of any input: how BatchNorm channels die in training with an L1 penalty on the
+        # scales.
         base = torch.where(weight == 0, 0.0, base * weight)
     if bias is not None:
         base = base + bias
@@ -134,6 +143,7 @@ def batch_norm(call: Call) -> None:
     vectors = [call.named(name) for name in names]
     if call.named("training", False):
         _normalize(call, call.info(x), call.shapes[0], [1], [None, None, *vectors[2:]])
+        # In training the statistics are of the batch, so running ones only have to keep the same channels.
         vectors = vectors[:2]
     _normalize(call, call.info(x), call.shapes[0], [1], vectors)
     if all(vector is None for vector in vectors):

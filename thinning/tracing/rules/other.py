@@ -19,6 +19,7 @@ def embedding(call: Call) -> None:
     """Keep the rows, which data chooses; the features are channels."""
     weight = call.args[0]
     rows = call.info(weight).along(0)
+    # Words that are never drawn cannot be known from a model: the vocabulary stays.
     if rows is not None:
         call.freeze([rows], "rows are chosen by an index")
     ndim = call.outputs()[0].ndim
@@ -69,6 +70,7 @@ def glu(call: Call) -> None:
             zero = None if plane.value is None else torch.where(plane.value == 0, 0.0, torch.nan)
             planes.append(plane.but(value=zero, origin=None, leaf=None))
             continue
+        # Chunked by half, so both halves must lose the same positions.
         first, second = plane.ids.chunk(2, dim)
         call.unite(first, second)
         value = None if plane.value is None else plane.value.chunk(2, dim)

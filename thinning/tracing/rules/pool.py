@@ -23,6 +23,7 @@ def _pass(call: Call, keeps_constants: bool) -> None:
     planes: list[Plane] = []
     first = len(call.shapes[0]) - _spatial(call)
     for plane in call.planes(call.args[0]):
+        # Positions that are channels (a token mixer) are averaged with their neighbours.
         if any(dim >= first for dim in plane.dims):
             call.freeze([plane], "varies along a pooled dimension")
             continue

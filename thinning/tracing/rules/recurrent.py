@@ -24,9 +24,12 @@ FIXED = "starts from a given state of fixed size"
 
 def intercept(tracer: TraceContext, model: nn.Module) -> None:
     """Let the recurrent layers of a model (a copy) run unseen and be labelled as a whole."""
+    # Torch runs these layers as one fused operation or as thousands of small ones, depending on device and version; the
+    # rules below are those of the layer, not of its steps.
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             whole = recurrent if isinstance(module, nn.RNNBase) else cell
+            # Past nn.Module.__setattr__, which would take time for nothing; the module is a copy that is thrown away.
             object.__setattr__(module, "forward", partial(_forward, tracer, module, whole, module.forward))
 
 
@@ -74,6 +77,8 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
     """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
     kind = next(name for name in GATES if module.mode.startswith(name))
     reads = _features(call, x)
+    # Without a state torch starts at zeros; a given one must be zeros (`new_zeros`) for dead units to be 0 at all
+    # times.
     zero = torch.full((module.hidden_size,), all(info_of(given).storage.value == 0 for given in state))
     fits = all(info_of(given).uniform for given in state)
     every: list[Plane] = []
@@ -183,6 +188,8 @@ def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None,
     if call.tracer.weights is None:
         return None
     names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
+    # h_t = o * tanh(f * c + i * g): with c_0 = 0 and g = 0 at all times c stays 0, whatever the other gates do. Of a
+    # GRU h_t = (1 - z) * n + z * h, with n = 0 and h_0 = 0 the same.
     silent = zero.clone()
     for name in names:
         known = info_of(getattr(module, name + suffix)).weight
@@ -200,6 +207,8 @@ def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
     if any(final.shape[-1] != plane.ids.numel() for plane in made):
         call.freeze(made, "states of different sizes")
         return
+    # (layers, batch, units) is one tensor: all layers have the same number of units in it, so unit i of all goes
+    # together.
     units = torch.stack([plane.ids for plane in made])
     call.unite(units, units[:1])
     values = [plane.value for plane in made if plane.value is not None]

@@ -28,6 +28,7 @@ def _reduce(call: Call, kind: str, keeps: str) -> None:
     planes = []
     for plane in call.planes(call.args[0]):
         left: Plane | None = plane
+        # All axes along which the channel varies are summed: the channels end here.
         if set(plane.dims) <= set(dims):
             _gone(call, plane, kind)
             continue
@@ -63,6 +64,7 @@ def _kept(value: Tensor | None, keeps: str) -> Tensor | None:
 def total(call: Call) -> None:
     """Read the summed channels: those that are 0 may go (the same for a norm)."""
     order = call.arg(1, "ord", 2) if call.func.overloadpacket is not aten.sum else 2
+    # |x| to the 0th power counts, to infinity is a maximum: elements that are 0 change them.
     positive = not isinstance(order, (int, float)) or 0 < order < float("inf")
     _reduce(call, "sum" if positive else "fixed", "zeros")
 

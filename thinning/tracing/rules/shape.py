@@ -26,8 +26,11 @@ def view(call: Call) -> None:
     planes = []
     for plane in call.planes(call.args[0]):
         made = reshape(plane, old, tuple(out.shape))
+        # Its code checks embed_dim against the input and divides it by num_heads in C: none of it can change.
         if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
             call.freeze([plane], "nn.MultiheadAttention shares its embedding size out to a number of heads")
+        # (batch, C) to (batch, heads, C / heads): the code keeps one of the two numbers, which one shows in the
+        # rehearsal.
         elif len(made.dims) > len(plane.dims):
             call.log.split(made.ids)
         planes.append(made)
@@ -74,6 +77,7 @@ def permute(call: Call) -> None:
     weight = call.info(call.args[0]).weight
     if weight is not None:
         axes = torch.empty(tuple(range(2, 2 + len(weight[1]))), device="meta")
+        # The operation itself, on a tensor whose sizes say where each dimension went (from 2 on, for 1 would squeeze).
         order = [size - 2 for size in call.func(axes, *call.args[1:], **call.kwargs).shape]
         call.same_weight = (weight[0], tuple(weight[1][axis] for axis in order))
 
@@ -118,6 +122,7 @@ def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor
 def part(call: Call) -> None:
     """Take a part of a tensor. One single channel by its number cannot be followed: then freeze the axis."""
     for plane, made in _views(call):
+        # x[:, 0] of channels: after a removal number 0 may be another channel.
         if made.ids.numel() == 1:
             call.freeze([plane], "one channel is taken by its number")
 
@@ -130,6 +135,7 @@ def split(call: Call) -> None:
     sizes = {out.shape[dim] for out in call.outputs()}
     for plane in call.planes(call.args[0]):
         if plane.ids.shape[dim] > 1 and len(sizes) == 1:
+            # chunk(2) of 30 channels is 15 + 15, of 29 it is 15 + 14: the code relies on halves.
             first, *others = plane.ids.split(sizes.pop(), dim)
             sizes = {first.shape[dim]}
             for other in others:
@@ -164,12 +170,14 @@ def pad(call: Call) -> None:
     fill = float(call.arg(2, "value", 0) or 0) if call.func.overloadpacket is aten.constant_pad_nd else None
     planes = []
     for plane in call.planes(call.args[0]):
+        # Known values next to padding: only where they equal the fill are all elements of the channel alike.
         padded = {plane.ids.ndim - 1 - k // 2 for k in range(len(amounts))}  # of 0 too: inputs of other sizes get more
         own = [amount if plane.ids.shape[plane.ids.ndim - 1 - k // 2] > 1 else 0 for k, amount in enumerate(amounts)]
         value = plane.value
         if fill is not None and value is not None and padded - set(plane.dims):
             value = torch.where(value == fill, value, torch.nan)
         if any(own):
+            # Reflected channels would be channels of their own; a negative pad cuts channels off by their number.
             if fill is None or min(own) < 0:
                 call.freeze([plane], "padded along the channels")
                 continue
