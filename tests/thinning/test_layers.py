@@ -39,6 +39,10 @@ LEFT = {
     "unpooling": (1554,),
     "depthwise_weight_is_a_view": (173,),
     "rois": (444,),
+    "channels_as_images": (183,),
+    "depthwise_makes_two": (294,),
+    "transposed_depthwise_makes_two": (244,),
+    "transposed_groups": (348,),
 }
 model = Networks(SAID, left=LEFT)
 
@@ -390,6 +394,43 @@ def rois():
             return self.b(roi_align(self.a(x).relu(), [boxes], output_size=2).flatten(1))
 
     return Net(), (torch.randn(1, 3, 12, 12), torch.tensor([[1.0, 1.0, 7.0, 7.0], [2.0, 3.0, 9.0, 9.0]]))
+
+
+def between(*layers: nn.Module):
+    """Layers from 8 channels, of which 5 stay, to whatever they make, between two convolutions."""
+    width = nn.Sequential(*layers)(torch.randn(1, 8, 6, 6)).shape[1]
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *layers, nn.Conv2d(width, 4, 1)), images()
+
+
+class Each(nn.Module):
+    """One small filter for each channel by itself: the channels go through it as images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, bias=False)
+
+    def forward(self, x):
+        return self.conv(x.flatten(0, 1).unsqueeze(1)).squeeze(1).unflatten(0, (len(x), -1))
+
+
+@model
+def channels_as_images():
+    return between(Each())
+
+
+@model
+def depthwise_makes_two():
+    return between(nn.Conv2d(8, 16, 3, groups=8), nn.ReLU())
+
+
+@model
+def transposed_depthwise_makes_two():
+    return between(nn.ConvTranspose2d(8, 16, 2, 2, groups=8), nn.ReLU())
+
+
+@model
+def transposed_groups():
+    return between(nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.ReLU())
 
 
 @pytest.mark.parametrize("name", model)

@@ -32,7 +32,7 @@ class TraceContext(Protocol):
 
     log: TraceLog
     weights: Mapping[str, Tensor] | None
-    layer_values: dict[Any, tuple[Tensor | None, Tensor | None]]
+    layer_values: dict[Any, tuple[Tensor | None, Tensor | None, Tensor]]
     quiet: bool
 
     @property

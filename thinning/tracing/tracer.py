@@ -53,7 +53,7 @@ class Tracer(TorchDispatchMode):
         self.names: dict[int, str] = {}
         self.stack: list[Frame] = []
         self.path: list[Any] = []
-        self.layer_values: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
+        self.layer_values: dict[Any, tuple[Tensor | None, Tensor | None, Tensor]] = {}
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
         self._constants: dict[tuple[str, int], Tensor | None] = {}
 

@@ -177,14 +177,9 @@ def _value(
     if real is None:
         return _derived(call, weight, inputs, groups, bias, transposed)
     known = None if inputs is None else inputs.value
-    if not transposed:
-        return output_value(call, real, known, groups, bias, padded)
-    # Transposed: outputs lie along dimension 1. With groups they cannot be told apart by a plain transposition.
-    if groups == 1:
-        return output_value(call, real.transpose(0, 1), known, 1, bias, padded)
-    if real.shape[1] == 1:
-        return output_value(call, real, known, groups, bias, padded)
-    return None
+    if transposed:  # (inputs, outputs a group, ...) -> (outputs, inputs a group, ...), as plain ones have it
+        real = real.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return output_value(call, real, known, groups, bias, padded)
 
 
 def _derived(

@@ -43,10 +43,10 @@ def output_value(
         return None
     known = bias_value(call, bias)
     key = (weight.data_ptr(), weight.shape, weight.stride(), groups, padded)
-    before, value = call.tracer.layer_values.get(key, (None, None))
+    before, value, _ = call.tracer.layer_values.get(key, (None, None, None))
     if key not in call.tracer.layer_values or not _same(before, inputs):
         value = layer_value(weight, inputs, groups, None, padded)
-        call.tracer.layer_values[key] = inputs, value
+        call.tracer.layer_values[key] = inputs, value, weight  # kept, so that no other comes to lie at its address
     return None if value is None or known is None else value + known
 
 
