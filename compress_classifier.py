@@ -43,7 +43,7 @@ logger = logging.getLogger("potstill")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (2 for what the user can mend, with one line that says what)."""
+    """Run the command line; return the exit status (2 for what the user can mend, with one line that says what)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
@@ -88,7 +88,7 @@ def train(run: Session) -> int:
 
 
 def train_epoch(run: Session, epoch: int) -> None:
-    """One epoch, or the rest of one that was interrupted."""
+    """Train for one epoch, or the rest of one that was interrupted."""
     steps, optimizer, scheduler = run.minibatches, run.optimizer, run.scheduler
     if run.minibatch == 0:
         before_epoch(run)
@@ -123,7 +123,7 @@ def train_epoch(run: Session, epoch: int) -> None:
 
 
 def progress(batches: Iterator[Any], run: Session) -> Iterator[Any]:
-    """A progress bar with loss and accuracy; silent where the output is not a terminal."""
+    """Yield a progress bar with loss and accuracy; silent where the output is not a terminal."""
     bar = tqdm(batches, f"epoch {run.epoch}", run.minibatches, initial=run.minibatch, leave=False, disable=None)
     for batch in bar:
         yield batch

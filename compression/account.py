@@ -87,13 +87,16 @@ class Entry:
 
 
 def account_table(entries: Iterable[Entry]) -> pd.DataFrame:
-    """The account as a table with the columns of `COLUMNS`: a row a policy and parameter; nothing known is NaN."""
+    """Return the account as a table with the columns of `COLUMNS`.
+
+    A row a policy and parameter; nothing known is NaN.
+    """
     table = pd.DataFrame([_row(entry) for entry in entries], columns=list(COLUMNS))
     return table.astype({name: "Int64" if name in COUNTS else "Float64" for name in (*COUNTS, *SHARES)})
 
 
 def entries_of(scheduler: Accountable) -> list[Entry]:
-    """The account of a scheduler as it stands."""
+    """Return the account of a scheduler as it stands."""
     found = []
     view = _Network(scheduler)
     for policy in scheduler.policies:
@@ -137,7 +140,7 @@ def tell_account(scheduler: Accountable) -> None:
 
 
 def account_text(table: pd.DataFrame, form: str = "text") -> str:
-    """The account as text, without columns that say nothing."""
+    """Return the account as text, without columns that say nothing."""
     return "asked and done, by policy and parameter:\n" + format_table(with_something_in(table), form)
 
 
@@ -201,7 +204,7 @@ class _Network:
         )
 
     def whole(self, policy: ScheduledTrainingPolicy, goal: Goal, span: Span | None) -> Entry:
-        """What thinning removes of the whole network, for a policy with a goal."""
+        """Return what thinning removes of the whole network, for a policy with a goal."""
         left = inexactly = goal.of
         if self._outlook is not None:
             parameters = goal.unit == "parameters"
@@ -216,7 +219,7 @@ class _Network:
         return [] if self._outlook is None else [part for part in self._outlook.slices if part.name == name]
 
     def _within(self, name: str, weight: Tensor, group: Group | None, fate: str) -> Tensor:
-        """Which structures lie in slices of a fate: bool, (structures,)."""
+        """Return which structures lie in slices of a fate: bool, (structures,)."""
         inside = torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
         for part in self._slices(name):
             if part.fate == fate:
@@ -224,7 +227,7 @@ class _Network:
         return inside.flatten() if group is None else group.split(inside).all(1)
 
     def _reasons(self, name: str, group: Group | None, left: Tensor) -> tuple[str, tuple[str, ...], bool]:
-        """Why structures stay, the weights that share their channels, and whether no list of weights changes that."""
+        """Return why structures stay, what shares their channels, and whether no list of weights changes that."""
         if not bool(left.any()):
             return "", (), False
         if self._outlook is None:
@@ -238,7 +241,7 @@ class _Network:
 
 
 def _zero(group: Group | None, values: Tensor) -> Tensor:
-    """Which structures are zero throughout: bool, (structures,)."""
+    """Return which structures are zero throughout: bool, (structures,)."""
     return (values == 0).flatten() if group is None else (group.split(values) == 0).all(1)
 
 
@@ -247,7 +250,7 @@ def _mask(mask: Tensor | None, weight: Tensor) -> Tensor:
 
 
 def _leaves_no_masks(policy: ScheduledTrainingPolicy) -> bool:
-    """Whether zeros are in the weights alone: those of a threshold, or of a proximal step."""
+    """Return whether zeros are in the weights alone: those of a threshold, or of a proximal step."""
     return policy.zeroes_weights
 
 

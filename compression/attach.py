@@ -127,7 +127,7 @@ class Attachment:
         return *divmod(self.steps, self.per_epoch), self.per_epoch
 
     def loss(self, loss: Tensor) -> Tensor:
-        """The loss to differentiate: weighed, and with the terms of all policies, which are not added again.
+        """Return the loss to differentiate: weighed, and with the terms of all policies, which are not added again.
 
         For steps of one backward pass: with gradient accumulation the terms would be added as often.
         """
@@ -171,7 +171,7 @@ class Attachment:
         return args[:1], {**kwargs, "closure": self._within(closure)}
 
     def _within(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """The closure, with masks before it and all that changes gradients behind it."""
+        """Return the closure, with masks before it and all that changes gradients behind it."""
         again = False
 
         def evaluate() -> Any:
@@ -202,7 +202,7 @@ class Attachment:
         return terms
 
     def _add_terms(self, loss: Tensor) -> Tensor:
-        """The loss with the terms of all policies, which are kept by name."""
+        """Return the loss with the terms of all policies, which are kept by name."""
         total = self.scheduler.before_backward_pass(*self._at, loss, self.optimizer, return_loss_components=True)
         self.components = total.loss_components
         weighed: Tensor = total.overall_loss
@@ -233,7 +233,7 @@ def detached_copy(scheduler: H, memo: dict[int, Any]) -> H:
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:
-    """The optimizer that makes the steps, of one that only passes them on (accelerate's), which has no hooks."""
+    """Return the optimizer that makes the steps, of one that only passes them on (accelerate's), which has no hooks."""
     found: Any = optimizer
     while not hasattr(found, "_optimizer_step_pre_hooks"):
         found = getattr(found, "optimizer", None)
@@ -244,7 +244,10 @@ def _innermost(optimizer: Optimizer) -> Optimizer:
 
 
 def _scale(optimizer: Optimizer) -> Tensor | None:
-    """What the gradients are still multiplied by: fused optimizers divide by a loss scaler's factor within the step."""
+    """Return what the gradients are still multiplied by.
+
+    Fused optimizers divide by a loss scaler's factor within the step.
+    """
     scale = getattr(optimizer, "grad_scale", None)
     return scale.reshape(()) if isinstance(scale, Tensor) else None
 

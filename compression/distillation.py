@@ -28,7 +28,7 @@ class DistillationLossWeights(NamedTuple):
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """`T^2 * KL(softmax(teacher / T) || softmax(student / T))`, mean over images.
+    """Return `T^2 * KL(softmax(teacher / T) || softmax(student / T))`, mean over images.
 
     The factor keeps the gradient's size the same at every temperature T (Hinton et al. 2015, section 2). It is computed
     in float32 at least.
@@ -45,7 +45,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
 
 
 def logits_of(output: Any, whose: str) -> Tensor:
-    """The logits in what a network gives: a tensor, or the `logits` of an object or mapping.
+    """Return the logits in what a network gives: a tensor, or the `logits` of an object or mapping.
 
     Raises:
         DistillationError: there are none.

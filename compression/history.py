@@ -36,14 +36,14 @@ class History:
         self._told: set[str] = set()
 
     def epoch_begins(self, step: Step, active: Iterable[ScheduledTrainingPolicy]) -> None:
-        """An epoch's hook is called; `active` are the policies that it calls."""
+        """Note that an epoch's hook is called; `active` are the policies that it calls."""
         self._epoch = step.epoch
         self._note(step, active, "epoch")
 
     def minibatch_begins(
         self, step: Step, active: Iterable[ScheduledTrainingPolicy], policies: Iterable[ScheduledTrainingPolicy]
     ) -> None:
-        """A minibatch's hook is called; warn, once, where no epoch's was and some of the policies wait for it."""
+        """Note that a minibatch's hook is called; warn, once, where no epoch's was and policies wait for it."""
         self._note(step, active, "minibatch")
         if step.minibatch == 0 and self._epoch != step.epoch and NO_EPOCHS not in self._told:
             waiting = [policy.name for policy in policies if _waits_for_epochs(policy, step)]
@@ -59,7 +59,7 @@ class History:
                 logger.warning("%s never acted: %s", policy.name, self._why_idle(policy))
 
     def state_dict(self) -> dict[str, Any]:
-        """The spans: plain data."""
+        """Return the spans: plain data."""
         return {name: [*span[0].at, *span[1].at] for name, span in self.spans.items()}
 
     def load_state_dict(self, state: Field) -> None:
@@ -90,7 +90,7 @@ class History:
 
 
 def _waits_for_epochs(policy: ScheduledTrainingPolicy, step: Step) -> bool:
-    """Whether the policy acts in the hooks of epochs alone."""
+    """Return whether the policy acts in the hooks of epochs alone."""
     return policy.window.unit == "epoch" and not policy.acts_in("minibatch", step)
 
 

@@ -35,11 +35,11 @@ class MultiStepMultiGammaLR(torch_schedulers.LRScheduler):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together."""
+        """Return what a schedule's arguments get wrong together."""
         return apart(_unequal(args), _falling(args))
 
     def get_lr(self) -> list[float]:  # type: ignore[override]  # torch's allows tensors too
-        """The rates of all groups at `last_epoch`."""
+        """Return the rates of all groups at `last_epoch`."""
         factor = prod(self.gammas[: bisect_right(self.milestones, self.last_epoch)])
         return [float(base) * factor for base in self.base_lrs]
 
@@ -122,7 +122,7 @@ class PiecewiseLR(torch_schedulers.LRScheduler):
             yield "pieces", "there is no piece: give at least one"
 
     def get_lr(self) -> list[float]:  # type: ignore[override]  # torch's allows tensors too
-        """The rates of all groups at `last_epoch`."""
+        """Return the rates of all groups at `last_epoch`."""
         rates = [float(base) for base in self.base_lrs]
         begun = [piece for piece in self.pieces if piece[0] <= self.last_epoch]
         if not begun or not rates[0]:

@@ -37,11 +37,14 @@ class MaskPasses:
                 _append(self.copies, parameter, entry.dense)
 
     def here(self, lists: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
-        """The lists of a pass; of sharded parameters the parts, which may lie elsewhere than at the last step."""
+        """Return the lists of a pass.
+
+        Of sharded parameters the parts, which may lie elsewhere than at the last step.
+        """
         return tuple(map(parts, lists)) if self.sharded else lists
 
     def gradients_here(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The gradients that there are, and their masks."""
+        """Return the gradients that there are, and their masks."""
         parameters, masks = self.gradients
         pairs = [(p.grad, mask) for p, mask in zip(parameters, masks, strict=True) if p.grad is not None]
         if self.sharded:
@@ -49,7 +52,7 @@ class MaskPasses:
         return [gradient for gradient, _ in pairs], [mask for _, mask in pairs]
 
     def is_elsewhere(self) -> bool:
-        """Whether the model was moved to another device or type."""
+        """Return whether the model was moved to another device or type."""
         parameters, masks, *_ = self.hard if self.hard[0] else self.soft
         if not parameters:
             return False

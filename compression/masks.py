@@ -36,15 +36,15 @@ class Masks(Mapping[str, ParameterMask]):
         self._plan: MaskPasses | None = None
 
     def __getitem__(self, name: str) -> ParameterMask:
-        """The masks of a parameter, with or without `module.` in its name."""
+        """Return the masks of a parameter, with or without `module.` in its name."""
         return self._masks[self._spell(name)]
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the parameters."""
+        """Yield the names of the parameters."""
         return iter(self._masks)
 
     def __len__(self) -> int:
-        """The number of parameters."""
+        """Return the number of parameters."""
         return len(self._masks)
 
     @torch.no_grad()
@@ -115,15 +115,17 @@ class Masks(Mapping[str, ParameterMask]):
                     raise ValueError(f"{name} has shape {shapes}: thin with the scheduler that has the masks")
 
     def of(self, owner: str) -> dict[str, Tensor]:
-        """The owner's masks by parameter."""
+        """Return the owner's masks by parameter."""
         return {name: entry.owners[owner].mask for name, entry in self._masks.items() if owner in entry.owners}
 
     def values(self) -> Any:
-        """The `ParameterMask` of each parameter."""
+        """Return the `ParameterMask` of each parameter."""
         return self._masks.values()
 
     def dense(self, name: str) -> Tensor:
-        """The values that pruners rank and optimizers update: the dense copy where one is kept, else the parameter's.
+        """Return the values that pruners rank and optimizers update.
+
+        The dense copy where one is kept, else the parameter's.
 
         Who changes them in place calls `refresh` afterwards.
         """
@@ -256,7 +258,7 @@ class Masks(Mapping[str, ParameterMask]):
         self._plan = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All masks with their owners and modes, and the dense copies: tensors and plain data."""
+        """Return all masks with their owners and modes, and the dense copies: tensors and plain data."""
         masks = {
             name: {owner: packed(owned) for owner, owned in entry.owners.items()}
             for name, entry in self._masks.items()

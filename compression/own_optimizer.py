@@ -35,7 +35,7 @@ def must_train(optimizer: Any, model: nn.Module, own: Iterable[Tensor] = ()) -> 
 
 
 def steps_made(optimizer: Any) -> int:
-    """How many steps an optimizer has made at least, by its state: 0 where that tells of none."""
+    """Return how many steps an optimizer has made at least, by its state: 0 where that tells of none."""
     made = 0
     for state in getattr(optimizer, "state", {}).values():
         counted = [float(state[name]) for name in COUNTS if name in state]
@@ -47,7 +47,7 @@ def steps_made(optimizer: Any) -> int:
 
 
 def first_step(optimizer: Any, steps: int | None, begun: tuple[int, ...] | None, per_epoch: int) -> int:
-    """The number of steps made before, where it is given or known from the scheduler's state.
+    """Return the number of steps made before, where it is given or known from the scheduler's state.
 
     Raises:
         ValueError: it is neither, and the optimizer has made steps; or the state is of epochs of another length.

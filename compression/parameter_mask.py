@@ -125,12 +125,12 @@ class ParameterMask:
 
 
 def is_binary(mask: Tensor) -> bool:
-    """Whether all elements are 0 or 1."""
+    """Return whether all elements are 0 or 1."""
     return every((mask == 0) | (mask == 1))
 
 
 def packed(owned: OwnedMask) -> dict[str, Any]:
-    """A mask as plain data: one byte an element where the mask is 0 or 1, as nearly all are."""
+    """Return a mask as plain data: one byte an element where the mask is 0 or 1, as nearly all are."""
     mask = owned.mask.bool() if is_binary(owned.mask) else owned.mask
     return {"mask": mask, "mode": owned.mode, "stops_gradient": owned.stops_gradient}
 

@@ -125,7 +125,7 @@ def file_config(  # noqa: PLR0913 -- keywords
     build_teacher: TeacherBuilder | None = None,
     process_group: ProcessGroup | None = None,
 ) -> CompressionScheduler:
-    """The scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
+    """Return the scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
 
     `resumed_epoch` changes nothing: learning rates follow absolute epochs, and their state comes with the scheduler's.
 
@@ -156,7 +156,7 @@ def dict_config(  # noqa: PLR0913 -- keywords
     build_teacher: TeacherBuilder | None = None,
     process_group: ProcessGroup | None = None,
 ) -> CompressionScheduler:
-    """The scheduler of a schedule given as a mapping, which stays as it is; otherwise like `file_config`.
+    """Return the scheduler of a schedule given as a mapping, which stays as it is; otherwise like `file_config`.
 
     Raises:
         ScheduleError: the schedule has mistakes; all of them are listed.
@@ -177,7 +177,7 @@ def dict_config(  # noqa: PLR0913 -- keywords
 def _policy(
     plan: PolicyPlan, instance: InstancePlan, made: dict[tuple[str, str], Any], offers: Mapping[str, Any]
 ) -> ScheduledTrainingPolicy:
-    """The policy of a plan. Policies share the pruner that they name, whose thresholds stay those of its first use."""
+    """Return the policy of a plan; policies share the pruner that they name, and its thresholds of the first use."""
     if plan.kind == "lr_scheduler":
         if offers["optimizer"] is None:
             raise ValueError("needs an optimizer, and none was given")
@@ -191,7 +191,7 @@ def _policy(
 
 
 def _make(instance: InstancePlan, offers: Mapping[str, Any]) -> Any:
-    """The instance.
+    """Return the instance.
 
     Raises:
         ValueError: its class refuses the arguments, or, being a plugin's, fails.

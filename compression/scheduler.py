@@ -226,7 +226,10 @@ class CompressionScheduler:
             policy.on_epoch_end(moment)
 
     def graph(self) -> ChannelGraph | None:
-        """Which slices of which parameters are the same channel; None (with a warning) without `example_inputs`."""
+        """Return which slices of which parameters are the same channel.
+
+        None (with a warning) without `example_inputs`.
+        """
         if self.example_inputs is None:
             if not self._told:
                 logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
@@ -279,11 +282,11 @@ class CompressionScheduler:
         compare_ranks(self, "finish()")
 
     def own_parameters(self) -> list[Tensor]:
-        """What policies train themselves, beside the model's parameters (gates)."""
+        """Return what policies train themselves, beside the model's parameters (gates)."""
         return [parameter for policy in self.policies for parameter in policy.own_parameters()]
 
     def metrics(self) -> dict[str, float]:
-        """What policies want to see in the metrics of an epoch, by name."""
+        """Return what policies want to see in the metrics of an epoch, by name."""
         return {name: value for policy in self.policies for name, value in policy.metrics().items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -300,7 +303,7 @@ class CompressionScheduler:
         restore(self, state)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
-        """The moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""
+        """Return the moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""
         now = self._now
         if now is None or now.optimizer is not optimizer or now.step.at != (epoch, minibatch, per_epoch):
             self._now = now = Moment(Step(epoch, minibatch, per_epoch), optimizer)
@@ -317,6 +320,6 @@ class CompressionScheduler:
                 policy.after_window(moment)
 
     def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
-        """The policies whose window covers the step; at epoch hooks only those that count epochs."""
+        """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
         acting = [policy for policy in self.policies if policy.window.covers(step)]
         return [policy for policy in acting if not (by_epoch and policy.window.unit == "minibatch")]

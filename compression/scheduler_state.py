@@ -83,5 +83,5 @@ def _counts(removed: Field) -> dict[str, dict[str, int]]:
 
 
 def _optional(fields: Field, state: Mapping[str, Any], name: str) -> Field:
-    """A field that states of earlier versions do not have."""
+    """Return a field that states of earlier versions do not have."""
     return fields[name] if name in state else Field(None)

@@ -37,7 +37,7 @@ class Point(Generic[S]):
 
 
 def prunable_weights(model: nn.Module, structure: Structure = "element") -> list[str]:
-    """The weights of convolutions, Linears, attention and recurrent layers, by name in the model's order.
+    """Return the weights of convolutions, Linears, attention and recurrent layers, by name in the model's order.
 
     For filters and channels those that have more than one: no sparsity below 1 prunes a single one. The directions of a
     weight norm stay out where they would become zero.
@@ -54,7 +54,7 @@ def prunable_weights(model: nn.Module, structure: Structure = "element") -> list
 
 
 def named_weights(model: nn.Module, parameters: str | Sequence[str], structure: Structure = "element") -> list[str]:
-    """The parameters that names and patterns fit; of a pattern those that have such structures.
+    """Return the parameters that names and patterns fit; of a pattern those that have such structures.
 
     Raises:
         ValueError: a name or pattern fits nothing, or nothing that has such structures.
@@ -71,7 +71,7 @@ def named_weights(model: nn.Module, parameters: str | Sequence[str], structure: 
 
 
 def _refusal(model: nn.Module, structure: Structure, name: str) -> str:
-    """Why a parameter cannot be pruned so; nothing where it can."""
+    """Return why a parameter cannot be pruned so; nothing where it can."""
     pruner = _pruner(structure, name, 0)
     try:
         pruner.bind(model)
@@ -120,7 +120,7 @@ def sensitivity_analysis(
 
 
 def tolerated_levels(points: Iterable[tuple[str, float, float]], least: float) -> dict[str, float]:
-    """The highest sparsity of each parameter up to which no accuracy falls below `least`; 0 if none is good.
+    """Return the highest sparsity of each parameter up to which no accuracy falls below `least`; 0 if none is good.
 
     Args:
         points: (parameter, sparsity, accuracy), of each parameter by rising sparsity.
@@ -155,7 +155,7 @@ class _Probe(Generic[S]):
         return scores
 
     def _masks(self, pruner: Pruner) -> dict[str, Tensor]:
-        """The masks that hide something."""
+        """Return the masks that hide something."""
         pruner.bind(self.model)
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         masks = pruner.masks(View(Step(0), Window.at([0]), weights, {}, self.model, self.graph))

@@ -30,7 +30,7 @@ class Loadable(Protocol):
 
 
 def pack(state: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The state itself, or `plain` and `parts` of it where the model is sharded."""
+    """Return the state itself, or `plain` and `parts` of it where the model is sharded."""
     if first_sharded(list(model.parameters())) is None:
         return state
     found: dict[Where, Tensor] = {}
@@ -42,7 +42,7 @@ def pack(state: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 
 def unpack(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What `pack` was given.
+    """Return what `pack` was given.
 
     Raises:
         CheckpointError: it is damaged.
@@ -96,7 +96,7 @@ def load_distributed(scheduler: Loadable, path: str | Path, key: str = "schedule
 
 
 def _strip(value: Any, where: Where, found: dict[Where, Tensor]) -> Any:
-    """The value with nothing in the place of sharded tensors, which go into `found`."""
+    """Return the value with nothing in the place of sharded tensors, which go into `found`."""
     if isinstance(value, Tensor) and is_sharded(value):
         found[where] = value
         return None

@@ -82,29 +82,32 @@ class Window:
         return time // (1 if self.unit == "epoch" else minibatches)
 
     def position(self, step: Step) -> int:
-        """The step on this window's clock."""
+        """Return the step on this window's clock."""
         return step.epoch if self.unit == "epoch" else step.index
 
     def covers(self, step: Step) -> bool:
-        """Whether the policy is active at the step: on each minibatch of an active epoch, at each active minibatch."""
+        """Return whether the policy is active at the step.
+
+        On each minibatch of an active epoch, at each active minibatch.
+        """
         return self.position(step) in self.times
 
     def ends(self, step: Step) -> bool:
-        """Whether the step is the last at which the policy is active."""
+        """Return whether the step is the last at which the policy is active."""
         return self.position(step) == self.last and (self.unit == "minibatch" or step.last_of_epoch)
 
     def over(self, step: Step) -> bool:
-        """Whether the step lies behind the window."""
+        """Return whether the step lies behind the window."""
         return self.position(step) >= self.end
 
     def progress(self, step: Step) -> float:
-        """How far the window is: 0 at its first time, 1 at its last (1 where there is only one)."""
+        """Return how far the window is: 0 at its first time, 1 at its last (1 where there is only one)."""
         span = self.last - self.start
         return (self.position(step) - self.start) / span if span else 1.0
 
 
 def when(window: Window) -> str:
-    """`epochs 0-29, every 2`: the window, its last time included; or the times of a list."""
+    """Return `epochs 0-29, every 2`: the window, its last time included; or the times of a list."""
     if window.end - window.start == 1:
         return f"{window.unit} {window.start}"
     ranged = isinstance(window.times, range)
@@ -114,12 +117,15 @@ def when(window: Window) -> str:
 
 
 def empty(start: int, end: int) -> str | None:
-    """What is wrong with a range of times that has none, or None."""
+    """Return what is wrong with a range of times that has none, or None."""
     return None if 0 <= start < end else f"a window needs 0 <= start < end, not {start} to {end}"
 
 
 def unfit(start: int, end: int, frequency: int) -> str | None:
-    """What is wrong with a frequency in a range of times, or None; it may be the range that is the wrong way round."""
+    """Return what is wrong with a frequency in a range of times, or None.
+
+    It may be the range that is the wrong way round.
+    """
     if 0 < frequency <= max(abs(end - start), 1):
         return None
     fitting = f": 1 to {end - start}" if start < end else ""
@@ -127,5 +133,5 @@ def unfit(start: int, end: int, frequency: int) -> str | None:
 
 
 def rising(times: Sequence[int]) -> bool:
-    """Whether each time is later than the one before."""
+    """Return whether each time is later than the one before."""
     return all(before < after for before, after in pairwise(times))

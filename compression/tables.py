@@ -31,7 +31,7 @@ TOTAL = "Total sparsity:"
 
 
 def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool = False) -> pd.DataFrame:
-    """One row a parameter and a last row for all parameters together.
+    """Return one row a parameter and a last row for all parameters together.
 
     Percentages are of structures that are zero throughout: Cols are outputs and Rows inputs of a Linear, Ch input
     channels, 2D kernels and 3D filters of a convolution, Fine single elements. Std, mean and mean of absolute values
@@ -59,7 +59,7 @@ def sparsity(model: nn.Module | Mapping[str, Tensor]) -> float:
 
 
 def format_table(table: pd.DataFrame, form: str = "text") -> str:
-    """The table as `text`, `csv`, `markdown` or `json` (a list of rows).
+    """Return the table as `text`, `csv`, `markdown` or `json` (a list of rows).
 
     Raises:
         ValueError: the form is none of these.
@@ -80,7 +80,7 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
 
 
 def with_something_in(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns that are empty or 0 throughout; what is missing elsewhere becomes empty text."""
+    """Return the table without columns that are empty or 0 throughout; what is missing elsewhere becomes empty text."""
     full = table.astype(object).where(table.notna(), "")
     kept = [column for column in full.columns if any(value not in ("", 0) for value in full[column])]
     return full[kept]

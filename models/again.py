@@ -6,7 +6,7 @@ from typing import Any
 
 
 def is_same(first: Any, second: Any) -> bool:
-    """Whether two functions are one, or come from the same line of a file that was imported twice."""
+    """Return whether two functions are one, or come from the same line of a file that was imported twice."""
     return first is second or _origin(first) == _origin(second)
 
 

@@ -11,7 +11,7 @@ from .torchvision_models import torchvision_model
 def create_model(
     name: str, num_classes: int | None = None, in_channels: int | None = None, pretrained: bool = False
 ) -> nn.Module:
-    """A freshly initialised network, in training mode, on torch's default device.
+    """Return a freshly initialised network, in training mode, on torch's default device.
 
     Args:
         name: one of `model_names()`.

@@ -48,11 +48,11 @@ class PreactBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
 
     def residual(self, activated: Tensor) -> Tensor:
-        """The branch that is added to the shortcut."""
+        """Return the branch that is added to the shortcut."""
         return self.conv2(self.relu(self.bn(self.conv1(activated))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A convolutional shortcut reads the activated input, the other kinds the raw one."""
+        """Return a convolutional shortcut reads the activated input, the other kinds the raw one."""
         activated = self.pre_relu(self.pre_bn(x))
         shortcut = x
         if self.downsample is not None:
@@ -75,7 +75,7 @@ class PreactBottleneck(PreactBlock):
         self.conv3 = conv1x1(channels, channels * self.expansion)
 
     def residual(self, activated: Tensor) -> Tensor:
-        """The branch that is added to the shortcut."""
+        """Return the branch that is added to the shortcut."""
         out = self.relu1(self.bn1(self.conv1(activated)))
         return self.conv3(self.relu2(self.bn2(self.conv2(out))))
 
@@ -111,7 +111,7 @@ class PreactResNet(nn.Module):
 def _stages(
     block: type[PreactBlock], depths: Sequence[int], width: int, conv_shortcut: bool
 ) -> tuple[list[nn.Sequential], int]:
-    """The stages and the channels of the last one's output."""
+    """Return the stages and the channels of the last one's output."""
     stages = []
     in_channels = width
     for number, depth in enumerate(depths):
@@ -125,7 +125,7 @@ def _stages(
 
 
 def preact_resnet_cifar(depth: int, num_classes: int, in_channels: int, conv_shortcut: bool) -> PreactResNet:
-    """A network of `depth` = 6 n + 2 layers for 32x32 images."""
+    """Return a network of `depth` = 6 n + 2 layers for 32x32 images."""
     stem: dict[str, nn.Module] = {"conv1": conv3x3(in_channels, 16)}
     return PreactResNet(stem, *_stages(PreactBlock, [(depth - 2) // 6] * 3, 16, conv_shortcut), num_classes)
 
@@ -133,7 +133,7 @@ def preact_resnet_cifar(depth: int, num_classes: int, in_channels: int, conv_sho
 def preact_resnet_imagenet(
     block: type[PreactBlock], depths: Sequence[int], num_classes: int, in_channels: int
 ) -> PreactResNet:
-    """A network for 224x224 images."""
+    """Return a network for 224x224 images."""
     stem: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False),
         "bn1": nn.BatchNorm2d(64),

@@ -70,12 +70,12 @@ def register_model(
 
 
 def model_names() -> list[str]:
-    """All names that `create_model` takes, sorted."""
+    """Return all names that `create_model` takes, sorted."""
     return sorted({*_factories, *torchvision_names()})
 
 
 def model_info(name: str) -> ModelInfo:
-    """The usual input shape, number of classes and a line of description of a network.
+    """Return the usual input shape, number of classes and a line of description of a network.
 
     Raises:
         ModelError: no network has this name; the message suggests near ones.
@@ -91,5 +91,5 @@ def model_info(name: str) -> ModelInfo:
 
 
 def model_factory(name: str) -> Factory:
-    """The registered factory of one of the project's own networks (KeyError for any other name)."""
+    """Return the registered factory of one of the project's own networks (KeyError for any other name)."""
     return _factories[name]

@@ -20,7 +20,7 @@ class AddBranches(nn.Sequential):
     """Runs each child on the same input and adds the results."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """All children must give the same shape."""
+        """Return all children must give the same shape."""
         first, second = self
         return first(x) + second(x)
 

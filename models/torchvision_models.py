@@ -17,12 +17,12 @@ SLOW_INITIALISATION = frozenset({"googlenet", "inception_v3"})
 
 @cache
 def torchvision_names() -> tuple[str, ...]:
-    """The classification models of the installed torchvision."""
+    """Return the classification models of the installed torchvision."""
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def is_torchvision_name(name: str) -> bool:
-    """Whether torchvision has a classification model of this name."""
+    """Return whether torchvision has a classification model of this name."""
     return name in torchvision_names()
 
 

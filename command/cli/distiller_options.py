@@ -45,7 +45,7 @@ def translate(options: argparse.Namespace) -> None:
 
 
 def _dataset_of(arch: str) -> str:
-    """The data set that Distiller took a network's name to mean."""
+    """Return the data set that Distiller took a network's name to mean."""
     return "cifar10" if "cifar" in arch else "mnist" if "mnist" in arch else "imagefolder"
 
 

@@ -20,18 +20,18 @@ class Weights:
     output_bias: Tensor
 
     def mirror_error(self) -> float:
-        """How far a hidden unit's weights on both sides of the middle are from equal size and opposite sign.
+        """Return how far a hidden unit's weights on both sides of the middle are from equal size and opposite sign.
 
         The largest |w_i + w_(7-i)| over the largest |w| of its unit, the worse of the two units.
         """
         return float(((self.hidden + self.hidden.flip(1)).abs().amax(1) / self.hidden.abs().amax(1)).max())
 
     def opposition_error(self) -> float:
-        """How far the two hidden units are from each other's negative, relative to the largest weight."""
+        """Return how far the two hidden units are from each other's negative, relative to the largest weight."""
         return float(self.hidden.sum(0).abs().max() / self.hidden.abs().max())
 
     def sizes(self) -> list[float]:
-        """The sizes of a hidden unit's three pairs of weights, mean of both units, in rising order, the smallest as 1.
+        """Return the sizes of the three pairs of weights, mean of both units, in rising order, the smallest as 1.
 
         In the paper 1 : 2 : 4, which gives each half of a vector a sum of its own.
         """
@@ -39,12 +39,12 @@ class Weights:
         return (pairs / pairs[0].clamp_min(1e-30)).tolist()
 
     def is_the_papers(self) -> bool:
-        """Whether weights mirror, units oppose each other and are off at symmetry, and the output is then on."""
+        """Return whether weights mirror, units oppose each other and are off at symmetry, and the output is then on."""
         mirrored = max(self.mirror_error(), self.opposition_error()) < TOLERANCE
         return mirrored and bool((self.hidden_bias < 0).all()) and float(self.output_bias) > 0
 
     def __str__(self) -> str:
-        """The weights as in the paper's figure 1."""
+        """Show the weights as in the paper's figure 1."""
         rows = zip(self.hidden.tolist(), self.hidden_bias.tolist(), self.output.tolist(), strict=True)
         lines = [
             f"hidden unit {unit}: {' '.join(f'{w:7.2f}' for w in row)}   bias {bias:.2f}   to output {out:.2f}"

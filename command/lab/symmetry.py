@@ -99,7 +99,10 @@ def _weights(parameters: Mapping[str, Tensor], place: int) -> Weights:
 
 
 def table(starts: Sequence[Start]) -> str:
-    """A row for each start that solved the problem: sweeps, and how near its weights are to the paper's structure."""
+    """Return a row for each start that solved the problem.
+
+    Sweeps, and how near its weights are to the paper's structure.
+    """
     rows = [
         [
             start.seed,
@@ -117,7 +120,7 @@ def table(starts: Sequence[Start]) -> str:
 
 
 def summary(protocol: Protocol, starts: Sequence[Start]) -> str:
-    """How many starts solved the problem, and in how many sweeps."""
+    """Return how many starts solved the problem, and in how many sweeps."""
     told = f"eq. {protocol.rule}, epsilon {protocol.rate:g}, momentum {MOMENTUM[protocol.rule]:g}: "
     sweeps = [start.sweeps for start in starts if start.sweeps is not None]
     told += f"{len(sweeps)} of {len(starts)} starts solved the problem"

@@ -44,7 +44,7 @@ def _gradual(modifier: Modifier, result: Translation) -> None:
 
 
 def _finals(fields: Mapping[str, Any]) -> list[tuple[float, Any]]:
-    """Each final sparsity with its parameters: one for all, or a mapping."""
+    """Return each final sparsity with its parameters: one for all, or a mapping."""
     final: Any = fields.get("final_sparsity")
     pairs = list(final.items()) if isinstance(final, dict) else [(final, fields.get("params", PRUNABLE))]
     try:

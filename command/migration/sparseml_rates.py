@@ -83,7 +83,7 @@ def join_rates(result: Translation) -> None:
 
 
 def _cut(piece: list[Any], epoch: int, result: Translation) -> list[Any]:
-    """The part of a piece before an epoch."""
+    """Return the part of a piece before an epoch."""
     first, end, start, goal, shape = piece
     if shape == "cosine":
         result.notes.append((0, f"the cosine from epoch {first} to {end} ends at {epoch}, where another rate begins"))

@@ -60,7 +60,7 @@ def read_recipe(path: Path) -> list[Modifier]:
 
 
 def _front_matter(text: str) -> str:
-    """The YAML between the first two lines of `---`, in its lines; the whole text where there are none."""
+    """Return the YAML between the first two lines of `---`, in its lines; the whole text where there are none."""
     fences = list(FENCE.finditer(text))
     if len(fences) < 2:
         return text
@@ -75,7 +75,7 @@ def _variables(data: Mapping[str, Any]) -> dict[str, Any]:
 def _modifiers(
     data: Mapping[str, Any], variables: Mapping[str, Any], report: Report, above: tuple[str, ...] = ()
 ) -> Iterator[Modifier]:
-    """Those of all lists `…modifiers`, of stages too."""
+    """Yield those of all lists `…modifiers`, of stages too."""
     for key, value in data.items():
         path = (*above, key)
         if key.endswith("modifiers") and isinstance(value, list):
@@ -102,7 +102,7 @@ def _modifier(entry: Any, path: tuple[Any, ...], variables: Mapping[str, Any], r
 
 
 def _worked_out(value: Any, variables: Mapping[str, Any]) -> Any:
-    """A value in which each `eval(…)` of numbers and variables is a number."""
+    """Return a value in which each `eval(…)` of numbers and variables is a number."""
     if isinstance(value, list):
         return [_worked_out(item, variables) for item in value]
     if isinstance(value, dict):

@@ -55,7 +55,7 @@ class Translation:
         self.schedule["policies"].append({kind: {"instance_name": name}, **when})
 
     def epoch(self, modifier: Modifier, name: str, default: float | None = None) -> int:
-        """A whole epoch; -1 is the end of training as far as it is known."""
+        """Return a whole epoch; -1 is the end of training as far as it is known."""
         value = number(modifier, name, default)
         if value < 0 and name == "end_epoch":
             if self.epochs is None:
@@ -69,7 +69,7 @@ class Translation:
         return whole
 
     def weights(self, modifier: Modifier, asked: Any) -> list[str]:
-        """The parameters that names, regular expressions and SparseML's words for all of them mean."""
+        """Return the parameters that names, regular expressions and SparseML's words for all of them mean."""
         names = dict.fromkeys(name for name, _ in self.model.named_parameters())
         found: dict[str, None] = {}
         for entry in [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else []:
@@ -109,7 +109,7 @@ def rule(*kinds: str) -> Callable[[Rule], Rule]:
 
 
 def number(modifier: Modifier, name: str, default: float | None = None) -> float:
-    """A field that is a number.
+    """Return a field that is a number.
 
     Raises:
         Untranslated: it is missing or something else.

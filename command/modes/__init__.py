@@ -58,7 +58,7 @@ def _list() -> None:
 
 
 def _network(options: Options) -> tuple[nn.Module, Tensor]:
-    """A network, fresh or from a checkpoint, and images for it: without data."""
+    """Return a network, fresh or from a checkpoint, and images for it: without data."""
     checkpoint = start_checkpoint(options)
     info = model_info(options.data.arch)
     shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape

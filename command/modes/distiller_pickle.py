@@ -86,11 +86,11 @@ class _Reader(_PurePython):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """A name of the short list, else a class that does nothing. Nothing is imported."""
+        """Return a name of the short list, else a class that does nothing. Nothing is imported."""
         return KNOWN.get(f"{module}.{name}") or type(str(name), (Inert,), {})
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """The values of a tensor, a view of them where an old file says so."""
+        """Return the values of a tensor, a view of them where an old file says so."""
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int or count < 0:
             raise DamageError("a reference to something else than a tensor's values")
@@ -108,7 +108,7 @@ class _Reader(_PurePython):
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """The mapping that torch.save wrote, of plain data, tensors and `Inert` records.
+    """Return the mapping that torch.save wrote, of plain data, tensors and `Inert` records.
 
     Raises:
         CheckpointError: it cannot be read, or is something else.

@@ -81,7 +81,7 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
 
 
 def _by_epoch(schedule: Schedule) -> Schedule:
-    """The policies that count epochs: how many minibatches make one is not known without data."""
+    """Return the policies that count epochs: how many minibatches make one is not known without data."""
     return replace(schedule, policies=[plan for plan in schedule.policies if plan.window.unit == "epoch"])
 
 

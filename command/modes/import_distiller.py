@@ -113,7 +113,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
 
 
 def _arch(fields: Field, given: str) -> str:
-    """The network that a file names, in Distiller's lower case; the one given where it names none."""
+    """Return the network that a file names, in Distiller's lower case; the one given where it names none."""
     if fields.value.get("arch") is None:
         return given
     arch = fields["arch"].text()
@@ -121,7 +121,7 @@ def _arch(fields: Field, given: str) -> str:
 
 
 def _state_dict(stored: Field, own: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """The weights under our names and in our types, with what old files lack.
+    """Return the weights under our names and in our types, with what old files lack.
 
     BatchNorm did not count its batches before torch 0.4.1; torchvision's trained GoogLeNet has no auxiliary
     classifiers.
@@ -145,7 +145,7 @@ def _state_dict(stored: Field, own: Mapping[str, Tensor]) -> OrderedDict[str, Te
 
 
 def _classes(model: nn.Module, shape: Sequence[int]) -> int:
-    """How many outputs the network has, whatever the data set."""
+    """Return how many outputs the network has, whatever the data set."""
     with torch.no_grad():
         outputs = model.eval()(torch.zeros(1, *shape))
     model.train()

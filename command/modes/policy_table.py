@@ -36,7 +36,7 @@ class Acting:
 
 
 def acting(schedule: Schedule, model: nn.Module) -> list[Acting]:
-    """The policies in the order of the file."""
+    """Return the policies in the order of the file."""
     found = []
     for plan in schedule.policies:
         instance = schedule.instances[KINDS[plan.kind], plan.instance]
@@ -48,14 +48,14 @@ def acting(schedule: Schedule, model: nn.Module) -> list[Acting]:
 
 
 def _resolved(value: Any, model: nn.Module) -> Iterable[str]:
-    """The parameters of a list of names, or of the keys of a mapping."""
+    """Return the parameters of a list of names, or of the keys of a mapping."""
     if isinstance(value, Mapping):
         return resolve_mapping(dict.fromkeys(value), model, star=True)
     return resolve(value, model)
 
 
 def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
-    """One row a policy: kind, instance, class, when, how sparse, with what `args`, on how many parameters."""
+    """Return one row a policy: kind, instance, class, when, how sparse, with what `args`, on how many parameters."""
     rows = [
         {
             "kind": one.plan.kind,
@@ -73,14 +73,14 @@ def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
 
 
 def _class_name(instance: InstancePlan) -> str:
-    """What schedules call the class."""
+    """Return what schedules call the class."""
     own = instance.cls.__name__
     known = [name for name, cls in classes(instance.section).items() if cls is instance.cls]
     return own if own in known or not known else known[0]
 
 
 def names_text(found: Sequence[Acting]) -> str:
-    """The parameters of each instance, and when they are meant."""
+    """Return the parameters of each instance, and when they are meant."""
     times: dict[tuple[str, ...], list[str]] = {}
     for one in found:
         if one.names:
@@ -93,7 +93,7 @@ def names_text(found: Sequence[Acting]) -> str:
 
 
 def target(one: Acting) -> str:
-    """The sparsity that a policy asks for; nothing where it follows from the weights."""
+    """Return the sparsity that a policy asks for; nothing where it follows from the weights."""
     args = one.instance.args
     if one.levels:
         low, high = min(one.levels.values()), max(one.levels.values())
@@ -112,7 +112,7 @@ def target(one: Acting) -> str:
 
 
 def _args(args: Any) -> str:
-    """Those that are not as they are by default."""
+    """Return those that are not as they are by default."""
     if args is None:
         return ""
     given = [(f.name, getattr(args, f.name), f.default) for f in fields(args) if f.name != "levels"]
@@ -120,7 +120,7 @@ def _args(args: Any) -> str:
 
 
 def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]:
-    """What is allowed but seldom meant: late windows, two policies on one parameter, first and last layers."""
+    """Return what is allowed but seldom meant: late windows, two policies on one parameter, first and last layers."""
     told = []
     for one in found:
         window, instance = one.plan.window, one.plan.instance
@@ -141,7 +141,7 @@ def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]
 
 
 def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
-    """What to say of a policy that begins or acts last after so many epochs; nothing of others."""
+    """Return what to say of a policy that begins or acts last after so many epochs; nothing of others."""
     if window.epoch_of(window.last, minibatches) < epochs:
         return ""
     fate = "never acts" if window.epoch_of(window.start, minibatches) >= epochs else "is cut off"
@@ -149,7 +149,7 @@ def late(name: str, window: Window, epochs: int, minibatches: int = 1) -> str:
 
 
 def idle(name: str, args: Any, window: Window, minibatches: int) -> str:
-    """What to say of arguments that have no effect with so many minibatches an epoch; nothing of others."""
+    """Return what to say of arguments that have no effect with so many minibatches an epoch; nothing of others."""
     times = window.times[:minibatches] if isinstance(window.times, range) else window.times  # remainders come again
     ends = window.unit == "epoch" or any((time + 1) % minibatches == 0 for time in times)
     if getattr(args, "threshold_at", "") == "epoch" and not ends:
@@ -189,5 +189,8 @@ def _clash(one: Acting, other: Acting, both: Sequence[str]) -> str:
 
 
 def _meet(one: Window, other: Window) -> bool:
-    """Whether two windows overlap, also where their times alternate; unknown, and so yes, if their units differ."""
+    """Return whether two windows overlap, also where their times alternate.
+
+    Unknown, and so yes, if their units differ.
+    """
     return one.unit != other.unit or (one.start < other.end and other.start < one.end)

@@ -76,7 +76,7 @@ def _sense(run: Session, kind: Structure) -> None:
 
 
 def keep(split: Split, batch_size: int) -> list[Batch]:
-    """All batches, loaded once.
+    """Return all batches, loaded once.
 
     Raises:
         UsageError: they do not fit into half of the machine's memory.
@@ -89,13 +89,13 @@ def keep(split: Split, batch_size: int) -> list[Batch]:
 
 
 def _memory() -> float:
-    """Bytes of the machine's memory; infinite where the system does not say (Windows)."""
+    """Return bytes of the machine's memory; infinite where the system does not say (Windows)."""
     known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else float("inf")
 
 
 def _names(run: Session, kind: Structure) -> list[str]:
-    """The parameters to prune.
+    """Return the parameters to prune.
 
     Raises:
         UsageError: there are none, or one that cannot be pruned so.

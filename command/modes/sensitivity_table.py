@@ -53,7 +53,7 @@ SOURCES = {
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of names, types, shapes and bits."""
+    """Return the SHA-256 of names, types, shapes and bits."""
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -128,7 +128,7 @@ class SensitivityTable:
 
 
 def _row(line: bytes) -> Row | None:
-    """The row of a line; None of one that is not as we write them."""
+    """Return the row of a line; None of one that is not as we write them."""
     try:
         text = line.decode()
         name, *numbers = next(csv.reader([text]))
@@ -146,7 +146,7 @@ SCHEDULE_HEADER = """\
 
 
 def schedule_text(structure: str, found: Mapping[str, float], dense: float, loss: float) -> str:
-    """The schedule as YAML; empty where no weight may be pruned.
+    """Return the schedule as YAML; empty where no weight may be pruned.
 
     Args:
         structure: `element`, `filter` or `channel`.

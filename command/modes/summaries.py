@@ -16,7 +16,7 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 
 
 def compute_table(model: nn.Module, example: Tensor) -> pd.DataFrame:
-    """One row for each call of a convolution or Linear: shapes, weights and multiply-adds of one image."""
+    """Return one row for each call of a convolution or Linear: shapes, weights and multiply-adds of one image."""
     rows: list[dict[str, object]] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str) -> None:
@@ -49,7 +49,7 @@ def compute_table(model: nn.Module, example: Tensor) -> pd.DataFrame:
 
 
 def _positions(module: nn.Module, image: Tensor, output: Tensor) -> int:
-    """How often each weight is multiplied: once per output position, or per input position where transposed."""
+    """Return how often each weight is multiplied: once per output position, or per input position where transposed."""
     if isinstance(module, nn.Linear):
         return output[..., 0].numel()
     spatial = image if "Transpose" in type(module).__name__ else output
@@ -74,7 +74,7 @@ def _modules(model: nn.Module, example: Tensor, form: str) -> str:
 
 
 def _params(model: nn.Module, example: Tensor, form: str) -> str:
-    """Names and shapes as YAML to paste into a schedule, and which weights make the same channels."""
+    """Return names and shapes as YAML to paste into a schedule, and which weights make the same channels."""
     width = max(len(name) for name, _ in model.named_parameters())
     lines = [f"  - {name:<{width}}  # {list(p.shape)}" for name, p in model.named_parameters()]
     return "\n".join(["weights:", *lines, *_coupled(model, example)])

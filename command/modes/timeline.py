@@ -72,7 +72,7 @@ def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
 
 
 def _pass(model: nn.Module, images: Tensor) -> None:
-    """Two training passes, as pruners find what to watch in the first; nothing is learned."""
+    """Make two training passes, as pruners find what to watch in the first; nothing is learned."""
     training = model.training
     model.train()
     for _ in range(2):
@@ -83,7 +83,7 @@ def _pass(model: nn.Module, images: Tensor) -> None:
 
 
 def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
-    """The timeline with epochs that are alike in one row."""
+    """Return the timeline with epochs that are alike in one row."""
     told = [(f"{row.rate:.6g}", f"{row.sparsity:.2f}", row.parameters, row.macs) for row in rows]
     spans: list[tuple[object, ...]] = []
     start = 0
@@ -95,13 +95,13 @@ def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
 
 
 def size(scheduler: CompressionScheduler) -> tuple[int, int]:
-    """Parameters and multiply-adds of the network as it is."""
+    """Return parameters and multiply-adds of the network as it is."""
     model = scheduler.model
     return sum(p.numel() for p in model.parameters()), count_macs(model, scheduler.example_inputs[:1])
 
 
 def _move(model: nn.Module) -> None:
-    """What an optimizer does to zeros: they do not stay, unless a mask holds them."""
+    """Do what an optimizer does to zeros: they do not stay, unless a mask holds them."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.masked_fill_(parameter == 0, ALMOST_ZERO)
@@ -119,7 +119,7 @@ class _Sizes:
         self._whole: dict[int, int] = {}  # parameters of a network that thinning left as it was -> multiply-adds
 
     def thinned(self, nonzero: int) -> tuple[int, int, int]:
-        """The three numbers of the model now, of whose parameters so many are not zero."""
+        """Return the three numbers of the model now, of whose parameters so many are not zero."""
         parameters = sum(p.numel() for p in self._scheduler.model.parameters())
         whole = not _may_shrink(self._scheduler.model)
         if whole and parameters in self._whole:
@@ -131,7 +131,7 @@ class _Sizes:
 
 
 def _may_shrink(model: nn.Module) -> bool:
-    """Whether a slice of a parameter is zero, or something hooks into the forward pass."""
+    """Return whether a slice of a parameter is zero, or something hooks into the forward pass."""
     if any(module._forward_pre_hooks or module._forward_hooks for module in model.modules()):
         return True
     return any(

@@ -23,11 +23,11 @@ class Interval:
         self.restart()
 
     def restart(self) -> None:
-        """A checkpoint was written."""
+        """Count from now: a checkpoint was written."""
         self._last = self._clock()
 
     def is_over(self, minibatch: int) -> bool:
-        """Whether it is time for a checkpoint after this many minibatches of the epoch."""
+        """Return whether it is time for a checkpoint after this many minibatches of the epoch."""
         if self.seconds is not None:
             return self._clock() - self._last >= self.seconds
         return self.minibatches is not None and minibatch % self.minibatches == 0

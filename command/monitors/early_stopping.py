@@ -64,7 +64,7 @@ class EarlyStopping:
             self.scheduler.load_state_dict(self._best["scheduler"])
 
     def __str__(self) -> str:
-        """Why training ended, and which epoch's weights are taken."""
+        """Say why training ended, and which epoch's weights are taken."""
         epoch = self.best_epoch
         if epoch is None:
             return "early stopping: no epoch counted; the weights are those of the last"
@@ -108,7 +108,7 @@ class EarlyStopping:
 
 
 def first_epoch_to_watch(scheduler: CompressionScheduler, epochs: int, minibatches: int) -> int:
-    """The first epoch after whose begin the schedule prunes and thins no more.
+    """Return the first epoch after whose begin the schedule prunes and thins no more.
 
     Before, the network is another one, larger and usually better, and taking its weights would undo the schedule. The
     ends of regularizers (of gates, for example) count too, unless they last as long as training.

@@ -38,7 +38,7 @@ def progress(training: Errors, strip: int = STRIP) -> float:
 
 
 def lowest_epoch(validation: Errors) -> int:
-    """The place of E_opt: the first of the lowest validation errors."""
+    """Return the place of E_opt: the first of the lowest validation errors."""
     return min(range(len(validation)), key=validation.__getitem__)
 
 
@@ -47,7 +47,7 @@ class StoppingRule(ABC):
 
     @abstractmethod
     def reason(self, training: Errors, validation: Errors) -> str | None:
-        """Why to stop now, or None.
+        """Return why to stop now, or None.
 
         Args:
             training: E_tr of the epochs so far, at least one.
@@ -71,7 +71,7 @@ class GeneralizationLoss(StoppingRule):
     alpha: float
 
     def reason(self, training: Errors, validation: Errors) -> str | None:
-        """The generalization loss, where it is above alpha."""
+        """Return the generalization loss, where it is above alpha."""
         loss = generalization_loss(validation)
         if loss <= self.alpha:
             return None
@@ -86,7 +86,7 @@ class ProgressQuotient(StoppingRule):
     strip: int = STRIP
 
     def reason(self, training: Errors, validation: Errors) -> str | None:
-        """The quotient, where it is above alpha at the end of a strip."""
+        """Return the quotient, where it is above alpha at the end of a strip."""
         if len(training) % self.strip:
             return None
         loss, pace = generalization_loss(validation), progress(training, self.strip)
@@ -107,7 +107,7 @@ class SuccessiveIncreases(StoppingRule):
     strip: int = STRIP
 
     def reason(self, training: Errors, validation: Errors) -> str | None:
-        """The rising errors at the ends of the last strips."""
+        """Return the rising errors at the ends of the last strips."""
         needed = self.increases * self.strip + 1
         if len(validation) % self.strip or len(validation) < needed:
             return None
@@ -120,7 +120,7 @@ class SuccessiveIncreases(StoppingRule):
 
 
 def parse_rule(text: str) -> StoppingRule:
-    """A rule from `best`, `GL:alpha`, `PQ:alpha[,k]` or `UP:s[,k]` (k epochs in a strip, 5 by default).
+    """Return a rule from `best`, `GL:alpha`, `PQ:alpha[,k]` or `UP:s[,k]` (k epochs in a strip, 5 by default).
 
     Raises:
         ValueError: it is none of these, or a number is out of range.

@@ -89,7 +89,7 @@ class Trajectory:
         self.steps.append(step)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All records by name, T of each: `steps` (T,) int64, and what `Probe.tensors` says."""
+        """Return all records by name, T of each: `steps` (T,) int64, and what `Probe.tensors` says."""
         columns = self._gathered().split([probe.width for probe in self._probes], dim=1)
         named = {"steps": torch.tensor(self.steps, dtype=torch.int64)}
         for probe, values in zip(self._probes, columns, strict=True):
@@ -112,7 +112,7 @@ class Trajectory:
         self._written = len(self.steps)
 
     def state(self) -> dict[str, Any]:
-        """All records, for a checkpoint."""
+        """Return all records, for a checkpoint."""
         return {"every": self.every, "shapes": self._shapes(), "steps": self.steps, "records": self._gathered()}
 
     def restore(self, state: Field) -> None:
@@ -132,7 +132,7 @@ class Trajectory:
         self._fresh.clear()
 
     def _gathered(self) -> Tensor:
-        """All records, one a row, on the CPU."""
+        """Return all records, one a row, on the CPU."""
         self._records = torch.cat([self._records, *(row[None].cpu() for row in self._fresh)])
         self._fresh.clear()
         return self._records

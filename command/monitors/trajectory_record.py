@@ -39,7 +39,7 @@ class Probe:
         self._told = False
 
     def read(self) -> list[Tensor]:
-        """The parts of a record, float32 on the parameter's device; NaN once thinning has changed the shape."""
+        """Return the parts of a record, float32 on the parameter's device; NaN once thinning has changed the shape."""
         values = self._parameter.detach()
         if values.shape != self.shape:
             return [self._lost()]
@@ -84,16 +84,16 @@ class Record:
     mean: Tensor
 
     def place(self, number: int) -> tuple[int, ...]:
-        """Where in the parameter the value of that number stands."""
+        """Return where in the parameter the value of that number stands."""
         return tuple(int(i) for i in torch.unravel_index(self.coordinates[number], self.shape))
 
     def moved(self) -> Tensor:
-        """How far each value went, to and fro (n,)."""
+        """Return how far each value went, to and fro (n,)."""
         return self.values.diff(dim=0).abs().nansum(0)
 
 
 def records(tensors: Mapping[str, Tensor]) -> dict[str, Record]:
-    """The contents of a trajectory's file by parameter, whole and sampled ones alike."""
+    """Return the contents of a trajectory's file by parameter, whole and sampled ones alike."""
     found: dict[str, Record] = {}
     for key, tensor in tensors.items():
         name, _, part = key.partition("/")

@@ -75,7 +75,7 @@ class _Listener(TorchFunctionMode):
         return hook
 
     def begin(self, tensors: Any) -> None:
-        """What the network is called with comes from the node `input`."""
+        """Let what the network is called with come from the node `input`."""
         self._keep(tensors, 0)
 
     def note(self, node: Node, inputs: Any, outputs: Any) -> None:

@@ -18,7 +18,7 @@ TICKS = 12
 
 
 def plot_sensitivity(rows: Sequence[Row], dense: float, loss: float, folder: Path) -> list[Path]:
-    """`sensitivity.png` and `.svg`, and for each parameter a picture in the folder `sensitivity`.
+    """Draw `sensitivity.png` and `.svg`, and for each parameter a picture in the folder `sensitivity`.
 
     Args:
         rows: the rows of the table.
@@ -38,7 +38,7 @@ def plot_sensitivity(rows: Sequence[Row], dense: float, loss: float, folder: Pat
 
 
 def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss: float, stem: Path) -> list[Path]:
-    """A line for each parameter, a column for each sparsity, Top1 as colour."""
+    """Draw a line for each parameter, a column for each sparsity, Top1 as colour."""
     names = list(curves)[::-1]
     levels = [row[1] for row in curves[names[0]]]
     figure, (axis,) = figure_of(1, width=8, height=1.5 + 0.15 * len(names))
@@ -56,7 +56,7 @@ def _overview(curves: Mapping[str, list[Row]], found: Mapping[str, float], loss:
 
 
 def _ticks(levels: Sequence[float]) -> Sequence[float]:
-    """The levels themselves, or every so many where they are too many to be written."""
+    """Return the levels themselves, or every so many where they are too many to be written."""
     return levels[:: -(-len(levels) // TICKS)]
 
 

@@ -29,7 +29,7 @@ def require_matplotlib() -> None:
 
 
 def figure_of(count: int, width: float = 9, height: float | None = None) -> Any:
-    """A figure with panels in up to two columns, sizes in inches, and its axes.
+    """Return a figure with panels in up to two columns, sizes in inches, and its axes.
 
     Raises:
         UsageError: the extra is not installed.
@@ -45,7 +45,7 @@ def figure_of(count: int, width: float = 9, height: float | None = None) -> Any:
 
 
 def stacked(heights: Sequence[float], width: float = 9) -> Any:
-    """A figure of panels that share their x axis, of these heights in inches without labels, and its axes.
+    """Return a figure of panels that share their x axis, of these heights in inches without labels, and its axes.
 
     Raises:
         UsageError: the extra is not installed.
@@ -81,7 +81,7 @@ def grey(axis: Any) -> None:
 
 
 def colour_bar(figure: Any, drawn: Any, axis: Any, label: str) -> None:
-    """The scale of a panel's colours, beside it."""
+    """Draw the scale of a panel's colours, beside it."""
     bar = figure.colorbar(drawn, ax=axis, label=label)
     grey(bar.ax)
     bar.outline.set_edgecolor(GREY)

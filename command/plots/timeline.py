@@ -45,7 +45,7 @@ def plot_timeline(found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[i
 
 
 def _policies(axis: Any, shown: Sequence[Acting]) -> None:
-    """A pale bar for each window, in it a full one for each time."""
+    """Draw a pale bar for each window, in it a full one for each time."""
     for place, one in enumerate(shown):
         window, colour = one.plan.window, COLOURS[one.plan.kind]
         axis.barh(place, window.end - window.start, 0.7, window.start, color=colour, alpha=0.3)

@@ -47,7 +47,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
 
 
 def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Path]:
-    """A bar per layer: channels kept of those it had. `channels.png` and `channels.svg`.
+    """Draw a bar per layer: channels kept of those it had. `channels.png` and `channels.svg`.
 
     Args:
         kept: layer -> (channels now, channels of the dense network).
@@ -119,7 +119,7 @@ def _plot_path(steps: Any, found: Mapping[str, Record], folder: Path) -> list[Pa
 
 
 def plot_symmetry(weights: Weights, folder: Path) -> list[Path]:
-    """The weights of both hidden units by input, as bars: `symmetry.png` and `symmetry.svg`."""
+    """Draw the weights of both hidden units by input, as bars: `symmetry.png` and `symmetry.svg`."""
     figure, (axis,) = figure_of(1, width=6.5, height=3)
     for unit, row in enumerate(weights.hidden.tolist()):
         places = [place + 0.36 * (unit - 0.5) for place in range(1, len(row) + 1)]
@@ -131,7 +131,7 @@ def plot_symmetry(weights: Weights, folder: Path) -> list[Path]:
 
 
 def principal_path(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The path (T', 2) of records (T, n) along their first two principal components, and these' shares of the variance.
+    """Return the path (T', 2) of records (T, n) along two principal components, and these' shares of the variance.
 
     Records with a NaN, which is what thinning leaves behind, are left out.
     """

@@ -32,7 +32,7 @@ class Watch:
         self._buffers = [(b, b.clone()) for b in run.model.buffers()] if skips else []
 
     def loss_is_good(self, loss: Tensor, parts: Sequence[tuple[str, Tensor]]) -> bool:
-        """Whether the loss is finite.
+        """Return whether the loss is finite.
 
         Raises:
             TrainingError: it is not, and the run is to stop; or the weights themselves are not.
@@ -42,7 +42,7 @@ class Watch:
         return self.good
 
     def gradients_are_good(self) -> bool:
-        """Whether the step can be made: loss and gradients are finite.
+        """Return whether the step can be made: loss and gradients are finite.
 
         Raises:
             TrainingError: a gradient is not, and the run is to stop.
@@ -70,7 +70,7 @@ class Watch:
 
 
 def first_bad(run: Session, images: Tensor, parts: Iterable[tuple[str, Tensor]] = ()) -> str:
-    """The first of: parameters, images, activations in the order of the forward pass, terms of the loss.
+    """Return the first of: parameters, images, activations in the order of the forward pass, terms of the loss.
 
     The forward pass is made again for it; random numbers go on as if it were not.
     """

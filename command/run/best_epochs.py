@@ -19,7 +19,7 @@ class Score:
     nonzero: int
 
     def __str__(self) -> str:
-        """The line that Distiller printed, for those who search for it."""
+        """Show the line that Distiller printed, for those who search for it."""
         return (
             f"==> Best [Top1: {self.top1:.3f}   Top5: {self.top5:.3f}   Sparsity: {100 * self.sparsity:.2f}   "
             f"NNZ-Params: {self.nonzero} on epoch: {self.epoch}]"
@@ -39,7 +39,7 @@ class BestEpochs:
         return self.top(1)[0] is score
 
     def top(self, count: int) -> list[Score]:
-        """The best ones, best first; of equal ones the later."""
+        """Return the best ones, best first; of equal ones the later."""
 
         def merit(score: Score) -> tuple[float, ...]:
             accuracy = (score.top1, score.top5, score.epoch)

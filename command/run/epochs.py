@@ -27,7 +27,7 @@ def before_epoch(run: Session) -> None:
 
 
 def test(run: Session, split: Split) -> Meter:
-    """Loss and accuracy of the network as it is."""
+    """Return loss and accuracy of the network as it is."""
     return evaluate(run.model, split, run.options.training.batch_size, run.device)
 
 

@@ -95,13 +95,13 @@ def classification_loss(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Meter:
-    """Loss and accuracy of a network in eval mode over a split; the mode of before is restored."""
+    """Return loss and accuracy of a network in eval mode over a split; the mode of before is restored."""
     return evaluate_batches(model, split.batches(batch_size), device)
 
 
 @torch.no_grad()
 def evaluate_batches(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Meter:
-    """Loss and accuracy of a network in eval mode over batches; the mode of before is restored."""
+    """Return loss and accuracy of a network in eval mode over batches; the mode of before is restored."""
     was_training = model.training
     model.eval()
     meter = Meter()

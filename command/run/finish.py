@@ -63,7 +63,7 @@ def finish(run: Session) -> dict[str, Any]:
 
 
 def removed(recipe: Recipe) -> str:
-    """What thinning removed, and which dead channels it had to keep and why."""
+    """Return what thinning removed, and which dead channels it had to keep and why."""
     if recipe.removes_nothing:
         found = "can be removed" if recipe.refused else "is dead, so there is nothing to remove"
         told = f"thinning: no channel {found}"

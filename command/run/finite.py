@@ -36,5 +36,5 @@ def check_epoch(meter: Meter, epoch: int) -> None:
 
 
 def bad_tensor(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The first name whose tensor has a value that is NaN or infinite."""
+    """Return the first name whose tensor has a value that is NaN or infinite."""
     return next((name for name, tensor in named if not is_finite(tensor.detach())), None)

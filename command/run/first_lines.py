@@ -31,7 +31,7 @@ def tell_start(run: Session) -> None:
 
 
 def _span(run: Session) -> str:
-    """Where training begins and ends."""
+    """Return where training begins and ends."""
     if run.ended:
         return "no further: early stopping ended this run"
     if run.steps == 0:

@@ -36,7 +36,7 @@ logger = logging.getLogger("potstill")
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name; `auto` is the first CUDA device, or else the CPU.
+    """Return the device of a name; `auto` is the first CUDA device, or else the CPU.
 
     Raises:
         UsageError: there is no such device here.
@@ -52,7 +52,7 @@ def find_device(name: str) -> torch.device:
 
 
 def start_checkpoint(options: Options) -> Mapping[str, Any] | None:
-    """The checkpoint to start from, or None.
+    """Return the checkpoint to start from, or None.
 
     Raises:
         CheckpointError: it is missing, damaged or not one of ours.
@@ -90,7 +90,7 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBun
 
 
 def build_model(options: Options, classes: int, channels: int, checkpoint: Mapping[str, Any] | None) -> nn.Module:
-    """The network with its starting weights, thinned where the checkpoint's is.
+    """Return the network with its starting weights, thinned where the checkpoint's is.
 
     Raises:
         CheckpointError: the checkpoint does not fit.
@@ -103,7 +103,7 @@ def build_model(options: Options, classes: int, channels: int, checkpoint: Mappi
 
 
 def class_count_of(options: Options, checkpoint: Mapping[str, Any] | None) -> int:
-    """The classes of a network that is shown without data.
+    """Return the classes of a network that is shown without data.
 
     They are those of the checkpoint or of the data set that was asked for, if its classes can be known unread; else as
     many as the network usually has.
@@ -209,12 +209,12 @@ def _watch(run: Session) -> None:
 
 
 def example_inputs(shape: tuple[int, ...]) -> torch.Tensor:
-    """Two random images, the same in each run, drawn without touching the global generator."""
+    """Return two random images, the same in each run, drawn without touching the global generator."""
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
 
 
 def read_schedule(options: Options, model: nn.Module) -> Schedule | None:
-    """The schedule of `--compress`, checked against the network.
+    """Return the schedule of `--compress`, checked against the network.
 
     Raises:
         ScheduleError: all that is wrong with it.

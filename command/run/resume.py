@@ -21,7 +21,7 @@ LARGEST_SIDE = 4096
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The checkpoint that a path means: a file, or the newest one of a run folder."""
+    """Return the checkpoint that a path means: a file, or the newest one of a run folder."""
     return must_be_regular(path / "checkpoint.pt") if path.is_dir() else path
 
 
@@ -42,7 +42,7 @@ def check_sizes(checkpoint: Mapping[str, Any]) -> None:
 
 
 def thinned(checkpoint: Mapping[str, Any]) -> list[Recipe]:
-    """What was removed from a checkpoint's network.
+    """Return what was removed from a checkpoint's network.
 
     Raises:
         CheckpointError: a recipe is none.
@@ -52,7 +52,7 @@ def thinned(checkpoint: Mapping[str, Any]) -> list[Recipe]:
 
 
 def validation_images(checkpoint: Mapping[str, Any]) -> list[int] | None:
-    """The positions of the images that a run validates on; None where it is not known.
+    """Return the positions of the images that a run validates on; None where it is not known.
 
     Raises:
         CheckpointError: they are no positions.

@@ -76,7 +76,7 @@ class Session:
         return self.early_stopping is not None and self.early_stopping.reason is not None
 
     def stepped(self) -> None:
-        """The optimizer made its step, and masks are applied: count the minibatch, and record the trajectory."""
+        """Count the minibatch, whose step is made and whose masks are applied, and record the trajectory."""
         self.minibatch += 1
         if self.trajectory is not None:
             self.trajectory.after_step(self.steps)
@@ -87,7 +87,7 @@ class Session:
         return self.epoch * self.minibatches + self.minibatch
 
     def compresses_from(self, epoch: int) -> bool:
-        """Whether something that compresses begins to act in this epoch, and nothing did before."""
+        """Return whether something that compresses begins to act in this epoch, and nothing did before."""
         acting = [policy for policy in self.scheduler.policies if policy.compresses]
         return min((p.window.epoch_of(p.window.start, self.minibatches) for p in acting), default=None) == epoch
 

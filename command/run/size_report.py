@@ -32,7 +32,7 @@ def facts(model: nn.Module, example: Tensor, top1: float | None) -> dict[str, An
 
 @torch.no_grad()
 def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dict[str, float]]:
-    """Milliseconds per forward pass of each network at the batch sizes of `BATCHES`.
+    """Return milliseconds per forward pass of each network at the batch sizes of `BATCHES`.
 
     The networks run in turn, so that what else the machine does hits all alike; the median counts.
     """
@@ -53,7 +53,7 @@ def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dic
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The summary as a table for people."""
+    """Return the summary as a table for people."""
     names = [name for name in ("dense", "masked", "thinned") if summary.get(name)]
     rows = [
         ["parameters", *(f"{summary[n]['parameters']:,}" for n in names)],

@@ -51,7 +51,7 @@ class Teachers:
         return cls(classes, input_shape, trains, {name: getattr(options.data, name) for name in IMAGES})
 
     def __call__(self, arch: str, checkpoint: str | None, pretrained: bool) -> nn.Module | None:
-        """A trained network.
+        """Return a trained network.
 
         The student's random numbers go on as if it had not been made.
 
@@ -112,7 +112,7 @@ class Teachers:
 def with_teacher(
     options: Options, schedule: Schedule | None, student: nn.Module, teachers: Teachers
 ) -> Schedule | None:
-    """The schedule with the teacher that the options name, from its first epoch to the end of training.
+    """Return the schedule with the teacher that the options name, from its first epoch to the end of training.
 
     Raises:
         UsageError: it cannot be built, or training ends before it begins.

@@ -21,12 +21,12 @@ class Range:
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
-        """Whether the number lies within the bounds (NaN never does)."""
+        """Return whether the number lies within the bounds (NaN never does)."""
         over = self.low is None or (value > self.low if self.above else value >= self.low)
         return over and (self.high is None or value <= self.high)
 
     def __str__(self) -> str:
-        """The bounds in words."""
+        """Return the bounds in words."""
         parts = []
         if self.low is not None:
             parts.append(f"{'above' if self.above else 'at least'} {self.low:g}")

@@ -24,7 +24,7 @@ class Withheld(Exception):  # noqa: N818  (no error: it ends a check that cannot
 
 
 def apart(*checks: Iterable[Complaint]) -> Iterator[Complaint]:
-    """What independent checks find; one that asks for what is withheld ends alone."""
+    """Yield what independent checks find; one that asks for what is withheld ends alone."""
     for check in checks:
         with suppress(Withheld):
             yield from check
@@ -53,7 +53,7 @@ class Given(Mapping[str, Any]):
         self.complete = not wrong and not partial
 
     def __getitem__(self, name: str) -> Any:
-        """An argument.
+        """Return an argument.
 
         Raises:
             Withheld: it is wrong.
@@ -63,19 +63,19 @@ class Given(Mapping[str, Any]):
         return self._values[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such an argument, be it wrong."""
+        """Return whether there is such an argument, be it wrong."""
         return name in self._wrong or name in self._values
 
     def __iter__(self) -> Iterator[str]:
-        """All arguments."""
+        """Yield all arguments."""
         return iter({**self._values, **dict.fromkeys(self._wrong)})
 
     def __len__(self) -> int:
-        """Their number."""
+        """Return their number."""
         return len({*self._values, *self._wrong})
 
     def whole(self, name: str) -> Any:
-        """A list or mapping of names as it was written.
+        """Return a list or mapping of names as it was written.
 
         Raises:
             Withheld: something in it is wrong.
@@ -85,7 +85,7 @@ class Given(Mapping[str, Any]):
         return self.written[name]
 
     def first(self, name: str) -> Any:
-        """The first entry of a list, for checks that give it a meaning of its own.
+        """Return the first entry of a list, for checks that give it a meaning of its own.
 
         Raises:
             Withheld: it is wrong.
@@ -121,7 +121,7 @@ class Unknown(Given):
 
 
 def first(args: Mapping[str, Any], name: str) -> Any:
-    """The first entry of a list as it was written; see `Given.first`."""
+    """Return the first entry of a list as it was written; see `Given.first`."""
     return args.first(name) if isinstance(args, Given) else args[name][0]
 
 
@@ -138,7 +138,7 @@ class Shapes(Mapping[str, torch.Size]):
         self._shapes = {} if model is None else {name: p.shape for name, p in model.named_parameters()}
 
     def __getitem__(self, name: str) -> torch.Size:
-        """The shape of a parameter.
+        """Return the shape of a parameter.
 
         Raises:
             Withheld: there is no model.
@@ -148,11 +148,11 @@ class Shapes(Mapping[str, torch.Size]):
         return self._shapes[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
+        """Yield the names."""
         return iter(self._shapes)
 
     def __len__(self) -> int:
-        """The number of parameters."""
+        """Return the number of parameters."""
         return len(self._shapes)
 
 

@@ -31,12 +31,15 @@ class UnknownName(ValueError):  # noqa: N818 -- says what it is in the words tha
 
 
 def is_pattern(name: str) -> bool:
-    """Whether the name stands for any number of parameters."""
+    """Return whether the name stands for any number of parameters."""
     return "*" in name or "?" in name
 
 
 def near(word: str, options: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
-    """The options most like a mistyped word, best first, upper and lower case being alike; `likeness` is at most 1."""
+    """Return the options most like a mistyped word, best first, upper and lower case being alike.
+
+    `likeness` is at most 1.
+    """
     if len(word) > LONGEST:
         return []
     spellings: dict[str, str] = {}
@@ -46,19 +49,19 @@ def near(word: str, options: Iterable[str], count: int = 1, likeness: float = 0.
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """` (did you mean …?)` with the option most like the word, or nothing."""
+    """Return ` (did you mean …?)` with the option most like the word, or nothing."""
     found = near(word, options)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def misspelled(word: str, written: Iterable[str]) -> str:
-    """` (is … it?)` with what stands there and is most like a word that is missing, or nothing."""
+    """Return ` (is … it?)` with what stands there and is most like a word that is missing, or nothing."""
     found = near(word, written)
     return f" (is {found[0]} it?)" if found else ""
 
 
 def meant(word: str, options: Iterable[str]) -> str | None:
-    """The option that a word surely means: itself, or what it is one or two letters away from."""
+    """Return the option that a word surely means: itself, or what it is one or two letters away from."""
     return next(iter(near(word, options, 1, SURE)), None)
 
 
@@ -79,7 +82,7 @@ class ParameterIndex:
 
     @classmethod
     def of(cls, source: nn.Module | Iterable[str] | ParameterIndex) -> ParameterIndex:
-        """The index of a model, of names, or itself.
+        """Return the index of a model, of names, or itself.
 
         Parameters of whole numbers are left out: there is no half-way between two of them, and no gradient.
         """
@@ -96,7 +99,7 @@ class ParameterIndex:
         return index
 
     def matches(self, name: str) -> list[str]:
-        """The parameters that a name or pattern fits, in the model's order; none if it fits nothing."""
+        """Return the parameters that a name or pattern fits, in the model's order; none if it fits nothing."""
         if name in self.first:
             return [self.first[name]]
         wanted = normalise(name)
@@ -108,7 +111,7 @@ class ParameterIndex:
         return list(dict.fromkeys(self.first[full] for full in found))
 
     def complaint(self, name: str) -> str:
-        """What to say of a name or pattern that fits no parameter."""
+        """Return what to say of a name or pattern that fits no parameter."""
         what = "pattern" if is_pattern(name) else "name"
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
         pattern = normalise(name).replace("[", "[[]")
@@ -132,7 +135,9 @@ class ParameterIndex:
         return f"; the model's begin with {', '.join(list(self.normal)[:LISTED])}"
 
     def resolve(self, names: str | Sequence[str]) -> list[str]:
-        """The parameters that names and patterns fit: in the order given, within a pattern in the model's, each once.
+        """Return the parameters that names and patterns fit.
+
+        In the order given, within a pattern in the model's, each once.
 
         Raises:
             UnknownName: some of them fit nothing.
@@ -149,7 +154,7 @@ class ParameterIndex:
         return list(found)
 
     def resolve_mapping(self, values: Mapping[str, V], star: bool = False) -> dict[str, V]:
-        """The value of each parameter that a mapping with names and patterns as keys fits.
+        """Return the value of each parameter that a mapping with names and patterns as keys fits.
 
         A full name wins over a pattern. With `star` the key `*` is for all parameters that no other key fits.
 
@@ -175,7 +180,7 @@ class ParameterIndex:
         return found
 
     def owners(self, values: Iterable[str], star: bool) -> dict[str, list[str]]:
-        """The most specific keys that fit each parameter, in the order of the keys."""
+        """Return the most specific keys that fit each parameter, in the order of the keys."""
         full: dict[str, list[str]] = {}
         wide: dict[str, list[str]] = {}
         for key in values:
@@ -189,14 +194,20 @@ class ParameterIndex:
 
 
 def resolve(names: str | Sequence[str], source: nn.Module | Iterable[str] | ParameterIndex) -> list[str]:
-    """The parameters of a model, or of a list of names, that names and patterns fit; see `ParameterIndex.resolve`."""
+    """Return the parameters of a model, or of a list of names, that names and patterns fit.
+
+    See `ParameterIndex.resolve`.
+    """
     return ParameterIndex.of(source).resolve(names)
 
 
 def resolve_mapping(
     values: Mapping[str, V], source: nn.Module | Iterable[str] | ParameterIndex, star: bool = False
 ) -> dict[str, V]:
-    """The value of each parameter under a mapping of names and patterns; see `ParameterIndex.resolve_mapping`."""
+    """Return the value of each parameter under a mapping of names and patterns.
+
+    See `ParameterIndex.resolve_mapping`.
+    """
     return ParameterIndex.of(source).resolve_mapping(values, star)
 
 

@@ -40,5 +40,5 @@ def register(section: str, *names: str) -> Callable[[C], C]:
 
 
 def registered(section: str) -> Mapping[str, type]:
-    """The classes of a section by name, read-only."""
+    """Return the classes of a section by name, read-only."""
     return MappingProxyType(_classes[section])

@@ -148,13 +148,16 @@ def check_archive(path: Path) -> None:
 
 
 def begins_as_zip(path: Path) -> bool:
-    """Whether a file begins like those that torch writes, be it whole or not."""
+    """Return whether a file begins like those that torch writes, be it whole or not."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def _is_plain_file(entry: zipfile.ZipInfo) -> bool:
-    """Whether torch reads it: of what its directory bit calls a folder it gives memory that was never written."""
+    """Return whether torch reads it.
+
+    Of what its directory bit calls a folder it gives memory that was never written.
+    """
     stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
     return stored and not entry.is_dir() and not entry.external_attr & DIRECTORY_BIT
 

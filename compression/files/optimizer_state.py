@@ -59,7 +59,7 @@ def _check_entry(entry: Field, parameter: Tensor, sample: Mapping[str, Any]) -> 
 
 
 def _sample(kind: type[Optimizer], group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """What an optimizer keeps of a parameter of two dimensions after its first step."""
+    """Return what an optimizer keeps of a parameter of two dimensions after its first step."""
     known = inspect.signature(kind).parameters
     probe = nn.Parameter(torch.zeros(2, 3, dtype=parameter.dtype, device=parameter.device))
     optimizer = kind([probe], **{name: value for name, value in group.items() if name in known and name != "params"})

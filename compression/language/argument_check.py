@@ -71,7 +71,7 @@ def _given(
     path: Path,
     index: ParameterIndex | None,
 ) -> Given:
-    """What is right: less the places of faults, and less what a misspelled argument may have been meant for."""
+    """Return what is right: less the places of faults, and less what a misspelled argument may have been meant for."""
     meant_for = {option for key in written if key not in taken for option in near(key, taken, 3)} - set(written)
     wrong = {key for key, argument in taken.items() if key not in written and (argument.required or key in meant_for)}
     right: dict[str, Any] = {}
@@ -93,7 +93,7 @@ def _given(
 def faults_in_all(
     signatures: Iterable[Signature], written: Mapping[str, Any], path: Path, index: ParameterIndex | None
 ) -> list[tuple[Path, str]]:
-    """What is wrong with arguments whichever of the signatures is meant that take an argument of the name."""
+    """Return what is wrong with arguments whichever of the signatures is meant that take an argument of the name."""
     found = []
     signatures = list(signatures)
     for key, value in written.items():

@@ -24,7 +24,7 @@ TOP = (*SECTIONS, "policies", "version")
 
 
 def check_file(path: FilePath, model: nn.Module | None, name: str | None = None) -> Schedule:
-    """The schedule in a file; see `schedule.load_schedule`."""
+    """Return the schedule in a file; see `schedule.load_schedule`."""
     report = Report(name or str(path))
     try:
         with path.open("rb") as file:
@@ -41,7 +41,7 @@ def check_file(path: FilePath, model: nn.Module | None, name: str | None = None)
 
 
 def check_dict(data: Mapping[str, Any], model: nn.Module | None, name: str | None = None) -> Schedule:
-    """The schedule in a mapping, which is not changed; see `schedule.load_schedule`."""
+    """Return the schedule in a mapping, which is not changed; see `schedule.load_schedule`."""
     report = Report(name)
     copied = _plain(data, (), report)
     report.raise_problems()
@@ -68,7 +68,7 @@ def _check(document: Document, model: nn.Module | None, report: Report, text: st
 
 
 def _check_top(data: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-    """The data, with misspelled sections under the names that they surely mean."""
+    """Return the data, with misspelled sections under the names that they surely mean."""
     sections = dict(data)
     for key in data:
         if key not in TOP:
@@ -87,7 +87,7 @@ def _check_top(data: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
 
 
 def _judge_duplicates(document: Document, report: Report) -> None:
-    """A parameter named twice with the same value is harmless; any other key that stands twice is not."""
+    """Report keys that stand twice, but for a parameter with the same value, which is harmless."""
     for twice in document.duplicates:
         lines = f"stands twice, in lines {twice.first} and {twice.second}"
         if twice.equal and len(twice.path) > 3 and twice.path[0] in SECTIONS:
@@ -114,7 +114,7 @@ def _check_hidden(twice: Duplicate, checker: Checker, policies: PolicyChecker) -
 
 
 def _plain(value: Any, path: Path, report: Report) -> Any:
-    """A copy of a value from Python in lists and mappings with texts as keys."""
+    """Return a copy of a value from Python in lists and mappings with texts as keys."""
     if len(path) > MAX_DEPTH:
         report.error(path[:3], f"is nested more than {MAX_DEPTH} levels deep")
         return None

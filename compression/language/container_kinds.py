@@ -40,16 +40,19 @@ class Items(Kind):
             faults.add(path, faults.index.complaint(name))
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return "a name or a list of names of parameters" if self.names else f"a list (each {self.item.words()})"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         many = {"type": "array", "items": self.item.schema()}
         return {"anyOf": [{"type": "string"}, many | {"minItems": 1}]} if self.names else many
 
     def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
-        """The names of the parameters, of entries that are right; a list of anything else is right as a whole."""
+        """Return the names of the parameters, of entries that are right.
+
+        A list of anything else is right as a whole.
+        """
         if not self.names:
             return super().right(value, wrong, index)
         names = [name for i, name in enumerate(value) if i not in wrong]
@@ -72,11 +75,11 @@ class Fixed(Kind):
         return tuple(kind.read(item, (*path, i), faults) for i, (kind, item) in pairs)
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return f"a list of {len(self.items)}: {'; '.join(kind.words() for kind in self.items)}"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         places = [kind.schema() for kind in self.items]
         return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
 
@@ -108,15 +111,15 @@ class Entries(Kind):
             faults.add((*path, key), message)
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return f"a mapping of {'names of parameters' if self.names else 'texts'} (each to {self.value.words()})"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"type": "object", "additionalProperties": self.value.schema()}
 
     def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
-        """The values by the names of parameters, of entries that are right.
+        """Return the values by the names of parameters, of entries that are right.
 
         A wrong entry keeps its parameters to itself: patterns do not get them. Nor is it known what patterns are for
         where a key fits nothing, since it may be meant for one of theirs.
@@ -162,11 +165,11 @@ class Either(Kind):
         return None
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return " or ".join(kind.words() for kind in self.options if not isinstance(kind, Unsayable))
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"anyOf": [kind.schema() for kind in self.options if not isinstance(kind, Unsayable)]}
 
     def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:

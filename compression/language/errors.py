@@ -23,7 +23,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """`file:line: path: what is wrong`, on one line."""
+        """Return `file:line: path: what is wrong`, on one line."""
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         return printable(": ".join(part for part in (place, self.path, self.message) if part))
 
@@ -70,7 +70,7 @@ class Report:
         self.warnings.append(str(self._problem(path, message, line)))
 
     def line(self, path: Path) -> int | None:
-        """The line of a path, or of the nearest thing around it."""
+        """Return the line of a path, or of the nearest thing around it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -90,7 +90,7 @@ class Report:
 
 
 def dotted(path: Path) -> str:
-    """A path in words: `pruners.agp.weights[3]`."""
+    """Return a path in words: `pruners.agp.weights[3]`."""
     words = ""
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
@@ -98,14 +98,14 @@ def dotted(path: Path) -> str:
 
 
 def failed(who: str, error: Exception) -> str:
-    """What to say of code that fails where it should not: what it raised, and where in it."""
+    """Return what to say of code that fails where it should not: what it raised, and where in it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{who} fails: {type(error).__name__}: {error}{place}"
 
 
 def show(value: object) -> str:
-    """A value as a message shows it: short, and said as YAML says it."""
+    """Return a value as a message shows it: short, and said as YAML says it."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):

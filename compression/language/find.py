@@ -27,7 +27,7 @@ class PluginError(ValueError):
 
 
 def find_schedule(name_or_path: str | Path) -> Path:
-    """The file of a schedule: a path (`.yaml` may be left out), or the name of a shipped schedule.
+    """Return the file of a schedule: a path (`.yaml` may be left out), or the name of a shipped schedule.
 
     Raises:
         ScheduleError: there is no such file, or the name fits several shipped ones.
@@ -62,7 +62,7 @@ def _tell(wanted: str, path: Path) -> None:
 
 
 def _similar(wanted: Path, shipped: dict[str, Path]) -> list[str]:
-    """What a mistyped name may have meant: files beside it, and shipped schedules."""
+    """Return what a mistyped name may have meant: files beside it, and shipped schedules."""
     beside = wanted.parent.glob("*.y*ml") if os.path.isdir(wanted.parent) else []
     here = {path.stem: f"the file {path}" for path in sorted(beside) if path.is_file()}
     names = {path.stem: f"the shipped schedule {name}" for name, path in shipped.items()}
@@ -70,7 +70,7 @@ def _similar(wanted: Path, shipped: dict[str, Path]) -> list[str]:
 
 
 def shipped_schedules() -> dict[str, Path]:
-    """The schedules that come with the package, by their path inside it without suffix."""
+    """Return the schedules that come with the package, by their path inside it without suffix."""
     try:
         folder = Path(str(files("potstill.schedules")))
     except ModuleNotFoundError:
@@ -110,7 +110,7 @@ def load_plugin(path: str | Path, brings: Callable[[str], bool] | None = None) -
 
 
 def _where(error: Exception, file: Path) -> str:
-    """The file and the last of its lines that the error came through."""
+    """Return the file and the last of its lines that the error came through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{file}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -29,7 +29,10 @@ SINGLE: list[tuple[Any, Kind]] = [
 
 
 def kind_of(annotation: Any) -> Kind:
-    """The kind that an annotation means; what a schedule cannot give is `Unsayable`, nothing at all is anything."""
+    """Return the kind that an annotation means.
+
+    What a schedule cannot give is `Unsayable`, nothing at all is anything.
+    """
     for known, kind in SINGLE:
         if annotation is known:
             return kind
@@ -54,7 +57,7 @@ def _container(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Kind:
 
 
 def _narrow(kind: Kind, notes: Sequence[Any]) -> Kind:
-    """The kind with the bounds and marks of an `Annotated`."""
+    """Return the kind with the bounds and marks of an `Annotated`."""
     for note in notes:
         if isinstance(note, Range) and isinstance(kind, Number):
             kind = replace(kind, range=note)

@@ -21,7 +21,7 @@ class InstancePlan:
     line: int | None = None
 
     def __str__(self) -> str:
-        """`pruners.agp: AutomatedGradualPruner(initial_sparsity=0.1, …)`."""
+        """Return `pruners.agp: AutomatedGradualPruner(initial_sparsity=0.1, …)`."""
         args = ", ".join(f"{name}={_brief(value)}" for name, value in self.args.items())
         return f"{self.section}.{self.name}: {self.cls.__name__}({args})"
 
@@ -37,7 +37,7 @@ class PolicyPlan:
     line: int | None = None
 
     def __str__(self) -> str:
-        """`pruner agp: epochs 0 to 30, every 2`."""
+        """Return `pruner agp: epochs 0 to 30, every 2`."""
         window = self.window
         if isinstance(window.times, range):
             every = f", every {window.frequency}" if window.frequency != 1 else ""
@@ -66,7 +66,7 @@ class Schedule:
     warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """A line for each instance and each policy."""
+        """Return a line for each instance and each policy."""
         return "\n".join(str(item) for item in (*self.instances.values(), *self.policies))
 
 

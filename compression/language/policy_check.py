@@ -54,7 +54,7 @@ class PolicyChecker:
         self.used: set[tuple[str, str]] = set()
 
     def policies(self) -> list[PolicyPlan]:
-        """The entries that are right, in the order of the file."""
+        """Return the entries that are right, in the order of the file."""
         if "policies" not in self.data:
             self.report.error((), "`policies` is missing: nothing would ever act")
             return []
@@ -66,7 +66,7 @@ class PolicyChecker:
         return [plan for plan in plans if plan]
 
     def policy(self, entry: Any, path: Path) -> PolicyPlan | None:
-        """The plan of one entry, or None if it is wrong."""
+        """Return the plan of one entry, or None if it is wrong."""
         before = len(self.report.problems)
         if not isinstance(entry, Mapping):
             self.report.error(path, f"must be a mapping of a kind ({', '.join(OFFERED)}) and times, not {show(entry)}")
@@ -93,7 +93,7 @@ class PolicyChecker:
                 self.report.error((*path, key), f"there is no such key{did_you_mean(key, [*OFFERED, *WHEN])}")
 
     def acting(self, kind: str, content: Any, path: Path, kinds: Sequence[str]) -> Acting:
-        """What acts, and with what arguments; `kinds` are those in the entry."""
+        """Return what acts, and with what arguments; `kinds` are those in the entry."""
         if not isinstance(content, Mapping):
             self.report.error(path, f"must be a mapping with `instance_name`, not {show(content)}")
             return Acting(kind, path)
@@ -112,7 +112,7 @@ class PolicyChecker:
         return Acting(kind, path, str(name), args, given)
 
     def misplaced(self, kind: str, key: str) -> str:
-        """Where a key belongs that does not belong into a kind's mapping."""
+        """Return where a key belongs that does not belong into a kind's mapping."""
         if key in WHEN:
             return f"belongs beside `{kind}:`, one level further out"
         if kind in ARGS and key in arguments(ARGS[kind]):
@@ -136,7 +136,7 @@ class PolicyChecker:
         self.report.error(path, f"{section} defines no {name!r}{did_you_mean(name, known)}")
 
     def args(self, kind: str, written: Any, path: Path) -> tuple[Any, Given]:
-        """The policy's arguments as the kind's dataclass (None where there are none), and what is right of them."""
+        """Return the policy's arguments as the kind's dataclass, if there are any, and what is right of them."""
         if written is not None and not isinstance(written, Mapping):
             self.report.error(path, f"must be a mapping, not {show(written)}")
             return None, Unknown()
@@ -172,13 +172,13 @@ def _misuses(kind: str, use: Use) -> Iterable[Complaint]:
 
 
 def _kinds(entry: Mapping[str, Any]) -> dict[str, str]:
-    """The kinds in an entry by the keys that name them, or where there is none that surely mean one."""
+    """Return the kinds in an entry by the keys that name them, or where there is none that surely mean one."""
     found = {key: key for key in entry if key in KINDS}
     return found or {key: kind for key in entry if key not in WHEN and (kind := meant(key, OFFERED))}
 
 
 def _with_nested_times(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry with times that stand one level too deep, so that they are not reported as missing too."""
+    """Return the entry with times that stand one level too deep, so that they are not reported as missing too."""
     inner = [content for key, content in entry.items() if key in KINDS and isinstance(content, Mapping)]
     return {key: value for content in inner for key, value in content.items() if key in WHEN} | dict(entry)
 

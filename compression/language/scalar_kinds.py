@@ -33,19 +33,19 @@ class Kind:
     """A kind of value. The base class takes anything."""
 
     def read(self, value: Any, path: Path, faults: Faults) -> Any:
-        """The value as constructors want it; what is wrong with it goes into `faults`."""
+        """Return the value as constructors want it; what is wrong with it goes into `faults`."""
         return value
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return "any value"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {}
 
     def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
-        """What is right of a value that was read, with names and patterns replaced by the names of parameters.
+        """Return what is right of a value that was read, with names and patterns replaced by the names of parameters.
 
         Args:
             value: what `read` gave.
@@ -75,11 +75,11 @@ class Unsayable(Kind):
         faults.add(path, f"takes a Python object ({self.what}), which a schedule cannot give")
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return f"a Python object ({self.what})"
 
     def schema(self) -> Schema:
-        """The JSON schema: nothing fits."""
+        """Return the JSON schema: nothing fits."""
         return {"not": {}}
 
 
@@ -93,11 +93,11 @@ class Null(Kind):
             self.refuse(value, path, faults)
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return "null"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"type": "null"}
 
 
@@ -113,11 +113,11 @@ class Flag(Kind):
         return value
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return "true or false"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"type": "boolean"}
 
 
@@ -132,11 +132,11 @@ class Text(Kind):
         return value
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         return "a text"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"type": "string"}
 
 
@@ -161,12 +161,12 @@ class Number(Kind):
             return faults.add(path, f"is too large a number: {show(value)}")
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         bounds = str(self.range)
         return f"{'a whole' if self.whole else 'a'} number{' of ' if bounds.startswith('at') else ' '}{bounds}".strip()
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         low = {"exclusiveMinimum" if self.range.above else "minimum": self.range.low}
         bounds = low | {"maximum": self.range.high}
         given = {key: bound for key, bound in bounds.items() if bound is not None}
@@ -187,12 +187,12 @@ class Choice(Kind):
         return value
 
     def words(self) -> str:
-        """What this kind takes."""
+        """Return what this kind takes."""
         names = ["null" if option is None else str(option) for option in self.options]
         return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
     def schema(self) -> Schema:
-        """The JSON schema."""
+        """Return the JSON schema."""
         return {"enum": list(self.options)}
 
 

@@ -27,7 +27,7 @@ TIMES = {
 
 
 def json_schema() -> Schema:
-    """The schema (draft 2020-12) of schedules with all classes that are registered now."""
+    """Return the schema (draft 2020-12) of schedules with all classes that are registered now."""
     sections = [section for section in SECTIONS if section != "quantizers"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -51,7 +51,7 @@ def _section(section: str) -> Schema:
 
 
 def _definition(name: str, cls: type) -> Schema:
-    """What holds where `class` is this one."""
+    """Return what holds where `class` is this one."""
     taken = arguments(cls)
     properties = {"class": {"const": name}, **_properties(cls)}
     required = [key for key, argument in taken.items() if argument.required]
@@ -61,7 +61,7 @@ def _definition(name: str, cls: type) -> Schema:
 
 
 def _properties(cls: type) -> Schema:
-    """The arguments of a class, with their defaults and with what its docstring says of them."""
+    """Return the arguments of a class, with their defaults and with what its docstring says of them."""
     described = _described(cls)
     properties: Schema = {}
     for key, argument in arguments(cls).items():
@@ -74,7 +74,7 @@ def _properties(cls: type) -> Schema:
 
 
 def _described(cls: type) -> dict[str, str]:
-    """The texts of `name: text` lines, one level in, of a class's docstring and of those that it inherits from."""
+    """Return the texts of `name: text` lines, one level in, of the docstrings of a class and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         found = re.findall(r"^    (\w+): ((?:.|\n {5,})+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
@@ -96,7 +96,7 @@ def _policy() -> Schema:
 
 
 def _times(keys: list[str]) -> Schema:
-    """One way to say when, and no key of another."""
+    """Return one way to say when, and no key of another."""
     others = [key for key in WHEN if key not in keys]
     return {"required": keys[:2], "not": {"anyOf": [{"required": [key]} for key in others]}}
 

@@ -36,7 +36,7 @@ class Checker:
         self.known: dict[Path, tuple[type, Given]] = {}
 
     def sections(self, data: Mapping[str, Any]) -> dict[tuple[str, str], InstancePlan]:
-        """The instances that are right, by section and name."""
+        """Return the instances that are right, by section and name."""
         plans = {}
         for section in SECTIONS:
             for name, definition in mapping_of(data, section, self.report).items():
@@ -46,7 +46,7 @@ class Checker:
         return plans
 
     def instance(self, section: str, path: Path, definition: Any) -> InstancePlan | None:
-        """The plan of the definition at a path, or None if it is wrong."""
+        """Return the plan of the definition at a path, or None if it is wrong."""
         before = len(self.report.problems)
         if not isinstance(definition, Mapping):
             self.report.error(path, f"must be a mapping with `class` and its arguments, not {show(definition)}")
@@ -66,7 +66,7 @@ class Checker:
         return InstancePlan(section, str(path[-1]), cls, args, self.report.line(path))
 
     def find_class(self, section: str, path: Path, definition: Mapping[str, Any]) -> type | None:
-        """The class that a definition names or surely means; what is wrong with the name is reported."""
+        """Return the class that a definition names or surely means; what is wrong with the name is reported."""
         name = definition.get("class")
         if section == "quantizers":
             what = printable(name) if isinstance(name, str) else "a quantizer"
@@ -91,7 +91,7 @@ class Checker:
             self.report.error(where, message)
 
     def without_dropped(self, cls: type, path: Path, definition: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments in a definition, less those that torch once had and that change nothing."""
+        """Return the arguments in a definition, less those that torch once had and that change nothing."""
         given = {key: value for key, value in definition.items() if key != "class"}
         for key in DROPPED & set(given) if issubclass(cls, LRScheduler) else ():
             self.report.warn((*path, key), "is ignored: torch has removed it")
@@ -99,14 +99,14 @@ class Checker:
         return given
 
     def read(self, taken: Mapping[str, Argument], written: Mapping[str, Any], path: Path) -> tuple[Any, Given]:
-        """The arguments as constructors want them, and what is right of them; what is wrong is reported."""
+        """Return the arguments as constructors want them, and what is right of them; what is wrong is reported."""
         reading = read(taken, written, path, self.index, self.report.twice)
         for where, message in reading.faults:
             self.report.error(where, message)
         return reading.args, reading.given
 
     def contradictions(self, section: str, cls: type, given: Given) -> list[Complaint]:
-        """What the class itself finds wrong with well-typed arguments."""
+        """Return what the class itself finds wrong with well-typed arguments."""
         found = []
         if hasattr(cls, "problems"):
             who = f"{cls.__name__}.problems"
@@ -116,7 +116,10 @@ class Checker:
         return found
 
     def ask(self, who: str, check: Callable[[], Iterable[Complaint]], complete: bool) -> Iterator[Complaint]:
-        """What a check finds; one that was not written for a part of the arguments may fail on it, and then ends."""
+        """Return what a check finds.
+
+        One that was not written for a part of the arguments may fail on it, and then ends.
+        """
         try:
             yield from check()
         except Withheld:
@@ -126,7 +129,10 @@ class Checker:
                 yield "", failed(who, error)
 
     def place(self, definition: Mapping[str, Any], where: str) -> Path:
-        """The path of what a class complains of: `weights.conv1.weight` is the entry of `weights` that fits it."""
+        """Return the path of what a class complains of.
+
+        `weights.conv1.weight` is the entry of `weights` that fits it.
+        """
         key, _, name = where.partition(".")
         written = definition.get(key)
         if not name or isinstance(written, str):
@@ -139,7 +145,7 @@ class Checker:
 
 
 def mapping_of(data: Mapping[str, Any], section: str, report: Report) -> Mapping[str, Any]:
-    """A section's definitions; an empty one is warned about, anything but a mapping reported."""
+    """Return a section's definitions; an empty one is warned about, anything but a mapping reported."""
     content = data.get(section, {})
     if isinstance(content, Mapping):
         return content
@@ -151,7 +157,7 @@ def mapping_of(data: Mapping[str, Any], section: str, report: Report) -> Mapping
 
 
 def _try_lr_scheduler(cls: type, args: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """What torch says against the arguments, told by two steps of the scheduler on an optimizer of one parameter."""
+    """Try the arguments in two steps of torch's scheduler on an optimizer of one parameter."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -70,7 +70,7 @@ class Argument:
 
 
 def torch_lr_schedulers() -> Mapping[str, type]:
-    """The public schedulers of `torch.optim.lr_scheduler` that need nothing but plain values."""
+    """Return the public schedulers of `torch.optim.lr_scheduler` that need nothing but plain values."""
     return {
         name: cls
         for name, cls in vars(lr_scheduler).items()
@@ -82,13 +82,13 @@ def torch_lr_schedulers() -> Mapping[str, type]:
 
 
 def classes(section: str) -> Mapping[str, type]:
-    """The classes of a section by name; registered ones hide torch's."""
+    """Return the classes of a section by name; registered ones hide torch's."""
     extra = torch_lr_schedulers() if section == "lr_schedulers" else {}
     return {**extra, **registered(section)}
 
 
 def why_unknown(section: str, name: str) -> str:
-    """What to say of a name that is no class of the section."""
+    """Return what to say of a name that is no class of the section."""
     if section == "lr_schedulers" and name in NEEDS_PYTHON:
         return f"{name} takes {NEEDS_PYTHON[name]}, which a schedule cannot give: register a class of your own instead"
     for other in SECTIONS:
@@ -99,7 +99,10 @@ def why_unknown(section: str, name: str) -> str:
 
 
 def class_meant(section: str, name: str) -> type | None:
-    """The class that a name surely means which is none of the section: one of another section, or a misspelled one."""
+    """Return the class that a name surely means which is none of the section.
+
+    One of another section, or a misspelled one.
+    """
     for other in SECTIONS:
         if name in classes(other):
             return classes(other)[name]
@@ -109,7 +112,7 @@ def class_meant(section: str, name: str) -> type | None:
 
 @cache
 def arguments(make: type) -> Mapping[str, Argument]:
-    """The arguments of a class that a schedule gives, by name: all but those that the loader itself passes."""
+    """Return the arguments of a class that a schedule gives, by name: all but those that the loader itself passes."""
     hints = {**(_hints(make) if is_dataclass(make) else {}), **_hints(make.__init__)}  # type: ignore[misc]
     ranges = TORCH_RANGES if make.__module__ == lr_scheduler.__name__ else {}
     return {
@@ -125,7 +128,7 @@ def arguments(make: type) -> Mapping[str, Argument]:
 
 
 def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the offers (`model`, `optimizer`, `name`, `build_teacher`) that the constructor takes."""
+    """Return those of the offers (`model`, `optimizer`, `name`, `build_teacher`) that the constructor takes."""
     return {name: offers[name] for name in inspect.signature(cls).parameters if name in offers}
 
 

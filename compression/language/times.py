@@ -57,7 +57,7 @@ def window(entry: Mapping[str, Any], path: Path, report: Report) -> Window | Non
 
 
 def _right(entry: Mapping[str, Any], written: list[str], path: Path, report: Report) -> dict[str, Any]:
-    """The times that are well-typed; the others are reported."""
+    """Return the times that are well-typed; the others are reported."""
     right = {}
     for key in written:
         faults = Faults()
@@ -82,7 +82,7 @@ def _listed(unit: Unit, times: Any, right: bool, path: Path, report: Report) -> 
 
 
 def _ranged(unit: Unit, keys: list[str], right: Mapping[str, Any], path: Path, report: Report) -> Window | None:
-    """The window of a range; its ends and its frequency are checked even if something else is wrong."""
+    """Return the window of a range; its ends and its frequency are checked even if something else is wrong."""
     start, end, frequency = (right.get(key) for key in keys)
     if start is None or end is None:
         return None

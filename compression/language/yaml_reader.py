@@ -88,7 +88,7 @@ class _Unreadable(Exception):  # noqa: N818 -- never leaves this file
 
 
 def decode(raw: bytes, report: Report) -> str | None:
-    """The text of a file, or None with the reason reported."""
+    """Return the text of a file, or None with the reason reported."""
     if len(raw) > MAX_BYTES:
         report.error((), f"is larger than {MAX_BYTES // 1024} KiB, the limit for a schedule")
         return None
@@ -168,7 +168,7 @@ class _Builder:
         return node
 
     def with_tag(self, node: Node, tag: str) -> Node:
-        """A mapping, or nothing at all, with its tag as an entry."""
+        """Return a mapping, or nothing at all, with its tag as an entry."""
         if not isinstance(node.value, _Entries):
             if node.value not in (None, ""):
                 raise _Unreadable(node.line, f"the tag {_tag(tag)} stands before something else than a mapping")
@@ -253,7 +253,7 @@ class _Entries(dict[str, tuple[int, Node]]):
 
 
 def _plain(node: Node, path: Path, document: Document) -> Any:
-    """The node's data; its lines and duplicates go into the document."""
+    """Return the node's data; its lines and duplicates go into the document."""
     document.lines.setdefault(path, node.line)
     if isinstance(node.value, list):
         return [_plain(child, (*path, i), document) for i, child in enumerate(node.value)]
@@ -272,7 +272,7 @@ def _plain(node: Node, path: Path, document: Document) -> Any:
 
 
 def _bare(node: Node) -> Any:
-    """The node's data alone."""
+    """Return the node's data alone."""
     if isinstance(node.value, list):
         return [_bare(child) for child in node.value]
     if isinstance(node.value, _Entries):

@@ -15,7 +15,7 @@ REFUSAL = "hooks into modules, which torch.compile leaves out: give the schedule
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether `torch.compile` or `Module.compile` made something of the model or a part of it."""
+    """Return whether `torch.compile` or `Module.compile` made something of the model or a part of it."""
     return compiled_of(model) is not None or any(
         "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
@@ -23,7 +23,7 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def hooks_left_out(who: str, shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """What to say of a class that needs hooks, where the model is a compiled one."""
+    """Yield what to say of a class that needs hooks, where the model is a compiled one."""
     model: nn.Module | None = getattr(shapes, "model", None)
     if model is not None and is_compiled(model):
         yield "", f"{who} {REFUSAL}"

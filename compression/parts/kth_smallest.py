@@ -36,7 +36,9 @@ class Cut:
 
 
 def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
-    """The k-th smallest absolute value (k counts from 1) over all tensors: on several devices, or all of them sharded.
+    """Return the k-th smallest absolute value (k counts from 1) over all tensors.
+
+    On several devices, or all of them sharded.
 
     Tensors of different types are compared exactly, as their common wider type.
 
@@ -64,7 +66,7 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
 
 
 def _of_all(counts: Any, sharded: Tensor | None, device: torch.device) -> Any:
-    """The counts of all processes, where tensors are sharded: 512 KiB."""
+    """Return the counts of all processes, where tensors are sharded: 512 KiB."""
     if sharded is None:
         return counts
     return add_parts(torch.from_numpy(counts).to(device), sharded).cpu().numpy()
@@ -90,12 +92,12 @@ def _common_type(tensors: Iterable[Tensor]) -> torch.dtype:
 
 
 def _highest_number(kind: torch.dtype) -> int:
-    """The highest digit of infinity; that of NaN is above it."""
+    """Return the highest digit of infinity; that of NaN is above it."""
     return int(torch.tensor([torch.inf], dtype=kind, device="cpu").view(LANE)[-1])
 
 
 def _histogram(tensor: Tensor, kind: torch.dtype, prefix: Sequence[int]) -> Any:
-    """How many absolute values have each next digit, among those whose highest digits are `prefix`."""
+    """Return how many absolute values have each next digit, among those whose highest digits are `prefix`."""
     counts = np.zeros(1 << DIGIT, dtype=np.int64)
     for chunk in chunks(tensor) if tensor.numel() else ():
         lanes = chunk.to(kind).view(LANE).view(len(chunk), -1)
@@ -114,7 +116,7 @@ def _count(lanes: Tensor, prefix: Sequence[int]) -> Tensor:
 
 
 def _count_by_numpy(lanes: Tensor, prefix: Sequence[int]) -> Any:
-    """The same on the CPU, where torch's threads cost more than they bring to chunks of this size."""
+    """Return the same on the CPU, where torch's threads cost more than they bring to chunks of this size."""
     parts = lanes.numpy().view(np.uint16)
     digits = parts[:, -1] & MAGNITUDE
     if prefix:

@@ -13,13 +13,13 @@ STRETCH = 1 << 20
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A generator on the CPU, seeded by the parts' texts: seed, owner, parameter, epoch, minibatch."""
+    """Return a generator on the CPU, seeded by the parts' texts: seed, owner, parameter, epoch, minibatch."""
     digest = sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def rand_here(weight: Tensor, source: torch.Generator) -> Tensor:
-    """The numbers that `torch.rand` draws for a sharded weight, those of the part that is here.
+    """Return the numbers that `torch.rand` draws for a sharded weight, those of the part that is here.
 
     All are drawn, a stretch at a time, and none but these are kept: the same as in one process.
     """

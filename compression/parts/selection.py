@@ -19,7 +19,7 @@ SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996
 
 
 def count(level: float, total: int, rounding: Rounding = "floor", multiple: int = 1) -> int:
-    """How many of `total` a sparsity takes: level x total, rounded, then rounded down to a multiple.
+    """Return how many of `total` a sparsity takes: level x total, rounded, then rounded down to a multiple.
 
     Only a level of 1 takes all of them.
     """
@@ -107,7 +107,7 @@ def keep_whole_sets(scores: Tensor, shares: Sequence[Share]) -> list[Tensor]:
 
 
 def _fitting(costs: Tensor, left: list[int]) -> Tensor:
-    """The places of the rows of `costs` (sets, weights) that fit, one after the other, into what is `left`."""
+    """Return the places of the rows of `costs` (sets, weights) that fit, one after the other, into what is `left`."""
     if len(costs) and bool((costs == costs[0]).all()):  # the usual case: no need to go one by one
         number = min(have // cost for have, cost in zip(left, costs[0].tolist(), strict=True) if cost)
         return torch.arange(min(max(0, number), len(costs)))

@@ -35,7 +35,7 @@ OF_PARTS: dict[Score, Parts] = {
 
 
 def scored(score: Score, group: Group, weight: Tensor) -> Tensor:
-    """The score of each structure of a weight, whole or sharded: (structures,), the same on all processes.
+    """Return the score of each structure of a weight, whole or sharded: (structures,), the same on all processes.
 
     Raises:
         ValueError: the weight is sharded, and it is not known how to make the score of parts.
@@ -50,19 +50,19 @@ def scored(score: Score, group: Group, weight: Tensor) -> Tensor:
 
 
 def summed(group: Group, weight: Tensor) -> Tensor:
-    """The sum of the elements of each structure: (structures,)."""
+    """Return the sum of the elements of each structure: (structures,)."""
     return combined(group, part(weight), weight) if is_sharded(weight) else group.split(weight).sum(1)
 
 
 def any_in(group: Group, mask: Tensor) -> Tensor:
-    """Whether some element of each structure is True: (structures,)."""
+    """Return whether some element of each structure is True: (structures,)."""
     if not is_sharded(mask):
         return group.split(mask).any(1)
     return combined(group, part(mask).int(), mask, largest=True) > 0
 
 
 def spread(group: Group, values: Tensor, weight: Tensor) -> Tensor:
-    """A value for each structure, spread over a weight and placed as it is."""
+    """Return a value for each structure, spread over a weight and placed as it is."""
     if not is_sharded(weight):
         return group.expand(values, weight.shape)
     return with_part(weight, values[_structures(group, weight)].expand(span(weight).size))
@@ -79,7 +79,7 @@ def combined(group: Group, local: Tensor, weight: Tensor, largest: bool = False)
 
 
 def _structures(group: Group, weight: Tensor) -> Tensor:
-    """The number of the structure of each element that is here, of a shape that broadcasts to the part."""
+    """Return the number of the structure of each element that is here, of a shape that broadcasts to the part."""
     rank, (start, size) = weight.dim(), span(weight)
     block = (*group.block, *[1] * (rank - len(group.block)))
     places, stride = torch.zeros([1] * rank, dtype=torch.int64, device=part(weight).device), 1

@@ -11,12 +11,14 @@ Rate = Callable[[float], float]
 
 
 def constant(level: float) -> Rate:
-    """The same sparsity at each time."""
+    """Return the same sparsity at each time."""
     return lambda progress: level
 
 
 def agp(initial: float, final: float) -> Rate:
-    """The cubic rise of automated gradual pruning: exactly `initial` at the first time, exactly `final` at the last.
+    """Return the cubic rise of automated gradual pruning.
+
+    Exactly `initial` at the first time, exactly `final` at the last.
 
     Zhu and Gupta 2017, "To prune, or not to prune", equation 1: s_t = s_f + (s_i - s_f) (1 - progress)^3.
     """
@@ -24,7 +26,7 @@ def agp(initial: float, final: float) -> Rate:
 
 
 def falling(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    """The problem of a gradual pruner whose final sparsity is not above its initial one."""
+    """Yield the problem of a gradual pruner whose final sparsity is not above its initial one."""
     initial, final = args["initial_sparsity"], args["final_sparsity"]
     if final <= initial:
         yield "final_sparsity", f"{final:g} must be above initial_sparsity {initial:g}"

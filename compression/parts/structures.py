@@ -39,28 +39,28 @@ class Group:
     block: tuple[int, ...] = ()
 
     def view(self, weight: Tensor) -> Tensor:
-        """The weight with its blocks' insides as dimensions of their own: without a block the weight itself."""
+        """Return the weight with its blocks' insides as dimensions of their own: without a block the weight itself."""
         return weight.reshape(self._split_shape(weight.shape)) if self.block else weight
 
     def inside(self, rank: int) -> tuple[int, ...]:
-        """The dimensions of `view` that a structure runs along, for a weight of `rank` dimensions."""
+        """Return the dimensions of `view` that a structure runs along, for a weight of `rank` dimensions."""
         if self.block:
             return tuple(range(1, 2 * rank, 2))
         return tuple(dim for dim in range(rank) if dim not in self.kept)
 
     def split(self, weight: Tensor) -> Tensor:
-        """The structures of a weight: (structures, elements of each)."""
+        """Return the structures of a weight: (structures, elements of each)."""
         view, inside = self.view(weight), self.inside(weight.dim())
         outside = [dim for dim in range(view.dim()) if dim not in inside]
         return view.permute(*outside, *inside).reshape(self.count(weight.shape), -1)
 
     def count(self, shape: torch.Size) -> int:
-        """How many structures a weight has."""
+        """Return how many structures a weight has."""
         sizes, inside = self._split_shape(shape) if self.block else tuple(shape), self.inside(len(shape))
         return prod(size for dim, size in enumerate(sizes) if dim not in inside)
 
     def expand(self, values: Tensor, shape: torch.Size) -> Tensor:
-        """One value per structure, spread over a weight: a tensor of its shape."""
+        """Return one value per structure, spread over a weight: a tensor of its shape."""
         sizes, inside = self._split_shape(shape) if self.block else tuple(shape), self.inside(len(shape))
         thin = [1 if dim in inside else size for dim, size in enumerate(sizes)]
         return values.reshape(thin).expand(sizes).reshape(shape)
@@ -87,7 +87,7 @@ GROUPS: dict[str, Group] = {
 
 
 def find_group(group_type: str, kwargs: Mapping[str, Any] | None = None) -> Group:
-    """The group of a name; `Blocks` takes `kwargs: {block_shape: [filters, channels, height, width]}`.
+    """Return the group of a name; `Blocks` takes `kwargs: {block_shape: [filters, channels, height, width]}`.
 
     Raises:
         ValueError: there is no such group, or its `kwargs` are not its own.
@@ -103,7 +103,7 @@ def find_group(group_type: str, kwargs: Mapping[str, Any] | None = None) -> Grou
 
 
 def oriented(group: Group, name: str, model: nn.Module) -> Group:
-    """The group as it lies in a parameter: a transposed convolution stores (inputs, outputs, ...)."""
+    """Return the group as it lies in a parameter: a transposed convolution stores (inputs, outputs, ...)."""
     owner = model.get_submodule(name.rpartition(".")[0])
     if isinstance(owner, _ConvTransposeNd) and len(group.kept) == 1:
         return replace(group, kept=(1 - group.kept[0],))
@@ -111,7 +111,7 @@ def oriented(group: Group, name: str, model: nn.Module) -> Group:
 
 
 def kwargs_problem(group_type: str, kwargs: Mapping[str, Any] | None) -> str | None:
-    """What is wrong with the `kwargs` of a group, or None."""
+    """Return what is wrong with the `kwargs` of a group, or None."""
     if group_type != "Blocks":
         return f"kwargs are for Blocks; {group_type} takes none" if kwargs else None
     shape = (kwargs or {}).get("block_shape")
@@ -123,7 +123,7 @@ def kwargs_problem(group_type: str, kwargs: Mapping[str, Any] | None) -> str | N
 
 
 def shape_problem(group: Group, what: str, name: str, shape: torch.Size) -> str | None:
-    """Why a weight cannot be split so, or None where it can."""
+    """Return why a weight cannot be split so, or None where it can."""
     if len(shape) < group.min_rank:
         return f"{what} needs a weight of {group.min_rank} dimensions or more; {name} has shape {tuple(shape)}"
     if 0 in shape:
@@ -134,11 +134,11 @@ def shape_problem(group: Group, what: str, name: str, shape: torch.Size) -> str 
 
 
 def rank_problem(group_type: str, name: str, shape: torch.Size) -> str | None:
-    """Why a weight cannot be split into the named groups, or None where it can."""
+    """Return why a weight cannot be split into the named groups, or None where it can."""
     return shape_problem(GROUPS[group_type], group_type, name, shape)
 
 
 def placed(group: Group, name: str, shapes: Mapping[str, torch.Size]) -> Group:
-    """The group as it lies in a parameter, where the shapes are those of a model."""
+    """Return the group as it lies in a parameter, where the shapes are those of a model."""
     model = getattr(shapes, "model", None)
     return group if model is None else oriented(group, name, model)

@@ -18,7 +18,7 @@ from .structures import Group, oriented
 
 
 def lengths_of(name: str, model: nn.Module) -> str | None:
-    """The lengths of what a parameter holds the directions of, or None where it is no such parameter."""
+    """Return the lengths of what a parameter holds the directions of, or None where it is no such parameter."""
     path, dot, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     if isinstance(owner, ParametrizationList):
@@ -29,7 +29,10 @@ def lengths_of(name: str, model: nn.Module) -> str | None:
 
 
 def direction_problem(group: Group, name: str, shapes: Mapping[str, torch.Size]) -> str | None:
-    """Why structures of a weight must not become zero: one of them is a direction, or has one in it; None: they may."""
+    """Return why structures of a weight must not become zero.
+
+    One of them is a direction, or has one in it; None: they may.
+    """
     model: nn.Module | None = getattr(shapes, "model", None)
     lengths = None if model is None else lengths_of(name, model)
     if model is None or lengths is None:
@@ -42,7 +45,7 @@ def direction_problem(group: Group, name: str, shapes: Mapping[str, torch.Size])
 
 
 def _structures(group: Group, shape: torch.Size) -> list[int]:
-    """How many structures a weight has along each dimension."""
+    """Return how many structures a weight has along each dimension."""
     if group.block:
         block = (*group.block, *[1] * (len(shape) - len(group.block)))
         return [size // step for size, step in zip(shape, block, strict=True)]

@@ -79,11 +79,11 @@ class ScheduledTrainingPolicy:
             raise CheckpointError(f"was a {name} and is a {self.acts} in this schedule: give it another name")
 
     def acts_in(self, hook: str, step: Step) -> bool:
-        """Whether it does its work in a hook at a step of its window, of the beginning of an `epoch` or `minibatch`."""
+        """Return whether it does its work in the hook `epoch` or `minibatch` at a step of its window."""
         return True
 
     def claims(self, last: Step | None) -> Mapping[str, Claim]:
-        """What it wants of each parameter that it names; `last` is the last step at which it acted."""
+        """Return what it wants of each parameter that it names; `last` is the last step at which it acted."""
         return {}
 
     @property
@@ -97,7 +97,7 @@ class ScheduledTrainingPolicy:
         return False
 
     def goal(self) -> Goal | None:
-        """What it wants of the network as a whole."""
+        """Return what it wants of the network as a whole."""
         return None
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
@@ -127,7 +127,7 @@ class ScheduledTrainingPolicy:
         """After training and validation of an epoch, before its checkpoint."""
 
     def after_window(self, moment: Moment) -> None:
-        """The window is over: called where it ends, and again when later epochs begin."""
+        """End the work: called where the window ends, and again when later epochs begin."""
 
     def finish(self) -> None:
         """Training is over: whatever is provisional becomes final, though the window may not have ended."""
@@ -137,7 +137,7 @@ class ScheduledTrainingPolicy:
         return {}
 
     def own_parameters(self) -> Iterable[Tensor]:
-        """What the policy trains itself, beside the model's parameters."""
+        """Return what the policy trains itself, beside the model's parameters."""
         return ()
 
     def before_thinning(self) -> None:
@@ -147,15 +147,15 @@ class ScheduledTrainingPolicy:
         """Channels were removed as the recipe says: shapes are others now. None: it failed and changed nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a resume: tensors and plain data."""
+        """Return what must survive a resume: tensors and plain data."""
         return {}
 
     def shared_state(self) -> dict[str, Any]:
-        """The part of the state that is the same on all ranks of a training."""
+        """Return the part of the state that is the same on all ranks of a training."""
         return self.state_dict()
 
     def local_state(self) -> dict[str, Any]:
-        """The part that is each rank's own until it is used: tensors and plain data."""
+        """Return the part that is each rank's own until it is used: tensors and plain data."""
         return {}
 
     def join_local_states(self, states: Sequence[Field]) -> None:

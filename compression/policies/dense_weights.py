@@ -21,15 +21,15 @@ class DenseWeights(Mapping[str, Tensor]):
         self._masks = masks
 
     def __getitem__(self, name: str) -> Tensor:
-        """The dense values of a parameter."""
+        """Return the dense values of a parameter."""
         return self._masks.dense(name)
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the parameters."""
+        """Yield the names of the parameters."""
         return iter(self._masks)
 
     def __len__(self) -> int:
-        """The number of parameters."""
+        """Return the number of parameters."""
         return len(self._masks)
 
 
@@ -41,7 +41,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         self._weights, self._scheduler = weights, scheduler
 
     def __getitem__(self, name: str) -> Tensor:
-        """The folded values of a parameter."""
+        """Return the folded values of a parameter."""
         weight = self._weights[name]
         if name not in self._norms:
             return weight
@@ -57,11 +57,11 @@ class FoldedWeights(Mapping[str, Tensor]):
         return variance
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the parameters."""
+        """Yield the names of the parameters."""
         return iter(self._weights)
 
     def __len__(self) -> int:
-        """The number of parameters."""
+        """Return the number of parameters."""
         return len(self._weights)
 
     @cached_property

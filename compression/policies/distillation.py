@@ -84,7 +84,7 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
         self._digest = digest(self.teacher)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The student's outputs: Distiller's loops called this; calling the student is the same."""
+        """Return the student's outputs: Distiller's loops called this; calling the student is the same."""
         return self.student(*inputs, **named)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
@@ -124,7 +124,7 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
             self._handle = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Which teacher it is: a digest of its weights."""
+        """Return which teacher it is: a digest of its weights."""
         return {"teacher": self._digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -149,7 +149,7 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
         return self.student.register_forward_hook(hook, with_kwargs=True)
 
     def _ask(self, args: Any, kwargs: Any, student: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The student's logits and the teacher's."""
+        """Return the student's logits and the teacher's."""
         if self.teacher is None:
             return None
         if self.teacher.training:  # a module that holds both networks may have switched it
@@ -206,7 +206,7 @@ class KnowledgeDistillation(KnowledgeDistillationPolicy):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together."""
+        """Return what a schedule's arguments get wrong together."""
         return apart(_untrained(args), _unweighted(args))
 
 

@@ -27,7 +27,7 @@ class Host(Protocol):
         """All policies of the scheduler, in order."""
 
     def graph(self) -> ChannelGraph | None:
-        """The channel graph, where the model can be traced."""
+        """Return the channel graph, where the model can be traced."""
 
     def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1) -> Recipe:
         """Remove dead channels."""

@@ -73,7 +73,7 @@ class LRPolicy(ScheduledTrainingPolicy):
             self._copy(moment.optimizer)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
-        """The same where the window counts minibatches."""
+        """Do the same where the window counts minibatches."""
         if self.window.unit == "minibatch":
             self._rejoin(moment)
             if moment.step.index == 0 and moment.optimizer is not None:
@@ -94,7 +94,7 @@ class LRPolicy(ScheduledTrainingPolicy):
             self._advance(moment, moment.step.epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rates that the curve starts from, the scheduler's state at its begin (its arguments) and now."""
+        """Return the rates that the curve starts from, the scheduler's state at its begin (its arguments) and now."""
         return {
             "base": self._base,
             "class": self.acts,
@@ -178,7 +178,7 @@ class LRPolicy(ScheduledTrainingPolicy):
             group.update({key: value for key, value in values.items() if key in group})
 
     def _metric(self, moment: Moment) -> float | None:
-        """What the rate follows, the mean over the ranks that measured it; None before the first validation."""
+        """Return what the rate follows, the mean over the ranks that measured it; None before the first validation."""
         mode = self._scheduler.mode  # type: ignore[attr-defined]  # only plateau schedulers come here
         waits = isinstance(moment.metrics, NotYet)
         every = self.scheduler.ranks.all((waits, None if waits else moment.metrics.get(mode)))
@@ -194,7 +194,7 @@ class LRPolicy(ScheduledTrainingPolicy):
 
 
 def trial(cls: type[LRScheduler], args: Mapping[str, Any]) -> LRScheduler:
-    """A scheduler of an optimizer of one parameter."""
+    """Return a scheduler of an optimizer of one parameter."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -202,7 +202,7 @@ def trial(cls: type[LRScheduler], args: Mapping[str, Any]) -> LRScheduler:
 
 
 def misuses_of_rates(use: Use) -> Iterable[Complaint]:
-    """What is wrong with the window of a learning-rate scheduler."""
+    """Yield what is wrong with the window of a learning-rate scheduler."""
     yield from _late(use.cls, use.window)
     if use.given.complete:
         args = {name: use.given[name] for name in use.given.written}
@@ -223,7 +223,7 @@ def _short(scheduler: LRScheduler, window: Window) -> Iterable[Complaint]:
 
 
 def _hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What schedulers change in each group: the learning rate, and momentum where they cycle it."""
+    """Return what schedulers change in each group: the learning rate, and momentum where they cycle it."""
     return [{k: g[k] for k in ("lr", "momentum", "betas") if k in g} for g in optimizer.param_groups]
 
 

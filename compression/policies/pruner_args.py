@@ -47,7 +47,7 @@ class PrunerArgs:
 
     @classmethod
     def problems(cls, args: Mapping[str, Any]) -> Iterable[Complaint]:
-        """What only soft masks can do where masks are hard, and what would keep masks that are gone."""
+        """Return what only soft masks can do where masks are hard, and what would keep masks that are gone."""
         soft = (_needs_soft(name, args) for name in ("mask_gradients", "use_double_copies"))
         return apart(*soft, _keeps_nothing(args))
 

@@ -52,7 +52,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         return type(self.pruner).__name__
 
     def acts_in(self, hook: str, step: Step) -> bool:
-        """Where masks are computed."""
+        """Return where masks are computed."""
         by_epoch = self.window.unit == "epoch" and not self._first(step)
         return by_epoch if hook == "epoch" else self._due(step)
 
@@ -124,11 +124,11 @@ class PruningPolicy(ScheduledTrainingPolicy):
             logger.warning(message, self.name, *args)
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the pruner acts on."""
+        """Return the parameters that the pruner acts on."""
         return self.pruner.targets() if self._levels is None else self._levels
 
     def claims(self, last: Step | None) -> Mapping[str, Claim]:
-        """What was asked of each parameter when masks were computed last."""
+        """Return what was asked of each parameter when masks were computed last."""
         structures, outcomes = self.pruner.structures(), self.outcomes
         asked: Mapping[str, int] = {}
         if last is not None:
@@ -138,7 +138,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         return claims | {name: Claim(structures.get(name), o.asked, o.why) for name, o in outcomes.items()}
 
     def expected(self) -> Mapping[str, Outcome]:
-        """What the ranking at the window's last time will ask and do, as far as it is known before training."""
+        """Return what the ranking at the window's last time will ask and do, as far as it is known before training."""
         window = self.window
         last = Step(window.last) if window.unit == "epoch" else Step(0, window.last, window.last + 1)
         return self.pruner.expected(self._view(last, self.args.mode))
@@ -149,7 +149,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self.pruner.after_thinning()
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the window's end was dealt with, and the pruner's own state."""
+        """Return whether the window's end was dealt with, and the pruner's own state."""
         return {"concluded": self._concluded, "pruner": self.pruner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,12 +158,12 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self.pruner.load_state_dict(Field(state)["pruner"].value)
 
     def shared_state(self) -> dict[str, Any]:
-        """The state without what the pruner gathered on this rank."""
+        """Return the state without what the pruner gathered on this rank."""
         state = {name: value for name, value in self.pruner.state_dict().items() if name not in self.pruner.local}
         return {"concluded": self._concluded, "pruner": state}
 
     def local_state(self) -> dict[str, Any]:
-        """What the pruner gathered on this rank."""
+        """Return what the pruner gathered on this rank."""
         return {name: value for name, value in self.pruner.state_dict().items() if name in self.pruner.local}
 
     def join_local_states(self, states: Sequence[Field]) -> None:
@@ -172,7 +172,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self.pruner.join(states)
 
     def _first(self, step: Step) -> bool:
-        """Whether these would be the first masks, where they are to come one minibatch late."""
+        """Return whether these would be the first masks, where they are to come one minibatch late."""
         return self.args.skip_first_minibatch and self.window.position(step) == self.window.start
 
     def _due(self, step: Step) -> bool:
@@ -200,7 +200,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
                 masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
 
     def _checked(self, made: Any) -> Mapping[str, Tensor]:
-        """The masks, if they are masks of parameters: pruners may be plugins."""
+        """Return the masks, if they are masks of parameters: pruners may be plugins."""
         if not isinstance(made, Mapping):
             raise ValueError(f"{self.name}: {self.acts}.masks must give masks by parameter, not {type(made).__name__}")
         unknown = [name for name in made if name not in self.scheduler.masks]
@@ -213,7 +213,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         return self.args.keep_mask and self.args.mask_on_forward_only and not self._concluded
 
     def _conclude(self, step: Step) -> None:
-        """The end of the window, once."""
+        """Conclude at the end of the window, once."""
         if self._keeps:
             self._settle(step)
         if not self._concluded:

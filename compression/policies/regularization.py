@@ -45,12 +45,12 @@ class RegularizerArgs:
 
     @classmethod
     def problems(cls, args: Mapping[str, Any]) -> Iterable[Complaint]:
-        """All arguments go together."""
+        """Return all arguments go together."""
         return ()
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """A step that the regularizer does not have, and a time for a threshold that it does not have."""
+        """Return a step that the regularizer does not have, and a time for a threshold that it does not have."""
         return apart(_no_step(use), _no_threshold(use))
 
 
@@ -112,17 +112,17 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         return bool(getattr(self.regularizer, "allow_inexact", False))
 
     def goal(self) -> Goal | None:
-        """What the regularizer wants."""
+        """Return what the regularizer wants."""
         return self.regularizer.goal()
 
     def claims(self, last: Step | None) -> Mapping[str, Claim]:
-        """The parameters that the regularizer names; how much becomes zero follows from training."""
+        """Return the parameters that the regularizer names; how much becomes zero follows from training."""
         structures = self.regularizer.structures()
         names = [*structures, *self.regularizer.shrinks(), *self.regularizer.targets()]
         return {name: Claim(structures.get(name)) for name in names}
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the threshold acts on."""
+        """Return the parameters that the threshold acts on."""
         return () if self.args.threshold_at == "never" and not self.args.keep_mask else self.regularizer.targets()
 
     def on_epoch_begin(self, moment: Moment) -> None:
@@ -197,11 +197,11 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
                 masks.set(self.name, name, mask)
 
     def own_parameters(self) -> Iterable[Tensor]:
-        """The regularizer's."""
+        """Return the regularizer's."""
         return self.regularizer.own_parameters() if self._stage == "active" else ()
 
     def metrics(self) -> dict[str, float]:
-        """The regularizer's numbers, under the policy's name; after the window those of its end."""
+        """Return the regularizer's numbers, under the policy's name; after the window those of its end."""
         numbers = self.regularizer.metrics() if self._stage == "active" else self._last_metrics
         return {f"{self.name}.{key}": value for key, value in numbers.items()}
 
@@ -216,7 +216,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             self.regularizer.after_thinning(recipe)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the policy is, and the regularizer's own state."""
+        """Return how far the policy is, and the regularizer's own state."""
         return {"stage": self._stage, "metrics": self._last_metrics, "regularizer": self.regularizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -263,7 +263,7 @@ class LearningRates:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
 
     def of(self, optimizer: Optimizer | None, who: str) -> _Rates:
-        """The rates of an optimizer now; those of parameters that it does not update, or that are frozen, are 0.
+        """Return the rates of an optimizer now; those of parameters that it does not update, or that are frozen, are 0.
 
         Raises:
             ValueError: the hook was not given the optimizer.

@@ -36,7 +36,7 @@ class Rewinder(ScheduledTrainingPolicy):
         self._act(moment)
 
     def on_minibatch_begin(self, moment: Moment) -> None:
-        """The same, where the times are minibatches."""
+        """Do the same where the times are minibatches."""
         if self.window.unit == "minibatch":
             self._act(moment)
 

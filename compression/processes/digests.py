@@ -54,7 +54,7 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
 
 
 def digests(parts: Mapping[str, Any]) -> dict[str, int | str]:
-    """A short digest of each tensor and value, nested ones under the path that leads to them.
+    """Return a short digest of each tensor and value, nested ones under the path that leads to them.
 
     Of sharded tensors shape and type: each part of them exists once.
     """
@@ -85,7 +85,10 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def tensor_digest(tensor: Tensor) -> Tensor:
-    """A number of a tensor's bits and their places, computed where it lies: a sum of products that wraps around."""
+    """Return a number of a tensor's bits and their places, computed where it lies.
+
+    A sum of products that wraps around.
+    """
     flat = tensor.detach().contiguous().reshape(-1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).reshape(-1)

@@ -78,7 +78,7 @@ class Ranks:
         return values[0]
 
     def all(self, value: Any) -> list[Any]:
-        """The value of each rank (plain data and tensors on the CPU)."""
+        """Return the value of each rank (plain data and tensors on the CPU)."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -86,7 +86,7 @@ class Ranks:
         return values
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each number over ranks."""
+        """Return the largest of each number over ranks."""
         if self.size == 1:
             return list(numbers)
         found = torch.tensor(numbers, dtype=torch.int64, device="cpu")
@@ -94,7 +94,7 @@ class Ranks:
         return found.tolist()
 
     def _messages(self) -> dist.ProcessGroup:
-        """The gloo group, made when it is first needed."""
+        """Return the gloo group, made when it is first needed."""
         default = dist.group.WORLD
         if self._control[0] is not default:  # a default group of before may be gone
             members = dist.get_process_group_ranks(self.group or default)
@@ -104,7 +104,7 @@ class Ranks:
         return control
 
     def _timeout(self) -> timedelta:
-        """How long the group itself waits."""
+        """Return how long the group itself waits."""
         group: Any = self.group or dist.group.WORLD
         with suppress(AttributeError, RuntimeError):  # torch has no public way to ask
             return group._get_backend(group._device_types[0]).options._timeout

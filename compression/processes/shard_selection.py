@@ -44,7 +44,7 @@ def first_of(equal: Tensor, number: int, like: Tensor) -> Tensor:
 
 
 def _places(local: Tensor, like: Tensor) -> Tensor:
-    """The flat indices in the whole tensor of flat indices of the part that is here."""
+    """Return the flat indices in the whole tensor of flat indices of the part that is here."""
     start, size = span(like)
     rest, place, stride = local, torch.zeros_like(local), 1
     for dim in reversed(range(len(size))):
@@ -66,7 +66,7 @@ def _ordered(values: Tensor) -> tuple[Tensor, int]:
 
 
 def _select(keys: Tensor, rank: int, bits: int, like: Tensor) -> tuple[int, int]:
-    """The key of a rank (counted from 1) over all processes, and how many of those equal to it come up to that rank."""
+    """Return the key of a rank (from 1) over all processes, and how many equal ones come up to that rank."""
     prefix = 0
     for shift in range(bits - DIGIT, -1, -DIGIT):
         fits = keys if shift + DIGIT == bits else keys[_prefix(keys, shift + DIGIT, bits) == prefix]

@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor: known without loading that module, which takes seconds."""
+    """Return whether a tensor is a DTensor: known without loading that module, which takes seconds."""
     return hasattr(tensor, "device_mesh")
 
 
@@ -37,7 +37,7 @@ def refuse_sharded(who: str, names: Iterable[str], model: nn.Module) -> None:
 
 
 def part(tensor: Tensor) -> Tensor:
-    """The part of a tensor that is here, in its own memory."""
+    """Return the part of a tensor that is here, in its own memory."""
     if not is_sharded(tensor):
         return tensor
     with torch.no_grad():
@@ -46,12 +46,12 @@ def part(tensor: Tensor) -> Tensor:
 
 
 def parts(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The parts of some tensors."""
+    """Return the parts of some tensors."""
     return [part(tensor) for tensor in tensors]
 
 
 def with_part(like: Tensor, local: Tensor) -> Tensor:
-    """A tensor placed as another one, of which `local` is the part that is here."""
+    """Return a tensor placed as another one, of which `local` is the part that is here."""
     if not is_sharded(like):
         return local
     from torch.distributed.tensor import DTensor
@@ -63,7 +63,7 @@ def with_part(like: Tensor, local: Tensor) -> Tensor:
 
 
 def span(tensor: Tensor) -> Span:
-    """Where the part that is here lies in the whole.
+    """Return where the part that is here lies in the whole.
 
     Raises:
         ValueError: the tensor is sharded in another way than in even pieces of a dimension.
@@ -87,7 +87,7 @@ def here(values: Tensor, tensor: Tensor) -> Tensor:
 
 
 def placed(values: Tensor, like: Tensor) -> Tensor:
-    """Values of the whole tensor's shape (or a tensor placed as it is), placed as it is: a copy of its type."""
+    """Return values of the whole tensor's shape (or a tensor placed as it is), placed as it is: a copy of its type."""
     own = torch.empty_like(part(like))
     if is_sharded(like):
         own.copy_(part(values) if is_sharded(values) else here(values, like))
@@ -112,24 +112,24 @@ def add_parts(sums: Tensor, tensor: Tensor) -> Tensor:
 
 
 def largest_of_parts(values: Tensor, tensor: Tensor) -> Tensor:
-    """The largest of what each part makes, element by element, in place."""
+    """Return the largest of what each part makes, element by element, in place."""
     for group in _groups(tensor):
         dist.all_reduce(values, dist.ReduceOp.MAX, group=group)
     return values
 
 
 def count_of(mask: Tensor) -> int:
-    """How many elements of a whole mask (bool) are True."""
+    """Return how many elements of a whole mask (bool) are True."""
     return int(add_parts(part(mask).sum(), mask))
 
 
 def every(mask: Tensor) -> bool:
-    """Whether all elements of a whole mask (bool) are True."""
+    """Return whether all elements of a whole mask (bool) are True."""
     return bool(part(mask).all()) if not is_sharded(mask) else count_of(mask) == mask.numel()
 
 
 def mean_and_deviation(tensor: Tensor) -> tuple[float, float]:
-    """The mean and the sample standard deviation of all elements; 0 where there are too few for it."""
+    """Return the mean and the sample standard deviation of all elements; 0 where there are too few for it."""
     if not is_sharded(tensor):
         mean = float(tensor.mean()) if tensor.numel() else 0.0
         return mean, float(tensor.std()) if tensor.numel() > 1 else 0.0
@@ -147,12 +147,15 @@ def reshard(model: nn.Module) -> None:
 
 
 def first_sharded(tensors: Sequence[Tensor]) -> Tensor | None:
-    """The first that is sharded."""
+    """Return the first that is sharded."""
     return next((tensor for tensor in tensors if is_sharded(tensor)), None)
 
 
 def counts_here(tensor: Tensor, sharded: Tensor | None) -> bool:
-    """Whether what a tensor gives is to be added up here: of a whole tensor among sharded ones, in one place alone."""
+    """Return whether what a tensor gives is to be added up here.
+
+    Of a whole tensor among sharded ones, in one place alone.
+    """
     return sharded is None or is_sharded(tensor) or not any(place for _, place, _ in _shardings(sharded))
 
 

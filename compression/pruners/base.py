@@ -53,12 +53,15 @@ class View:
         return self.window.progress(self.step)
 
     def alive(self, name: str) -> Tensor | None:
-        """Where a hard mask lets the parameter live (bool); None without one, or where hidden values may return."""
+        """Return where a hard mask lets the parameter live (bool).
+
+        None without one, or where hidden values may return.
+        """
         mask = self.masks.get(name) if self.mode == "hard" else None
         return None if mask is None else mask != 0
 
     def still(self, name: str, keep: Tensor) -> Tensor:
-        """The mask, less what a hard mask of before already hides."""
+        """Return the mask, less what a hard mask of before already hides."""
         alive = self.alive(name)
         return keep if alive is None else keep & alive
 
@@ -85,7 +88,10 @@ class Pruner(ABC):
 
     @abstractmethod
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks at this step, by parameter: 0 hides, 1 keeps. Parameters left out keep the mask that they had."""
+        """Return the masks at this step, by parameter.
+
+        0 hides, 1 keeps. Parameters left out keep the mask that they had.
+        """
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -93,19 +99,19 @@ class Pruner(ABC):
         return {}
 
     def asked(self, view: View) -> Mapping[str, int]:
-        """How many single weights are to be hidden at this step, by parameter, where it is known and not structures."""
+        """Return how many single weights are to be hidden, by parameter, where it is known and no structures."""
         return {}
 
     def structures(self) -> Mapping[str, Group]:
-        """How it splits parameters, known after `bind`; those left out are hidden weight by weight."""
+        """Return how it splits parameters, known after `bind`; those left out are hidden weight by weight."""
         return {}
 
     def expected(self, view: View) -> Mapping[str, Outcome]:
-        """What `masks(view)` would ask and do, found without scores; nothing changes."""
+        """Return what `masks(view)` would ask and do, found without scores; nothing changes."""
         return {}
 
     def at_last_level(self, view: View) -> bool:
-        """Whether later steps of the window ask for no more than this one."""
+        """Return whether later steps of the window ask for no more than this one."""
         return True
 
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,7 +123,10 @@ class Pruner(ABC):
         return {}
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the pruner acts on, known after `bind`: policies that meet on one are warned about."""
+        """Return the parameters that the pruner acts on, known after `bind`.
+
+        Policies that meet on one are warned about.
+        """
         return ()
 
     def waits(self) -> bool:
@@ -125,7 +134,7 @@ class Pruner(ABC):
         return False
 
     def release(self) -> None:  # noqa: B027  (most attach nothing)
-        """The window is over: detach what `bind` attached."""
+        """Detach what `bind` attached: the window is over."""
 
     def copied(self, model: nn.Module) -> None:  # noqa: B027  (most watch nothing)
         """Called in a copy, for which what `bind` attached watches the original: watch `model` instead."""
@@ -134,7 +143,7 @@ class Pruner(ABC):
         """Channels were removed: forget what has the old shapes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a resume beside masks and weights: tensors and plain data."""
+        """Return what must survive a resume beside masks and weights: tensors and plain data."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most have no state)

@@ -31,7 +31,7 @@ class Cluster:
 
 
 def clusters(names: Iterable[str], places: Places, graph: ChannelGraph) -> list[Cluster]:
-    """The listed weights, those together whose channels overlap."""
+    """Return the listed weights, those together whose channels overlap."""
     found: list[Cluster] = []
     for name in names:
         channels = set(graph.channels_of(name, places[name]).tolist()) - {0}
@@ -82,7 +82,10 @@ def rank_coupled(
 
 
 def _numbered(channels: Mapping[str, Tensor], removable: set[int]) -> Ties:
-    """The filters of each channel as a set, in the order of the ids; those that cannot be removed alone, behind."""
+    """Return the filters of each channel as a set, in the order of the ids.
+
+    Those that cannot be removed alone, behind.
+    """
     ids = torch.tensor(sorted(removable), dtype=torch.int64)
     sets, begin = {}, len(ids)
     for name, found in channels.items():
@@ -97,7 +100,7 @@ def _numbered(channels: Mapping[str, Tensor], removable: set[int]) -> Ties:
 def _keep(
     tie: Ties, scores: Tensor, number: int, asked: Mapping[str, int], alive: Mapping[str, Tensor | None]
 ) -> dict[str, Tensor]:
-    """Which filters stay (bool): `number` channels go, but no more filters of a weight than are asked."""
+    """Return which filters stay (bool): `number` channels go, but no more filters of a weight than are asked."""
     total = len(scores)
     lives = torch.zeros(total, dtype=torch.bool)
     shares = []
@@ -121,7 +124,7 @@ def _living(alive: Tensor | None, dim: int) -> Tensor | None:
 
 
 def _limit(channels: Tensor, name: str, dim: int, graph: ChannelGraph) -> str:
-    """Why a weight has filters that no ranking of channels takes; nothing where it has none."""
+    """Return why a weight has filters that no ranking of channels takes; nothing where it has none."""
     frozen = (channels == 0).nonzero().flatten()
     if not len(frozen):
         return ""
@@ -131,7 +134,10 @@ def _limit(channels: Tensor, name: str, dim: int, graph: ChannelGraph) -> str:
 
 
 def _scores(graph: ChannelGraph, score: Callable[[str, int], Tensor]) -> Tensor:
-    """The score of each channel id: the mean over the outputs of all layers that make it, inf where none does."""
+    """Return the score of each channel id.
+
+    The mean over the outputs of all layers that make it, inf where none does.
+    """
     total = torch.zeros(graph.count + 1, dtype=torch.float64)
     makers = torch.zeros(graph.count + 1, dtype=torch.float64)
     for weight, dim in {(layer.weight, layer.out_dim): None for layer in graph.layers if not layer.depthwise}:

@@ -60,7 +60,7 @@ def hide(masks: dict[str, Tensor], slices: Slices, view: View) -> None:
 
 
 def channel_graph(view: View, who: str) -> ChannelGraph:
-    """The channel graph.
+    """Return the channel graph.
 
     Raises:
         ValueError: the scheduler has no example inputs to trace the model with.

@@ -40,7 +40,7 @@ class SparsityLevelParameterPruner(Pruner):
         self._resolved = resolve_mapping(self.levels, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; a level of 0 makes none."""
+        """Return the masks by parameter; a level of 0 makes none."""
         levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model, star=True)
         return {name: prune_elements(name, level, view) for name, level in levels.items() if level > 0}
 
@@ -50,7 +50,7 @@ class SparsityLevelParameterPruner(Pruner):
         return {name: count(level, view.weights[name].numel()) for name, level in levels.items()}
 
     def targets(self) -> Iterable[str]:
-        """The parameters with a level."""
+        """Return the parameters with a level."""
         return self._resolved
 
 
@@ -65,7 +65,7 @@ class AutomatedGradualPruner(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together."""
+        """Return what a schedule's arguments get wrong together."""
         return falling(args)
 
     def bind(self, model: nn.Module) -> None:
@@ -73,15 +73,15 @@ class AutomatedGradualPruner(Pruner):
         self._names = resolve(self.weights, model)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter at this step's sparsity."""
+        """Return the masks by parameter at this step's sparsity."""
         level = self.rate(view.progress)
         return {name: prune_elements(name, level, view) for name in self._names}
 
     def asked(self, view: View) -> Mapping[str, int]:
-        """The sparsity of this step x number of weights of each parameter."""
+        """Return the sparsity of this step x number of weights of each parameter."""
         level = self.rate(view.progress)
         return {name: count(level, view.weights[name].numel()) for name in self._names}
 
     def targets(self) -> Iterable[str]:
-        """The listed parameters."""
+        """Return the listed parameters."""
         return self._names

@@ -40,11 +40,11 @@ class MagnitudeParameterPruner(Pruner):
         self._resolved = resolve_mapping(self.thresholds, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter."""
+        """Return the masks by parameter."""
         return {name: above(name, threshold, view) for name, threshold in self._resolved.items()}
 
     def targets(self) -> Iterable[str]:
-        """The parameters with a threshold."""
+        """Return the parameters with a threshold."""
         return self._resolved
 
 
@@ -65,18 +65,18 @@ class SensitivityPruner(Pruner):
         self._resolved = resolve_mapping(self.sensitivities, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; the first call fixes the deviations."""
+        """Return the masks by parameter; the first call fixes the deviations."""
         for name in self._resolved:
             if name not in self._deviations:
                 self._deviations[name] = deviation(view.weights[name], name)
         return {name: above(name, s * self._deviations[name], view) for name, s in self._resolved.items()}
 
     def targets(self) -> Iterable[str]:
-        """The parameters with a sensitivity."""
+        """Return the parameters with a sensitivity."""
         return self._resolved
 
     def state_dict(self) -> dict[str, Any]:
-        """The deviations."""
+        """Return the deviations."""
         return {"deviations": dict(self._deviations)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class BaiduRNNPruner(Pruner):
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """A ramp that would never begin: the first slope alone does not reach q, and far out turns negative."""
+        """Yield a ramp that would never begin: the first slope alone does not reach q, and far out turns negative."""
         problem = _late(use.given["ramp_epoch_offset"], use.window)
         if problem:
             yield "times", problem
@@ -121,16 +121,16 @@ class BaiduRNNPruner(Pruner):
             raise ValueError(problem)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter at this step's threshold."""
+        """Return the masks by parameter at this step's threshold."""
         threshold = self.threshold(view.window, view.step)
         return {name: above(name, threshold, view) for name in self._names}
 
     def targets(self) -> Iterable[str]:
-        """The listed parameters."""
+        """Return the listed parameters."""
         return self._names
 
     def threshold(self, window: Window, step: Step) -> float:
-        """The threshold at a step (Narang et al. 2017, algorithm 1), in the window's unit of time."""
+        """Return the threshold at a step (Narang et al. 2017, algorithm 1), in the window's unit of time."""
         now, start, every = window.position(step), window.start, window.frequency
         ramp = start + self.offset
         slope = 2 * self.q * every / (2 * (ramp - start) + 3 * (window.end - ramp))
@@ -140,7 +140,7 @@ class BaiduRNNPruner(Pruner):
 
 
 def _late(offset: int, window: Window) -> str | None:
-    """What is wrong with a ramp that begins so long after a window's first time, or None."""
+    """Return what is wrong with a ramp that begins so long after a window's first time, or None."""
     if offset < window.end - window.start:
         return None
     most = window.end - window.start - 1
@@ -148,7 +148,7 @@ def _late(offset: int, window: Window) -> str | None:
 
 
 def deviation(weight: Tensor, name: str) -> float:
-    """The sample standard deviation of a parameter; 0 where it has one element.
+    """Return the sample standard deviation of a parameter; 0 where it has one element.
 
     Raises:
         ValueError: it is not finite, so that no threshold could be made of it.

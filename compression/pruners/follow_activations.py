@@ -29,7 +29,7 @@ class Site(NamedTuple):
 
 
 def channel_dim(name: str, model: nn.Module) -> int:
-    """The dimension of its layer's outputs that a weight's filters count.
+    """Return the dimension of its layer's outputs that a weight's filters count.
 
     Raises:
         ValueError: the weight is of no convolution and no Linear.
@@ -150,7 +150,10 @@ class Tips(Generic[Mark]):
         self._held.append(tensor)
 
     def take(self, read: Tensor, output: Tensor) -> list[Mark]:
-        """The marks of a tensor that a module has read, which it loses; the module itself may have changed it."""
+        """Return the marks of a tensor that a module has read, which it loses.
+
+        The module itself may have changed it.
+        """
         key = _key(read)
         marks = self._marks.pop(key, [])
         changes = _version(read) - self._versions.get(key, 0)
@@ -164,17 +167,20 @@ class Tips(Generic[Mark]):
 
 
 def _key(tensor: Tensor) -> Key:
-    """What tells tensors apart: memory and shape, since `fully_shard` puts views in the place of a module's inputs."""
+    """Return what tells tensors apart.
+
+    Memory and shape, since `fully_shard` puts views in the place of a module's inputs.
+    """
     return (tensor.data_ptr() or id(tensor), *tensor.shape)
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; in inference mode torch does not count."""
+    """Return how often a tensor was changed in place; in inference mode torch does not count."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def only(target: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook for this module alone: copies of a model (for tracing, averaging) carry its hooks along."""
+    """Return the hook for this module alone: copies of a model (for tracing, averaging) carry its hooks along."""
 
     def guarded(module: nn.Module, inputs: Any, output: Any) -> None:
         if module is target:
@@ -188,5 +194,5 @@ def _keeps_shape(inputs: tuple[Any, ...], output: Tensor) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises, by the name of its class: torch's and other people's."""
+    """Return whether a module normalises, by the name of its class: torch's and other people's."""
     return "Norm" in type(module).__name__

@@ -78,7 +78,7 @@ def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
 def _masks_of_parts(
     weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], value: float, ties: int
 ) -> dict[str, Tensor]:
-    """The same masks for sharded weights, each process those of its parts."""
+    """Return the same masks for sharded weights, each process those of its parts."""
     masks = {}
     for name, weight in weights.items():
         size = part(weight).abs().flatten()
@@ -94,7 +94,7 @@ def _masks_of_parts(
 
 
 def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -> tuple[Tensor, int]:
-    """Which elements stay, and how many of those equal to the value are still to go in later chunks."""
+    """Return which elements stay, and how many of those equal to the value are still to go in later chunks."""
     size = chunk.abs()
     keep = size >= value
     if live is not None:
@@ -112,7 +112,7 @@ def _chunk_size(tensor: Tensor) -> int:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether the tensor's elements fill a stretch of memory, in whatever order of dimensions."""
+    """Return whether the tensor's elements fill a stretch of memory, in whatever order of dimensions."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return tensor.permute(order).is_contiguous()
 
@@ -138,11 +138,11 @@ class GlobalPruner(Pruner):
             raise ValueError(NORMS_ONLY.format(", ".join(listed)))
 
     def targets(self) -> Iterable[str]:
-        """The parameters that are ranked."""
+        """Return the parameters that are ranked."""
         return self._names
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter at this step's sparsity."""
+        """Return the masks by parameter at this step's sparsity."""
         weights = {name: view.weights[name] for name in self._names}
         alive = {name: mask for name in self._names if (mask := view.alive(name)) is not None}
         total = sum(weight.numel() for weight in weights.values())

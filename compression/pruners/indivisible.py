@@ -38,7 +38,10 @@ class Ties:
         return 1 + max(int(sets.max()) for sets in self.sets.values())
 
     def mean(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """The score of each set (float64, on the CPU): the mean over the filters that have one, inf where none has."""
+        """Return the score of each set (float64, on the CPU).
+
+        The mean over the filters that have one, inf where none has.
+        """
         total, number = torch.zeros(2, self.count, dtype=torch.float64)
         for name, values in scores.items():
             total.index_add_(0, self.sets[name], values.detach().double().cpu())
@@ -46,7 +49,7 @@ class Ties:
         return torch.where(number > 0, total / number, torch.inf)
 
     def in_runs(self, length: int) -> Ties:
-        """The same weights, so many consecutive filters of each united."""
+        """Return the same weights, so many consecutive filters of each united."""
         if length == 1:
             return self
         pairs = [(sets, sets[torch.arange(len(sets)) // length * length]) for sets in self.sets.values()]
@@ -55,7 +58,7 @@ class Ties:
 
 
 def alone(name: str, number: int) -> Ties:
-    """A weight each of whose structures is for itself."""
+    """Return a weight each of whose structures is for itself."""
     return Ties({name: torch.arange(number, device="cpu")}, single=True)
 
 
@@ -125,7 +128,7 @@ def _same_channels(weights: list[_Filters], graph: ChannelGraph, led: bool) -> l
 
 
 def _made_by(names: set[str], graph: ChannelGraph) -> Tensor:
-    """How many of the named weights make each label."""
+    """Return how many of the named weights make each label."""
     count = torch.zeros(graph.count + 1, dtype=torch.int64)
     names = {graph.aliases.get(name, name) for name in names}
     for weight, dim in {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}:

@@ -47,11 +47,11 @@ class NMPruner(Pruner):
         self._dims = {name: oriented(CHANNELS, name, model).kept[0] for name in names}
 
     def targets(self) -> Iterable[str]:
-        """The listed weights."""
+        """Return the listed weights."""
         return self._dims
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter."""
+        """Return the masks by parameter."""
         return {name: self._mask(name, dim, view) for name, dim in self._dims.items()}
 
     def _mask(self, name: str, dim: int, view: View) -> Tensor:

@@ -109,7 +109,7 @@ class Gathering(RankedStructurePruner):
         self._handles.clear()
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; new statistics begin."""
+        """Return the masks by parameter; new statistics begin."""
         like = {
             name: torch.zeros(group.count(view.weights[name].shape), device=view.weights[name].device)
             for name, group in self._groups.items()
@@ -140,7 +140,7 @@ class Gathering(RankedStructurePruner):
         self.statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, and how many policies still watch."""
+        """Return the sums, and how many policies still watch."""
         return {"statistics": self.statistics.state_dict(), "users": self._users}
 
     def join(self, states: Sequence[Field]) -> None:
@@ -168,7 +168,7 @@ class ActivationRanked(Gathering):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
+        """Return what a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
         return apart(super().problems(args, shapes), _unwatched(args, shapes), hooks_left_out(cls.__name__, shapes))
 
     def attach(self, model: nn.Module) -> None:
@@ -194,11 +194,11 @@ class ActivationRanked(Gathering):
         self.statistics.add(name, self.measure(by_filter), by_filter.shape[1])
 
     def measure(self, activations: Tensor) -> Tensor:
-        """The sum of the statistic over the activations of each filter: (filters, activations) -> (filters)."""
+        """Return the sum of the statistic over the activations of each filter: (filters, activations) -> (filters)."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, and where they come from."""
+        """Return the sums, and where they come from."""
         sites = {name: {"modules": list(site.modules), "rectify": site.rectify} for name, site in self._sites.items()}
         return {**super().state_dict(), "sites": sites}
 
@@ -229,11 +229,11 @@ class APoZ(ActivationRanked):
     """The average percentage of zeros (Hu et al. 2016): the highest are pruned."""
 
     def measure(self, activations: Tensor) -> Tensor:
-        """The number of zeros of each filter."""
+        """Return the number of zeros of each filter."""
         return (activations == 0).sum(1)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """The share of activations that are not zero."""
+        """Return the share of activations that are not zero."""
         zeros = self.statistics.mean(name)
         return None if zeros is None else 1 - zeros
 
@@ -244,11 +244,11 @@ class MeanActivation(ActivationRanked):
     direction = "least active filters"
 
     def measure(self, activations: Tensor) -> Tensor:
-        """The sum of the activations of each filter."""
+        """Return the sum of the activations of each filter."""
         return activations.sum(1)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """The mean activation."""
+        """Return the mean activation."""
         return self.statistics.mean(name)
 
 
@@ -262,7 +262,7 @@ class Taylor(Gathering):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together, and weights without gradients."""
+        """Return what a schedule's arguments get wrong together, and weights without gradients."""
         return apart(super().problems(args, shapes), without_gradients(args, shapes))
 
     def attach(self, model: nn.Module) -> None:
@@ -277,7 +277,7 @@ class Taylor(Gathering):
         return after_backward(name, parameter, hook)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """The mean change of the loss."""
+        """Return the mean change of the loss."""
         return self.statistics.mean(name)
 
 

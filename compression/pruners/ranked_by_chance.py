@@ -23,7 +23,7 @@ class RandomScore(RankedStructurePruner):
     seed: int = 0
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """A random permutation."""
+        """Return a random permutation."""
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
         weight = view.weights[name]
         return torch.randperm(group.count(weight.shape), generator=source, device="cpu").to(weight.device, weight.dtype)
@@ -42,7 +42,7 @@ class Bernoulli(RankedStructurePruner):
     counts = False
 
     def _keep_singles(self, name: str, view: View, score: Scores) -> Keeps | None:
-        """Which filters stay."""
+        """Return which filters stay."""
         when = () if view.mode == "hard" else (view.step.epoch, view.step.minibatch)
         source = generator(self.seed, view.owner, name, *when)
         draws = torch.rand(self._groups[name].count(view.weights[name].shape), generator=source, device="cpu")
@@ -55,7 +55,7 @@ class Bernoulli(RankedStructurePruner):
         return {name: keep if living is None else keep & living}
 
     def _keep_sets(self, tie: Ties, names: list[str], view: View, score: Scores) -> Keeps | None:
-        """Which filters stay, where they live or die in sets: the first filter's draw is that of its set."""
+        """Return which filters stay, where they live or die in sets: the first filter's draw is that of its set."""
         drawn: Keeps = {}
         for name in names:
             drawn |= self._keep_singles(name, view, score) or {}
@@ -72,7 +72,7 @@ class Bernoulli(RankedStructurePruner):
         return {name: keep if (alive := living[name]) is None else keep & alive for name, keep in kept.items()}
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter: factors where there is a dense copy."""
+        """Return the masks by parameter: factors where there is a dense copy."""
         if view.mode == "hard":
             return super().masks(view)
         masks = {}

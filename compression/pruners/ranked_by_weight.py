@@ -28,7 +28,7 @@ class WeightRanked(RankedStructurePruner):
     score_function: Score = staticmethod(l1)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """The score of each structure of a weight."""
+        """Return the score of each structure of a weight."""
         return scored(self.score_function, group, view.weights[name])
 
 
@@ -64,7 +64,7 @@ class OneShot(WeightRanked):
         return constant(self.desired_sparsity)
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """The score of each structure, now and then with noise."""
+        """Return the score of each structure, now and then with noise."""
         values = scored(self.score_function, group, view.weights[name])
         if not self.noise:
             return values
@@ -151,15 +151,15 @@ class RandomLevelStructureParameterPruner(WeightRanked):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """A range that is the wrong way round, and what groups cannot do."""
+        """Return a range that is the wrong way round, and what groups cannot do."""
         return apart(_backward(args), super().problems(args, shapes))
 
     def at_last_level(self, view: View) -> bool:
-        """Each level is drawn for itself."""
+        """Return each level is drawn for itself."""
         return True
 
     def level(self, name: str, view: View) -> float:
-        """A level drawn from the range."""
+        """Return a level drawn from the range."""
         low, high = self.sparsity_range
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
         return low + (high - low) * float(torch.rand((), generator=source, device="cpu"))

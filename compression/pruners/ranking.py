@@ -60,16 +60,16 @@ class RankedStructurePruner(Pruner):
         raise NotImplementedError
 
     def score(self, name: str, group: Group, view: View) -> Tensor | None:
-        """A score for each structure of a weight, the lowest to go; None where there is nothing to go by yet."""
+        """Return a score for each structure of a weight, the lowest to go; None where there is nothing to go by yet."""
         raise NotImplementedError
 
     def level(self, name: str, view: View) -> float:
-        """The sparsity of a weight at this step."""
+        """Return the sparsity of a weight at this step."""
         return self.rate(view.progress)
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together or for the tensors that they name."""
+        """Return what a schedule's arguments get wrong together or for the tensors that they name."""
         return ranking_checks.problems(args, shapes)
 
     def bind(self, model: nn.Module) -> None:
@@ -97,11 +97,11 @@ class RankedStructurePruner(Pruner):
             raise ValueError(f"group_type Coupled {NEEDS_GRAPH}")
 
     def structures(self) -> Mapping[str, Group]:
-        """How each weight splits."""
+        """Return how each weight splits."""
         return self._groups
 
     def targets(self) -> Iterable[str]:
-        """The listed weights."""
+        """Return the listed weights."""
         return self._groups
 
     @property
@@ -110,21 +110,21 @@ class RankedStructurePruner(Pruner):
         return self._outcomes
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter, those of biases and norms that follow pruned filters included."""
+        """Return the masks by parameter, those of biases and norms that follow pruned filters included."""
         ranking = self._ranking(view, self.score)
         self._outcomes = outcomes_of(ranking, self._groups, view)
         return ranking.masks
 
     def expected(self, view: View) -> Mapping[str, Outcome]:
-        """What `masks(view)` would ask and do, found without scores; nothing changes."""
+        """Return what `masks(view)` would ask and do, found without scores; nothing changes."""
         return outcomes_of(self._ranking(view, _all_equal), self._groups, view)
 
     def at_last_level(self, view: View) -> bool:
-        """Whether later steps of the window ask for no more."""
+        """Return whether later steps of the window ask for no more."""
         return self.rate(view.progress) == self.rate(1.0)
 
     def settle(self, view: View) -> dict[str, Tensor]:
-        """The masks of biases and norms that follow, where soft masks of filters have become permanent."""
+        """Return the masks of biases and norms that follow, where soft masks of filters have become permanent."""
         masks = {name: mask != 0 for name, mask in view.masks.items() if name in self._groups}
         keeps = {name: any_in(self._groups[name], mask) for name, mask in masks.items()}
         return cover(masks, keeps, self._groups, view) if self._group().output else {}
@@ -143,12 +143,12 @@ class RankedStructurePruner(Pruner):
         return ranking_checks.split_of(self.group_type, self.kwargs)
 
     def _asked(self, name: str, structures: int, view: View) -> int:
-        """How many structures to hide; led weights follow the first."""
+        """Return how many structures to hide; led weights follow the first."""
         decider = next(iter(self._groups)) if self.group_dependency == "Leader" else name
         return count(self.level(decider, view), structures, self.rounding_fn, self.group_size)
 
     def _tied(self, view: View) -> list[Ties]:
-        """The weights, those together over which one ranking decides, found once for a channel graph."""
+        """Return the weights, those together over which one ranking decides, found once for a channel graph."""
         counts = {name: group.count(view.weights[name].shape) for name, group in self._groups.items()}
         led = self.group_dependency == "Leader"
         leader, wanted = next(iter(counts.items()))
@@ -175,7 +175,10 @@ class RankedStructurePruner(Pruner):
         return {name: keeps[name] for name in self._groups if name in keeps}
 
     def _keep_singles(self, name: str, view: View, score: Scores) -> Keeps | None:
-        """Which structures of a weight stay (bool), each for itself; None where there is nothing to go by yet."""
+        """Return which structures of a weight stay (bool), each for itself.
+
+        None where there is nothing to go by yet.
+        """
         group = self._groups[name]
         scores = score(name, group, view)
         if scores is None:
@@ -189,7 +192,10 @@ class RankedStructurePruner(Pruner):
         return {name: keep.repeat_interleave(self.group_size)}
 
     def _keep_sets(self, tie: Ties, names: list[str], view: View, score: Scores) -> Keeps | None:
-        """Which filters stay (bool) of weights whose filters live or die in sets; None where there are no scores."""
+        """Return which filters stay (bool) of weights whose filters live or die in sets.
+
+        None where there are no scores.
+        """
         tie = tie.in_runs(self.group_size)
         found = {name: score(name, self._groups[name], view) for name in names}
         known = {name: values for name, values in found.items() if values is not None}
@@ -216,5 +222,5 @@ class RankedStructurePruner(Pruner):
 
 
 def _all_equal(name: str, group: Group, view: View) -> Tensor:
-    """The same score for each structure."""
+    """Return the same score for each structure."""
     return torch.zeros(group.count(view.weights[name].shape), device="cpu")

@@ -26,7 +26,7 @@ def problems(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Itera
 
 
 def split_of(group_type: str, kwargs: Mapping[str, Any] | None) -> Group:
-    """How weights split; coupled channels are made of filters."""
+    """Return how weights split; coupled channels are made of filters."""
     return FILTERS if group_type == "Coupled" and not kwargs else find_group(group_type, kwargs)
 
 
@@ -38,7 +38,7 @@ def _kwargs(args: Mapping[str, Any]) -> Iterable[Complaint]:
 
 
 def _group_of(args: Mapping[str, Any]) -> Group:
-    """The group; of one that takes no `kwargs` also where some are given."""
+    """Return the group; of one that takes no `kwargs` also where some are given."""
     group_type = args["group_type"]
     kwargs = args.get("kwargs") if group_type == "Blocks" else None
     if kwargs_problem(group_type, kwargs):
@@ -58,7 +58,7 @@ def splits(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterabl
 
 
 def _counts(names: Iterable[str], args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> dict[str, int]:
-    """How many structures weights have, of those that have any."""
+    """Return how many structures weights have, of those that have any."""
     group = _group_of(args)
     fitting = [name for name in names if not shape_problem(group, "", name, shapes[name])]
     return {name: placed(group, name, shapes).count(shapes[name]) for name in fitting}

@@ -45,7 +45,10 @@ def outcomes_of(ranking: Ranking, groups: Mapping[str, Group], view: View) -> di
 
 
 def _left(name: str, group: Group, view: View) -> str:
-    """Why it is not known what follows the filters of a weight; nothing where it is, and without a channel graph."""
+    """Return why it is not known what follows the filters of a weight.
+
+    Nothing where it is, and without a channel graph.
+    """
     graph = view.graph() if group.output else None
     if graph is None or isinstance(view.model.get_submodule(name.rpartition(".")[0]), (nn.Embedding, nn.EmbeddingBag)):
         return ""
@@ -65,13 +68,13 @@ def _outcome(name: str, ranking: Ranking, tie: Ties, left: str) -> Outcome:
 
 
 def _misfit(name: str, tie: Ties, found: Mapping[int, int]) -> str:
-    """Why sets did not fill the count."""
+    """Return why sets did not fill the count."""
     mates = [other for other in tie.sets if other != name]
     text = f"they live or die in sets of {', '.join(str(size) for size in sorted(found))}"
     return text + (f", together with those of {', '.join(mates)}" if mates else "")
 
 
 def reason(graph: ChannelGraph, label: int) -> str:
-    """Why a channel cannot be removed."""
+    """Return why a channel cannot be removed."""
     frozen = int(graph.frozen[label])
     return graph.reasons[frozen] if label and frozen >= 0 else "its outputs are no channels that can be removed"

@@ -66,7 +66,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         return constant(self.desired_sparsity)
 
     def score(self, name: str, group: Group, view: View) -> Tensor:
-        """The magnitude of each input channel, now and then with noise."""
+        """Return the magnitude of each input channel, now and then with noise."""
         values = MAGNITUDES[self.magnitude_fn](group.split(view.weights[name]))
         source = generator(view.owner, name, view.step.epoch, view.step.minibatch)
         if self.ranking_noise and torch.rand((), generator=source, device="cpu") < self.ranking_noise:
@@ -75,7 +75,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together, and weights of layers whose outputs cannot be refitted."""
+        """Yield what arguments get wrong together, and weights of layers whose outputs cannot be refitted."""
         return apart(super().problems(args, shapes), _unfitted(args, shapes), hooks_left_out(cls.__name__, shapes))
 
     def bind(self, model: nn.Module) -> None:
@@ -122,7 +122,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             self._data[name].append((x.clone(), (y if bias is None else y - bias).clone()))
 
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The refitted weights."""
+        """Return the refitted weights."""
         fitted = {}
         self._data = _of_all(self._data, view, self.samples)
         for name, mask in masks.items():
@@ -163,7 +163,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         self._data = {name: [] for name in self._data}
 
     def state_dict(self) -> dict[str, Any]:
-        """The samples, and whether more are wanted."""
+        """Return the samples, and whether more are wanted."""
         samples = {name: [list(pair) for pair in pairs] for name, pairs in self._data.items()}
         return {"samples": samples, "released": self._released}
 
@@ -186,7 +186,10 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
 
 
 def _of_all(data: dict[str, list[Samples]], view: View, most: int) -> dict[str, list[Samples]]:
-    """The samples of all ranks: of each as many as make `most` of all, so that it costs the same with any number."""
+    """Return the samples of all ranks.
+
+    Of each as many as make `most` of all, so that it costs the same with any number.
+    """
     if view.ranks.size == 1:
         return data
     share = -(-most // view.ranks.size)
@@ -201,12 +204,12 @@ def _of_all(data: dict[str, list[Samples]], view: View, most: int) -> dict[str, 
 
 
 def _joined(pairs: list[Samples]) -> list[Tensor]:
-    """All inputs and all outputs; nothing where there are none."""
+    """Return all inputs and all outputs; nothing where there are none."""
     return [torch.cat(parts) for parts in zip(*pairs, strict=True)]
 
 
 def _refitted(name: str, model: nn.Module) -> nn.Module:
-    """The layer of a weight.
+    """Return the layer of a weight.
 
     Raises:
         ValueError: its outputs cannot be refitted.
@@ -230,7 +233,7 @@ def _unfitted(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iter
 
 
 def _patches(inputs: Tensor, layer: nn.Conv2d) -> Tensor:
-    """What lies under each output point, a row each, in the order of the weight's elements."""
+    """Return what lies under each output point, a row each, in the order of the weight's elements."""
     padding = layer.padding
     if isinstance(padding, str):
         reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]

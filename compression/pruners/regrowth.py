@@ -37,21 +37,21 @@ class RegrowingPruner(Pruner):
         self._names = resolve(self.weights, model)
 
     def targets(self) -> Iterable[str]:
-        """The listed parameters."""
+        """Return the listed parameters."""
         return self._names
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter."""
+        """Return the masks by parameter."""
         return {
             name: self._exchange(name, view) if name in view.masks else self._begin(name, view) for name in self._names
         }
 
     def growth(self, name: str, view: View) -> Tensor | None:
-        """How much each element deserves to live; None where that is not known yet."""
+        """Return how much each element deserves to live; None where that is not known yet."""
         raise NotImplementedError
 
     def draws(self, name: str, view: View) -> Tensor:
-        """A random number for each element."""
+        """Return a random number for each element."""
         weight = view.weights[name]
         source = generator(self.seed, view.owner, name, view.step.epoch, view.step.minibatch)
         if is_sharded(weight):
@@ -78,7 +78,7 @@ class SETPruner(RegrowingPruner):
     """Sparse evolutionary training (Mocanu et al. 2018): what comes to life is drawn by chance."""
 
     def growth(self, name: str, view: View) -> Tensor:
-        """A random number for each element."""
+        """Return a random number for each element."""
         return self.draws(name, view)
 
 
@@ -118,7 +118,7 @@ class RigLPruner(RegrowingPruner):
         return after_backward(name, parameter, hook)
 
     def growth(self, name: str, view: View) -> Tensor | None:
-        """The absolute gradient of each element."""
+        """Return the absolute gradient of each element."""
         gradient = self._gradients.get(name)
         return None if gradient is None else gradient.abs()
 
@@ -135,7 +135,7 @@ class RigLPruner(RegrowingPruner):
         self._gradients.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The last gradients, and how many policies still watch."""
+        """Return the last gradients, and how many policies still watch."""
         return {"gradients": dict(self._gradients), "users": self._users}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

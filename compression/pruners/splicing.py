@@ -52,7 +52,7 @@ class SplicingPruner(Pruner):
         self._resolved = resolve_mapping(self.sensitivities, model, star=True)
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; the first call fixes mean and deviation."""
+        """Return the masks by parameter; the first call fixes mean and deviation."""
         since = view.window.position(view.step) - view.window.start
         return {name: self._mask(name, s * (since * self.multiplier + 1), view) for name, s in self._resolved.items()}
 
@@ -66,7 +66,7 @@ class SplicingPruner(Pruner):
         return view.still(name, (size >= middle * self.high) | (before & (size >= middle * self.low)))
 
     def targets(self) -> Iterable[str]:
-        """The parameters with a sensitivity."""
+        """Return the parameters with a sensitivity."""
         return self._resolved
 
     def state_dict(self) -> dict[str, Any]:

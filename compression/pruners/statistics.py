@@ -59,7 +59,7 @@ class Statistics:
             self._pooled = None
 
     def mean(self, name: str) -> Tensor | None:
-        """The mean of what was added, or None where nothing was."""
+        """Return the mean of what was added, or None where nothing was."""
         if self._pooled is not None:
             return self._pooled.get(name)
         return self._sums[name] / self._counts[name] if name in self._sums else None
@@ -109,7 +109,7 @@ def after_backward(name: str, parameter: nn.Parameter, hook: Callable[[Tensor], 
 
 
 def without_gradients(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Those of `weights` that are frozen."""
+    """Yield those of `weights` that are frozen."""
     model: nn.Module | None = getattr(shapes, "model", None)
     if model is None:
         return

@@ -56,11 +56,11 @@ class StructureParameterPruner(Pruner):
         self._outcomes: Mapping[str, Outcome] = {}
 
     def structures(self) -> Mapping[str, Group]:
-        """How each weight splits."""
+        """Return how each weight splits."""
         return self._groups
 
     def targets(self) -> Iterable[str]:
-        """The weights with a threshold."""
+        """Return the weights with a threshold."""
         return self._thresholds
 
     @property
@@ -69,7 +69,7 @@ class StructureParameterPruner(Pruner):
         return self._outcomes
 
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter, those of biases and norms that follow pruned filters included."""
+        """Return the masks by parameter, those of biases and norms that follow pruned filters included."""
         keeps = {name: self._above(name, threshold, view) for name, threshold in self._thresholds.items()}
         asked = {name: len(keep) - int(keep.sum()) for name, keep in keeps.items()}
         filters = {name: len(keep) for name, keep in keeps.items() if self._groups[name].output}
@@ -87,7 +87,7 @@ class StructureParameterPruner(Pruner):
         return {name: view.still(name, mask) for name, mask in masks.items()}
 
     def _above(self, name: str, threshold: float, view: View) -> Tensor:
-        """Which structures are above the threshold and were not hidden before."""
+        """Return which structures are above the threshold and were not hidden before."""
         group, alive = self._groups[name], view.alive(name)
         keep = scored(self.size, group, view.weights[name]) > threshold
         return keep if alive is None else keep & any_in(group, alive)

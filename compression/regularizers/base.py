@@ -77,7 +77,7 @@ class Regularizer(ABC):
 
     @abstractmethod
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The term to add to the loss: a scalar with gradient.
+        """Return the term to add to the loss: a scalar with gradient.
 
         Args:
             weights: all parameters of the model by name.
@@ -85,24 +85,27 @@ class Regularizer(ABC):
         """
 
     def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
-        """The terms that `loss` is the sum of, where they know their gradients: the policy then uses these instead."""
+        """Return the terms that `loss` is the sum of, where they know their gradients.
+
+        The policy then uses these instead.
+        """
         return ()
 
     def prepare(self, site: Site) -> None:  # noqa: B027  (most need to know no more)
         """Called once, after `bind`: check what can go wrong before training begins."""
 
     def start(self) -> None:  # noqa: B027
-        """The window begins, or training goes on inside of it."""
+        """Begin: the window does, or training goes on inside of it."""
 
     def after_step(self, step: Step) -> None:  # noqa: B027
-        """The optimizer made its step."""
+        """Follow the optimizer, which made its step."""
 
     def finish(self) -> Ending:
-        """The window ends; what was temporary goes."""
+        """Return the window ends; what was temporary goes."""
         return Ending()
 
     def own_parameters(self) -> Iterable[Tensor]:
-        """What it trains itself, with an optimizer of its own, while the window lasts."""
+        """Return what it trains itself, with an optimizer of its own, while the window lasts."""
         return ()
 
     def metrics(self) -> dict[str, float]:
@@ -129,23 +132,26 @@ class Regularizer(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no proximal step")
 
     def shrinks(self) -> Iterable[str]:
-        """The parameters that the proximal step changes, known after `prepare`."""
+        """Return the parameters that the proximal step changes, known after `prepare`."""
         return ()
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the threshold acts on, known after `bind`; none without a threshold."""
+        """Return the parameters that the threshold acts on, known after `bind`; none without a threshold."""
         return ()
 
     def goal(self) -> Goal | None:
-        """What it wants of the network as a whole."""
+        """Return what it wants of the network as a whole."""
         return None
 
     def structures(self) -> Mapping[str, Group]:
-        """How it splits parameters, known after `prepare`; the others that it names are taken weight by weight."""
+        """Return how it splits parameters, known after `prepare`.
+
+        The others that it names are taken weight by weight.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a resume beside masks and weights: tensors and plain data."""
+        """Return what must survive a resume beside masks and weights: tensors and plain data."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most have no state)

@@ -38,7 +38,7 @@ class GroupNorms(Term):
         self.part = part
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """The sum; the norms are kept for the gradient."""
+        """Return the sum; the norms are kept for the gradient."""
         self.part.move(tensors)
         norms = self.part.norms(tensors)
         return self.part.strengths.dot(norms), norms
@@ -78,7 +78,7 @@ class GroupLassoRegularizer(Regularizer):
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """A step that makes directions of a weight norm zero."""
+        """Yield a step that makes directions of a weight norm zero."""
         if use.args["mode"] == "proximal":
             for _, problem in _directions(use.given, use.shapes):
                 yield "args.mode", problem
@@ -120,11 +120,14 @@ class GroupLassoRegularizer(Regularizer):
             self._build()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The penalty; the gradient of a group that is zero is zero."""
+        """Return the penalty; the gradient of a group that is zero is zero."""
         return add_penalties(torch.zeros((), device=next(iter(weights.values())).device), self.penalties(weights))[0]
 
     def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
-        """The penalty: a term for groups within weights, one for second groups of these, one for coupled channels."""
+        """Return the penalty.
+
+        A term for groups within weights, one for second groups of these, one for coupled channels.
+        """
         return [Penalty(term, term.part.tensors(weights)) for term in self._terms]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -156,15 +159,15 @@ class GroupLassoRegularizer(Regularizer):
                 part(tensor).mul_(factor)
 
     def shrinks(self) -> Iterable[str]:
-        """The parameters that the groups lie in."""
+        """Return the parameters that the groups lie in."""
         return dict.fromkeys(name for part in self._groups for name in part.names)
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the threshold acts on."""
+        """Return the parameters that the threshold acts on."""
         return [name for part in self._groups for name in part.names] if self.threshold_criteria else ()
 
     def structures(self) -> Mapping[str, Group]:
-        """How each weight splits, where it is into one kind of groups."""
+        """Return how each weight splits, where it is into one kind of groups."""
         kinds = {name: _parts(group_type) for name, (_, group_type) in self._regims.items()}
         return {name: oriented(GROUPS[kind[0]], name, self._model) for name, kind in kinds.items() if len(kind) == 1}
 
@@ -217,7 +220,7 @@ def _directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> It
 
 
 def _parts(group_type: str) -> list[str]:
-    """The plain groups of a group type, the inner ones first, whichever way it is spelled."""
+    """Return the plain groups of a group type, the inner ones first, whichever way it is spelled."""
     if group_type == "Coupled":
         return ["Filters"]
     return sorted(group_type.split("+"), key=lambda part: (part == "4D", part))

@@ -28,26 +28,26 @@ class GroupPart(ABC):
 
     @abstractmethod
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of each group."""
+        """Return the Euclidean norm of each group."""
 
     @abstractmethod
     def largest(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The largest absolute value of each group."""
+        """Return the largest absolute value of each group."""
 
     @abstractmethod
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The mean absolute value of each group."""
+        """Return the mean absolute value of each group."""
 
     @abstractmethod
     def spread(self, values: Tensor, rest: float) -> list[Tensor]:
-        """A value for each group, by tensor, broadcasting to its shape; `rest` for what is in no group."""
+        """Return a value for each group, by tensor, broadcasting to its shape; `rest` for what is in no group."""
 
     @abstractmethod
     def by_name(self, values: Mapping[str, float]) -> Tensor:
         """For each group the value of the weight that the schedule listed it by."""
 
     def tensors(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
-        """The tensors that the groups lie in."""
+        """Return the tensors that the groups lie in."""
         return [weights[name] for name in self.names]
 
     def move(self, tensors: Sequence[Tensor]) -> None:
@@ -58,7 +58,7 @@ class GroupPart(ABC):
             self.strengths = self.strengths.to(device, dtype)
 
     def _of_all(self, values: Tensor, order: float) -> Tensor:
-        """What all parts of sharded tensors make of partial norms of some order."""
+        """Return what all parts of sharded tensors make of partial norms of some order."""
         if self._sharded is None:
             return values
         if order == torch.inf:
@@ -87,20 +87,20 @@ class PlainGroups(GroupPart):
         self.strengths = self._each([strength for _, _, strength in entries])
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of each group."""
+        """Return the Euclidean norm of each group."""
         return self._of_all(flatten(self._reduced(tensors, 2)), 2)
 
     def largest(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The largest absolute value of each group."""
+        """Return the largest absolute value of each group."""
         return self._of_all(flatten(self._reduced(tensors, torch.inf)), torch.inf)
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The mean absolute value of each group."""
+        """Return the mean absolute value of each group."""
         sums = unflatten(self._of_all(flatten(self._reduced(tensors, 1)), 1), self._thin)
         return flatten([s * (s.numel() / t.numel()) for s, t in zip(sums, tensors, strict=True)])
 
     def spread(self, values: Tensor, rest: float) -> list[Tensor]:
-        """A value for each group, by tensor; every element is in a group."""
+        """Return a value for each group, by tensor; every element is in a group."""
         return [here(value, t) for value, t in zip(unflatten(values, self._thin), self._tensors, strict=True)]
 
     def by_name(self, values: Mapping[str, float]) -> Tensor:
@@ -167,23 +167,23 @@ class CoupledGroups(GroupPart):
         return list(zip(self.names, self._dims, strict=True))
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of each channel."""
+        """Return the Euclidean norm of each channel."""
         return self._of_all(self._sum([norm.square() for norm in self._reduced(tensors, 2)]).sqrt(), 2)
 
     def largest(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The largest absolute value of each channel."""
+        """Return the largest absolute value of each channel."""
         values, places = torch.cat(self._reduced(tensors, torch.inf)), torch.cat(self._places_here())
         result = values.new_zeros(len(self._listed) + 1)
         result.scatter_reduce_(0, places.to(values.device), values, "amax")
         return self._of_all(result[:-1], torch.inf)
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The mean absolute value of each channel."""
+        """Return the mean absolute value of each channel."""
         sums = self._of_all(self._sum(self._reduced(tensors, 1)), 1)
         return sums / self._counts.to(sums)
 
     def spread(self, values: Tensor, rest: float) -> list[Tensor]:
-        """A value for each channel, by tensor; `rest` for channels that are not listed."""
+        """Return a value for each channel, by tensor; `rest` for channels that are not listed."""
         every = torch.cat([values, values.new_full((1,), rest)])
         return [
             every[place.to(values.device)].view([-1 if d == dim else 1 for d in range(rank)])
@@ -204,7 +204,7 @@ class CoupledGroups(GroupPart):
         return found
 
     def _places_here(self) -> list[Tensor]:
-        """The channel of each index of the parts that are here."""
+        """Return the channel of each index of the parts that are here."""
         if self._sharded is None:
             return self._places
         places = []

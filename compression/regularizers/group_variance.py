@@ -47,7 +47,7 @@ class GroupVarianceRegularizer(Regularizer):
         self._entries = [(name, oriented(CHANNELS, name, model), strength) for name, (strength, _) in regims.items()]
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The penalty."""
+        """Return the penalty."""
         terms = []
         for name, group, strength in self._entries:
             structures = group.split(weights[name])

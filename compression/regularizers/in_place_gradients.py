@@ -29,7 +29,7 @@ class Term(ABC):
 
     @abstractmethod
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """The value (a scalar), and what `add_gradients` needs of the computation."""
+        """Return the value (a scalar), and what `add_gradients` needs of the computation."""
 
     @abstractmethod
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
@@ -44,13 +44,13 @@ class Penalty(NamedTuple):
 
 
 def total(penalties: Iterable[Penalty]) -> Tensor:
-    """The value of some penalties, without gradient."""
+    """Return the value of some penalties, without gradient."""
     with torch.no_grad():
         return torch.stack([term.value(tensors)[0] for term, tensors in penalties]).sum()
 
 
 def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, Tensor]:
-    """The loss with penalties of parameters (leaves of the graph), and their value.
+    """Return the loss with penalties of parameters (leaves of the graph), and their value.
 
     `backward` of the returned loss adds their gradients too; `torch.autograd.grad` does not see them. The gradients are
     added on top of what data parallel classes have averaged: every process adds the same.
@@ -100,12 +100,12 @@ def _gradient(tensor: Tensor) -> Tensor:
 
 
 def wide(tensors: Iterable[Tensor]) -> torch.dtype:
-    """The type to sum in: that of the tensors, but float32 for half precision, where sums end at 65504."""
+    """Return the type to sum in: that of the tensors, but float32 for half precision, where sums end at 65504."""
     return reduce(torch.promote_types, {tensor.dtype for tensor in tensors}, torch.float32)
 
 
 def flatten(tensors: list[Tensor]) -> Tensor:
-    """All elements of some tensors in one vector."""
+    """Return all elements of some tensors in one vector."""
     return _flatten_dense_tensors(tensors)
 
 

@@ -33,7 +33,7 @@ class Elements(Term):
         self._each = self.strengths
 
     def value(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """The sum; the slopes are kept: sign (0 at 0) or value, times the strength where that differs."""
+        """Return the sum; the slopes are kept: sign (0 at 0) or value, times the strength where that differs."""
         if (sharded := first_sharded(tensors)) is not None:
             return self._sharded(tensors, sharded)
         sizes = [tensor.numel() for tensor in tensors]
@@ -104,11 +104,11 @@ class ElementRegularizer(Regularizer):
         self._term = Elements(list(self._strengths.values()), self.power)
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The penalty."""
+        """Return the penalty."""
         return add_penalties(torch.zeros((), device=next(iter(weights.values())).device), self.penalties(weights))[0]
 
     def penalties(self, weights: Mapping[str, Tensor]) -> Sequence[Penalty]:
-        """The penalty as one term."""
+        """Return the penalty as one term."""
         return [Penalty(self._term, [weights[name] for name in self._strengths])]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,11 +118,11 @@ class ElementRegularizer(Regularizer):
         return {name: weights[name].abs() > strength for name, strength in self._strengths.items()}
 
     def shrinks(self) -> Iterable[str]:
-        """The listed parameters."""
+        """Return the listed parameters."""
         return self._strengths
 
     def targets(self) -> Iterable[str]:
-        """The parameters that the threshold acts on."""
+        """Return the parameters that the threshold acts on."""
         return self._strengths if self.threshold_criteria else ()
 
 

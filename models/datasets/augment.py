@@ -27,13 +27,13 @@ class Augmentation:
 
 
 def centre_crop(images: Tensor, size: Size) -> Tensor:
-    """The middle of each canvas, as for validation and test images."""
+    """Return the middle of each canvas, as for validation and test images."""
     top, left = ((have - want) // 2 for have, want in zip(images.shape[-2:], size, strict=True))
     return images[..., top : top + size[0], left : left + size[1]]
 
 
 def random_crop(images: Tensor, draws: Tensor, size: Size, padding: int) -> Tensor:
-    """A window at a random place, draws (N, 2). A canvas of just the size is padded with black on all sides first."""
+    """Return a window at a random place, draws (N, 2); a canvas of just the size is first padded with black."""
     if tuple(images.shape[-2:]) == size:
         images = F.pad(images, [padding] * 4)
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
@@ -105,5 +105,5 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def augmentation_names() -> list[str]:
-    """The kinds of augmentation."""
+    """Return the kinds of augmentation."""
     return list(AUGMENTATIONS)

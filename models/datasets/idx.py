@@ -20,7 +20,7 @@ UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The bytes of an idx file, packed (`.gz`) or not, as a uint8 tensor.
+    """Return the bytes of an idx file, packed (`.gz`) or not, as a uint8 tensor.
 
     Raises:
         DatasetError: the file is damaged or does not have this number of dimensions.

@@ -24,7 +24,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def count_classes(folder: Path | None) -> int | None:
-    """How many class folders there are; None where there are none to be seen."""
+    """Return how many class folders there are; None where there are none to be seen."""
     try:
         return len(_class_names(folder / "train")) if folder else None
     except DatasetError:
@@ -33,14 +33,14 @@ def count_classes(folder: Path | None) -> int | None:
 
 @register_dataset("imagefolder", num_classes=count_classes)
 def read(folder: Path | None, settings: Settings) -> RawData:
-    """Any folder of images in class folders."""
+    """Return any folder of images in class folders."""
     if folder is None:
         raise DatasetError(f"imagefolder needs a folder that holds {LAYOUT}")
     return read_folder(folder)
 
 
 def read_folder(folder: Path) -> RawData:
-    """The images of a folder; their size decides normalisation and augmentation.
+    """Return the images of a folder; their size decides normalisation and augmentation.
 
     Raises:
         DatasetError: the folder or one of the expected ones in it is missing, empty, or has unknown classes.

@@ -92,7 +92,7 @@ def _native_shape(part: RawPart) -> Shape:
 
 
 def _canvas(native: Shape, shape: Shape, photographs: bool) -> Shape:
-    """The size that images are kept in: the model's, or for large photographs 8/7 of it, to cut crops from."""
+    """Return the size that images are kept in: the model's, or for large photographs 8/7 of it, to cut crops from."""
     height, width = (round(side * PHOTO_MARGIN) for side in shape[1:])
     if photographs and min(shape[1:]) >= PHOTO_SIDE and native[1] >= height and native[2] >= width:
         return shape[0], height, width
@@ -119,7 +119,7 @@ def _statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _given(what: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """What was asked for, of each channel.
+    """Return what was asked for, of each channel.
 
     Raises:
         DatasetError: there are as many numbers as the images have no channels.

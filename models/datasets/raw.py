@@ -33,7 +33,7 @@ class RawPart:
     labels: Tensor
 
     def subset(self, indices: Sequence[int]) -> RawPart:
-        """The images at these positions, with their labels."""
+        """Return the images at these positions, with their labels."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         images = self.images[chosen] if isinstance(self.images, Tensor) else [self.images[i] for i in indices]
         return RawPart(images, self.labels[chosen])
@@ -88,18 +88,18 @@ def register_dataset(name: str, num_classes: ClassCount | None = None) -> Callab
 
 
 def dataset_names() -> list[str]:
-    """All names that `load_dataset` takes, sorted."""
+    """Return all names that `load_dataset` takes, sorted."""
     return sorted(_readers)
 
 
 def class_count(name: str, folder: Path | None = None) -> int | None:
-    """The number of a data set's classes where it is known without reading images, or None."""
+    """Return the number of a data set's classes where it is known without reading images, or None."""
     known = _class_counts.get(name)
     return known(folder.expanduser() if folder else None) if callable(known) else known
 
 
 def find_reader(name: str) -> Reader:
-    """The reader of a data set.
+    """Return the reader of a data set.
 
     Raises:
         DatasetError: no data set has this name.

@@ -19,6 +19,6 @@ class Use(IntEnum):
 
 
 def generator(use: Use, seed: int, epoch: int = 0) -> torch.Generator:
-    """A CPU generator that is a function of its arguments alone (hashed by numpy's SeedSequence)."""
+    """Return a CPU generator that is a function of its arguments alone (hashed by numpy's SeedSequence)."""
     word = np.random.SeedSequence([int(use), seed, epoch]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word >> np.uint64(1)))  # torch wants it below 2**63

@@ -38,7 +38,7 @@ def stratified_sample(labels: Tensor, fraction: float, seed: int, use: Use) -> l
 
 
 def checked_indices(indices: Sequence[int], count: int) -> list[int]:
-    """The given validation indices, sorted.
+    """Return the given validation indices, sorted.
 
     Raises:
         DatasetError: one of them is not the position of a training image, stands twice, or none is left to train on.
@@ -56,12 +56,15 @@ def checked_indices(indices: Sequence[int], count: int) -> list[int]:
 
 
 def share_of(share: float, count: int) -> int:
-    """How many of so many images a share is, at least one."""
+    """Return how many of so many images a share is, at least one."""
     return max(1, int(share * count))
 
 
 def limited(part: RawPart, limit: int | None, seed: int, share: float = 1.0) -> RawPart:
-    """A random sample of `limit` images and of a share, in their old order, fixed by the seed; else the part itself."""
+    """Return a random sample of `limit` images and of a share, in their old order, fixed by the seed.
+
+    Else the part itself.
+    """
     count = len(part.labels)
     limit = min(count if limit is None else limit, share_of(share, count))
     if limit >= count:

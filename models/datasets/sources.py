@@ -46,7 +46,7 @@ class TensorImages:
         return len(self.images)
 
     def load(self, indices: Tensor) -> Tensor:
-        """A copy of the images asked for."""
+        """Return a copy of the images asked for."""
         return self.images[indices]
 
 

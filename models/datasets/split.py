@@ -104,7 +104,7 @@ class Split:
         return self.shuffle_seed is not None and batch_size > 1 and self.images_per_epoch % batch_size == 1
 
     def _draws(self, epoch: int) -> Tensor:
-        """One row of uniform numbers for each image, by its position in the split and not in the epoch's order."""
+        """Return a row of uniform numbers for each image, by its position in the split, not in the epoch's order."""
         count = AUGMENTATIONS[self.recipe.augmentation].draws
         if self.shuffle_seed is None or count == 0:
             return torch.empty(len(self), 0)

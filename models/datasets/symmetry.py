@@ -17,7 +17,10 @@ LENGTH = 6
 
 @register_dataset("symmetry", num_classes=2)
 def read(folder: Path | None, settings: Settings) -> RawData:
-    """All 64 vectors as "images" (6, 1, 1) of 0 and 1, for training, validation and test alike; 8 are symmetric."""
+    """Return all 64 vectors as "images" (6, 1, 1) of 0 and 1, for training, validation and test alike.
+
+    8 are symmetric.
+    """
     if folder is not None:
         raise DatasetError(f"the symmetry problem is computed and reads no folder: leave {folder} out")
     numbers = torch.arange(2**LENGTH)

@@ -69,17 +69,17 @@ class Budget:
 
     @classmethod
     def of_parameters(cls, graph: ChannelGraph, names: Iterable[str], layout: Layout) -> Budget:
-        """The number of elements of the named parameters."""
+        """Return the number of elements of the named parameters."""
         return cls(*_collect([(name, 1.0) for name in names], 0.0, graph, layout), layout.count)
 
     @classmethod
     def of_macs(cls, graph: ChannelGraph, layout: Layout) -> Budget:
-        """The multiply-adds of one sample in convolutions, linear layers and matrix products."""
+        """Return the multiply-adds of one sample in convolutions, linear layers and matrix products."""
         layers = [(layer.weight, float(layer.positions)) for layer in graph.layers]
         return cls(*_collect(layers, float(graph.other_macs), graph, layout), layout.count)
 
     def share(self, probabilities: Tensor) -> Tensor:
-        """The expected size relative to `total`: a scalar, differentiable in the probabilities (gates,)."""
+        """Return the expected size relative to `total`: a scalar, differentiable in the probabilities (gates,)."""
         weights, fixed, matrix, blocks, *factors = self._tensors(probabilities.device, probabilities.dtype)
         grouped = probabilities.new_zeros(matrix.shape[1]).index_add(0, blocks, probabilities)
         sums = torch.addmv(fixed, matrix, grouped)
@@ -88,7 +88,10 @@ class Budget:
         return (weights.sum() + self._constant) / self.total
 
     def shares(self, choices: Tensor) -> Tensor:
-        """The size relative to `total` for each row of (choices, gates): what `share` gives, for many at a time."""
+        """Return the size relative to `total` for each row of (choices, gates).
+
+        What `share` gives, for many at a time.
+        """
         weights, fixed, matrix, blocks, *factors = self._tensors(choices.device, choices.dtype)
         grouped = choices.new_zeros(len(choices), matrix.shape[1]).index_add(1, blocks, choices)
         sums = torch.addmm(fixed, grouped, matrix.t())

@@ -17,12 +17,12 @@ GAIN = 50.0
 
 
 def steps_in(window: Window, step: Step) -> int:
-    """The window's length in minibatches."""
+    """Return the window's length in minibatches."""
     return (window.end - window.start) * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
 
 
 def elapsed(window: Window, step: Step) -> float:
-    """How much of the window has gone by, in minibatches: from 0 at its first to nearly 1 at its last."""
+    """Return how much of the window has gone by, in minibatches: from 0 at its first to nearly 1 at its last."""
     start = window.start * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
     return (step.index - start) / steps_in(window, step)
 
@@ -58,7 +58,7 @@ class Constraint:
         self._violation = torch.zeros((), device="cpu")
 
     def term(self, probabilities: Tensor, progress: float) -> Tensor:
-        """What is added to the loss; `progress` runs from 0 to 1 in the window."""
+        """Return what is added to the loss; `progress` runs from 0 to 1 in the window."""
         reached = min(1.0, progress / self._ramp) if self._ramp else 1.0
         violation = self.budget.share(probabilities) - (1 - (1 - self.goal) * reached)
         self._violation = violation.detach()
@@ -66,7 +66,7 @@ class Constraint:
         return (self.multiplier + GAIN * self._violation).clamp(min=0) * violation
 
     def size(self, is_open: Tensor) -> float:
-        """The share of the network with the open ones (bool) of the gates."""
+        """Return the share of the network with the open ones (bool) of the gates."""
         return self.budget.share(is_open.double()).item()
 
     def update(self) -> None:
@@ -75,7 +75,7 @@ class Constraint:
         self.multiplier = torch.where(self._violation > 0, risen, torch.zeros_like(risen))
 
     def state_dict(self) -> dict[str, Any]:
-        """The multiplier, and the size that shares are of."""
+        """Return the multiplier, and the size that shares are of."""
         return {"multiplier": self.multiplier.clone(), "total": self.budget.total}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def aims(args: Mapping[str, Any]) -> Iterable[Complaint]:
 
 
 def stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    """An interval that gates cannot reach both ends of."""
+    """Yield an interval that gates cannot reach both ends of."""
     low, high = args["stretch"]
     if low >= 0 or high <= 1:
         yield "stretch", f"must reach from below 0 to above 1, not from {low:g} to {high:g}"
@@ -47,7 +47,7 @@ def directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Ite
 
 
 def gaps(window: Window) -> str | None:
-    """What is wrong with a window, or None."""
+    """Return what is wrong with a window, or None."""
     if len(window.times) == window.end - window.start:
         return None
     return "gates act at each time of their window: frequency 1, no gaps in a list"

@@ -61,7 +61,7 @@ def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:
 
 
 def nearest(log_alpha: Tensor, spared: Tensor, constraint: Constraint) -> Tensor:
-    """Which gates to open (bool) so that the size is nearest to the goal: the spared and the most open ones.
+    """Return which gates to open (bool) so that the size is nearest to the goal: the spared and the most open ones.
 
     Where single channels are so large that no number of gates in this order comes close, some next to the threshold are
     exchanged.
@@ -90,13 +90,13 @@ def _exchanges(gates: list[int], count: int) -> Tensor:
 
 
 def _ranking(log_alpha: Tensor, spared: Tensor) -> Tensor:
-    """The place of each gate, spared ones first, then the most open."""
+    """Return the place of each gate, spared ones first, then the most open."""
     order = torch.where(spared, torch.inf, log_alpha).argsort(descending=True, stable=True)
     return order.argsort()
 
 
 def _best_count(order: Tensor, constraint: Constraint, least: int) -> int:
-    """How many gates, in the given order, make a size nearest to the goal: the size rises with their number."""
+    """Return how many gates, in the given order, make a size nearest to the goal: the size rises with their number."""
     low, high = least, len(order)
     while low < high:  # the first count whose size is above the goal
         middle = (low + high) // 2

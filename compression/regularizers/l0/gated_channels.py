@@ -39,7 +39,7 @@ class GatedChannels:
         self.layout = Layout.of(graph, torch.tensor(list(found)))
 
     def __len__(self) -> int:
-        """The number of gates."""
+        """Return the number of gates."""
         return self.layout.count
 
     @on_cpu
@@ -57,7 +57,7 @@ class GatedChannels:
         return former
 
     def factors(self, values: Tensor) -> dict[str, Tensor]:
-        """What each scaled parameter is multiplied by, of a shape that broadcasts to its, given the gates' values."""
+        """Return what each scaled parameter is multiplied by, of a shape that broadcasts, given the gates' values."""
         layout = self.layout
         flat = torch.cat([values, values.new_ones(1)])[layout.index.to(values.device)]
         keys = [*((name, 0) for name in layout.vectors), *layout.tensors]

@@ -47,7 +47,7 @@ class Gates:
         self.log_alpha = start.requires_grad_()
 
     def __len__(self) -> int:
-        """The number of gates."""
+        """Return the number of gates."""
         return len(self.log_alpha)
 
     def draw(self, training: bool) -> Tensor | None:

@@ -34,7 +34,7 @@ class HardConcrete:
             raise ValueError(f"stretch must reach from below 0 to above 1, not from {self.low:g} to {self.high:g}")
 
     def location(self, droprate: float) -> float:
-        """The `log_alpha` of a gate whose concrete variable is below 1/2 with probability `droprate` in (0, 1)."""
+        """Return the `log_alpha` of a gate whose concrete variable is below 1/2 with probability `droprate`."""
         return math.log((1 - droprate) / droprate)
 
     def sample(self, log_alpha: Tensor, noise: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class HardConcrete:
         return self._stretched(torch.sigmoid((noise + log_alpha) / self.temperature))
 
     def deterministic(self, log_alpha: Tensor) -> Tensor:
-        """The gates of evaluation (eq. 13)."""
+        """Return the gates of evaluation (eq. 13)."""
         return self._stretched(torch.sigmoid(log_alpha))
 
     def open_probability(self, log_alpha: Tensor) -> Tensor:
@@ -55,7 +55,10 @@ class HardConcrete:
         return torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
 
     def position(self, gate: float) -> float:
-        """The `log_alpha` whose deterministic gate just reaches `gate`, in [0, 1]; at 0 the gate closes below it."""
+        """Return the `log_alpha` whose deterministic gate just reaches `gate`, in [0, 1].
+
+        At 0 the gate closes below it.
+        """
         share = (gate - self.low) / (self.high - self.low)
         return math.log(share / (1 - share))
 

@@ -29,13 +29,13 @@ class Reach:
     obstacles: Mapping[str, str] = field(default_factory=dict)
 
     def counted(self, layout: Layout) -> Layout:
-        """The layout for counting sizes: gates whose channels stay count as none."""
+        """Return the layout for counting sizes: gates whose channels stay count as none."""
         gates = torch.cat([torch.where(self.removable, torch.arange(layout.count), layout.count), torch.tensor([-1])])
         gates[-1] = layout.count
         return replace(layout, gates=gates[layout.gates])
 
     def text(self) -> str:
-        """What is in the way, by weight; nothing where nothing is."""
+        """Return what is in the way, by weight; nothing where nothing is."""
         return "; ".join(f"channels of {name} stay: {why}" for name, why in self.obstacles.items())
 
 
@@ -57,7 +57,7 @@ def find_reach(model: nn.Module, inputs: Any, channels: GatedChannels, allow_ine
 
 @torch.no_grad()
 def _shut(model: nn.Module, channels: GatedChannels, opened: Tensor) -> nn.Module:
-    """A copy of the model in which the gates that are not opened are shut for good."""
+    """Return a copy of the model in which the gates that are not opened are shut for good."""
     copied = copy.deepcopy(model)
     for factors in (channels.factors(opened.double()), channels.masks(opened)):
         for name, factor in factors.items():
@@ -69,7 +69,7 @@ def _shut(model: nn.Module, channels: GatedChannels, opened: Tensor) -> nn.Modul
 def _removed(
     model: nn.Module, inputs: Any, channels: GatedChannels, allow_inexact: bool
 ) -> tuple[Tensor, dict[str, str]]:
-    """The gates whose channels thinning would remove, and why others of a weight stay."""
+    """Return the gates whose channels thinning would remove, and why others of a weight stay."""
     gone = torch.zeros(len(channels), dtype=torch.bool)
     stay: dict[str, str] = {}
     for part in outlook(model, inputs).slices:

@@ -96,12 +96,12 @@ class L0Regularizer(Regularizer):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """What a schedule's arguments get wrong together."""
+        """Return what a schedule's arguments get wrong together."""
         return apart(aims(args), stretch(args), compiled(args, shapes), directions(args, shapes))
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """A window with gaps."""
+        """Yield a window with gaps."""
         problem = gaps(use.window)
         if problem:
             yield "frequency", problem
@@ -154,7 +154,7 @@ class L0Regularizer(Regularizer):
         self._install()
 
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
-        """The strength x mean open probability, or multiplier x violation of the target.
+        """Return the strength x mean open probability, or multiplier x violation of the target.
 
         Raises:
             RuntimeError: parts of the model were called, but not the model: the gates did not act.
@@ -212,7 +212,7 @@ class L0Regularizer(Regularizer):
         self._gates.suspended = False
 
     def goal(self) -> Goal | None:
-        """The target: parameters or multiply-adds to remove of those that the network had."""
+        """Return the target: parameters or multiply-adds to remove of those that the network had."""
         if self._constraint is None or self._target is None:
             return None
         of = round(self._constraint.budget.total)
@@ -223,7 +223,7 @@ class L0Regularizer(Regularizer):
         return dict.fromkeys(self._names, FILTERS)
 
     def own_parameters(self) -> Iterable[Tensor]:
-        """The positions of the gates."""
+        """Return the positions of the gates."""
         return (self._gates.log_alpha,)
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ LAST = (nn.Linear, nn.LayerNorm)
 
 
 def gated_modules(root: nn.Module, layout: Layout) -> dict[nn.Module, tuple[int, Tensor]]:
-    """The modules whose outputs have gates: the axis of the channels, and the gate of each channel.
+    """Return the modules whose outputs have gates: the axis of the channels, and the gate of each channel.
 
     Raises:
         ValueError: a scaled parameter is of a module of which it is not known what to multiply.
@@ -109,7 +109,7 @@ class ExampleHook:
         self.gated, self.axis, self.index = gated, axis, index
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        """The scaled output, or None to leave it."""
+        """Return the scaled output, or None to leave it."""
         rows = None if self.gated is None else self.gated.rows(output)
         if rows is None or self.index is None:
             return None
@@ -119,5 +119,5 @@ class ExampleHook:
         return output * rows[:, self.index].view(shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The hook of a copy."""
+        """Return what the hook of a copy is made of."""
         return ExampleHook, ()

@@ -33,7 +33,7 @@ class FixedGates:
         self.values = values
 
     def draw(self, training: bool) -> Tensor | None:
-        """The values."""
+        """Return the values."""
         return self.values
 
 
@@ -60,7 +60,7 @@ class Layout:
     @classmethod
     @on_cpu
     def of(cls, graph: ChannelGraph, channels: Tensor) -> Layout:
-        """The layout for one gate on each of the channels (ids of the graph, each once)."""
+        """Return the layout for one gate on each of the channels (ids of the graph, each once)."""
         gates = torch.full((graph.count + 1,), len(channels))
         gates[channels] = torch.arange(len(channels))
         indices: dict[tuple[str, int], Tensor] = {}
@@ -81,7 +81,7 @@ class Layout:
         return tuple(dict.fromkeys([*self.vectors, *(name for name, _ in self.tensors)]))
 
     def scaled(self, parameters: list[Tensor], factors: Tensor) -> list[Tensor]:
-        """The parameters `names` times their factors (as many as `index`), differentiable in both."""
+        """Return the parameters `names` times their factors (as many as `index`), differentiable in both."""
         many = len(self.vectors)
         results: dict[str, Tensor] = {}
         if many:
@@ -151,7 +151,7 @@ class GatedForward:
         return torch.cat([gates, gates.new_ones(1)])[self._index]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What a copy is made of: the layout and fixed gates."""
+        """Return what a copy is made of: the layout and fixed gates."""
         with torch.no_grad():
             values = self.source.draw(False)
         return GatedForward, (self.layout, FixedGates(None if values is None else values.detach().clone()))
@@ -170,19 +170,19 @@ class Leave:
 
 
 def tensor_of(root: nn.Module, name: str) -> Tensor:
-    """The parameter or buffer of a name."""
+    """Return the parameter or buffer of a name."""
     path, _, leaf = name.rpartition(".")
     tensor: Tensor = getattr(root.get_submodule(path), leaf)
     return tensor
 
 
 def tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where a module holds what gates can scale: its parameters and buffers (those of a frozen norm)."""
+    """Return where a module holds what gates can scale: its parameters and buffers (those of a frozen norm)."""
     return module._parameters, module._buffers
 
 
 def _places(root: nn.Module, names: tuple[str, ...]) -> list[list[Place]]:
-    """Where each named parameter or buffer is held: all modules and names under which a tied one appears."""
+    """Return where each named parameter or buffer is held: all modules and names under which a tied one appears."""
     where: dict[int, list[Place]] = {}
     for module in root.modules():
         for table in tables(module):

@@ -30,7 +30,7 @@ class Target:
     allow_inexact: bool
 
     def words(self, share: float) -> str:
-        """A share that stays, in the words of the argument."""
+        """Return a share that stays, in the words of the argument."""
         return f"{share:.4f} of the multiply-adds" if self.macs else f"sparsity {1 - share:.4f}"
 
 
