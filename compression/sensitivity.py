@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .pruners.element_levels import SparsityLevelParameterPruner
 from .pruners.ranked_by_weight import L1RankedStructureParameterPruner
 from .steps import Step, Window
 
+logger = logging.getLogger(__name__)
 Structure = Literal["element", "filter", "channel"]
 GROUP_TYPES = {"filter": "Filters", "channel": "Channels"}
 MODULES = (_ConvNd, nn.Linear, nn.MultiheadAttention, nn.RNNBase)
@@ -92,7 +94,8 @@ def sensitivity_analysis(
     """Prune one parameter at a time, evaluate, restore: for each parameter all levels (Li et al. 2017, figure 2b).
 
     The network is pruned during `evaluate` alone: before and after, also where that raises, it is bit for bit the same.
-    A level that prunes nothing else than the one before is not evaluated again.
+    A level that prunes nothing else than the one before is not evaluated again. Filters that live or die as a set are
+    pruned as a set, as many sets as fit into the level; of each weight of which fewer are pruned, a warning tells once.
 
     Args:
         model: the network, already on its device.
@@ -143,6 +146,7 @@ class _Probe(Generic[S]):
     def __init__(self, model: nn.Module, evaluate: Callable[[nn.Module], S], graph: Callable[[], Any]) -> None:
         self.model, self.evaluate, self.graph = model, evaluate, graph
         self.known: list[tuple[dict[str, Tensor], S]] = []
+        self.told: set[str] = set()
 
     def scores(self, pruner: Pruner) -> S:
         masks = self._masks(pruner)
@@ -159,6 +163,10 @@ class _Probe(Generic[S]):
         pruner.bind(self.model)
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         masks = pruner.masks(View(Step(0), Window.at([0]), weights, {}, self.model, self.graph))
+        for name, outcome in pruner.outcomes.items():
+            if outcome.short and name not in self.told:
+                self.told.add(name)
+                logger.warning("%s: %s", name, outcome.shortfall)
         return {name: mask for name, mask in masks.items() if not mask.all()}
 
 
