@@ -65,14 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(run: Session) -> int:
     """Train from where the run stands to its last epoch, or until early stopping; validate after each; thin, report."""
+    if run.options.output.save_untrained_model and run.steps == 0:
+        run.save(run.folder.path / "untrained.pt")
     if not run.folder.checkpoint.exists():
         run.save()
     with stop_on_interrupt(run):
         while run.epoch < run.epochs and not run.ended:
-            train_epoch(run, run.epoch)
+            with run.watching("train"):
+                train_epoch(run, run.epoch)
             if run.stop:
                 return interrupted(run)
-            scores = evaluate(run.model, run.data.validation, run.options.training.batch_size, run.device)
+            with run.watching("valid"):
+                scores = evaluate(run.model, run.data.validation, run.options.training.batch_size, run.device)
             run.rate = run.optimizer.param_groups[0]["lr"]
             metrics = {"min": scores.mean_loss(), "max": scores.accuracy()}
             run.scheduler.on_epoch_end(run.epoch, run.optimizer, metrics, run.minibatches)

@@ -48,6 +48,7 @@ class Number:
 
 number = Number(float, "a number of 0 or more", lambda value: value >= 0)
 positive = Number(float, "a number above 0", lambda value: value > 0)
+share = Number(float, "a number above 0 and at most 1", lambda value: 0 < value <= 1)
 part = Number(float, "a number of 0 or more and below 1", lambda value: 0 <= value < 1)
 count0 = Number(int, "a whole number of 0 or more", lambda value: value >= 0)
 count = Number(int, "a whole number of 1 or more", lambda value: value >= 1)
@@ -83,6 +84,26 @@ def trajectory(text: str) -> str:
 def every(text: str) -> str:
     """Return a number of minibatches or minutes."""
     return _checked(Interval, text)
+
+
+def numbers(text: str) -> str:
+    """Return numbers with commas between them."""
+    return _checked(floats, text)
+
+
+def floats(text: str) -> list[float]:
+    """Return the numbers of a text.
+
+    Raises:
+        ValueError: one is no finite number, or there are very many.
+    """
+    try:
+        values = [float(entry) for entry in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text[:40]!a} is not numbers with commas between them, such as 0.5,0.5,0.5") from None
+    if len(values) > 64 or not all(map(math.isfinite, values)):
+        raise ValueError(f"{text[:40]!a} is not a finite number for each channel")
+    return values
 
 
 def folder_name(text: str) -> str:

@@ -14,6 +14,7 @@ from potstill.thinning.files.regular import must_be_regular
 from ..run.lock import hold
 from .distillation_options import DistillationOptions
 from .distiller_options import add_distiller_options, translate
+from .greedy_options import GreedyOptions
 from .option import Group
 from .output_options import ModeOptions, OutputOptions, StartOptions, add_exports
 from .plugins import load_plugins
@@ -30,6 +31,7 @@ GROUPS: dict[str, type[Group]] = {
     "start": StartOptions,
     "output": OutputOptions,
     "mode": ModeOptions,
+    "greedy": GreedyOptions,
     "sensitivity": SensitivityOptions,
 }
 
@@ -48,6 +50,7 @@ class Options:
     start: StartOptions
     output: OutputOptions
     mode: ModeOptions
+    greedy: GreedyOptions
     sensitivity: SensitivityOptions
     checkpoint: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
@@ -61,6 +64,9 @@ class Options:
             return "--thinnify needs the checkpoint to thin: --resume-from FILE"
         if self.mode.dry_run and not (self.compression.compress or self.distillation.kd_teacher):
             return "--dry-run shows a schedule: --compress FILE"
+        goals = (self.greedy.greedy_target_density, self.greedy.greedy_target_latency)
+        if self.mode.greedy and goals == (None, None):
+            return "--greedy needs a size to stop at: --greedy-target-density or --greedy-target-latency"
         return self.start.problem() or self.sensitivity.problem() or self.distillation.problem()
 
 

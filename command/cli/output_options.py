@@ -11,7 +11,8 @@ from ..exports import Export, exports
 from .option import Group, of_this_call, option
 from .option_types import count, every, folder_name, trajectory
 
-SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels")
+SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels", "png", "png_w_params")
+PHASES = ("train", "valid", "test")
 FORMS = ("text", "csv", "markdown", "json")
 
 
@@ -76,6 +77,14 @@ class OutputOptions(Group):
         "--print-freq", "-p", type=count, default=10, metavar="N",
         help="minibatches between two updates of the progress bar (default: %(default)s)",
     )  # fmt: skip
+    confusion: bool = option("--confusion", default=False, help="print the confusion matrix of the test images")
+    act_stats: tuple[str, ...] = of_this_call(
+        "--activation-stats", "--act-stats", nargs="+", choices=PHASES, default=(), metavar="PHASE",
+        help="write statistics of all activations to activations_PHASE.csv: train, valid, test (slows the run down)",
+    )  # fmt: skip
+    save_untrained_model: bool = of_this_call(
+        "--save-untrained-model", default=False, help="keep the network as it was before training, as untrained.pt"
+    )
     plot: bool = option("--plot", default=False, help='draw the metrics and the kept channels (extra "plot")')
     tensorboard: bool = option("--tensorboard", default=False, help="write events for TensorBoard (extra)")
     debug: bool = of_this_call("--debug", default=False, help="show where in the code an error arose")
@@ -95,8 +104,15 @@ class ModeOptions(Group):
     )  # fmt: skip
     export: tuple[Export, Path] | None = field(default=None)
     """A format and a file; an option for each format is added by `add_exports`."""
+    greedy: bool = option(
+        "--greedy", default=False, help="remove the channels that cost least, step by step, and stop at a size"
+    )
     import_distiller: Path | None = of_this_call(
-        "--import-distiller", type=Path, metavar="FILE", help="make a checkpoint of one of Distiller's and stop"
+        "--import-distiller", "--import-checkpoint", type=Path, metavar="FILE",
+        help="make a checkpoint of one of Distiller's, or of a state dict, and stop",
+    )  # fmt: skip
+    import_sparseml: Path | None = of_this_call(
+        "--import-sparseml", type=Path, metavar="FILE", help="print the schedule of a recipe of SparseML and stop"
     )
     dry_run: bool = of_this_call("--dry-run", default=False, help="check the schedule, show what it would do, and stop")
     write_schema: Path | None = of_this_call(

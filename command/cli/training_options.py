@@ -12,7 +12,20 @@ from torch.optim import Optimizer
 from potstill.models.datasets import augmentation_names, dataset_names
 
 from .option import Group, of_this_call, option
-from .option_types import architecture, count, count0, dataset, number, part, positive, rule, seed, workers
+from .option_types import (
+    architecture,
+    count,
+    count0,
+    dataset,
+    number,
+    numbers,
+    part,
+    positive,
+    rule,
+    seed,
+    share,
+    workers,
+)
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -51,6 +64,23 @@ class DataOptions(Group):
         "--augmentation", choices=augmentation_names(), help="of training images (default: the data set's)"
     )
     normalise: bool = option("--no-normalise", default=True, help="leave the images' values between 0 and 1")
+    mean: str | None = option(
+        "--mean", type=numbers, metavar="X[,X...]",
+        help="normalise by this mean of each channel, values in 0..1 (default: the checkpoint's, or the data set's)",
+    )  # fmt: skip
+    std: str | None = option(
+        "--std", type=numbers, metavar="X[,X...]", help="and by this deviation: (value - mean) / deviation"
+    )
+    effective_train_size: float = option(
+        "--effective-train-size", "--etrs", type=share, default=1.0, metavar="PART",
+        help="part of the training images that each epoch draws anew (default: all)",
+    )  # fmt: skip
+    effective_valid_size: float = option(
+        "--effective-valid-size", "--evs", type=share, default=1.0, metavar="PART", help="part of the validation images"
+    )
+    effective_test_size: float = option(
+        "--effective-test-size", "--etes", type=share, default=1.0, metavar="PART", help="part of the test images"
+    )
     limit_train: int | None = option("--limit-train", type=count, metavar="N", help="use only N train images")
     limit_validation: int | None = option(
         "--limit-validation", type=count, metavar="N", help="use only N validation images"

@@ -67,15 +67,17 @@ def _makers(group: ChannelClass, ranks: dict[str, int]) -> list[str]:
     return list(dict.fromkeys(name for name, _, role in group.uses if role == "out" and ranks.get(name, 0) > 1))
 
 
-def without(model: nn.Module, graph: ChannelGraph, candidate: Candidate, example: Tensor) -> tuple[nn.Module, Recipe]:
-    """Return a copy of the network without the candidate's channels, and the recipe.
+def without(
+    model: nn.Module, graph: ChannelGraph, candidate: Candidate, example: Tensor, masks: dict[str, Tensor] | None = None
+) -> tuple[nn.Module, Recipe]:
+    """Return a copy of the network without the candidate's channels, and the recipe; masks by name are sliced along.
 
     Raises:
         ThinningError: the copy computes something else than the network with zeros for them.
     """
     smaller = copy.deepcopy(model)
     with zeroed(smaller, graph, candidate.channels):
-        recipe = thin(smaller, example)
+        recipe = thin(smaller, example, masks)
     return smaller, recipe
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from potstill.compression import format_table, sparsity_table
 from potstill.models import model_info, model_names
 from potstill.thinning.files.text import Lines
 
 from ..cli.options import Options
-from ..run.epochs import test
+from ..greedy.mode import greedy
+from ..migration.sparseml import print_schedule
+from ..plots.network import draw_network
+from ..run.epochs import print_scores, test
 from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
 from ..run.prepare import build_model, class_count_of, example_inputs, prepare, start_checkpoint
@@ -39,6 +43,10 @@ def run_mode(options: Options) -> bool:
     elif mode.export:
         export, path = mode.export
         export.write(*_network(options), path)
+    elif mode.import_sparseml:
+        _import_sparseml(options, mode.import_sparseml)
+    elif mode.greedy:
+        greedy(options)
     elif mode.import_distiller:
         import_distiller(mode.import_distiller, options)
     elif options.sensitivity.sense:
@@ -68,15 +76,28 @@ def _network(options: Options) -> tuple[nn.Module, Tensor]:
 def _summarise(options: Options, kinds: Sequence[str]) -> None:
     model, example = _network(options)
     for kind in kinds:
+        if kind.startswith("png"):
+            logger.info("%s", draw_network(model, example, Path("model"), parameters=kind == "png_w_params"))
+            continue
         logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.output.table)))
+
+
+def _import_sparseml(options: Options, source: Path) -> None:
+    model, _ = _network(options)
+    asked = options.distillation
+    teacher: dict[str, Any] = {"arch": asked.kd_teacher} if asked.kd_teacher else {}
+    if asked.kd_resume:
+        teacher["checkpoint"] = str(asked.kd_resume)
+    if asked.kd_pretrained:
+        teacher["pretrained"] = True
+    print_schedule(source, model, teacher)
 
 
 def _evaluate(options: Options) -> None:
     session = prepare(options)
     warn_if_untrained(session)
     scores = test(session, session.data.test)
-    logger.info("%s", format_table(sparsity_table(session.model), options.output.table))
-    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
+    print_scores(session, scores)
     session.folder.close()
 
 

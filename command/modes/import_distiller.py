@@ -26,6 +26,12 @@ from .distiller_pickle import read_pickled
 logger = logging.getLogger("potstill")
 
 CLASSES = {"cifar10": 10, "mnist": 10, "imagenet": 1000}
+STATISTICS = {
+    "cifar10": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "mnist": ([0.1307], [0.3081]),
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+"""Mean and deviation that Distiller normalised its data sets by; GoogLeNet's images by 0.5 and 0.5."""
 OWNER = "distiller"
 NOT_KNOWN = {
     "minibatch": 0,
@@ -60,6 +66,8 @@ def import_distiller(source: Path, options: Options) -> None:
     save_checkpoint(target, contents)
     masks = len(contents["scheduler"]["masks"]["masks"])
     logger.info("%s: %s after epoch %d, %d masks", source, contents["arch"], contents["epoch"] - 1, masks)
+    mean, std = (",".join(f"{value:g}" for value in contents[name]) for name in ("mean", "std"))
+    logger.info("its images are normalised by mean %s and deviation %s, as Distiller did (--mean, --std)", mean, std)
     if removed:
         logger.info("it is thinned: the sizes are those of its weights")
     logger.info(
@@ -90,13 +98,19 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     plain, masks = plain_state_dict({name: field.value for name, field in fields["state_dict"].mapping().items()})
     arch = _arch(fields, arch)
     info = model_info(arch)
-    classes = CLASSES.get(str(found.get("dataset")), info.num_classes)
+    named = str(found.get("dataset"))
+    mean, std = STATISTICS[named if named in STATISTICS else dataset_of(arch)]
+    if arch == "googlenet":
+        mean, std = STATISTICS["cifar10"]
+    classes = CLASSES.get(named, info.num_classes)
     model = create_model(arch, classes, info.input_shape[0])
     own = model.state_dict()
     contents: dict[str, Any] = {
         "epoch": fields["epoch"].integer(most=2**31) + 1 if found.get("epoch") is not None else 0,
         "arch": arch,
         "input_shape": list(info.input_shape),
+        "mean": mean,
+        "std": std,
         "state_dict": _state_dict(Field(plain, "state_dict"), own),
         "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "classes": {}, "recipes": []},
     }
@@ -110,6 +124,11 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     contents["scheduler"]["masks"]["masks"] = _masks(stored, model)
     thinned = any(value.shape != sizes[name] for name, value in contents["state_dict"].items())
     return {**NOT_KNOWN, **contents}, thinned
+
+
+def dataset_of(arch: str) -> str:
+    """The data set that Distiller took a network's name to mean."""
+    return "cifar10" if "cifar" in arch else "mnist" if "mnist" in arch else "imagenet"
 
 
 def _arch(fields: Field, given: str) -> str:

@@ -8,6 +8,7 @@ from potstill.compression import format_table, sparsity, sparsity_table
 from potstill.models.datasets import Split
 
 from .best_epochs import Score
+from .confusion import confusion_matrix, confusion_text
 from .evaluation import Meter, evaluate
 from .finite import check_epoch
 from .session import Session
@@ -28,7 +29,18 @@ def before_epoch(run: Session) -> None:
 
 def test(run: Session, split: Split) -> Meter:
     """Return loss and accuracy of the network as it is."""
-    return evaluate(run.model, split, run.options.training.batch_size, run.device)
+    with run.watching("test"):
+        return evaluate(run.model, split, run.options.training.batch_size, run.device)
+
+
+def print_scores(run: Session, scores: Meter) -> None:
+    """Print the sparsity table and the scores on the test images, and the confusion matrix where it was asked for."""
+    form, batch = run.options.output.table, run.options.training.batch_size
+    logger.info("%s", format_table(sparsity_table(run.model), form))
+    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
+    if run.options.output.confusion:
+        counts = confusion_matrix(run.model, run.data.test, len(run.data.classes), batch, run.device)
+        logger.info("%s", confusion_text(counts, run.data.classes, form))
 
 
 def after_epoch(run: Session, validation: Meter) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from potstill.compression import format_table, sparsity_table
 from potstill.models import create_model
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
@@ -16,7 +15,7 @@ from potstill.thinning import save as save_thinned
 from potstill.thinning.files.text import Lines, printable
 
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
-from .epochs import test
+from .epochs import print_scores, test
 from .prepare import place
 from .session import Session
 from .size_report import facts, latencies, summary_table
@@ -32,8 +31,7 @@ def finish(run: Session) -> dict[str, Any]:
     """
     run.scheduler.finish()
     scores = test(run, run.data.test)
-    logger.info("%s", format_table(sparsity_table(run.model), run.options.output.table))
-    logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
+    print_scores(run, scores)
     masked = copy.deepcopy(run.model)
     asked = run.options.compression
     last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=asked.round_to)

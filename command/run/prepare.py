@@ -11,11 +11,12 @@ from torch import nn
 
 from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.declare.names import UnknownName
-from potstill.compression.files.checked import reading
+from potstill.compression.files.checked import Field, reading
 from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, class_count, load_dataset
 
+from ..cli.option_types import floats
 from ..cli.options import Options
 from ..errors import UsageError
 from ..monitors.checkpoint_interval import Interval
@@ -81,12 +82,26 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBun
         input_shape=model_info(data.arch).input_shape,
         augmentation=data.augmentation,
         normalise=data.normalise,
+        mean=_statistics("mean", data.mean, checkpoint),
+        std=_statistics("std", data.std, checkpoint),
+        share_train=data.effective_train_size,
+        share_validation=data.effective_valid_size,
+        share_test=data.effective_test_size,
         indices=validation_images(checkpoint) if checkpoint and options.start.resume_from else None,
         num_classes=checkpoint["num_classes"] if checkpoint else None,
         limit_train=data.limit_train,
         limit_validation=data.limit_validation,
         limit_test=data.limit_test,
     )
+
+
+def _statistics(what: str, given: str | None, checkpoint: Mapping[str, Any] | None) -> list[float] | None:
+    """The mean or deviation to normalise by: as given, else as the checkpoint's network learned; None: the data's."""
+    if given is not None:
+        return floats(given)
+    if checkpoint is None or checkpoint.get(what) is None:
+        return None
+    return [value.number() for value in Field(dict(checkpoint))[what].items()]
 
 
 def build_model(options: Options, classes: int, channels: int, checkpoint: Mapping[str, Any] | None) -> nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from potstill.compression.files.checked import Field
 from potstill.models.datasets import DataBundle
 
 from ..cli.options import Options
+from ..monitors.activation_stats import ActivationStats
 from ..monitors.checkpoint_interval import Interval
 from ..monitors.early_stopping import EarlyStopping
 from ..monitors.tensorboard import EventWriter
@@ -59,6 +62,17 @@ class Session:
     events: EventWriter | None = None
     early_stopping: EarlyStopping | None = None
     trajectory: Trajectory | None = None
+    activation_stats: ActivationStats = field(default_factory=ActivationStats)
+
+    @contextmanager
+    def watching(self, phase: str) -> Iterator[None]:
+        """Gather statistics of activations, and write them at the end, where `--act-stats` names the phase."""
+        if phase not in self.options.output.act_stats:
+            yield
+            return
+        with self.activation_stats.watching(self.model):
+            yield
+        self.activation_stats.write(self.folder.path, phase)
 
     @property
     def example(self) -> Tensor:
@@ -113,6 +127,8 @@ class Session:
             "arch": self.options.data.arch,
             "num_classes": len(self.data.classes),
             "input_shape": list(self.data.input_shape),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
             "state_dict": self.model.state_dict(),
             "optimizer_name": self.options.training.optimizer,
             "split": list(self.data.split_indices),
