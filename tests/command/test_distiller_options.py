@@ -39,7 +39,7 @@ VALUES = {
     "--kd-temperature --kd-temp": ["2"], "--kd-distill-wt --kd-dw": ["0.4"], "--kd-student-wt --kd-sw": ["0.6"],
     "--kd-teacher-wt --kd-tw": ["0"], "--kd-start-epoch": ["1"],
 }  # fmt: skip
-"""The flags, as its parser declares them, each with values that it took; those of quantization and AMC are `REFUSED`."""
+"""The flags, as its parser declares them, each with values that it took; those of quantization and AMC: `REFUSED`."""
 FLAGS = {flag: values for flags, values in VALUES.items() for flag in flags.split()}
 FLAGS |= {flag: ["1"] for flags in REFUSED for flag in flags.split()}
 
