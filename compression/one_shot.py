@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from potstill.thinning import ChannelGraph, Recipe, on_cpu, thin, trace
 
 from .channel_statistics import Losses, layer_scores
-from .parts.channel_scores import find_score
+from .parts.channel_scores import Outputs, find_score
 
 logger = logging.getLogger(__name__)
 Scope = Literal["global", "normalized", "layer"]
@@ -77,20 +77,44 @@ def prune_channels(
 def channel_scores_of(model: nn.Module, graph: ChannelGraph, score: str, losses: Losses | None = None) -> Tensor:
     """Return the score of each channel id (float64): the mean over the layers that make it, inf where none has one.
 
+    Grouped scores are the mean over all that belongs to the channel: also what reads it, and norms behind it.
+
     Raises:
         ValueError: there is no such score, it misses `losses`, or no layer has what it looks at.
     """
     total = torch.zeros(graph.count + 1, dtype=torch.float64)
-    makers = torch.zeros(graph.count + 1, dtype=torch.float64)
-    found = layer_scores(model, graph, find_score(score), losses)
+    members = torch.zeros(graph.count + 1, dtype=torch.float64)
+    measure = find_score(score)
+    found = layer_scores(model, graph, measure, losses)
     layers = {layer.weight: layer.out_dim for layer in graph.layers if not layer.depthwise}
     if not found:
         raise ValueError(f"score {score!r} fits no layer of the model")
     for name, values in found.items():
         channels = graph.channels_of(name, layers[name])
         total.index_add_(0, channels, values)
-        makers.index_add_(0, channels, torch.ones_like(values))
-    return torch.where(makers > 0, total / makers, torch.inf)
+        members.index_add_(0, channels, torch.ones_like(values))
+    made = members > 0
+    for channels, rows in _further_members(model, graph) if measure.grouped else ():
+        total.index_add_(0, channels, measure.of(Outputs(rows)).double().cpu())
+        members.index_add_(0, channels, torch.ones(len(channels), dtype=torch.float64))
+    return torch.where(made, total / members, torch.inf)
+
+
+def _further_members(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the channels and the weights, a row for each, of what reads them, of depthwise filters and of norms."""
+    parameters = dict(model.named_parameters())
+    for layer in {layer.weight: layer for layer in graph.layers}.values():
+        weight = parameters[layer.weight].detach()
+        if layer.depthwise:
+            yield graph.channels_of(layer.weight, layer.out_dim), weight.movedim(layer.out_dim, 0).flatten(1)
+        elif graph.use(layer.weight, layer.in_dim) is not None:
+            yield graph.channels_of(layer.weight, layer.in_dim), weight.movedim(layer.in_dim, 0).flatten(1)
+    for use in graph.uses:
+        if use.role == "scale" and use.name in parameters:
+            yield (
+                use.channels,
+                parameters[use.name].detach().movedim(use.dim, 0).flatten().reshape(len(use.channels), -1),
+            )
 
 
 def _ranked(graph: ChannelGraph, scores: Tensor, scope: Scope) -> Tensor:

@@ -49,21 +49,32 @@ class Outputs:
 
 @dataclass(frozen=True)
 class ChannelScore:
-    """A score by name: `of` gives one number for each output; `needs` says what beside weights it looks at."""
+    """A score by name.
+
+    Attributes:
+        name: what it is called.
+        needs: what beside weights it looks at.
+        of: gives one number for each output.
+        grouped: whether all that belongs to a channel counts, also the weights that read it and the norms behind it
+            (Fang et al. 2023, DepGraph, section 3.3), or only the layers that make it.
+    """
 
     name: str
     needs: Need
     of: Callable[[Outputs], Tensor]
+    grouped: bool = False
 
 
 _scores: dict[str, ChannelScore] = {}
 
 
-def score(name: str, needs: Need = "") -> Callable[[Callable[[Outputs], Tensor]], Callable[[Outputs], Tensor]]:
+def score(
+    name: str, needs: Need = "", grouped: bool = False
+) -> Callable[[Callable[[Outputs], Tensor]], Callable[[Outputs], Tensor]]:
     """Register a function of `Outputs` as the score `name`."""
 
     def enter(function: Callable[[Outputs], Tensor]) -> Callable[[Outputs], Tensor]:
-        _scores[name] = ChannelScore(name, needs, function)
+        _scores[name] = ChannelScore(name, needs, function, grouped)
         return function
 
     return enter
@@ -85,16 +96,16 @@ def find_score(name: str) -> ChannelScore:
     return _scores[name]
 
 
-@score("l1")
+@score("l1", grouped=True)
 def l1(outputs: Outputs) -> Tensor:
-    """Return the mean absolute weight (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
-    return outputs.weights.abs().mean(1)
+    """Return the sum of absolute weights (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
+    return outputs.weights.abs().sum(1)
 
 
-@score("l2")
+@score("l2", grouped=True)
 def l2(outputs: Outputs) -> Tensor:
-    """Return the root of the mean squared weight (He et al. 2018, Soft Filter Pruning)."""
-    return outputs.weights.square().mean(1).sqrt()
+    """Return the sum of squared weights (He et al. 2018, Soft Filter Pruning)."""
+    return outputs.weights.square().sum(1)
 
 
 @score("bn_scale")

@@ -10,6 +10,7 @@ from torch import nn
 
 from potstill import prune_channels
 from potstill.compression.channel_statistics import layer_scores
+from potstill.compression.one_shot import channel_scores_of
 from potstill.compression.parts.channel_scores import Outputs, channel_scores, find_score
 from potstill.thinning import ThinningError, count_macs, trace
 
@@ -35,13 +36,23 @@ def scores(name, model=None):
     return layer_scores(model, trace(model, X), find_score(name), losses)
 
 
-def test_l1_and_l2_are_means_over_a_filter():
+def test_l1_and_l2_are_sums_over_a_filter():
     weight = network()[0].weight.detach()
     for i in range(8):
         values = weight[i].flatten().tolist()
         squares = sum(w * w for w in values)
-        assert float(scores("l1")["0.weight"][i]) == pytest.approx(sum(map(abs, values)) / 27)
-        assert float(scores("l2")["0.weight"][i]) == pytest.approx(math.sqrt(squares / 27))
+        assert float(scores("l1")["0.weight"][i]) == pytest.approx(sum(map(abs, values)))
+        assert float(scores("l2")["0.weight"][i]) == pytest.approx(squares)
+
+
+def test_norms_and_readers_count_as_much_as_the_layer_that_makes_a_channel():
+    model = network()
+    graph = trace(model, X)
+    channels = graph.channels_of("0.weight")
+    found = channel_scores_of(model, graph, "l1")[channels]
+    maker = model[0].weight.detach().flatten(1).abs().sum(1)
+    reader = model[3].weight.detach().transpose(0, 1).flatten(1).abs().sum(1)
+    assert found.tolist() == pytest.approx(((maker + reader + model[1].weight.detach().abs()) / 3).tolist())
 
 
 def test_bn_scale_is_of_the_norm_behind_and_other_layers_have_none():
@@ -130,6 +141,8 @@ def test_every_score_reaches_the_target_and_keeps_the_function(name, scope):
 def test_what_goes_is_what_scores_lowest():
     model = network()
     model[0].weight.data[[2, 5]] *= 1e-3
+    model[3].weight.data[:, [2, 5]] *= 1e-3
+    model[1].weight.data[[2, 5]] *= 1e-3
     kept = copy.deepcopy(model)
     prune_channels(model, X, macs=0.85, score="l1", scope="global")
     left = [i for i in range(8) if i not in (2, 5)]
