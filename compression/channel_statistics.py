@@ -30,7 +30,7 @@ def layer_scores(
     """
     layers = {layer.weight: layer for layer in graph.layers if not layer.depthwise}
     if not score.needs:
-        return _scored(score, layers, model, graph, {})
+        return scored(score, dict(model.named_parameters()), graph, {})
     if losses is None:
         raise ValueError(
             f"score {score.name!r} looks at {score.needs}: give losses, a function that runs the model on minibatches"
@@ -42,31 +42,27 @@ def layer_scores(
     with _evaluating(model):
         for measured in _MEASURES[score.needs](model, weights, layers, losses):
             count += 1
-            found = measured if score.needs == "curvature" else _scored(score, layers, model, graph, measured)
+            found = measured if score.needs == "curvature" else scored(score, weights, graph, measured)
             for name, values in found.items():
                 total[name] = total[name] + values if name in total else values
     if count == 0:
         raise ValueError("losses yields nothing: without a minibatch there is nothing to rank by")
     means = {name: values / count for name, values in total.items()}
-    return _scored(score, layers, model, graph, means) if score.needs == "curvature" else means
+    return scored(score, weights, graph, means) if score.needs == "curvature" else means
 
 
-def _scored(
-    score: ChannelScore,
-    layers: Mapping[str, Layer],
-    model: nn.Module,
-    graph: ChannelGraph,
-    by_name: Mapping[str, Tensor],
+def scored(
+    score: ChannelScore, parameters: Mapping[str, Tensor], graph: ChannelGraph, measured: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Call the score for every layer that it can be told of."""
+    """Return what the score gives each output of every layer that it can be told of, by the layer's weight."""
     found = {}
-    for name, layer in layers.items():
-        if score.needs and name not in by_name:
+    for name, layer in {layer.weight: layer for layer in graph.layers if not layer.depthwise}.items():
+        if score.needs and name not in measured:
             continue
-        rows = _rows(model.get_parameter(name).detach(), layer)
-        measured = {score.needs: by_name[name]} if score.needs else {}
+        known = {score.needs: measured[name]} if score.needs else {}
         chance = generator(torch.initial_seed(), name)
-        outputs = Outputs(rows, norm=_norm(layer, model, graph), generator=chance, **measured)
+        norm = _norm(layer, parameters, graph)
+        outputs = Outputs(_rows(parameters[name].detach(), layer), norm=norm, generator=chance, **known)
         try:
             found[name] = score.of(outputs).detach().double().cpu()
         except ValueError:  # the layer has not what the score looks at: its channels stay, and are told
@@ -78,10 +74,9 @@ def _rows(weight: Tensor, layer: Layer) -> Tensor:
     return weight.movedim(layer.out_dim, 0).flatten(1)
 
 
-def _norm(layer: Layer, model: nn.Module, graph: ChannelGraph) -> Tensor | None:
+def _norm(layer: Layer, parameters: Mapping[str, Tensor], graph: ChannelGraph) -> Tensor | None:
     """Return the scale of the first normalisation behind a layer, in the order of the layer's outputs."""
     out = graph.use(layer.weight, layer.out_dim)
-    parameters = dict(model.named_parameters())
     for name, dim in layer.chain:
         use = graph.use(name, dim)
         if use is not None and out is not None and use.role == "scale" and name in parameters:

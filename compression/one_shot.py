@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from potstill.thinning import ChannelGraph, Recipe, on_cpu, thin, trace
 
 from .channel_statistics import Losses, layer_scores
-from .parts.channel_scores import Outputs, find_score
+from .parts.channel_ranking import SCOPES, Scope, channel_means, ranked_channels
+from .parts.channel_scores import find_score
 
 logger = logging.getLogger(__name__)
-Scope = Literal["global", "normalized", "layer"]
 
 
 @on_cpu
@@ -58,10 +58,10 @@ def prune_channels(
     wanted = sparsity if sparsity is not None else 1 - (macs or 0)
     if not 0 < wanted < 1:
         raise ValueError(f"the target must lie between 0 and 1, not {sparsity if sparsity is not None else macs}")
-    if scope not in ("global", "normalized", "layer"):
+    if scope not in SCOPES:
         raise ValueError(f"scope is global, normalized or layer, not {scope!r}")
     graph = trace(model, example_inputs)
-    ranked = _ranked(graph, channel_scores_of(model, graph, score, losses), scope)
+    ranked = ranked_channels(graph, score_channels(model, graph, score, losses), scope)
     fit = _Fit(graph, ranked, "parameters" if sparsity is not None else "multiply-adds", dict(model.named_parameters()))
     dead = fit.fewest(wanted)
     with zeroed(model, graph, dead):
@@ -74,67 +74,17 @@ def prune_channels(
     return recipe
 
 
-def channel_scores_of(model: nn.Module, graph: ChannelGraph, score: str, losses: Losses | None = None) -> Tensor:
-    """Return the score of each channel id (float64): the mean over the layers that make it, inf where none has one.
-
-    Grouped scores are the mean over all that belongs to the channel: also what reads it, and norms behind it.
+def score_channels(model: nn.Module, graph: ChannelGraph, score: str, losses: Losses | None = None) -> Tensor:
+    """Return the score of each channel id (see `channel_means`).
 
     Raises:
         ValueError: there is no such score, it misses `losses`, or no layer has what it looks at.
     """
-    total = torch.zeros(graph.count + 1, dtype=torch.float64)
-    members = torch.zeros(graph.count + 1, dtype=torch.float64)
     measure = find_score(score)
     found = layer_scores(model, graph, measure, losses)
-    layers = {layer.weight: layer.out_dim for layer in graph.layers if not layer.depthwise}
     if not found:
         raise ValueError(f"score {score!r} fits no layer of the model")
-    for name, values in found.items():
-        channels = graph.channels_of(name, layers[name])
-        total.index_add_(0, channels, values)
-        members.index_add_(0, channels, torch.ones_like(values))
-    made = members > 0
-    for channels, rows in _further_members(model, graph) if measure.grouped else ():
-        total.index_add_(0, channels, measure.of(Outputs(rows)).double().cpu())
-        members.index_add_(0, channels, torch.ones(len(channels), dtype=torch.float64))
-    return torch.where(made, total / members, torch.inf)
-
-
-def _further_members(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the channels and the weights, a row for each, of what reads them, of depthwise filters and of norms."""
-    parameters = dict(model.named_parameters())
-    for layer in {layer.weight: layer for layer in graph.layers}.values():
-        weight = parameters[layer.weight].detach()
-        if layer.depthwise:
-            yield graph.channels_of(layer.weight, layer.out_dim), weight.movedim(layer.out_dim, 0).flatten(1)
-        elif graph.use(layer.weight, layer.in_dim) is not None:
-            yield graph.channels_of(layer.weight, layer.in_dim), weight.movedim(layer.in_dim, 0).flatten(1)
-    for use in graph.uses:
-        if use.role == "scale" and use.name in parameters:
-            yield (
-                use.channels,
-                parameters[use.name].detach().movedim(use.dim, 0).flatten().reshape(len(use.channels), -1),
-            )
-
-
-def _ranked(graph: ChannelGraph, scores: Tensor, scope: Scope) -> Tensor:
-    """Return the ids of channels that may go, lowest first; the best of each class stays, so that none is emptied."""
-    keys = torch.full_like(scores, torch.inf)
-    for group in graph.classes():
-        ids = group.channels
-        ids = ids[scores[ids].isfinite()]
-        if group.status != "removable" or not len(ids):
-            continue
-        ordered = ids[scores[ids].argsort(stable=True)]
-        if scope == "layer":
-            keys[ordered] = (torch.arange(len(ids), dtype=torch.float64) + 0.5) / len(ids)
-        else:
-            mean = scores[ids].mean() if scope == "normalized" else torch.ones(())
-            keys[ids] = scores[ids] / mean if mean > 0 else 0
-        if len(ids) == len(group.channels):
-            keys[ordered[-1]] = torch.inf
-    order = keys.argsort(stable=True)
-    return order[keys[order].isfinite()]
+    return channel_means(found, measure, dict(model.named_parameters()), graph)
 
 
 class _Fit:

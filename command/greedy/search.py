@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from potstill.compression.one_shot import channel_scores_of, zeroed
+from potstill.compression.one_shot import score_channels, zeroed
 from potstill.thinning import ChannelClass, ChannelGraph, Recipe, thin, trace
 
 
@@ -52,7 +52,7 @@ def candidates(model: nn.Module, example: Tensor, step: float) -> tuple[ChannelG
     """
     graph = trace(model, example)
     ranks = {name: parameter.dim() for name, parameter in model.named_parameters()}
-    scores = channel_scores_of(model, graph, "l1")
+    scores = score_channels(model, graph, "l1")
     found = []
     for group in graph.classes():
         makers = _makers(group, ranks)

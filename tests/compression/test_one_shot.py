@@ -10,7 +10,7 @@ from torch import nn
 
 from potstill import prune_channels
 from potstill.compression.channel_statistics import layer_scores
-from potstill.compression.one_shot import channel_scores_of
+from potstill.compression.one_shot import score_channels
 from potstill.compression.parts.channel_scores import Outputs, channel_scores, find_score
 from potstill.thinning import ThinningError, count_macs, trace
 
@@ -49,7 +49,7 @@ def test_norms_and_readers_count_as_much_as_the_layer_that_makes_a_channel():
     model = network()
     graph = trace(model, X)
     channels = graph.channels_of("0.weight")
-    found = channel_scores_of(model, graph, "l1")[channels]
+    found = score_channels(model, graph, "l1")[channels]
     maker = model[0].weight.detach().flatten(1).abs().sum(1)
     reader = model[3].weight.detach().transpose(0, 1).flatten(1).abs().sum(1)
     assert found.tolist() == pytest.approx(((maker + reader + model[1].weight.detach().abs()) / 3).tolist())

@@ -1,0 +1,216 @@
+"""Ranks the channels of all listed weights together: one order over the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from potstill.thinning import ChannelGraph, on_cpu
+
+from ..channel_statistics import scored
+from ..declare.arguments import Fraction, Names
+from ..declare.cross_checks import Complaint, apart
+from ..declare.names import resolve
+from ..declare.registry import register
+from ..files.checked import Field
+from ..parts.channel_ranking import Scope, channel_keys, channel_means
+from ..parts.channel_scores import find_score
+from ..parts.selection import count, keep_highest
+from ..parts.sparsity_rates import Rate, agp, constant, falling
+from ..parts.structures import FILTERS, Group, oriented
+from ..steps import Window
+from .base import Pruner, View
+from .cover_channel import NEEDS_GRAPH, channel_graph, hide
+from .outcome import Outcome
+from .statistics import Statistics, after_backward, without_gradients
+
+ScheduledScore = Literal["l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "random"]
+
+
+class GlobalStructures(Pruner):
+    """Hides the lowest-scored channels of all listed weights together; one of each set of channels stays.
+
+    A channel is hidden in all that makes it, so that thinning removes it. See `prune_channels` for scores and scope.
+    """
+
+    local = ("statistics",)
+    weights: Names
+    score: ScheduledScore
+    scope: Scope
+
+    @property
+    def rate(self) -> Rate:
+        """The sparsity by the window's progress."""
+        raise NotImplementedError
+
+    @classmethod
+    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+        """A sparsity that does not rise, and weights that get no gradient for a score that needs it."""
+        rates = falling(args) if "final_sparsity" in args else ()
+        return apart(rates, without_gradients(args, shapes) if args.get("score") == "taylor" else ())
+
+    def bind(self, model: nn.Module) -> None:
+        """Resolve the names of `weights`, and begin to watch gradients where the score looks at them."""
+        self._groups = {name: oriented(FILTERS, name, model) for name in resolve(self.weights, model)}
+        self._outcomes: Mapping[str, Outcome] = {}
+        self._statistics = Statistics()
+        self._handles: list[Any] = []
+        self._attach(model)
+
+    def _attach(self, model: nn.Module) -> None:
+        for name, group in self._groups.items() if find_score(self.score).needs else ():
+            self._handles.append(after_backward(name, model.get_parameter(name), self._watch(name, group)))
+
+    def _watch(self, name: str, group: Group) -> Callable[[Tensor], None]:
+        def see(weight: Tensor) -> None:
+            if weight.grad is not None:  # as `taylor` defines it, for this minibatch
+                self._statistics.add(name, group.split(weight * weight.grad).sum(1).square())
+
+        return see
+
+    def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:
+        """Check that channels can be known.
+
+        Raises:
+            ValueError: the model cannot be traced.
+        """
+        if graph() is None:
+            raise ValueError(f"{type(self).__name__} {NEEDS_GRAPH}")
+
+    def targets(self) -> Iterable[str]:
+        """The listed weights."""
+        return self._groups
+
+    def structures(self) -> Mapping[str, Group]:
+        """How each weight splits."""
+        return self._groups
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """What the last ranking hid, by weight."""
+        return self._outcomes
+
+    @on_cpu
+    def masks(self, view: View) -> dict[str, Tensor]:
+        """The masks by parameter; new statistics begin."""
+        graph = channel_graph(view, type(self).__name__)
+        channels = {name: graph.channels_of(name, group.kept[0]) for name, group in self._groups.items()}
+        ids = torch.cat(list(channels.values())).unique()
+        ids = ids[ids > 0]
+        like = {name: group.split(view.weights[name])[:, 0] for name, group in self._groups.items()}
+        with self._statistics.pooled(view.ranks, like if find_score(self.score).needs else {}):
+            keys = channel_keys(graph, self._scores(view, graph), self.scope)[ids]
+        self._statistics.restart()
+        living = self._living(view, channels, graph)[ids]
+        number = min(count(self.rate(view.progress), len(ids)), int((keys.isfinite() | ~living).sum()))
+        dead = torch.zeros(graph.count + 1, dtype=torch.bool)
+        dead[ids[~keep_highest(keys, number, living)]] = True
+        masks: dict[str, Tensor] = {}
+        outcomes = {}
+        for name, group in self._groups.items():
+            gone = dead[channels[name]].nonzero().flatten()
+            hide(masks, graph.coverage(name, gone, dim=group.kept[0], whole_class=True), view)
+            outcomes[name] = Outcome(len(channels[name]), len(gone), len(gone), {1: len(channels[name])})
+        self._outcomes = outcomes
+        return {**{name: torch.ones_like(view.weights[name], dtype=torch.bool) for name in self._groups}, **masks}
+
+    def _scores(self, view: View, graph: ChannelGraph) -> Tensor:
+        measure = find_score(self.score)
+        if not measure.needs:
+            return channel_means(scored(measure, view.weights, graph, {}), measure, view.weights, graph)
+        means = {name: self._statistics.mean(name) for name in self._groups}
+        found = {name: values.double().cpu() for name, values in means.items() if values is not None}
+        return channel_means(found, measure, view.weights, graph)
+
+    def _living(self, view: View, channels: Mapping[str, Tensor], graph: ChannelGraph) -> Tensor:
+        living = torch.zeros(graph.count + 1, dtype=torch.bool)
+        for name, group in self._groups.items():
+            alive = view.alive(name)
+            made = channels[name]
+            living[made if alive is None else made[group.split(alive).any(1).cpu()]] = True
+        return living
+
+    def at_last_level(self, view: View) -> bool:
+        """Whether later steps of the window ask for no more."""
+        return self.rate(view.progress) == self.rate(1.0)
+
+    def release(self) -> None:
+        """Stop watching gradients."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def copied(self, model: nn.Module) -> None:
+        """Watch the model of a copy."""
+        if self._handles:
+            self._handles = []
+            self._attach(model)
+
+    def after_thinning(self) -> None:
+        """Statistics of the old channels are worth nothing."""
+        self._statistics.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of gradients."""
+        return {"statistics": self._statistics.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self._statistics.load_state_dict(state["statistics"])
+
+    def join(self, states: Sequence[Field]) -> None:
+        """Take the sums of several ranks."""
+        self._statistics.join([state["statistics"] for state in states])
+
+
+@register("pruners")
+@dataclass(eq=False)
+class GlobalStructurePruner(GlobalStructures):
+    """Hides a constant fraction of the channels of all listed weights together.
+
+    Attributes:
+        desired_sparsity: the fraction of their channels to hide.
+        weights: weights of convolutions or Linear layers, or patterns of them.
+        score: `l1`, `l2`, `bn_scale`, `fpgm`, `lamp`, `taylor` (over the minibatches since the last ranking), `random`.
+        scope: `normalized`: scores are divided by their mean within a layer; `global`: as they are; `layer`: the same
+            share of each.
+    """
+
+    desired_sparsity: Fraction
+    weights: Names
+    score: ScheduledScore = "l1"
+    scope: Scope = "normalized"
+
+    @property
+    def rate(self) -> Rate:
+        """The constant sparsity."""
+        return constant(self.desired_sparsity)
+
+
+@register("pruners")
+@dataclass(eq=False)
+class GlobalStructurePruner_AGP(GlobalStructures):  # noqa: N801  (named like the others)
+    """Like `GlobalStructurePruner`, along the schedule of `rates.agp`.
+
+    Attributes:
+        initial_sparsity: the fraction of channels to hide at the window's first time; it may be 0.
+        final_sparsity: the fraction at its last.
+        weights: weights of convolutions or Linear layers, or patterns of them.
+        score: as of `GlobalStructurePruner`.
+        scope: as of `GlobalStructurePruner`.
+    """
+
+    initial_sparsity: Fraction
+    final_sparsity: Fraction
+    weights: Names
+    score: ScheduledScore = "l1"
+    scope: Scope = "normalized"
+
+    @property
+    def rate(self) -> Rate:
+        """The cubic rise."""
+        return agp(self.initial_sparsity, self.final_sparsity)
