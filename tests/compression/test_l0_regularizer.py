@@ -86,7 +86,7 @@ def test_gates_act_from_the_window_s_first_minibatch_to_its_last() -> None:
     run = GatedRun(epochs=(1, 3)).train(0)
     assert not run.model._forward_pre_hooks
     run.train(1)
-    assert len(run.model._forward_pre_hooks) == 1
+    assert len(run.model._forward_pre_hooks) == 2  # gates, and the last input for the statistics of norms
     run.train(2)
     assert not run.model._forward_pre_hooks
 
@@ -97,9 +97,14 @@ def test_windows_may_count_minibatches() -> None:
     gates = L0Regularizer(["inner.weight"], strength=0.1)
     run.scheduler.add_policy(RegularizationPolicy(gates), Window.between(2, 6, unit="minibatch"))
     seen = []
-    run.model.register_forward_pre_hook(lambda module, args: seen.append(len(module._forward_pre_hooks)))
+
+    def look(module: nn.Module, args: object) -> None:
+        if module.training:
+            seen.append(len(module._forward_pre_hooks))
+
+    run.model.register_forward_pre_hook(look)
     run.train(0, 1)
-    assert seen == [1, 1, 2, 2, 2, 2, 1, 1]
+    assert seen == [1, 1, 3, 3, 3, 3, 1, 1]  # gates, and the last input for the statistics of norms
 
 
 def test_shut_gates_become_masks_of_the_whole_group_and_stay() -> None:

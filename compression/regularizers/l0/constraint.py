@@ -21,6 +21,11 @@ def steps_in(window: Window, step: Step) -> int:
     return (window.end - window.start) * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
 
 
+def steps_left(window: Window, step: Step) -> int:
+    """How many minibatches the window has yet, with this one."""
+    return round(steps_in(window, step) * (1 - elapsed(window, step)))
+
+
 def elapsed(window: Window, step: Step) -> float:
     """Return how much of the window has gone by, in minibatches: from 0 at its first to nearly 1 at its last."""
     start = window.start * (step.minibatches_per_epoch if window.unit == "epoch" else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -22,11 +23,26 @@ AJAR = 0.05
 """Value of a gate that was shut and must open: little, so that the function hardly changes, but training can go on."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Which gates (bool) of those that stand are to be opened and closed, and which layers had none open."""
+
+    opened: Tensor
+    closed: Tensor
+    shut_layers: tuple[str, ...]
+
+    @torch.no_grad()
+    def on(self, gates: Gates) -> Tensor:
+        """(gates,): `log_alpha` after it."""
+        settled = gates.log_alpha.detach().clone()
+        settled[self.opened] = gates.distribution.position(AJAR)
+        settled[self.closed] = gates.distribution.position(0) - 1
+        return settled
+
+
 @torch.no_grad()
-def settle(
-    gates: Gates, channels: GatedChannels, constraint: Constraint | None, owner: str, removable: Tensor | None = None
-) -> None:
-    """Open or close gates so that the deterministic network is one that can stay.
+def judge(gates: Gates, channels: GatedChannels, constraint: Constraint | None, removable: Tensor | None) -> Verdict:
+    """Which gates to open or close so that the deterministic network is one that can stay.
 
     Each listed layer keeps its most open gate. With a target, gates are closed or opened in the order of `log_alpha`
     (one threshold for all) until the size of the thinned network is as near to the goal as it can be; those whose
@@ -37,18 +53,19 @@ def settle(
     if removable is not None:
         spared = spared | ~removable.to(spared.device)
     is_open = was_open | spared if constraint is None else nearest(gates.log_alpha, spared, constraint)
-    for name, layer in channels.layers.items():
-        if not was_open[layer.to(was_open.device)].any():
-            logger.info("%s: all gates of %s were shut; the most open one stays open", owner, name)
-    opened, closed = is_open & ~was_open, was_open & ~is_open
-    if constraint is not None:
+    shut = [name for name, layer in channels.layers.items() if not was_open[layer.to(was_open.device)].any()]
+    return Verdict(is_open & ~was_open, was_open & ~is_open, tuple(shut))
+
+
+def tell(verdict: Verdict, owner: str, target: bool) -> None:
+    """Log what a verdict changes."""
+    for name in verdict.shut_layers:
+        logger.info("%s: all gates of %s were shut; the most open one stays open", owner, name)
+    if target:
         logger.info(
             "%s: to meet the target exactly, %d gates were opened and %d closed of %d",
-            owner, int(opened.sum()), int(closed.sum()), len(gates),
+            owner, int(verdict.opened.sum()), int(verdict.closed.sum()), len(verdict.opened),
         )  # fmt: skip
-    distribution = gates.distribution
-    gates.log_alpha[opened] = distribution.position(AJAR)
-    gates.log_alpha[closed] = distribution.position(0) - 1
 
 
 def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:

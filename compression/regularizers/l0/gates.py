@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Gates:
 
     suspended = False
     used = False
+    _fixed: Tensor | None = None
 
     def __init__(
         self, count: int, distribution: HardConcrete, droprate: float, seed: int, device: torch.device
@@ -55,7 +57,18 @@ class Gates:
         self.used = True
         if self.suspended:
             return None
+        if self._fixed is not None:
+            return self._fixed
         return self._sample(self.log_alpha.shape, self._noise) if training else self.deterministic()
+
+    @contextmanager
+    def fixed(self, values: Tensor) -> Iterator[None]:
+        """Meanwhile all draws are these values, and do not count as used."""
+        used, self._fixed = self.used, values
+        try:
+            yield
+        finally:
+            self.used, self._fixed = used, None
 
     def draw_rows(self, rows: int) -> Tensor:
         """(rows, gates): a sample for each example of a batch."""

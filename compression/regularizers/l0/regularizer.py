@@ -25,17 +25,19 @@ from ...parts.structures import FILTERS, Group
 from ...processes.shards import is_sharded
 from ...steps import Step
 from ..base import Ending, Regularizer, Site
-from .constraint import elapsed, steps_in
+from .constraint import elapsed, steps_in, steps_left
 from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
-from .final_gates import settle
+from .final_gates import Verdict, judge, tell
 from .gates import Gates
 from .hard_concrete import HardConcrete
+from .recalibration import Recalibration
 from .scale_activations import GatedExampleOutputs, GatedExamples, GatedOutputs, gated_modules
 from .scale_parameters import GatedForward, tensor_of
 from .survey import Target, check_target, survey
 
 logger = logging.getLogger(__name__)
 
+RECALIBRATE = 4
 TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
 """`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
 
@@ -63,6 +65,7 @@ class L0Regularizer(Regularizer):
             multiply activations: this costs time and memory).
         allow_inexact: a target also counts channels that a LayerNorm or GroupNorm averages over, and thinning removes
             them: the function then changes a little.
+        recalibrate: so many of the window's last minibatches give BatchNorm its statistics for the folded network.
         temperature: of the concrete distribution.
         stretch: the interval that the concrete variable is stretched to.
     """
@@ -77,6 +80,7 @@ class L0Regularizer(Regularizer):
     ramp: Fraction = 0.8
     sampling: Literal["minibatch", "example"] = "minibatch"
     allow_inexact: bool = False
+    recalibrate: Annotated[int, Range(0)] = RECALIBRATE
     temperature: Positive = 2 / 3
     stretch: tuple[float, float] = (-0.1, 1.1)
 
@@ -88,11 +92,7 @@ class L0Regularizer(Regularizer):
         self._distribution = HardConcrete(self.temperature, *self.stretch)
         self._handles: list[Any] = []
         self._owner = ""
-        self._target: Target | None = None
-        if self.target_sparsity is not None or self.target_macs is not None:
-            share = self.target_macs if self.target_sparsity is None else 1 - self.target_sparsity
-            macs = self.target_macs is not None
-            self._target = Target(float(share or 0), macs, self.multiplier_lr, self.ramp, self.allow_inexact)
+        self._target = Target.of(self)
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
@@ -150,6 +150,7 @@ class L0Regularizer(Regularizer):
         seed = (self._site.ranks.first(torch.initial_seed()) + own) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
         self._gates.ranks = self._site.ranks
+        self._norms = Recalibration(self._site.model)
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
         self._install()
 
@@ -183,16 +184,25 @@ class L0Regularizer(Regularizer):
         self._optimizer.zero_grad()
         if self._constraint is not None:
             self._constraint.update()
+        if steps_left(self._site.window, step) <= self.recalibrate:
+            with self._gates.fixed(self._gates.distribution.deterministic(self._verdict().on(self._gates))):
+                self._norms.gather()
 
     def finish(self) -> Ending:
         """Take the hooks off; the gates become factors, the closed ones masks of all that makes their channels."""
         with torch.no_grad():
-            removable = None if self._found.reach is None else self._found.reach.removable
-            settle(self._gates, self._channels, self._constraint, self._site.name, removable)
+            verdict = self._verdict()
+            tell(verdict, self._owner, self._constraint is not None)
+            self._gates.log_alpha.copy_(verdict.on(self._gates))
             values = self._gates.deterministic()
         self._remove()
+        self._norms.apply()
         weights = dict(self._site.model.named_parameters())
         return Ending(self._channels.factors(values), self._channels.masks(values > 0, weights))
+
+    def _verdict(self) -> Verdict:
+        reach = self._found.reach
+        return judge(self._gates, self._channels, self._constraint, None if reach is None else reach.removable)
 
     def before_thinning(self) -> None:
         """Take the gates off for the time of thinning: it compares the network without them."""
@@ -208,15 +218,13 @@ class L0Regularizer(Regularizer):
             if constraint is not None and self._constraint is not None:
                 self._constraint.load_state_dict(constraint.state_dict())
             self._gates.keep(self._channels.matching(before, kept), self._optimizer)
+            self._norms = Recalibration(self._site.model)
             self._install()
         self._gates.suspended = False
 
     def goal(self) -> Goal | None:
         """Return the target: parameters or multiply-adds to remove of those that the network had."""
-        if self._constraint is None or self._target is None:
-            return None
-        of = round(self._constraint.budget.total)
-        return Goal("multiply-adds" if self._target.macs else "parameters", of, round(of * (1 - self._target.share)))
+        return None if self._target is None else self._target.goal(self._found)
 
     def structures(self) -> Mapping[str, Group]:
         """Output channels."""
@@ -246,7 +254,12 @@ class L0Regularizer(Regularizer):
         if not self._handles:
             return {}
         multiplier = {} if self._constraint is None else self._constraint.state_dict()
-        return {"gates": self._gates.state_dict(), "optimizer": self._optimizer.state_dict(), "constraint": multiplier}
+        return {
+            "gates": self._gates.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "constraint": multiplier,
+            "norms": self._norms.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
@@ -260,6 +273,8 @@ class L0Regularizer(Regularizer):
         load_optimizer_state(self._optimizer, Field(state)["optimizer"])
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
+        if "norms" in state:
+            self._norms.load_state_dict(state["norms"])
 
     def _survey(self) -> None:
         """Find out which channels have gates now, how the network's size depends on them, and what the target is."""
@@ -270,9 +285,12 @@ class L0Regularizer(Regularizer):
     def _install(self) -> None:
         self._remove()
         kind = GatedForward if self.sampling == "minibatch" else GatedExamples
-        if any(is_sharded(tensor_of(self._site.model, name)) for name in self._channels.layout.names):
+        model = self._site.model
+        if any(is_sharded(tensor_of(model, name)) for name in self._channels.layout.names):
             kind = GatedOutputs if self.sampling == "minibatch" else GatedExampleOutputs
-        self._handles = kind(self._channels.layout, self._gates).install(self._site.model)
+        self._handles = kind(self._channels.layout, self._gates).install(model)
+        if self.recalibrate and self._norms.needed:
+            self._handles.append(model.register_forward_pre_hook(self._norms.last, with_kwargs=True))
 
     def _remove(self) -> None:
         for handle in self._handles:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from ...parts.claims import Goal
 from ...processes.shards import first_sharded
 from ..base import Site
 from .budget import Budget
@@ -28,6 +30,22 @@ class Target:
     multiplier_rate: float
     ramp: float
     allow_inexact: bool
+
+    @classmethod
+    def of(cls, arguments: Any) -> Target | None:
+        """The target of a regularizer's arguments, None where there is none."""
+        if arguments.target_sparsity is None and arguments.target_macs is None:
+            return None
+        macs = arguments.target_macs is not None
+        share = arguments.target_macs if macs else 1 - arguments.target_sparsity
+        return cls(float(share), macs, arguments.multiplier_lr, arguments.ramp, arguments.allow_inexact)
+
+    def goal(self, found: Survey) -> Goal | None:
+        """What is to be removed of the network that was surveyed."""
+        if found.constraint is None:
+            return None
+        of = round(found.constraint.budget.total)
+        return Goal("multiply-adds" if self.macs else "parameters", of, round(of * (1 - self.share)))
 
     def words(self, share: float) -> str:
         """Return a share that stays, in the words of the argument."""
