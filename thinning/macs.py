@@ -41,8 +41,8 @@ def _macs(operation: Any, args: Any, out: Any) -> int:
         return numel(out.shape) * args[0].shape[-1]
     if operation in (aten.addmm, aten.baddbmm, aten.addmv):
         return numel(out.shape) * args[1].shape[-1]
-    if operation is aten.linear:
-        return numel(out.shape) * args[1].shape[-1]
+    if operation is aten.linear or (operation is getattr(aten, "_grouped_mm", None) and args[0].ndim == 2):
+        return numel(out.shape) * args[0].shape[-1]
     if operation is aten._trilinear:
         return args[0].shape[0] * numel(args[1].shape)
     return 0

@@ -19,11 +19,12 @@ from .tracing.rescaling import added
 def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:
     """Return which dead channels really go: counts are rounded, and no dimension loses all of its channels."""
     dead, notes = dead.clone(), []
-    if round_to > 1:
+    if round_to > 1 or analysis.log.aligned:
         back = _rounded(analysis, dead, round_to)
         dead &= ~back
         if bool(back.any()):
-            notes.append(f"{int(back.sum())} dead channels stay, so that counts are multiples of {round_to}")
+            multiple = round_to if round_to > 1 else "what their operation needs"
+            notes.append(f"{int(back.sum())} dead channels stay, so that counts are multiples of {multiple}")
     for use in analysis.graph.uses:
         # A dimension of size 0 breaks convolutions and norms, and views with -1: one channel of zeros costs almost
         # nothing.
@@ -33,16 +34,19 @@ def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Ten
     return dead, notes
 
 
-def _rounded(analysis: Analysis, dead: Tensor, multiple: int) -> Tensor:
+def _rounded(analysis: Analysis, dead: Tensor, round_to: int) -> Tensor:
     """Return the dead channels that stay so that each class keeps a multiple (or all) of its channels."""
     graph = analysis.graph
     group = class_of_label([use.labels for use in graph.uses], graph.frozen, graph.inexact)
     group[0] = -1
     back = torch.zeros_like(dead)
+    multiples = torch.ones(len(dead), dtype=torch.int64)
+    for ids, multiple in analysis.log.aligned:
+        multiples[analysis.numbers.labels[ids]] = multiple
     for index in group[dead].unique().tolist():
         members = (group == index).nonzero().flatten()
         gone = members[dead[members]]
-        kept = len(members) - len(gone)
+        kept, multiple = len(members) - len(gone), math.lcm(round_to, int(multiples[members].max()))
         # Of the channels with the same uses it does not matter which stay: the first dead ones.
         back[gone[: min(len(gone), -kept % multiple)]] = True
     return back

@@ -7,7 +7,7 @@ along another of its dimensions, or the channels are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +88,7 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
         setattr(module, count.name, new_size(getattr(module, count.name), left, count.index))
 
 
-def sample(numbers: Numbering, uses: list[Tensor]) -> Tensor:
+def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tensor, int]] = ()) -> Tensor:
     """Return a few channels of every class, of different numbers, to try a removal with; at least two stay of each.
 
     Different numbers (1, 2 or 3 of the larger classes) tell apart two sizes that are equal before the removal.
@@ -98,8 +98,13 @@ def sample(numbers: Numbering, uses: list[Tensor]) -> Tensor:
     # second half only by chance.
     generator = torch.Generator().manual_seed(0)
     group = class_of_label([numbers.labels[ids] for ids in uses], numbers.frozen)
+    multiples = torch.ones(len(dead), dtype=torch.int64)
+    for ids, multiple in aligned:
+        multiples[numbers.labels[ids]] = multiple
     for number, channels in enumerate(members(group)):
         count = 1 + number % 3 if len(channels) > 8 else int(len(channels) > 2)
+        count *= int(multiples[channels].max()) if len(channels) else 0
+        count = count if count < len(channels) else 0
         dead[channels[torch.randperm(len(channels), generator=generator, device="cpu")[:count]]] = True
     dead[(numbers.frozen >= 0)] = False
     dead[0] = False
@@ -112,7 +117,7 @@ def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> t
     # channels are where. Values are compared at the end, by verify, on the channels that are dead.
     numbers = numbering(log)
     for _ in range(MOST_REPAIRS):
-        dead = sample(numbers, list(log.ids.values()))
+        dead = sample(numbers, list(log.ids.values()), log.aligned)
         if not bool(dead.any()) or rehearsal.shapes_agree(log, numbers, dead):
             break
         deviation = rehearsal.deviation(log, numbers, dead)

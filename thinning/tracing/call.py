@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .labels import Plane, TensorInfo, attach, info_of, take_first
+from .labels import SINGLE, Plane, TensorInfo, attach, info_of, take_first
 from .log import Made, Operation, Read, TraceLog
 
 
@@ -183,7 +183,9 @@ class Call:
         if known is None or self.tracer.weights is None:
             return None
         real = self.tracer.weights.get(known[0])
-        return None if real is None else real.permute(known[1])
+        if real is None or real.ndim != len([axis for axis in known[1] if axis != SINGLE]):
+            return None
+        return real.permute([axis for axis in known[1] if axis != SINGLE]).reshape(tensor.shape)
 
     def known(self, plane: Plane) -> Plane:
         """Return the plane with what is known of its values, no longer that of a parameter as it is."""

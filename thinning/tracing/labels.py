@@ -133,6 +133,8 @@ def numel(shape: Shape) -> int:
 # An attribute of the tensor object and no table by id: ids of tensors that are gone are used again at once, and a table
 # that keeps tensors alive would keep all activations.
 ATTRIBUTE = "_potstill_info"
+SINGLE = -1
+"""A dimension of size 1 that a view of a parameter has and the parameter has not."""
 
 
 @dataclass

@@ -152,6 +152,7 @@ class TraceLog:
         self.inexact: list[tuple[Tensor, int]] = []
         self.reasons: list[str] = []
         self.roles: dict[tuple[str, int], Role] = {}
+        self.aligned: list[tuple[Tensor, int]] = []
         self.means: list[MeanOver] = []
         self.rescales: list[Rescale] = []
         self.layers: list[LayerCall] = []
@@ -183,6 +184,11 @@ class TraceLog:
             self.count += size
         return self.ids[key]
 
+    def fresh(self, size: int) -> Tensor:
+        """Return integers of channels that no parameter has."""
+        self.count += size
+        return torch.arange(self.count - size + 1, self.count + 1)
+
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Make two tensors of ids (of broadcastable shapes) the same channels; freeze what meets "no channel"."""
         if a is b:
@@ -210,6 +216,11 @@ class TraceLog:
     def mark_inexact(self, ids: Tensor, why: str) -> None:
         """Note that removing these channels changes a mean over the remaining ones."""
         self.inexact.append((ids.reshape(-1), self._reason(why)))
+
+    def align(self, ids: Tensor, multiple: int) -> None:
+        """Note channels of which a multiple has to stay, or the operation does not run."""
+        if multiple > 1:
+            self.aligned.append((ids.reshape(-1), multiple))
 
     def mean(self, mean: MeanOver) -> None:
         """Removing these channels changes a mean over the remaining ones, unless its module can make up for that."""

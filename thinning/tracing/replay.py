@@ -150,6 +150,10 @@ class ReplayLog(TraceLog):
         left = self._left.get((name, dim))
         return left if left is not None and len(left) == size else torch.zeros(size, dtype=torch.int64)
 
+    def fresh(self, size: int) -> Tensor:
+        """Return no channels: which they are is known from the first run alone."""
+        return torch.zeros(size, dtype=torch.int64)
+
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Nothing to learn: the results are compared."""
 

@@ -19,7 +19,7 @@ from .labels import Plane, Storage, TensorInfo, attach, info_of
 from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
-from .rules import elementwise, fallback, recurrent
+from .rules import buffers, elementwise, fallback, recurrent
 from .training_mode import is_own
 
 MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
@@ -115,7 +115,7 @@ class Tracer(TorchDispatchMode):
             self.replay.data_read = True
         call = Call(self, func, args, kwargs, tensors)
         # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
-        if self.replay is not None and any(info.planes for info in call.infos):
+        if self.replay is not None and _labelled(call):
             self.replay.begin(call.func)
         call.out = execute(func, args, kwargs)
         self._label(call)
@@ -152,7 +152,7 @@ class Tracer(TorchDispatchMode):
 
     @on_cpu
     def _label(self, call: Call) -> None:
-        labelled = any(info.planes for info in call.infos)
+        labelled = _labelled(call)
         self.touched.update(info.weight[0] for info in call.infos if info.weight is not None)
         if labelled:
             try:
@@ -185,6 +185,11 @@ class Tracer(TorchDispatchMode):
             self.replay.begin(call.func)
         rule()
         self._remember(call)
+
+
+def _labelled(call: Call) -> bool:
+    """Return whether channels go into an operation, or begin in it."""
+    return any(info.planes for info in call.infos) or buffers.joins_fresh(call.func, call.args)
 
 
 def _rule(operation: Any) -> Rule:

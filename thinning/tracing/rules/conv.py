@@ -40,17 +40,37 @@ def convolution(call: Call) -> None:
         made = _grouped(call, inputs, weight, groups, transposed)
     planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
     if made is not None:
-        out = call.outputs()[0]
         entry = _log_layer(call, x, weight, transposed, groups, inputs, made)
         made = follow_bias(call, made, bias, dim, entry)
         made = _labelled(call, made, entry, inputs, bias)
         value = _value(call, weight, inputs, groups, bias, (transposed, padded))
-        shape = [made.ids.numel() if d == dim else 1 for d in range(out.ndim)]
-        planes.append(made.but(ids=made.ids.reshape(shape), value=None if value is None else value.reshape(shape)))
+        planes.append(_placed(call, made, value, dim))
         _read(call, inputs, entry, padded)
     elif inputs is not None:
         call.read(inputs)
     call.emit(planes)
+
+
+def follow_grouped(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Read the input's channels and make new ones by a kernel of which no more is known: constants stay unknown."""
+    call.freeze([plane for plane in call.planes(weight) if min(plane.dims) > 1], "the size of a kernel")
+    inputs = _input(call, x, 1)
+    made = _grouped(call, inputs, weight, groups, transposed=False)
+    planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[1] == 1], bias)
+    if made is None:
+        call.emit(planes)
+        return
+    entry = _log_layer(call, x, weight, False, groups, inputs, made)
+    made = _labelled(call, follow_bias(call, made, bias, 1, entry), entry, inputs, bias)
+    value = _value(call, weight, inputs, groups, bias, (False, True))
+    _read(call, inputs, entry, padded=True)
+    call.emit([*planes, _placed(call, made, value, 1)])
+
+
+def _placed(call: Call, made: Plane, value: Tensor | None, dim: int) -> Plane:
+    """Return the plane laid along a dimension of the result."""
+    shape = [made.ids.numel() if d == dim else 1 for d in range(call.outputs()[0].ndim)]
+    return made.but(ids=made.ids.reshape(shape), value=None if value is None else value.reshape(shape))
 
 
 def _input(call: Call, x: Tensor, dim: int) -> Plane | None:

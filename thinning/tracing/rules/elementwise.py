@@ -13,6 +13,7 @@ from ..call import Call
 from ..constants import real_values
 from ..labels import Plane, TensorInfo
 from ..registry import operations, rule
+from .buffers import write_fresh, write_on
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
@@ -163,21 +164,16 @@ def elementwise(call: Call) -> None:
     out = call.outputs()[0]
     # `out = torch.zeros(b, 14, h, w); out[:, :8] = y`: the 14 and the 8 are numbers in the code.
     if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
-        _into_buffer(call)
+        write_fresh(call)
         return
     groups = combine(call, call.infos, [_own_shape(t) for t in call.tensors], out.shape)
     if not _adds_bias(call, groups):
         _assign_roles(call, groups)
     planes = [merge(group, _value(call, group, out.ndim)) for group in groups]
+    if call.func._schema.is_mutable:
+        write_on(call, planes)
     for tensor in call.outputs():
         call.emit(planes, tensor)
-
-
-def _into_buffer(call: Call) -> None:
-    """Freeze what is written into a fresh tensor of constants: its size was chosen by the model."""
-    call.infos[0].storage.uniform, call.infos[0].storage.value = False, None
-    for tensor in call.tensors[1:]:
-        call.freeze(call.planes(tensor), "written into a tensor of fixed size")
 
 
 def _adds_bias(call: Call, groups: Sequence[Sequence[Plane]]) -> bool:

@@ -80,4 +80,7 @@ def _known(call: Call) -> float | None:
         return call.infos[0].storage.value
     if packet is aten.lift_fresh and call.out.numel() == 1 and not (call.out.is_meta or call.out.is_complex()):
         return float(call.out.item())
+    if packet in (aten.full, aten.full_like, aten.new_full):
+        fill = call.arg(2 if packet is aten.new_full else 1, "fill_value")
+        return float(fill) if isinstance(fill, (int, float)) else None
     return VALUES.get(packet)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..call import Call
 from ..labels import Plane, TensorInfo
 from ..registry import rule
+from .buffers import number_fresh
 from .elementwise import combine, merge
 
 aten = torch.ops.aten
@@ -21,7 +22,7 @@ def cat(call: Call) -> None:
     # Torch lets an empty vector of shape (0,) join anything, as the start of a list does in old code.
     tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
-    _join(call, [call.info(t) for t in tensors], [tuple(t.shape) for t in tensors], dim)
+    _join(call, number_fresh(call, tensors, dim), [tuple(t.shape) for t in tensors], dim)
 
 
 @rule(aten.stack)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Plane, TensorInfo, numel
+from ..labels import SINGLE, Plane, TensorInfo, numel
 from ..log import LayerCall, Read
 from ..registry import rule
 from .elementwise import combine, merge
@@ -46,7 +46,7 @@ def linear(call: Call) -> None:
 def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     out = call.outputs()[0]
     # A linear layer on a batch arrives as a batch of products with its weight repeated: the weight itself is meant.
-    a, b = (tensor if (matrix := call.info(tensor).repeated) is None else matrix for tensor in (a, b))
+    a, b = (_matrix(call, tensor) for tensor in (a, b))
     k = a.shape[-1]
     left, right = _split(call, a, -1), _split(call, b, -2 if b.ndim > 1 else -1)
     inner_a, inner_b = left[0], right[0]
@@ -65,12 +65,26 @@ def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     planes = []
     for group in combine(call, [_fresh(n) for n in infos], shapes, full):
         # 0 times anything is 0; of other constants the sum depends on the other factor.
-        zero = [p.value for p in group if p.value is not None]
+        values = [p.value if entry is not None else call.value_of(p) for p in group]
+        zero = [value for value in values if value is not None]
         plane = merge(group, torch.where((zero[0] == 0).expand(group[0].ids.shape), 0.0, torch.nan) if zero else None)
         planes.append(_labelled(call, plane, entry, a, b, (inner_a, inner_b), bias))
     if b.ndim == 1:
         planes = [plane.map(lambda t: t.squeeze(-1)) for plane in planes if plane.ids.ndim == ndim]
     call.emit(planes if bias is None else _add(call, planes, bias, entry))
+
+
+def _matrix(call: Call, tensor: Tensor) -> Tensor:
+    """Return the matrix that each of a batch of matrices is, or the only one of a batch that is a parameter."""
+    info = call.info(tensor)
+    if info.repeated is not None:
+        return info.repeated
+    if info.weight is None or tensor.ndim != 3 or info.weight[1][0] != SINGLE:
+        return tensor
+    matrix = tensor[0]
+    planes = tuple(plane.map(lambda t: t[0]) for plane in info.planes)
+    call.set_info(matrix, TensorInfo(planes, info.storage, info.version, (info.weight[0], info.weight[1][1:])))
+    return matrix
 
 
 def _fresh(info: TensorInfo) -> TensorInfo:
@@ -104,16 +118,20 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
         call.freeze([w], "reads an input of fixed size")
     if x is None or w is None:
         return
-    # The side that is a parameter is the weight; of two activations either may be 0, so both kinds of zeros count.
-    weight, inputs = (w, x) if call.info(b).weight is not None else (x, w)
     known = call.info(b).weight or call.info(a).weight
-    # A parameter that is read as an input (a learned query) has values that training changes: they are no constants.
-    value = inputs.value if inputs.leaf is None else None
-    if known is None and weight.value is not None:
-        zero = torch.where(weight.value.reshape(-1) == 0, 0.0, torch.nan)
-        value = zero if value is None else torch.where(zero == 0, zero, value.reshape(-1))
+    if known is not None:
+        inputs = x if call.info(b).weight is not None else w
+        # A parameter that is read as an input (a learned query) has values that training changes: no constants.
+        value = inputs.value if inputs.leaf is None else None
+    else:  # two activations, or parts of weights: 0 in one of them is enough
+        inputs, value = x, _either_zero(call.value_of(x), call.value_of(w))
     layer = len(call.log.layers) if known is not None else None
     call.log.read(Read(inputs.ids.reshape(-1), None if value is None else value.reshape(-1), layer, True))
+
+
+def _either_zero(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    zeros = [value.reshape(-1) == 0 for value in (a, b) if value is not None]
+    return None if not zeros else torch.where(torch.stack(zeros).any(0), 0.0, torch.nan).double()
 
 
 def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | None:

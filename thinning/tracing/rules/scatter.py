@@ -48,3 +48,38 @@ def _zeros(call: Call, group: list[Plane], zero: bool) -> Tensor | None:
     known = [value for value in values if value is not None]
     none = torch.stack(torch.broadcast_tensors(*(value == 0 for value in known))).all(0)
     return torch.where(none, 0.0, torch.nan).double()
+
+
+@rule(aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put)
+def index_put(call: Call) -> None:
+    """Follow rows written by an index: along the other dimensions each channel stays where it is."""
+    target, indices, values = call.args[:3]
+    used = [index for index in indices if index is not None]
+    rows = sum(index.ndim if index.dtype == torch.bool else 1 for index in used)
+    if len(used) != len(indices) or values.ndim > target.ndim + max(index.ndim for index in used):
+        call.give_up("rows are chosen by an index")
+        return
+    call.freeze([plane for plane in call.planes(target) if min(plane.dims) < rows], "rows are chosen by an index")
+    info, width = call.info(target), target.ndim - rows
+    written = list(call.planes(values))
+    call.freeze([p for p in written if min(p.dims) < values.ndim - width], "rows are chosen by an index")
+    kept = tuple(
+        p.map(lambda t: t.reshape((1,) * (target.ndim - min(width, t.ndim)) + tuple(t.shape[-width:])))
+        for p in written
+        if min(p.dims) >= values.ndim - width
+    )
+    mine = TensorInfo(tuple(plane for plane in info.current if min(plane.dims) >= rows), info.storage, info.version)
+    shape = [1] * rows + list(target.shape[rows:])
+    fresh, fill = info.uniform, info.storage.value
+    groups = combine(call, [mine, TensorInfo(kept)], [shape, shape], target.shape)
+    planes = []
+    for group in groups:
+        value = call.value_of(group[-1])
+        before = call.value_of(group[0]) if len(group) > 1 else None
+        if len(group) == 1:
+            before = None if not fresh or fill is None or value is None else torch.full_like(value, fill)
+        same = None if value is None or before is None else torch.where(before == value, value, torch.nan)
+        planes.append(merge(group, same))
+    if call.func._schema.is_mutable:
+        info.storage.uniform, info.storage.value = False, None
+    call.emit(planes)

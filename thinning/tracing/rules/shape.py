@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..call import Call
 from ..constants import stored
-from ..labels import Plane, as_view, numel, reshape, squash
+from ..labels import SINGLE, Plane, as_view, numel, reshape, squash
 from ..registry import operations, rule
 
 aten = torch.ops.aten
@@ -34,6 +34,7 @@ def view(call: Call) -> None:
         elif len(made.dims) > len(plane.dims):
             call.log.split(made.ids)
         planes.append(made)
+    _stay_weight(call)
     if call.info(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
         call.repeated = call.info(call.args[0]).repeated
     call.emit(_apart(call, planes))
@@ -91,7 +92,26 @@ def expand(call: Call) -> None:
         call.repeated = matrix
 
 
-@rule(aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_, aten.expand_as)
+@rule(aten.squeeze, aten.unsqueeze)
+def single(call: Call) -> None:
+    """Follow a dimension of size 1 that comes or goes; a parameter stays the parameter."""
+    _views(call)
+    _stay_weight(call)
+
+
+def _stay_weight(call: Call) -> None:
+    """Let a parameter of which only dimensions of size 1 come or go stay the parameter."""
+    weight, new = call.info(call.args[0]).weight, tuple(call.outputs()[0].shape)
+    if weight is None:
+        return
+    axes = [axis for axis in weight[1] if axis != SINGLE]
+    sizes = [size for size, axis in zip(call.shapes[0], weight[1], strict=True) if axis != SINGLE]
+    if 1 not in sizes and [size for size in new if size > 1] == sizes:
+        left = iter(axes)
+        call.same_weight = (weight[0], tuple(next(left) if size > 1 else SINGLE for size in new))
+
+
+@rule(aten.squeeze_, aten.unsqueeze_, aten.expand_as)
 @rule(aten.diagonal, aten.unfold, aten.view_as, aten.real, aten.imag, aten.lift, aten.conj)
 def plain_view(call: Call) -> None:
     """Follow any other view of the whole tensor."""

@@ -1,0 +1,188 @@
+"""Operations that need a rule of their own: packed sequences, fresh states, products with weights, experts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from potstill.thinning import thin
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+def rand(*shape):
+    return torch.randn(*shape, generator=DRAW)
+
+
+@torch.no_grad()
+def left_after(model, inputs, *others, **zeros):
+    """Zero slices (parameter -> [(dim, indices)]), thin, compare on all inputs; return what is left of parameters."""
+    parameters = {name.replace(".", "__"): parameter for name, parameter in model.named_parameters()}
+    for name, slices in zeros.items():
+        for dim, indices in slices:
+            parameters[name].index_fill_(dim, torch.tensor(indices), 0)
+    batches = [inputs, *others]
+    before = [copy.deepcopy(model).eval()(*x) for x in batches]
+    recipe = thin(model, inputs)
+    for x, wanted in zip(batches, before, strict=True):
+        torch.testing.assert_close(copy.deepcopy(model).eval()(*x), wanted)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}, recipe
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = nn.GRU(5, 16, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.out(nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0])
+
+
+def test_units_behind_a_padded_sequence():
+    units = [2, 7]
+    rows = [(0, [16 * gate + unit for gate in range(3) for unit in units])]
+    every = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    zeros = {f"rnn__{name}": rows for name in every}
+    left, _ = left_after(Packed(), (rand(3, 6, 5), torch.tensor([6, 4, 3])), **zeros)
+    assert left["rnn.weight_hh_l0"] == (42, 14) and left["out.weight"] == (2, 14)
+
+
+class Recurrent(nn.Module):
+    """Begins with a state of zeros and writes its steps into a fresh tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.step, self.out = 8, nn.Linear(11, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        state, every = x.new_zeros(len(x), self.hidden), x.new_zeros(len(x), x.shape[1], self.hidden)
+        for t in range(x.shape[1]):
+            state = torch.tanh(self.step(torch.cat([x[:, t], state], 1)))
+            every[:, t] = state
+        return self.out(every)
+
+
+def test_a_state_that_begins_as_zeros_and_a_tensor_that_is_filled():
+    model = Recurrent()
+    left, _ = left_after(
+        model, (rand(2, 4, 3),), (rand(3, 6, 3),), step__weight=[(0, [2, 5])], step__bias=[(0, [2, 5])]
+    )
+    assert left == {"step.weight": (6, 9), "step.bias": (6,), "out.weight": (2, 6), "out.bias": (2,)}
+    assert model.hidden == 6
+
+
+class Products(nn.Module):
+    def __init__(self, equation, shape):
+        super().__init__()
+        self.equation, self.first, self.out = equation, nn.Linear(6, 16), nn.Linear(12, 3)
+        self.weight, self.bias = nn.Parameter(rand(*shape)), nn.Parameter(rand(1, 12))
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return self.out(F.relu(torch.einsum(self.equation, x, self.weight) + self.bias))
+
+
+@pytest.mark.parametrize(("equation", "shape"), [("bc,cd->bd", (16, 12)), ("bc,dc->bd", (12, 16))])
+def test_a_sum_with_a_weight_of_ones_own(equation, shape):
+    made, read = shape.index(12), shape.index(16)
+    zeros = {"first__weight": [(0, [1, 2])], "first__bias": [(0, [1, 2])]}
+    zeros |= {"weight": [(made, [3, 4])], "bias": [(1, [3, 4])]}
+    left, _ = left_after(Products(equation, shape), (rand(4, 6),), **zeros)
+    assert (left["weight"][made], left["weight"][read], left["out.weight"]) == (10, 14, (3, 10))
+    # the weight's own columns that nothing makes are none of its rows
+    shapes = left_after(Products(equation, shape), (rand(4, 6),), weight=[(read, [1])])[0]
+    assert shapes["first.weight"] == (15, 6)
+
+
+class Experts(nn.Module):
+    """Two experts of one tensor each way; every row goes to one of them, chosen by its values."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.gate, self.out = way, nn.Linear(8, 2), nn.Linear(8, 3)
+        self.up, self.down = nn.Parameter(rand(2, 32, 8)), nn.Parameter(rand(2, 8, 16))
+
+    def forward(self, x):
+        expert = self.gate(x).argmax(1)
+        if self.way == "loop":
+            y = torch.zeros_like(x)
+            for number in range(2):
+                rows = (expert == number).nonzero()[:, 0]
+                a, b = F.linear(x[rows], self.up[number]).chunk(2, -1)
+                y.index_add_(0, rows, F.linear(F.silu(a) * b, self.down[number]))
+        else:
+            order = expert.argsort()
+            offsets = torch.cumsum(torch.histc(expert.float(), bins=2, min=0, max=1), 0, dtype=torch.int32)
+            a, b = torch._grouped_mm(x[order], self.up.transpose(1, 2), offs=offsets).chunk(2, -1)
+            y = torch._grouped_mm(F.silu(a) * b, self.down.transpose(1, 2), offs=offsets)
+            y = torch.zeros_like(y).index_put((order,), y)
+        return self.out(x + y)
+
+
+@pytest.mark.parametrize(("way", "dead", "kept"), [("loop", [3, 4, 9], 13), ("grouped", [3, 4, 9, 11, 12], 12)])
+def test_hidden_units_of_experts(way, dead, kept):
+    if way == "grouped" and not hasattr(torch, "_grouped_mm"):
+        pytest.skip("this torch has no grouped product")
+    rows = dead + [16 + unit for unit in dead]
+    left, recipe = left_after(Experts(way), (rand(12, 8),), up=[(1, rows)])
+    assert (left["up"], left["down"]) == ((2, 2 * kept, 8), (2, 8, kept))
+    # grouped products take rows of multiples of 16 bytes
+    assert ("multiples of what their operation needs" in str(recipe)) == (way == "grouped")
+
+
+class Spectrum(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.dim, self.first, self.out = dim, nn.Conv1d(3, 8, 1), nn.Conv1d(8, 2, 1)
+
+    def forward(self, x):
+        x = torch.fft.rfft(self.first(x), dim=self.dim)
+        return self.out(torch.fft.irfft(x, dim=self.dim, n=8))
+
+
+def test_a_fourier_transform_of_each_channel_and_one_over_them():
+    zeros = {"first__weight": [(0, [1, 2])], "first__bias": [(0, [1, 2])]}
+    assert left_after(Spectrum(2), (rand(2, 3, 8),), **zeros)[0]["first.weight"][0] == 6
+    left, recipe = left_after(Spectrum(1), (rand(2, 3, 8),), **zeros)
+    assert left["first.weight"][0] == 8 and "a Fourier transform over the channels" in str(recipe)
+
+
+class Distances(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(4, 8)
+
+    def forward(self, x):
+        return torch.cdist(self.first(x), self.second(x))
+
+
+def test_distances_lose_what_is_zero_in_both():
+    zero = [(0, [1, 2])]
+    zeros = dict.fromkeys(("first__weight", "first__bias", "second__weight", "second__bias"), zero)
+    assert left_after(Distances(), (rand(1, 5, 4),), **zeros)[0]["second.weight"] == (6, 4)
+    one = {"first__weight": zero, "first__bias": zero}
+    assert left_after(Distances(), (rand(1, 5, 4),), **one)[0]["second.weight"] == (8, 4)
+
+
+def test_deformable_convolutions():
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformable(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.offset = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 18, 3, padding=1)
+            self.deform, self.out = ops.DeformConv2d(16, 12, 3, padding=1), nn.Conv2d(12, 3, 1)
+
+        def forward(self, x):
+            x = F.relu(self.stem(x))
+            return self.out(F.relu(self.deform(x, self.offset(x))))
+
+    zeros = {key: [(0, [1, 2])] for key in ("stem__weight", "stem__bias")}
+    zeros |= {key: [(0, [5])] for key in ("deform__weight", "deform__bias")}
+    left, _ = left_after(Deformable(), (rand(2, 3, 8, 8),), **zeros)
+    assert (left["offset.weight"][:2], left["deform.weight"][:2], left["out.weight"][1]) == ((18, 14), (11, 14), 11)
