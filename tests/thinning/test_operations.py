@@ -60,7 +60,7 @@ class Recurrent(nn.Module):
         self.hidden, self.step, self.out = 8, nn.Linear(11, 8), nn.Linear(8, 2)
 
     def forward(self, x):
-        state, every = x.new_zeros(len(x), self.hidden), x.new_zeros(len(x), x.shape[1], self.hidden)
+        state, every = x.new_zeros(len(x), self.hidden), torch.zeros(len(x), x.shape[1], self.hidden)
         for t in range(x.shape[1]):
             state = torch.tanh(self.step(torch.cat([x[:, t], state], 1)))
             every[:, t] = state

@@ -22,7 +22,7 @@ LEFT = {
     "bilinear": (829,),
     "lnchan": (400, 274),
     "tied": (408,),
-    "einsum": (229,),
+    "einsum": (177,),
     "moe": (486,),
     "dictin": (174,),
     "maxout": (220,),

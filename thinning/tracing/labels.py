@@ -154,6 +154,7 @@ class TensorInfo:
     """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
 
     `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
+    `whole`: the tensor of which it is a part, where torch does not know.
     """
 
     planes: tuple[Plane, ...] = ()
@@ -162,6 +163,7 @@ class TensorInfo:
     weight: tuple[str, tuple[int, ...]] | None = None
     repeated: Tensor | None = None
     read: bool = False
+    whole: Tensor | None = None
 
     @property
     def uniform(self) -> bool:

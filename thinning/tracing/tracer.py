@@ -131,6 +131,9 @@ class Tracer(TorchDispatchMode):
     def _to_meta(self, tensor: Tensor) -> Tensor:
         if tensor.device.type == "meta":
             return tensor
+        whole = tensor._base if tensor._is_view() else None
+        if whole is not None:  # what is written into a part is written into the whole
+            return buffers.part_of(self._to_meta(whole), tensor)
         if id(tensor) not in self._converted:
             converted = torch.empty_like(tensor, device="meta")
             known = info_of(tensor)

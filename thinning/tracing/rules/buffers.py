@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Plane, TensorInfo, attach, info_of
+from ..labels import Plane, TensorInfo, as_view, attach, info_of, squash
 
 aten = torch.ops.aten
 WRITTEN = "written into a tensor of fixed size"
@@ -23,8 +23,9 @@ def write_fresh(call: Call) -> None:
     target, storage = call.tensors[0], call.infos[0].storage
     fill, storage.uniform, storage.value = storage.value, False, None
     planes = [plane.lift(target.ndim) for tensor in call.tensors[1:] for plane in call.planes(tensor)]
-    whole = target._base if target._is_view() else target
-    if call.func.overloadpacket is not aten.copy_ or whole is None or not all(_fits(p, target, whole) for p in planes):
+    whole = _whole(target)
+    whole = target if whole is None else whole
+    if call.func.overloadpacket is not aten.copy_ or not all(_fits(p, target, whole) for p in planes):
         for tensor in call.tensors[1:]:
             call.freeze(call.planes(tensor), WRITTEN)
         return
@@ -36,10 +37,15 @@ def write_fresh(call: Call) -> None:
 def write_on(call: Call, planes: Sequence[Plane]) -> None:
     """Follow a further write through a view: in the whole a value is still known where both are the same."""
     target = call.tensors[0]
-    whole = target._base if target._is_view() else None
+    whole = _whole(target)
     if whole is None or not info_of(whole).planes or not all(_fits(plane, target, whole) for plane in planes):
         return
     _fill(call, planes, target, whole, None)
+
+
+def _whole(target: Tensor) -> Tensor | None:
+    """Return the tensor that this is a view of."""
+    return target._base if target._is_view() else info_of(target).whole
 
 
 def _fill(call: Call, planes: Sequence[Plane], target: Tensor, whole: Tensor, fill: float | None) -> None:
@@ -83,6 +89,20 @@ def _placed(tensor: Tensor, plane: Plane, target: Tensor, whole: Tensor) -> Tens
     order = sorted(range(len(dims)), key=lambda i: dims[i])
     compact = tensor.reshape([tensor.shape[mine] for mine in plane.dims])
     return compact.permute(order).reshape(shape)
+
+
+def part_of(whole: Tensor, view: Tensor) -> Tensor:
+    """Return the part of a tensor that a view of its twin is, with its channels."""
+    layout = view.size(), view.stride(), view.storage_offset()
+    part, known = whole.as_strided(*layout), info_of(whole)
+
+    def same(ids: Tensor) -> Tensor:
+        return ids.contiguous().as_strided(*layout)
+
+    planes = [squash(as_view(plane, whole.shape, same), range(view.ndim)) for plane in known.current]
+    kept = tuple(plane for plane in planes if plane.dims)
+    attach(part, TensorInfo(kept, known.storage, known.storage.version, whole=whole))
+    return part
 
 
 def joins_fresh(func: Any, args: Any) -> bool:
