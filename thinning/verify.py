@@ -89,6 +89,9 @@ class Verifier:
             self._runs_in_double()
 
     def _attempt(self, recipe: Recipe) -> str | None:
+        empty = next((change for change in recipe.attributes if change.new == 0), None)
+        if empty is not None:  # an attribute that was taken for another number
+            return f"'{empty.module}.{empty.name}' would become 0"
         # The model itself is changed, not a copy: hooks, buffers and the optimizer's references are as in use, and no
         # second set of weights is needed.
         with Transaction() as transaction:
