@@ -110,5 +110,5 @@ class GoogLeNetCifar(nn.Module):
 
 @register_model("googlenet_cifar", input_shape=(3, 32, 32), num_classes=10)
 def googlenet_cifar(num_classes: int, in_channels: int) -> nn.Module:
-    """Return the small GoogLeNet for 32x32 images: eight Inception blocks, 260,650 parameters."""
+    """The small GoogLeNet for 32x32 images: eight Inception blocks, 260,650 parameters."""
     return GoogLeNetCifar(num_classes, in_channels)

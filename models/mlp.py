@@ -47,11 +47,11 @@ def mlp(num_classes: int, in_channels: int) -> nn.Module:
 
 @register_model("mlp_bn", input_shape=(1, 28, 28), num_classes=10)
 def mlp_bn(num_classes: int, in_channels: int) -> nn.Module:
-    """Return the multilayer perceptron with BatchNorm before each Linear but the first."""
+    """The multilayer perceptron with BatchNorm before each Linear but the first."""
     return MLP(num_classes, in_channels, batch_norm=True)
 
 
 @register_model("mlp_bn_drop", input_shape=(1, 28, 28), num_classes=10)
 def mlp_bn_drop(num_classes: int, in_channels: int) -> nn.Module:
-    """Return the multilayer perceptron with BatchNorm, and dropout 0.2 behind the second hidden layer."""
+    """The multilayer perceptron with BatchNorm, and dropout 0.2 behind the second hidden layer."""
     return MLP(num_classes, in_channels, batch_norm=True, dropout=0.2)

@@ -52,7 +52,7 @@ class PreactBlock(nn.Module):
         return self.conv2(self.relu(self.bn(self.conv1(activated))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a convolutional shortcut reads the activated input, the other kinds the raw one."""
+        """Add the branch to the shortcut: a convolutional one reads the activated input, others the raw one."""
         activated = self.pre_relu(self.pre_bn(x))
         shortcut = x
         if self.downsample is not None:

@@ -20,7 +20,7 @@ class AddBranches(nn.Sequential):
     """Runs each child on the same input and adds the results."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return all children must give the same shape."""
+        """Return the sum of both children, which must give the same shape."""
         first, second = self
         return first(x) + second(x)
 

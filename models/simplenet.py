@@ -66,5 +66,5 @@ def simplenet_cifar(num_classes: int, in_channels: int) -> nn.Module:
 
 @register_model("simplenet_mnist", input_shape=(1, 28, 28), num_classes=10)
 def simplenet_mnist(num_classes: int, in_channels: int) -> nn.Module:
-    """Return two convolutions and two Linear layers for 28x28 images, 431,080 parameters."""
+    """Two convolutions and two Linear layers for 28x28 images, 431,080 parameters."""
     return SimpleNetMnist(num_classes, in_channels)

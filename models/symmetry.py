@@ -37,7 +37,7 @@ class SymmetryNet(nn.Module):
 
 @register_model("symmetry", input_shape=(INPUTS, 1, 1), num_classes=2)
 def symmetry(num_classes: int, in_channels: int) -> nn.Module:
-    """Return the 6-2-1 sigmoid network of Rumelhart, Hinton and Williams; one output for two classes."""
+    """The 6-2-1 sigmoid network of Rumelhart, Hinton and Williams; one output for two classes."""
     if num_classes != 2:
         raise ModelError(f"symmetry: its one output unit tells two classes apart, not {num_classes}")
     return SymmetryNet(in_channels)

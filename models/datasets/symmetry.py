@@ -17,7 +17,7 @@ LENGTH = 6
 
 @register_dataset("symmetry", num_classes=2)
 def read(folder: Path | None, settings: Settings) -> RawData:
-    """Return all 64 vectors as "images" (6, 1, 1) of 0 and 1, for training, validation and test alike.
+    """All 64 vectors as "images" (6, 1, 1) of 0 and 1, for training, validation and test alike.
 
     8 are symmetric.
     """
