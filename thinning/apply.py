@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .attributes import size_problem
 from .errors import ThinningError
 from .kept_ranges import kept_count
 from .module_sizes import new_size, replace_data, sizes_of
+from .must_fit import held_parameters, must_fit
 from .names import spelling
 from .running.copies import aliases_of, named_tensors
 
@@ -152,10 +152,10 @@ class Transaction:
     def apply(self, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
         """Apply a recipe; see `Recipe.apply`."""
         tensors = named_tensors(model)
-        _check(recipe, model, tensors)
+        must_fit(recipe, model, tensors)
         # The optimizer's groups hold parameters by identity: data is swapped under them, so that learning rates, groups
         # and schedulers made before go on.
-        before = _held(optimizer, model)
+        before = held_parameters(optimizer, model)
         for change in recipe.tensors:
             self.tensor(tensors[change.name], change)
             if optimizer is not None:
@@ -179,7 +179,7 @@ class Transaction:
             self.masks(masks, recipe, model)
         elif masks is not None:
             self._undo.append(masks.thin(recipe))
-        if _held(optimizer, model) != before:
+        if held_parameters(optimizer, model) != before:
             raise ThinningError("the optimizer no longer holds the model's parameters")
 
     def tensor(self, tensor: Tensor, change: TensorChange) -> None:
@@ -195,6 +195,16 @@ class Transaction:
         old = getattr(module, name)
         self._undo.append(lambda: setattr(module, name, old))
         setattr(module, name, value)
+
+    def fill(self, tensor: Tensor, values: Tensor) -> None:
+        """Give a parameter or buffer other values, even of another shape; it stays as sparse as it was."""
+        data, grad = tensor.data, tensor.grad
+        self._undo.append(lambda: _put(tensor, data, grad))
+        values = values.to(tensor.device)
+        if tensor.layout == torch.strided:
+            replace_data(tensor, values)
+        else:
+            tensor.data = values.to_sparse(layout=tensor.layout)
 
     def add(self, tensor: Tensor, amounts: Tensor) -> None:
         """Add to a vector, in new memory."""
@@ -287,63 +297,3 @@ def apply(recipe: Removal, model: nn.Module, masks: Any = None, optimizer: Optim
     with Transaction() as transaction:
         transaction.apply(recipe, model, masks, optimizer)
         transaction.commit()
-
-
-def _check(recipe: Removal, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    for change in recipe.tensors:
-        if change.name not in tensors:
-            raise ThinningError(f"the recipe is for another model: it has no '{change.name}'")
-        if tuple(tensors[change.name].shape) != change.shape:
-            found = list(tensors[change.name].shape)
-            raise ThinningError(f"the recipe expects '{change.name}' of shape {list(change.shape)}, found {found}")
-    shapes = {change.name: change.new_shape for change in recipe.tensors}
-    for fold in recipe.folds:
-        shape = shapes.get(fold.name, tuple(tensors[fold.name].shape) if fold.name in tensors else None)
-        if shape != tuple(fold.amounts.shape):
-            raise ThinningError(f"the recipe adds {len(fold.amounts)} constants to '{fold.name}' of shape {shape}")
-    for rescaling in recipe.rescalings:
-        if rescaling.name not in tensors:
-            raise ThinningError(f"the recipe is for another model: it has no '{rescaling.name}'")
-        held = getattr(_module(model, rescaling.module), rescaling.attribute, "")
-        if held is not None and not isinstance(held, float):
-            raise ThinningError(f"'{rescaling.module}.{rescaling.attribute}' is no number that a norm adds")
-    for attribute in recipe.attributes:
-        _check_attribute(attribute, model)
-
-
-def _check_attribute(attribute: AttributeChange, model: nn.Module) -> None:
-    try:
-        module = model.get_submodule(attribute.module)
-        found = getattr(module, attribute.name)
-    except AttributeError as error:
-        raise ThinningError(f"the recipe is for another model: {error}") from error
-    problem = size_problem(module, attribute.name, attribute.new, attribute.index)
-    if problem:
-        raise ThinningError(f"'{attribute.module}.{attribute.name}' {problem}")
-    value = found if attribute.index is None else found[attribute.index]
-    if new_size(attribute.old, value) != attribute.old:
-        expected = f"expects '{attribute.module}.{attribute.name}' of {attribute.old}, found {value}"
-        raise ThinningError(f"the recipe {expected}")
-
-
-def _module(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError as error:
-        raise ThinningError(f"the recipe is for another model: {error}") from error
-
-
-def _held(optimizer: Optimizer | None, model: nn.Module) -> list[int]:
-    """Return the optimizer's parameters by identity; those of another copy of the model are an error."""
-    if optimizer is None:
-        return []
-    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    own = {id(parameter): name for name, parameter in model.named_parameters()}
-    strangers = [i for i in held if i not in own]
-    missing = [name for i, name in own.items() if i not in set(held) and model.get_parameter(name).requires_grad]
-    if strangers and missing:
-        raise ThinningError(
-            f"the optimizer holds {len(strangers)} tensors that are not the model's, not '{missing[0]}': it was made"
-            " for another copy of the model, and what is thinned would stop learning"
-        )
-    return held

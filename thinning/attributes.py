@@ -5,6 +5,7 @@ Recipes come from files: without this a stride of 0, a padding of 3000 or `train
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,14 @@ def size_problem(module: nn.Module, name: str, new: Size, index: int | None = No
     if isinstance(found, int) != isinstance(new, int):
         return f"is {found}, which is another kind of value"
     return _less(sizes, [new] if isinstance(new, int) else new)
+
+
+def epsilon_problem(module: nn.Module, name: str, new: float) -> str:
+    """Return why an attribute cannot become another number that a norm adds to a mean; nothing where it can."""
+    found = vars(module).get(name, "")
+    if "eps" not in name or not (found is None or isinstance(found, float)):
+        return "is no number that a norm adds"
+    return "" if 0 <= new < math.inf else f"cannot become {new}"
 
 
 def _less(old: Sequence[Any], new: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attributes import size_problem
+from .attributes import epsilon_problem, size_problem
 from .errors import ThinningError
 from .module_sizes import new_size, resize_to
 from .names import spelling
@@ -68,3 +68,9 @@ def _set_sizes(model: nn.Module, recipes: Sequence[Recipe]) -> None:
         if problem:
             raise ThinningError(f"'{change.module}.{change.name}' {problem}")
         setattr(module, change.name, new_size(getattr(module, change.name), change.new, change.index))
+    for norm in (norm for recipe in recipes for norm in recipe.rescalings):
+        module = modules.get(norm.module, model)
+        problem = epsilon_problem(module, norm.attribute, norm.new)
+        if problem:
+            raise ThinningError(f"'{norm.module}.{norm.attribute}' {problem}")
+        setattr(module, norm.attribute, norm.new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from .apply import Transaction
+from .attributes import epsilon_problem, size_problem
 from .difference import relative_difference
 from .errors import ThinningError
 from .files.atomic import write_atomically
 from .files.checked import parse_json
-from .module_sizes import new_size, replace_data, sizes_of
+from .files.text import printable
+from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
@@ -89,18 +92,42 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     if missing or unknown:
         raise ThinningError(f"{weights} is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
     for name, tensor in stored.items():
-        if tensor.ndim != own[name].ndim:
+        if tensor.ndim != own[name].ndim or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
             shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
             raise ThinningError(f"'{name}' is {shapes}")
     if facts.get("sha256", _digest(weights)) != _digest(weights):
         raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
-    _set_attributes(model, facts)
-    for name, tensor in stored.items():
-        # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
-        _fill(own[name], tensor.clone())
-    if facts["inputs"] is not None:
-        _prove(model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
+    modes = {module: module.training for module in model.modules()}
+    with Transaction() as transaction:
+        try:
+            _become(model, facts, {own[name]: tensor for name, tensor in stored.items()}, transaction)
+            if facts["inputs"] is not None:
+                _prove(model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
+        except ThinningError:
+            raise
+        except Exception as error:  # whatever the model's code says to sizes that it was never meant for
+            told = printable((str(error).splitlines() or [""])[0])
+            raise ThinningError(f"{weights}: the model does not run with it: {type(error).__name__}: {told}") from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        transaction.commit()
     return dense_model.eval()
+
+
+def _become(
+    model: nn.Module, facts: Mapping[str, Any], stored: Mapping[Tensor, Tensor], transaction: Transaction
+) -> None:
+    """Give a dense model the sizes and values of the files."""
+    for module, name, value in _new_attributes(model, facts):
+        transaction.attribute(module, name, value)
+    for own, tensor in stored.items():
+        # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
+        transaction.fill(own, tensor.clone())
+    for path, module in model.named_modules():
+        for name, value in sizes_of(module).items():
+            if getattr(module, name, value) != value:
+                raise ThinningError(f"'{path}.{name}' is {getattr(module, name)}, its weights say {value}")
 
 
 def _drawn(model: nn.Module, recipe: Recipe) -> Any:
@@ -118,14 +145,6 @@ def _drawn(model: nn.Module, recipe: Recipe) -> Any:
         )
         return None
     return inputs
-
-
-def _fill(own: Tensor, tensor: Tensor) -> None:
-    """Give a parameter or buffer of the model what was stored of it, as sparse as it was."""
-    if own.layout == torch.strided:
-        replace_data(own, tensor.to(own.device))
-    else:
-        own.data = tensor.to(own.device).to_sparse(layout=own.layout)
 
 
 def _beside(weights: Path, suffix: str) -> Path:
@@ -193,6 +212,9 @@ def _facts(path: Path) -> dict[str, Any]:
     if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
         raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, number or list of integers]")
     Recipe.from_json(json.dumps(facts.get("recipe")))
+    digest = facts.get("sha256")
+    if "sha256" in facts and not isinstance(digest, str):
+        raise ThinningError(f"{path}: 'sha256' must be a text")
     facts.setdefault("inputs", None)
     return facts
 
@@ -205,16 +227,19 @@ def _is_attribute(entry: Any) -> bool:
     return entry[1].isidentifier() and not entry[1].startswith("__") and (whole or type(value) is float)
 
 
-def _set_attributes(model: nn.Module, facts: Mapping[str, Any]) -> None:
+def _new_attributes(model: nn.Module, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, str, Any]]:
     for module_name, name, value in facts["attributes"]:
         holders = [module for _, module in modules_called(model, module_name) if hasattr(module, name)]
         if not holders:
             raise ThinningError(f"the files are of another model: it has no '{module_name}.{name}'")
         module, old = holders[0], getattr(holders[0], name)
-        number = isinstance(value, float) and (old is None or isinstance(old, float))
-        if not number and (not isinstance(old, (int, tuple, list)) or isinstance(value, float)):
-            raise ThinningError(f"the files are of another model: '{module_name}.{name}' is no size")
-        setattr(module, name, value if number else new_size(old, value))
+        if isinstance(value, float):
+            problem = epsilon_problem(module, name, value)
+        else:
+            problem = size_problem(module, name, tuple(value) if isinstance(value, list) else value)
+        if problem:
+            raise ThinningError(f"the files are of another model: '{module_name}.{name}' {problem}")
+        yield module, name, value if isinstance(value, float) else new_size(old, value)
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

@@ -1,0 +1,80 @@
+"""Whether a recipe is of a model: checked before anything is made of it, for recipes come from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .attributes import epsilon_problem, size_problem
+from .errors import ThinningError
+from .module_sizes import new_size
+
+if TYPE_CHECKING:
+    from .apply import AttributeChange, Removal
+
+
+def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Check a recipe against the model, before anything is made of it.
+
+    Raises:
+        ThinningError: a name, a shape or an attribute is another than the recipe says, or no size at all.
+    """
+    for change in recipe.tensors:
+        if change.name not in tensors:
+            raise ThinningError(f"the recipe is for another model: it has no '{change.name}'")
+        if tuple(tensors[change.name].shape) != change.shape:
+            found = list(tensors[change.name].shape)
+            raise ThinningError(f"the recipe expects '{change.name}' of shape {list(change.shape)}, found {found}")
+    shapes = {change.name: change.new_shape for change in recipe.tensors}
+    for fold in recipe.folds:
+        shape = shapes.get(fold.name, tuple(tensors[fold.name].shape) if fold.name in tensors else None)
+        if shape != tuple(fold.amounts.shape):
+            raise ThinningError(f"the recipe adds {len(fold.amounts)} constants to '{fold.name}' of shape {shape}")
+    for rescaling in recipe.rescalings:
+        if rescaling.name not in tensors:
+            raise ThinningError(f"the recipe is for another model: it has no '{rescaling.name}'")
+        problem = epsilon_problem(_module(model, rescaling.module), rescaling.attribute, rescaling.new)
+        if problem:
+            raise ThinningError(f"'{rescaling.module}.{rescaling.attribute}' {problem}")
+    if recipe.attributes and not recipe.tensors:
+        raise ThinningError("the recipe changes sizes that modules keep, but no tensor: nothing explains them")
+    for attribute in recipe.attributes:
+        _check_attribute(attribute, model)
+
+
+def _check_attribute(attribute: AttributeChange, model: nn.Module) -> None:
+    module = _module(model, attribute.module)
+    found: Any = getattr(module, attribute.name, None)
+    problem = size_problem(module, attribute.name, attribute.new, attribute.index)
+    if problem:
+        raise ThinningError(f"'{attribute.module}.{attribute.name}' {problem}")
+    value = found if attribute.index is None else found[attribute.index]
+    if new_size(attribute.old, value) != attribute.old:
+        expected = f"expects '{attribute.module}.{attribute.name}' of {attribute.old}, found {value}"
+        raise ThinningError(f"the recipe {expected}")
+
+
+def _module(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise ThinningError(f"the recipe is for another model: {error}") from error
+
+
+def held_parameters(optimizer: Optimizer | None, model: nn.Module) -> list[int]:
+    """Return the optimizer's parameters by identity; those of another copy of the model are an error."""
+    if optimizer is None:
+        return []
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    strangers = [i for i in held if i not in own]
+    missing = [name for i, name in own.items() if i not in set(held) and model.get_parameter(name).requires_grad]
+    if strangers and missing:
+        raise ThinningError(
+            f"the optimizer holds {len(strangers)} tensors that are not the model's, not '{missing[0]}': it was made"
+            " for another copy of the model, and what is thinned would stop learning"
+        )
+    return held
