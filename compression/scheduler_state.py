@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -17,6 +18,8 @@ from .policies import ScheduledTrainingPolicy
 from .processes.local_states import take_back, to_store
 from .processes.ranks import Ranks
 from .sharded_state import pack, unpack
+
+logger = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
@@ -68,6 +71,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
     scheduler.history.load_state_dict(_optional(fields, state, "acted"))
     scheduler.removed = _counts(_optional(fields, state, "removed"))
     states, classes = fields["policies"].mapping(), fields["classes"].mapping()
+    _tell_of_others(scheduler.policies, classes)
     for policy in scheduler.policies:
         if policy.name in states:
             with reading(f"policies.{policy.name}"):
@@ -75,6 +79,15 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
                 policy.load_state_dict(states[policy.name].value)
     if "ranks" in state:
         take_back(scheduler.policies, fields["ranks"], scheduler.ranks)
+
+
+def _tell_of_others(policies: Sequence[ScheduledTrainingPolicy], stored: Mapping[str, Field]) -> None:
+    """Warn of policies that the state is not of; a scheduler without any only takes masks."""
+    own = {policy.name for policy in policies}
+    for name in stored.keys() - own if policies else ():
+        logger.warning("policy %s of the checkpoint is not in this schedule: its state is dropped (masks stay)", name)
+    for name in own - stored.keys() if stored else ():
+        logger.warning("policy %s is not in the checkpoint: it begins afresh", name)
 
 
 def _counts(removed: Field) -> dict[str, dict[str, int]]:

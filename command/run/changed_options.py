@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from potstill.compression.files.checked import Field, describe
-
-from .session import Session
+from potstill.models.datasets import DataBundle
 
 logger = logging.getLogger("potstill")
 
@@ -24,6 +23,11 @@ WORDS = {
     "limit_train": "number of training images (--limit-train)",
     "limit_validation": "number of validation images (--limit-validation)",
     "limit_test": "number of test images (--limit-test)",
+    "effective_train_size": "share of training images",
+    "effective_valid_size": "share of validation images",
+    "effective_test_size": "share of test images",
+    "mean": "mean that is subtracted",
+    "std": "deviation that is divided by",
     "amp": "precision (--amp)",
     "deterministic": "choice of kernels (--deterministic)",
     "on_nan": "way with bad numbers (--on-nan)",
@@ -33,45 +37,53 @@ OF_THE_OPTIMIZER = {"lr": "learning rate", "momentum": "momentum", "weight_decay
 """Options that the optimizer's state, which comes from the checkpoint, overrules."""
 
 
-def surroundings(data: Any) -> dict[str, Any]:
-    """Return what a run's bits depend on beside its options, for the checkpoint."""
+def surroundings(data: DataBundle) -> dict[str, Any]:
+    """Return what the bits of a run depend on beside its options, for its checkpoints."""
     return {
         "threads": torch.get_num_threads(),
         "images": {name: len(getattr(data, name)) for name in ("train", "validation", "test")},
+        "files": data.files,
     }
 
 
-def tell_changes(run: Session, checkpoint: Mapping[str, Any]) -> None:
-    """Warn of everything that is another than in the run of the checkpoint, with both values.
+def tell_changes(now: Mapping[str, Any], data: DataBundle, checkpoint: Field) -> None:
+    """Warn of everything that is another than in the run of a checkpoint, with both values.
+
+    Args:
+        now: the options by name, as checkpoints hold them.
+        data: the images.
+        checkpoint: what the run had.
 
     Raises:
-        CheckpointError: what it was cannot be read.
+        CheckpointError: it cannot be read.
     """
-    state = Field(dict(checkpoint))
-    before, now = state["options"].mapping(), vars(run.options)
+    before = {name: value.value for name, value in checkpoint["options"].mapping().items()}
     for name, word in WORDS.items():
-        if name in before and name in now and before[name].value != now[name]:
-            _warn(word, before[name].value, now[name])
-    if state["optimizer_name"].value == run.options.optimizer:  # another one starts afresh, and is told of
+        if name in before and name in now and before[name] != now[name]:
+            _warn(word, before[name], now[name])
+    if checkpoint["optimizer_name"].value == now["optimizer"]:  # another one starts afresh, which is told
         for name, word in OF_THE_OPTIMIZER.items():
-            if name in before and before[name].value != now[name]:
-                told = f"the optimizer goes on with the {word} of its state; {_shown(now[name])} is not used"
-                logger.warning("%s (it began with %s)", told, _shown(before[name].value))
-    for word, was, is_ in _surroundings(run, state, before):
-        _warn(word, was, is_)
+            if name in before and before[name] != now[name]:
+                logger.warning(
+                    "the %s %s is not used: the optimizer goes on with its own, which began at %s (--reset-optimizer"
+                    " begins anew)", word, _shown(now[name]), _shown(before[name]),
+                )  # fmt: skip
+    if "surroundings" in checkpoint.value:  # earlier versions kept none
+        for word, was, is_ in _other_surroundings(checkpoint["surroundings"], surroundings(data), before, now):
+            _warn(word, was, is_)
 
 
-def _surroundings(run: Session, state: Field, before: Mapping[str, Field]) -> Iterator[tuple[str, Any, Any]]:
-    if "surroundings" not in state.value:  # an earlier version wrote it
-        return
-    was, now = state["surroundings"], surroundings(run.data)
-    if was["threads"].integer() != now["threads"]:
-        yield "number of threads, so that sums round otherwise,", was["threads"].value, now["threads"]
-    for name, count in now["images"].items():
-        limit = f"limit_{name}"
-        same = limit not in before or before[limit].value == getattr(run.options, limit, None)
-        if same and was["images"][name].integer() != count:
-            yield f"number of {name} images", was["images"][name].value, count
+def _other_surroundings(
+    was: Field, is_: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    if was["threads"].integer() != is_["threads"]:
+        yield "number of threads, and with it how sums are rounded,", was["threads"].value, is_["threads"]
+    counts = {name: was["images"][name].integer() for name in is_["images"]}
+    for name, count in is_["images"].items():
+        if before.get(f"limit_{name}") == now.get(f"limit_{name}") and counts[name] != count:  # a limit is told already
+            yield f"number of {name} images", counts[name], count
+    if counts == is_["images"] and was["files"].text() != is_["files"]:
+        yield "list of image files (some were renamed or replaced)", was["files"].value[:12], is_["files"][:12]
 
 
 def _warn(word: str, was: Any, now: Any) -> None:
@@ -79,4 +91,4 @@ def _warn(word: str, was: Any, now: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    return "all" if value is None else value if isinstance(value, str) else describe(value)
+    return "not given" if value is None else value if isinstance(value, str) else describe(value)

@@ -28,7 +28,7 @@ from ..plots.style import require_matplotlib
 from .folder import RunFolder
 from .optimizers import make_optimizer
 from .randomness import seed_everything
-from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images
+from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, validation_names
 from .session import Session
 from .teachers import Teachers, with_teacher
 from .training_end import end_of_training
@@ -73,6 +73,7 @@ def start_checkpoint(options: Options) -> Mapping[str, Any] | None:
 def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBundle:
     """Return the data set, its images in the network's size; a run that goes on validates on the same as before."""
     data = options.data
+    goes_on = checkpoint if checkpoint and options.start.resume_from else None
     return load_dataset(
         data.dataset,
         data.data,
@@ -87,7 +88,8 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBun
         share_train=data.effective_train_size,
         share_validation=data.effective_valid_size,
         share_test=data.effective_test_size,
-        indices=validation_images(checkpoint) if checkpoint and options.start.resume_from else None,
+        indices=validation_images(goes_on) if goes_on else None,
+        held_out=validation_names(goes_on) if goes_on else None,
         num_classes=checkpoint["num_classes"] if checkpoint else None,
         limit_train=data.limit_train,
         limit_validation=data.limit_validation,

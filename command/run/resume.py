@@ -15,6 +15,7 @@ from potstill.thinning import Recipe, resize_by
 from potstill.thinning.files.regular import must_be_regular
 
 from ..errors import UsageError
+from .changed_options import tell_changes
 from .session import Session
 
 LARGEST_SIDE = 4096
@@ -59,6 +60,18 @@ def validation_images(checkpoint: Mapping[str, Any]) -> list[int] | None:
     """
     split = Field(dict(checkpoint))["split"]
     return None if split.value is None else [position.integer() for position in split.items()]
+
+
+def validation_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Return the file names of the images that a run validates on; None where they have none, or it did not keep any.
+
+    Raises:
+        CheckpointError: they are no names.
+    """
+    names = [name.text() for name in Field(dict(checkpoint))["split_names"].items()] if (
+        "split_names" in checkpoint
+    ) else []  # fmt: skip
+    return names or None
 
 
 def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
@@ -107,5 +120,8 @@ def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
         state = Field(dict(checkpoint))
         if start.reset_optimizer:
             session.scheduler.load_state_dict({**state["scheduler"].value, "policies": {}})
-        else:
-            session.restore(state)
+            return
+        mode = session.options.mode
+        if not (mode.evaluate or mode.thinnify or session.options.sensitivity.sense):
+            tell_changes(session.options.kept(), session.data, state)
+        session.restore(state)

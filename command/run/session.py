@@ -24,6 +24,7 @@ from ..monitors.early_stopping import EarlyStopping
 from ..monitors.tensorboard import EventWriter
 from ..monitors.trajectory import Trajectory
 from .best_epochs import BestEpochs
+from .changed_options import surroundings
 from .evaluation import Meter
 from .finite import check_network
 from .folder import RunFolder
@@ -132,6 +133,8 @@ class Session:
             "state_dict": self.model.state_dict(),
             "optimizer_name": self.options.training.optimizer,
             "split": list(self.data.split_indices),
+            "split_names": list(self.data.split_names),
+            "surroundings": surroundings(self.data),
             "dense_top1": self.dense_top1,
             "trained": self.trained,
             "options": self.options.kept(),

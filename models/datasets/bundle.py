@@ -14,8 +14,9 @@ class DataBundle:
     `input_shape` is (channels, height, width) of the batches. `split_indices` are the validation images' positions in
     the training set before any limit: store them, and give them to `load_dataset(indices=...)` for the same split; they
     are empty where the validation images come from elsewhere. With `validation_is_test` the best epoch is chosen by
-    looking at the test images. `mean` and `std` are what the images were normalised by. `notes` say in words what was
-    done to the data: resizing, conversion, validation on the test images.
+    looking at the test images. Where images are files, `split_names` are those of the validation images and `files` is
+    a digest of all training images' names. `mean` and `std` are what the images were normalised by. `notes` say in
+    words what was done to the data: resizing, conversion, validation on the test images.
     """
 
     name: str
@@ -28,4 +29,6 @@ class DataBundle:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     validation_is_test: bool = False
+    split_names: tuple[str, ...] = ()
+    files: str = ""
     notes: tuple[str, ...] = ()

@@ -89,4 +89,10 @@ def _read_part(folder: Path, classes: list[str]) -> RawPart:
         labels += [label] * len(inside)
     if not paths:
         raise DatasetError(f"{folder}: no images in its class folders ({' '.join(IMG_EXTENSIONS)})")
-    return RawPart(paths, torch.tensor(labels))
+    return RawPart(paths, torch.tensor(labels), [_plain_name(path, folder) for path in paths])
+
+
+def _plain_name(path: Path, folder: Path) -> str:
+    """Return a file's name within a folder, with what is no text in it escaped."""
+    name = path.relative_to(folder).as_posix()
+    return name if name.isprintable() else ascii(name)[1:-1]

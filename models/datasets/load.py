@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def load_dataset(name: str, folder: str | Path | None = None, **settings: Any) -
         mean=mean,
         std=std,
         validation_is_test=division.validation_is_test,
+        split_names=tuple(raw.train.names[i] for i in division.held_out) if raw.train.names else (),
+        files=sha256("\n".join(raw.train.names).encode()).hexdigest() if raw.train.names else "",
         notes=_notes(native, shape, canvas, division.validation_is_test),
     )
 

@@ -27,16 +27,20 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class RawPart:
-    """Images, a uint8 tensor (N, channels, height, width) or N files, and their int64 labels (N,)."""
+    """Images, a uint8 tensor (N, channels, height, width) or N files, and their int64 labels (N,).
+
+    `names` are those of the files within their folder, by which they are found again when others came or went.
+    """
 
     images: Tensor | Sequence[Path]
     labels: Tensor
+    names: Sequence[str] = ()
 
     def subset(self, indices: Sequence[int]) -> RawPart:
         """Return the images at these positions, with their labels."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         images = self.images[chosen] if isinstance(self.images, Tensor) else [self.images[i] for i in indices]
-        return RawPart(images, self.labels[chosen])
+        return RawPart(images, self.labels[chosen], [self.names[i] for i in indices] if self.names else ())
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,30 @@ def divide(raw: RawData, settings: Settings) -> Division:
 
 
 def _held_out(raw: RawData, settings: Settings) -> list[int]:
+    if settings.held_out is not None and raw.train.names:
+        return _positions(settings.held_out, raw.train.names)
     if settings.indices is not None:
         return checked_indices(settings.indices, len(raw.train.labels))
     if raw.validation is not None or not raw.holdout or settings.validation_split == 0:
         return []
     return stratified_sample(raw.train.labels, settings.validation_split, settings.seed, Use.SPLIT)
+
+
+def _positions(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where images stand now; files that came or went since would have moved all others.
+
+    Raises:
+        DatasetError: one of them is gone, or there is no other image.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    gone = [name for name in wanted if name not in places]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise DatasetError(
+            f"validation image {gone[0][:100]!r}{more} of the stored split does not exist any more: it was renamed or"
+            " deleted, and this run cannot go on as it was; put it back, or start another run"
+        )
+    return checked_indices([places[name] for name in wanted], len(names))
 
 
 def _complement(indices: Sequence[int], count: int) -> list[int]:

@@ -26,6 +26,8 @@ class Settings:
         mean, std: of each channel, or one number for all, instead of the data set's own; values are in [0, 1].
         indices: validation images by their position in the training set, as `DataBundle.split_indices` of an earlier
             run gave them; `validation_split` then has no say.
+        held_out: validation images by their files' names, `DataBundle.split_names` of an earlier run; where
+            the data set has files they go before `indices`.
         augmentation: one of `augmentation_names()`; by default the data set's own.
         normalise: subtract the data set's mean and divide by its deviation; False leaves values between 0 and 1.
         num_classes: classes of the model, where one exists already: a difference is an error.
@@ -46,6 +48,7 @@ class Settings:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     indices: Sequence[int] | None = None
+    held_out: Sequence[str] | None = None
     augmentation: str | None = None
     normalise: bool = True
     num_classes: int | None = None
