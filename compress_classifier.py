@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with one_line("--debug" in arguments), handled(interrupt):
             set_up_console("--debug" in arguments)
             options = parse(arguments)
+            set_up_console("--debug" in arguments, options.output.table)
             if run_mode(options):
                 return 0
             session = prepare(options)

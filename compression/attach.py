@@ -226,10 +226,15 @@ def detached_copy(scheduler: H, memo: dict[int, Any]) -> H:
     for policy in twin.policies:
         policy.copied()
     if scheduler.attachment is not None:
-        logger.warning(
-            "the copy of an attached scheduler is not attached: call attach on it, with an optimizer of its own model"
-        )
+        tell_detached()
     return twin
+
+
+def tell_detached() -> None:
+    """Say that a copy does not follow any optimizer."""
+    logger.warning(
+        "the copy of an attached scheduler is not attached: call attach on it, with an optimizer of its own model"
+    )
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

@@ -17,7 +17,7 @@ from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .account import account_table, entries_of, tell_account
 from .agreement import compare_ranks
-from .attach import Attachment, detached_copy
+from .attach import Attachment, detached_copy, tell_detached
 from .history import History
 from .masks import Masks
 from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
@@ -146,6 +146,18 @@ class CompressionScheduler:
     def __deepcopy__(self, memo: dict[int, Any]) -> CompressionScheduler:
         """Copy the scheduler with its model; the copy is not attached, which a warning says."""
         return detached_copy(self, memo)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the attachment, since hooks of the optimizer do not come along."""
+        if self.attachment is not None:
+            tell_detached()
+        return {**vars(self), "attachment": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; what policies watch is the model that was pickled with them."""
+        vars(self).update(state)
+        for policy in self.policies:
+            policy.copied()
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Before an epoch's first minibatch: pruners compute masks."""

@@ -29,13 +29,19 @@ def resize_by(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Seque
         ThinningError: the recipes do not lead from the model's shapes to the state dict's. Sizes may be changed then.
     """
     recipes = [recipe.named_for(model) for recipe in recipes]
-    _check_shapes(model, state_dict, recipes)
+    must_lead_to(model, state_dict, recipes)
     _set_sizes(model, recipes)
     return resize_to(model, state_dict)
 
 
-def _check_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Sequence[Recipe]) -> None:
-    """Go back from the state dict: networks that were imported thinned have no recipe for their first steps."""
+def must_lead_to(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Sequence[Recipe]) -> None:
+    """Check that recipes, one after the other, lead from a dense model's shapes to those of a state dict.
+
+    They are followed back from the state dict: networks that were imported thinned have none for their first steps.
+
+    Raises:
+        ThinningError: they do not.
+    """
     dense = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     spell = spelling(dense)
     found = {spell(name): tuple(value.shape) for name, value in state_dict.items() if isinstance(value, Tensor)}

@@ -24,6 +24,9 @@ class KeptRanges(Mapping[int, Tensor]):
     def __getitem__(self, dim: int) -> Tensor:
         return torch.cat([torch.arange(first, end, device="cpu") for first, end in self.ranges[dim]])
 
+    def __contains__(self, dim: object) -> bool:
+        return dim in self.ranges  # a mapping's own way is to make the indices and see
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.ranges)
 

@@ -41,18 +41,23 @@ def compiled_of(model: nn.Module) -> nn.Module | None:
 
 def spelling(names: Iterable[str]) -> Callable[[str], str]:
     """Return a function that spells a name as one of `names` is spelled; what fits none, or several, stays as it is."""
-    known = set(names)
-    normal: dict[str, list[str]] = {}
-    for name in known:
-        normal.setdefault(normalise(name), []).append(name)
+    return _Spelling(names)
 
-    def spell(name: str) -> str:
-        if name in known:
+
+class _Spelling:
+    """The function, as an object that can be pickled."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known = set(names)
+        self._normal: dict[str, list[str]] = {}
+        for name in self._known:
+            self._normal.setdefault(normalise(name), []).append(name)
+
+    def __call__(self, name: str) -> str:
+        if name in self._known:
             return name
-        same = normal.get(normalise(name), [])
+        same = self._normal.get(normalise(name), [])
         return same[0] if len(same) == 1 else name
-
-    return spell
 
 
 def modules_called(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

@@ -22,6 +22,7 @@ from .errors import ThinningError
 from .files.atomic import write_atomically
 from .files.checked import parse_json
 from .files.text import printable
+from .history import must_lead_to
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
 from .recipe import Recipe, whole_recipe
@@ -97,6 +98,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
             raise ThinningError(f"'{name}' is {shapes}")
     if facts.get("sha256", _digest(weights)) != _digest(weights):
         raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
+    must_lead_to(model, stored, [facts["recipe"].named_for(model)])
     modes = {module: module.training for module in model.modules()}
     with Transaction() as transaction:
         try:
@@ -211,7 +213,7 @@ def _facts(path: Path) -> dict[str, Any]:
     entries = facts.get("attributes")
     if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
         raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, number or list of integers]")
-    Recipe.from_json(json.dumps(facts.get("recipe")))
+    facts["recipe"] = Recipe.from_json(json.dumps(facts.get("recipe")))
     digest = facts.get("sha256")
     if "sha256" in facts and not isinstance(digest, str):
         raise ThinningError(f"{path}: 'sha256' must be a text")

@@ -26,8 +26,6 @@ WORDS = {
     "effective_train_size": "share of training images",
     "effective_valid_size": "share of validation images",
     "effective_test_size": "share of test images",
-    "mean": "mean that is subtracted",
-    "std": "deviation that is divided by",
     "amp": "precision (--amp)",
     "deterministic": "choice of kernels (--deterministic)",
     "on_nan": "way with bad numbers (--on-nan)",

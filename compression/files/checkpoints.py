@@ -56,8 +56,8 @@ def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save({"format": FORMAT, **contents}, file), previous=_previous(path))
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; where it is damaged, the one before it, with a warning.
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", warns: bool = True) -> dict[str, Any]:
+    """Read a checkpoint; where it is damaged, the one before it, with a warning (which a second reader may leave out).
 
     Its fields `format`, `epoch`, `minibatch`, `arch` and `state_dict` (tensors by name, without NaN) are checked, and
     that the rest is tensors and plain data. Where hard links are missing, `<name>.previous` may be all that there is.
@@ -76,7 +76,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
                 contents = _load(other, device)
             except CheckpointError:
                 continue
-            logger.warning("%s; using %s instead", error, other)
+            if warns:
+                logger.warning("%s; using %s instead", error, other)
             return contents
         if others:
             raise CheckpointError(f"{error}; {' and '.join(o.name for o in others)} is no better") from error

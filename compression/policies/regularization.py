@@ -196,6 +196,10 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             if name in masks:
                 masks.set(self.name, name, mask)
 
+    def copied(self) -> None:
+        """Let the copy's regularizer act on the copy's model."""
+        self.regularizer.copied()
+
     def own_parameters(self) -> Iterable[Tensor]:
         """Return the regularizer's."""
         return self.regularizer.own_parameters() if self._stage == "active" else ()

@@ -179,14 +179,21 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def only(target: nn.Module, hook: Callable[..., None]) -> Callable[..., None]:
-    """Return the hook for this module alone: copies of a model (for tracing, averaging) carry its hooks along."""
+class only:  # noqa: N801 -- reads like the function that it is
+    """The hook for this module alone: copies of a model (for tracing, averaging) carry its hooks along."""
 
-    def guarded(module: nn.Module, inputs: Any, output: Any) -> None:
-        if module is target:
-            hook(module, inputs, output)
+    def __init__(self, target: nn.Module | None = None, hook: Callable[..., None] | None = None) -> None:
+        """Take the module and what is to be called; a copy of the hook has neither."""
+        self.target, self.hook = target, hook
 
-    return guarded
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Call the hook, if it is the module's."""
+        if module is self.target and self.hook is not None:
+            self.hook(module, inputs, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a copy is made of: it watches nothing, for whom it would tell does not come along."""
+        return only, ()
 
 
 def _keeps_shape(inputs: tuple[Any, ...], output: Tensor) -> bool:

@@ -108,6 +108,11 @@ class RigLPruner(RegrowingPruner):
         if self._users == 1:
             self._handles = [self._watch(name, model.get_parameter(name)) for name in self._names]
 
+    def copied(self, model: nn.Module) -> None:
+        """Watch the model of a copy."""
+        if self._users:
+            self._handles = [self._watch(name, model.get_parameter(name)) for name in self._names]
+
     def _watch(self, name: str, parameter: nn.Parameter) -> Any:
         def hook(weight: Tensor) -> None:
             if weight.grad is not None:

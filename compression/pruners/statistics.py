@@ -104,8 +104,22 @@ def after_backward(name: str, parameter: nn.Parameter, hook: Callable[[Tensor], 
     problem = _frozen(name, parameter)
     if problem:
         raise ValueError(problem)
-    hook = torch.no_grad()(hook)
-    return parameter.register_post_accumulate_grad_hook(lambda weight: after_backward_pass(lambda: hook(weight)))
+    return parameter.register_post_accumulate_grad_hook(_AfterBackward(torch.no_grad()(hook)))
+
+
+class _AfterBackward:
+    """Calls a hook with a parameter at the end of the backward pass; a copy calls nothing, and is made anew."""
+
+    def __init__(self, hook: Callable[[Tensor], None] | None = None) -> None:
+        self.hook = hook
+
+    def __call__(self, weight: Tensor) -> None:
+        hook = self.hook
+        if hook is not None:
+            after_backward_pass(lambda: hook(weight))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _AfterBackward, ()
 
 
 def without_gradients(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:

@@ -115,6 +115,9 @@ class Regularizer(ABC):
     def before_thinning(self) -> None:  # noqa: B027
         """Channels are going to be removed."""
 
+    def copied(self) -> None:  # noqa: B027  (most act on nothing but the loss)
+        """Called in a copy of a scheduler: act on the copy's model."""
+
     def after_thinning(self, recipe: Recipe | None) -> None:  # noqa: B027
         """Channels were removed as the recipe says; None if thinning failed and changed nothing."""
 

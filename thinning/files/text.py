@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 FORMULA = ("=", "+", "-", "@")
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "<": "&lt;", ">": "&gt;", "`": r"\`", "[": r"\["})
@@ -25,12 +25,12 @@ def printable(text: object) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def shown(value: object) -> str:
-    """Return a text as it may be shown: `Lines` line by line, anything else on one line."""
-    return Lines("\n".join(map(printable, value.split("\n")))) if isinstance(value, Lines) else printable(value)
+def shown(value: object, show: Callable[[object], str] = printable) -> str:
+    """Return a text as it may be shown: `Lines` line by line, as they are made; anything else on one line by `show`."""
+    return Lines("\n".join(map(printable, value.split("\n")))) if isinstance(value, Lines) else show(value)
 
 
-def markdown(text: str) -> str:
+def markdown(text: object) -> str:
     """Return a text as one cell of a Markdown table, without any markup of its own."""
     return printable(text).translate(MARKDOWN)
 

@@ -276,6 +276,11 @@ class L0Regularizer(Regularizer):
         if "norms" in state:
             self._norms.load_state_dict(state["norms"])
 
+    def copied(self) -> None:
+        """Put gates in the place of the fixed ones that the copy's model came with."""
+        if self._handles:
+            self._install()
+
     def _survey(self) -> None:
         """Find out which channels have gates now, how the network's size depends on them, and what the target is."""
         self._found = survey(self._site, self._names, self._target)
