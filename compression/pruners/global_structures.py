@@ -61,11 +61,6 @@ class GlobalStructures(Pruner):
         self._handles: list[Any] = []
         self._attach(model)
 
-    def copied(self, model: nn.Module) -> None:
-        """Watch the model of a copy."""
-        self._handles = []
-        self._attach(model)
-
     def _attach(self, model: nn.Module) -> None:
         for name, group in self._groups.items() if find_score(self.score).needs else ():
             self._handles.append(after_backward(name, model.get_parameter(name), self._watch(name, group)))
