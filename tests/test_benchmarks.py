@@ -1,0 +1,195 @@
+"""Each benchmark runs in its smallest form, and the options that pages and scripts name are those of the scripts."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.utils import save_image
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+PASSES_ON = {"resnet20_cifar10"}
+"""Scripts that give what they do not know to the command line."""
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a benchmark by name; what it leaves in the process is taken back."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    threads = torch.get_num_threads()
+
+    def module_of(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    yield module_of
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def call(load, monkeypatch, capsys):
+    """Call a benchmark's main as the shell would, with constants of its module changed; return what it prints."""
+
+    def run(name, *arguments, **constants):
+        module = load(name)
+        for constant, value in constants.items():
+            monkeypatch.setattr(module, constant, value)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        module.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of two images for each of ten classes, to train and to test on."""
+    for part in ("train", "test"):
+        for label in range(10):
+            folder = tmp_path / "images" / part / str(label)
+            folder.mkdir(parents=True)
+            for number in range(2):
+                save_image(torch.rand(3, 32, 32), folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+def test_asked_hidden(call):
+    def small():
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 60 * 60, 4))
+
+    text = call("asked_hidden", "--levels", 0.5, NETWORKS={"small": small})
+    assert re.search(r"\| small \| Filters \| 50 % \| 7 \| 7 \| 0 of 2 ", text), text
+
+
+def test_distillation(call, tmp_path, monkeypatch):
+    from potstill.command.run import size_report
+
+    monkeypatch.setattr(size_report, "SECONDS", 0.0)
+    monkeypatch.setattr(size_report, "BATCHES", (1,))
+    few = ["--teacher-epochs", 1, "--teacher-images", 40, "--images", 40, "--epochs", 1, "--seeds", 2]
+    text = call("distillation", "--teacher", "mlp", "--student", "mlp", *few, "--out", tmp_path)
+    assert "paired difference" in text and "of 2 pairs" in text
+
+
+@pytest.mark.parametrize("method", ["kthvalue", "threshold", "in place"])
+def test_global_pruning(call, method):
+    seconds, extra = map(float, call("global_pruning", "--millions", 1, "--threads", 1, "--only", method).split())
+    assert seconds > 0 and extra >= 0
+
+
+def test_l0_overhead(call, load):
+    assert re.search(r"^ratio: \d", call("l0_overhead", "--batch", 2, "--pairs", 1, WARM_UP=0), re.MULTILINE)
+
+
+def test_l0_googlenet(load, images, tmp_path):
+    module = load("l0_googlenet")
+    given = ["--data", str(images), "--out", str(tmp_path / "out"), "--epochs", "180", "--train", "20", "--test", "10"]
+    options = module.parse(given)
+    for row in module.ROWS[:1]:
+        folder = options.folder / row.name
+        folder.mkdir(parents=True)
+        command = module.command(row, options, folder)
+        from potstill.command.cli.options import parse
+
+        asked = parse(command[command.index("compress_classifier") + 1 :])
+        assert (asked.data.limit_train, asked.training.epochs, asked.data.arch) == (20, 180, "googlenet_cifar")
+    assert "| row" in module.table(options) or "Protocol `short`" in module.table(options)
+
+
+def test_resnet20_cifar10(load, images, tmp_path):
+    module = load("resnet20_cifar10")
+    from potstill.compression import load_schedule
+    from potstill.models import create_model
+
+    model = create_model("resnet20_cifar")
+    for row in module.ROWS:
+        assert load_schedule(module.schedule(row, 10), model).policies
+
+
+def test_schedules_index(call, tmp_path):
+    call("schedules", "--index", INDEX=tmp_path / "index.md")
+    assert (tmp_path / "index.md").read_text() == (ROOT / "schedules" / "README.md").read_text()
+
+
+def test_scheduler_overhead(call):
+    text = call("scheduler_overhead", "--rounds", 1, CASES=[("simplenet_cifar", 2)])
+    assert re.search(r"^ratio: \d", text, re.MULTILINE)
+
+
+def test_thinning(call):
+    text = call("thinning", "squeezenet1_1", "--no-peer")
+    assert re.search(r"squeezenet1_1 .*yes", text), text
+
+
+def test_thinning_memory(call):
+    """With a head of zeros, as DenseNet's and ViT's are: outputs of zeros prove nothing, and thinning says so."""
+    class HeadOfZeros(nn.Sequential):
+        def __init__(self):
+            head = nn.Linear(8, 5)
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            super().__init__(nn.Conv2d(3, 8, 9, 8), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+    class Models:
+        class models:  # noqa: N801  (as torchvision calls it)
+            get_model = staticmethod(lambda name: HeadOfZeros())
+
+    assert re.search(r"^zeros .*: [\d.]+x$", call("thinning_memory", "zeros", torchvision=Models), re.MULTILINE)
+
+
+def test_trajectory_overhead(call):
+    assert "% of training" in call("trajectory_overhead", CASES=[("mlp", (1, 28, 28), 2, 10)])
+
+
+@pytest.mark.slow
+def test_one_shot(call):
+    pytest.importorskip("torch_pruning")
+    assert "simplenet_mnist" in call("one_shot", "--networks", "simplenet_mnist", "--scores", "l1", "--epochs", 1)
+
+
+@pytest.mark.slow
+def test_l0_recalibration(call):
+    assert call("l0_recalibration", "--seeds", 1, "--dense", 1, "--window", 1)
+
+
+@pytest.mark.slow
+def test_rule_mutants(call):
+    assert call("rule_mutants", "pool", "--every", 100, "--most", 1)
+
+
+def test_every_benchmark_is_run_here():
+    here = set(re.findall(r"^def test_(\w+)\(", Path(__file__).read_text(), re.MULTILINE))
+    assert {script.stem for script in SCRIPTS} - {"schedule_headers", "schedules"} <= here
+
+
+def test_lower_bounds(call):
+    pins = call("lower_bounds", "somewhere", "--list").splitlines()
+    assert all("==" in pin or "<" in pin for pin in pins) and any(pin.startswith("torch==") for pin in pins)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_its_own_commands_have_options_that_it_takes(script):
+    check(script, script.read_text())
+
+
+def test_commands_of_pages_have_options_that_the_scripts_take():
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", *(ROOT / "schedules").rglob("*.md")]
+    for page in pages:
+        for name in re.findall(r"benchmarks/(\w+)\.py", page.read_text()):
+            assert (ROOT / "benchmarks" / f"{name}.py").exists(), f"{page.name}: benchmarks/{name}.py"
+            check(ROOT / "benchmarks" / f"{name}.py", page.read_text())
+
+
+def check(script, text):
+    """Every option after the script's name, to the end of the line or of the code, is one that the script adds."""
+    known = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', script.read_text())) | {"--help"}
+    for command in re.findall(rf"benchmarks/{script.stem}\.py([^`#\n]*)", text):
+        given = set(re.findall(r"(--[a-z][\w-]*)", command))
+        assert script.stem in PASSES_ON or given <= known, f"{script.name}: {command}"
