@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from potstill.thinning import Recipe, beside
+from potstill.thinning.files.text import printable
 
 from .declare.names import respelled
 from .files.checked import Field, reading
@@ -85,9 +86,9 @@ def _tell_of_others(policies: Sequence[ScheduledTrainingPolicy], stored: Mapping
     """Warn of policies that the state is not of; a scheduler without any only takes masks."""
     own = {policy.name for policy in policies}
     for name in stored.keys() - own if policies else ():
-        logger.warning("policy %s of the checkpoint is not in this schedule: its state is dropped (masks stay)", name)
+        logger.warning("policy %s of the checkpoint is not in this schedule: its state is dropped (masks stay)", printable(name))
     for name in own - stored.keys() if stored else ():
-        logger.warning("policy %s is not in the checkpoint: it begins afresh", name)
+        logger.warning("policy %s is not in the checkpoint: it begins afresh", printable(name))
 
 
 def _counts(removed: Field) -> dict[str, dict[str, int]]:

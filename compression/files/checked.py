@@ -11,6 +11,7 @@ from torch import Tensor
 
 from potstill.thinning.files import checked
 from potstill.thinning.files.checked import describe
+from potstill.thinning.files.text import printable
 
 MAX_DEPTH = 40
 MAX_EXPANDED = 2**24
@@ -19,6 +20,10 @@ MAX_EXPANDED = 2**24
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or that is damaged, unsafe, or not one of ours."""
+
+    def __init__(self, message: object = "") -> None:
+        """Say what is wrong, on one line: names in it may come from the file."""
+        super().__init__(printable(message))
 
 
 class Field(checked.Field):

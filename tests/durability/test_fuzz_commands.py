@@ -1,0 +1,135 @@
+"""Command lines by chance, on run folders that a stranger made: each ends in order, and changes nothing elsewhere.
+
+The long form is `--mutations 10000`: 1,000 command lines, each in a process of its own.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+import unicodedata
+
+import pytest
+import torch
+
+import compress_classifier
+
+from .mutate import mutate_bytes, mutate_fields
+
+SECONDS, MOST_MEMORY = 60, 2500
+SMALL = ["-a", "simplenet_cifar", "--limit-train", "48", "--limit-test", "20", "-b", "16", "--epochs", "1"]
+SCHEDULE = """\
+pruners:
+  filters: {class: L1RankedStructureParameterPruner, desired_sparsity: 0.4, group_type: 3D, weights: [conv2.weight]}
+policies:
+  - {pruner: {instance_name: filters}, epochs: [0]}
+"""
+NUMBERS = ["0", "1", "-1", "33", "1e9", "1e400", "nan", "2" * 30, "9" * 5000, "²", "0x10", "", " ", "1.5", "true"]
+TEXTS = ["x\nFORGED", "\x1b[31m", "=1+1", "\u202eevil", "a" * 300, "../..", "/dev/full", "$x$", "|<b>|", "ü", "\udcff"]
+OPTIONS = {
+    **dict.fromkeys(["--epochs", "-b", "--seed", "--limit-train", "--limit-test", "--round-to", "-p"], NUMBERS),
+    **dict.fromkeys(["--lr", "--momentum", "--wd", "--validation-split", "--num-best-scores"], NUMBERS),
+    **dict.fromkeys(["-n", "--compress", "--dataset", "-a", "--trajectory", "--early-stop", "--data"], TEXTS),
+    "--checkpoint-every": [*NUMBERS, "1m", "0m", "m"],
+    "--device": ["cpu", "nowhere", "cuda:99"],
+    "--optimizer": ["sgd", "adam", "none"],
+}
+MODES = [
+    [], [], [], ["-e"], ["--thinnify"], ["--summary", "sparsity"], ["--summary", "channels"], ["--dry-run"],
+    ["--sense", "element", "--sense-range", "0", "0.5", "0.5"], ["--dry-run", "--table", "markdown"],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sound")
+    (out / "s.yaml").write_text(SCHEDULE)
+    assert compress_classifier.main([*SMALL, "--compress", str(out / "s.yaml"), "-o", str(out)]) == 0
+    return (out / "latest").resolve()
+
+
+def spoiled(folder, victim, chance):
+    """Do what a stranger could do to a run folder; say what."""
+    names = sorted(path.name for path in folder.iterdir())
+    name = chance.choice(["checkpoint.pt"] * 4 + names)
+    path = folder / name
+    kind = chance.choice(["link", "fifo", "bytes", "fields", "fields", "fields", "missing", "name"])
+    if kind in ("link", "fifo", "missing"):
+        path.unlink(missing_ok=True)
+    if kind == "link":
+        path.symlink_to(victim)
+        (folder / f"{name}.part").symlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "bytes":
+        path.write_bytes(mutate_bytes(path.read_bytes(), chance))
+    elif kind == "fields":
+        contents, told = mutate_fields(torch.load(folder / "checkpoint.pt", weights_only=True), chance)
+        torch.save(contents, folder / "checkpoint.pt")
+        return told
+    elif kind == "name":
+        contents = torch.load(folder / "checkpoint.pt", weights_only=True)
+        contents[chance.choice(["arch", "optimizer_name", "split", "split_names", "rows"])] = chance.choice(TEXTS)
+        torch.save(contents, folder / "checkpoint.pt")
+    return f"{kind} {name}"
+
+
+def command(chance, folder):
+    """A command line."""
+    start = ["--resume-from", chance.choice([folder, folder, folder / "checkpoint.pt"])]
+    arguments = chance.choice([start, start, SMALL, [*SMALL, *start]])
+    for name in chance.sample(sorted(OPTIONS), chance.choice([0, 0, 1, 2])):
+        arguments = [*arguments, name, chance.choice(OPTIONS[name])]
+    return [*map(str, arguments), *chance.choice(MODES)]
+
+
+def executed(arguments, out):
+    """Exit status (or signal), what was said, and the peak of memory in MiB."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            signal.alarm(SECONDS)
+            file = os.open(out, os.O_WRONLY | os.O_CREAT)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", errors="backslashreplace") for n in (1, 2))
+            status = compress_classifier.main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    _, status, usage = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), out.read_text("utf-8", "surrogateescape"), usage.ru_maxrss // 1024
+
+
+def test_command_lines_end_in_order(sound, tmp_path, mutations, fuzz_seed):
+    worst, ended = 0, {}
+    torch.set_num_threads(1)
+    for number in range(max(12, mutations // 10)):
+        chance = random.Random(f"{fuzz_seed} command {number}")
+        room = tmp_path / str(number)
+        room.mkdir()
+        victim = room / "victim"
+        victim.write_text("precious\n")
+        folder = shutil.copytree(sound, room / "run")
+        told = spoiled(folder, victim, chance) if chance.random() < 0.7 else "sound"
+        arguments = [*command(chance, folder), "-o", str(room / "out")]
+        status, said, peak = executed(arguments, room / "said")
+        where = f"{number}: {json.dumps(arguments)[:600]} ({told}): {said[-600:]}"
+        assert status in (0, 2, 130), f"exit status {status} of {where}"
+        assert "Traceback" not in said, where
+        assert not [c for c in said if c != "\n" and unicodedata.category(c) in ("Cc", "Cs")], where
+        assert not any(line.startswith("FORGED") for line in said.splitlines()), where
+        assert victim.read_text() == "precious\n", where
+        assert peak < MOST_MEMORY, f"{peak} MiB: {where}"
+        worst, ended[status] = max(worst, peak), ended.get(status, 0) + 1
+        shutil.rmtree(room)
+    print(f"{sum(ended.values())} command lines, ended with {ended}, at most {worst} MiB")

@@ -1,0 +1,150 @@
+"""A stranger's folder: nothing is opened through its links and pipes, and one process at a time uses it."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import compress_classifier
+from potstill.command.run.lock import hold, release
+from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
+from potstill.thinning.files.atomic import write_atomically
+from potstill.thinning.files.regular import NotRegularError, make_folder, must_be_regular, open_regular
+
+NET = ["-a", "symmetry", "--dataset", "symmetry"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert compress_classifier.main([*NET, "--epochs", "1", "-o", str(out)]) == 0
+    return (out / "latest").resolve()
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "copy")
+
+
+@pytest.fixture
+def victim(tmp_path):
+    path = tmp_path / "victim"
+    path.write_text("precious\n")
+    return path
+
+
+def resumed(folder, capsys, *more):
+    """The exit status and what was said."""
+    try:
+        status = compress_classifier.main(["--resume-from", str(folder), "--epochs", "2", *more])
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    return status, said.err
+
+
+@pytest.mark.parametrize("name", ["run.log", "run.lock", "checkpoint.pt"])
+def test_what_a_run_opens_is_no_link(folder, victim, capsys, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(victim)
+    status, said = resumed(folder, capsys)
+    assert status == 2
+    assert f"{name}: is a link or no regular file: remove it" in said
+    assert victim.read_text() == "precious\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "metrics.csv", "recipe.txt", "thinned.safetensors", "thinned.py", "best.pt"]
+)
+def test_a_link_under_the_name_of_a_result_is_replaced(folder, victim, capsys, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(victim)
+    for part in (f"{name}.part", f"{name}.new", f"{name}.previous"):
+        (folder / part).unlink(missing_ok=True)
+        (folder / part).symlink_to(victim)
+    assert resumed(folder, capsys)[0] == 0
+    assert victim.read_text() == "precious\n"
+    assert (folder / name).is_file()
+    assert not (folder / name).is_symlink()
+
+
+def test_a_pipe_is_not_waited_for(folder, capsys):
+    (folder / "run.log").unlink()
+    os.mkfifo(folder / "run.log")
+    status, said = resumed(folder, capsys)
+    assert status == 2
+    assert "run.log: is a link or no regular file" in said
+
+
+def test_a_log_of_two_names_is_added_to_under_one(folder, victim, capsys):
+    (folder / "run.log").unlink()
+    os.link(victim, folder / "run.log")
+    assert resumed(folder, capsys)[0] == 0
+    assert victim.read_text() == "precious\n"
+    assert (folder / "run.log").read_text().startswith("precious\n")
+
+
+def test_the_opener_itself(tmp_path, victim):
+    link, pipe, missing = tmp_path / "link", tmp_path / "pipe", tmp_path / "missing"
+    link.symlink_to(victim)
+    os.mkfifo(pipe)
+    for path in (link, pipe, tmp_path):
+        for mode in ("rb", "ab"):
+            with pytest.raises(NotRegularError):
+                open_regular(path, mode)
+        with pytest.raises(NotRegularError):
+            must_be_regular(path)
+    with pytest.raises(FileExistsError):
+        open_regular(victim, "xb")
+    with open_regular(missing, "a", encoding="utf-8") as file:
+        file.write("x")
+    assert missing.read_text() == "x"
+    (tmp_path / "dir").symlink_to(tmp_path)
+    with pytest.raises(NotRegularError):
+        make_folder(tmp_path / "dir")
+
+
+def test_a_planted_name_is_never_the_one_that_is_written(tmp_path, victim):
+    path = tmp_path / "checkpoint.pt"
+    for name in ("checkpoint.pt.part", "checkpoint.pt.new", "checkpoint.pt.previous"):
+        (tmp_path / name).symlink_to(victim)
+    for epoch in range(3):
+        save_checkpoint(path, {"epoch": epoch, "minibatch": 0, "arch": "x", "state_dict": {}})
+    assert victim.read_text() == "precious\n"
+    assert load_checkpoint(path)["epoch"] == 2
+    assert load_checkpoint(path.with_name("checkpoint.pt.previous"))["epoch"] == 1
+
+
+def test_two_writers_of_one_file_leave_one_whole_file(tmp_path):
+    """Each begins before the other ends."""
+    path = tmp_path / "file"
+
+    def slow(file):
+        file.write(b"a" * 1000)
+        write_atomically(path, b"b" * 1000)
+        file.write(b"a" * 1000)
+
+    write_atomically(path, slow)
+    assert path.read_bytes() == b"a" * 2000
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+HOLD = "import sys, time; from pathlib import Path; from potstill.command.run.lock import hold; hold(Path(sys.argv[1]))"
+
+
+def test_a_folder_in_use_is_refused_and_a_dead_holder_is_none(tmp_path):
+    code = f"{HOLD}; print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(CheckpointError, match=f"is in use by process {holder.pid} on .* since .*: wait for it, or"):
+        hold(tmp_path)
+    holder.kill()
+    holder.wait()
+    hold(tmp_path)
+    hold(tmp_path)  # this process may as often as it likes
+    assert (tmp_path / "run.lock").exists()
+    release(tmp_path)
+    assert not (tmp_path / "run.lock").exists()
