@@ -81,5 +81,6 @@ def text_of(error: Exception) -> str:
 def _unexpected(error: Exception) -> str:
     """Return what to say of an error that nobody thought of: what, and where."""
     told = (str(error).strip().splitlines() or [""])[0]
-    places = [f"{PurePath(frame.filename).name}:{frame.lineno}; " for frame in traceback.extract_tb(error.__traceback__)]
-    return f"{type(error).__name__}: {told} ({''.join(places[-1:])}--debug shows how it came to this)"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}; " if frames else ""
+    return f"{type(error).__name__}: {told} ({place}--debug shows how it came to this)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.thinning import Outlook, ZeroSlices, outlook
+from potstill.thinning.files.text import Lines
 
 from .history import History, Span
 from .masks import Masks
@@ -141,7 +142,7 @@ def tell_account(scheduler: Accountable) -> None:
 
 def account_text(table: pd.DataFrame, form: str = "text") -> str:
     """Return the account as text, without columns that say nothing."""
-    return "asked and done, by policy and parameter:\n" + format_table(with_something_in(table), form)
+    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(table), form))
 
 
 def hidden_structures(scheduler: Hiding) -> dict[str, dict[str, int]]:

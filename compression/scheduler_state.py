@@ -85,10 +85,10 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
 def _tell_of_others(policies: Sequence[ScheduledTrainingPolicy], stored: Mapping[str, Field]) -> None:
     """Warn of policies that the state is not of; a scheduler without any only takes masks."""
     own = {policy.name for policy in policies}
-    for name in stored.keys() - own if policies else ():
-        logger.warning("policy %s of the checkpoint is not in this schedule: its state is dropped (masks stay)", printable(name))
-    for name in own - stored.keys() if stored else ():
-        logger.warning("policy %s is not in the checkpoint: it begins afresh", printable(name))
+    for name in map(printable, stored.keys() - own if policies else ()):
+        logger.warning("policy %s of the checkpoint is not in this schedule: its state is dropped (masks stay)", name)
+    for name in map(printable, own - stored.keys() if stored else ()):
+        logger.warning("policy %s is not in the checkpoint: it begins afresh", name)
 
 
 def _counts(removed: Field) -> dict[str, dict[str, int]]:

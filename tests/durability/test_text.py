@@ -43,7 +43,7 @@ def test_errors_are_one_line_and_those_of_schedules_one_each(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text('"a\\nFORGED": 1\n"b\\e": 2\npolicies: []\n')
     with pytest.raises(ScheduleError) as caught:
-        load_schedule(path)
+        load_schedule(path, None)
     lines = text_of(caught.value).splitlines()
     assert len(lines) == len(caught.value.problems) >= 3
     assert all(line.startswith(str(path)) for line in lines)
