@@ -1,6 +1,6 @@
 """Thinning: find which slices of which parameters are the same channel, remove the dead ones, prove the result."""
 
-from .apply import Rescaling
+from .changes import Rescaling
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
 from .history import resize_by

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .apply import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
+from .changes import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
 from .dead import Dead, folded_constants
 from .label_sets import class_of_label
 from .recipe import Kept, Recipe

@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import AttributeChange, Folding, Rescaling, TensorChange, apply
-from .names import modules_called, normalise, spelling, unwrapped
+from .apply import apply
+from .changes import AttributeChange, Folding, Rescaling, TensorChange
+from .names import modules_called, spelling, unwrapped
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
+
+Change = TypeVar("Change", TensorChange, AttributeChange, Folding, Rescaling)
 
 
 @dataclass(frozen=True)
@@ -102,21 +105,13 @@ class Recipe:
         What stays, and the notes, are the other's; the difference is the larger one. Raises `ThinningError` if the
         shapes do not follow each other.
         """
-        tensors = {normalise(change.name): change for change in self.tensors}
-        for change in other.tensors:
-            name = normalise(change.name)
-            tensors[name] = tensors[name].then(change) if name in tensors else change
-        attributes = {(normalise(a.module), a.name, a.index): a for a in self.attributes}
-        for new in other.attributes:
-            key = (normalise(new.module), new.name, new.index)
-            attributes[key] = replace(new, old=attributes[key].old if key in attributes else new.old)
         return replace(
             other,
             model=self.model,
-            tensors=tuple(tensors.values()),
-            attributes=tuple(attributes.values()),
-            folds=_folds_of_both(self, other),
-            rescalings=_rescalings_of_both(self, other),
+            tensors=_one_after_another(self.tensors, other.tensors),
+            attributes=_one_after_another(self.attributes, other.attributes),
+            folds=_one_after_another(_sliced(self.folds, other.tensors), other.folds),
+            rescalings=_one_after_another(self.rescalings, other.rescalings),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             max_relative_difference=max(self.max_relative_difference, other.max_relative_difference),
             parameters=(self.parameters[0], other.parameters[1]),
@@ -148,26 +143,18 @@ def whole_recipe(model: nn.Module, recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _folds_of_both(first: Recipe, second: Recipe) -> tuple[Folding, ...]:
-    """Add up the constants, those of the first recipe sliced by the second."""
-    changes = {normalise(change.name): change for change in second.tensors}
-    folds: dict[str, Folding] = {}
-    for fold in first.folds:
-        change = changes.get(name := normalise(fold.name))
-        folds[name] = fold if change is None else replace(fold, amounts=change.select(fold.amounts))
-    for fold in second.folds:
-        before = folds.get(name := normalise(fold.name))
-        folds[name] = fold if before is None else replace(fold, amounts=before.amounts + fold.amounts)
-    return tuple(folds.values())
-
-
-def _rescalings_of_both(first: Recipe, second: Recipe) -> tuple[Rescaling, ...]:
-    """Take one factor after the other; what is added to the mean is the second's."""
-    found = {normalise(norm.name): norm for norm in first.rescalings}
-    for norm in second.rescalings:
-        before = found.get(name := normalise(norm.name))
-        found[name] = norm if before is None else replace(norm, factor=before.factor * norm.factor, old=before.old)
+def _one_after_another(first: Sequence[Change], second: Sequence[Change]) -> tuple[Change, ...]:
+    found = {change.what: change for change in first}
+    for change in second:
+        before = found.get(change.what)
+        found[change.what] = change if before is None else before.then(change)
     return tuple(found.values())
+
+
+def _sliced(folds: Sequence[Folding], changes: Sequence[TensorChange]) -> list[Folding]:
+    """Return constants added before some changes as if they were added after them."""
+    found = {change.what: change for change in changes}
+    return [replace(f, amounts=found[f.what].select(f.amounts)) if f.what in found else f for f in folds]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

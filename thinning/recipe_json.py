@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .apply import AttributeChange, Folding, Rescaling, TensorChange
+from .changes import AttributeChange, Folding, Rescaling, TensorChange
 from .errors import ThinningError
 from .files.checked import Field, parse_json
 from .kept_ranges import KeptRanges, Ranges, kept_ranges

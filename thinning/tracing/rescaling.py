@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..apply import scaled
+from ..changes import scaled
 from ..running.copies import copied
 from .log import Read, Rescale, TraceLog
 
