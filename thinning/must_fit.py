@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .attributes import epsilon_problem, size_problem
+from .changes import AttributeChange, Removal
 from .errors import ThinningError
 from .module_sizes import new_size
-
-if TYPE_CHECKING:
-    from .apply import AttributeChange, Removal
 
 
 def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
