@@ -28,15 +28,16 @@ from tqdm import tqdm
 from potstill.command.cli.options import parse
 from potstill.command.cli.streams import prepare_streams
 from potstill.command.errors import one_line
-from potstill.command.modes import run_mode
+from potstill.command.modes import run_mode, trains
 from potstill.command.run.bad_numbers import Watch
-from potstill.command.run.epochs import after_epoch, before_epoch, choose_best
-from potstill.command.run.evaluation import Meter, classification_loss, evaluate
+from potstill.command.run.epochs import after_epoch, before_epoch, choose_best, evaluate_together
+from potstill.command.run.evaluation import Meter, classification_loss
 from potstill.command.run.finish import finish
 from potstill.command.run.first_lines import tell_start
 from potstill.command.run.lock import release_all
 from potstill.command.run.log_text import set_up_console
 from potstill.command.run.prepare import prepare
+from potstill.command.run.ranks import joined, leads
 from potstill.command.run.session import Session
 
 logger = logging.getLogger("potstill")
@@ -51,15 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set_up_console("--debug" in arguments)
             options = parse(arguments)
             set_up_console("--debug" in arguments, options.output.table)
-            if run_mode(options):
+            if not trains(options):
+                if leads():
+                    run_mode(options)
                 return 0
-            session = prepare(options)
-            session.folder.record_environment(arguments)
-            tell_start(session)
-            try:
-                return train(session)
-            finally:
-                session.folder.close()
+            with joined(options.training.device):
+                session = prepare(options)
+                session.folder.record_environment(arguments)
+                tell_start(session)
+                try:
+                    return train(session)
+                finally:
+                    session.folder.close()
     finally:
         release_all()
 
@@ -68,21 +72,21 @@ def train(run: Session) -> int:
     """Train from where the run stands to its last epoch, or until early stopping; validate after each; thin, report."""
     if run.options.output.save_untrained_model and run.steps == 0:
         run.save(run.folder.path / "untrained.pt")
-    if not run.folder.checkpoint.exists():
+    if not run.ranks.first(run.folder.checkpoint.exists()):
         run.save()
     with stop_on_interrupt(run):
         while run.epoch < run.epochs and not run.ended:
             with run.watching("train"):
                 train_epoch(run, run.epoch)
-            if run.stop:
+            if run.stopped:
                 return interrupted(run)
             with run.watching("valid"):
-                scores = evaluate(run.model, run.data.validation, run.options.training.batch_size, run.device)
+                scores = evaluate_together(run, run.data.validation)
             run.rate = run.optimizer.param_groups[0]["lr"]
             metrics = {"min": scores.mean_loss(), "max": scores.accuracy()}
             run.scheduler.on_epoch_end(run.epoch, run.optimizer, metrics, run.minibatches)
             after_epoch(run, scores)
-        if run.stop:
+        if run.stops():
             return interrupted(run)
     try:
         choose_best(run)
@@ -99,7 +103,7 @@ def train_epoch(run: Session, epoch: int) -> None:
         before_epoch(run)
         run.meter = Meter()
         scheduler.on_epoch_begin(epoch, optimizer, steps)
-    run.model.train()
+    run.network.train()
     batches = run.data.train.batches(run.options.training.batch_size, epoch, run.minibatch)
     for images, labels in progress(batches, run):
         step = run.minibatch
@@ -108,8 +112,9 @@ def train_epoch(run: Session, epoch: int) -> None:
         scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
         watch = Watch(run, images)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.training.amp):
-            loss, logits = classification_loss(run.model(images), labels)
-        total, parts = scheduler.before_backward_pass(epoch, step, steps, loss, optimizer, return_loss_components=True)
+            loss, logits = classification_loss(run.network(images), labels)
+        share = loss * run.weight(len(labels))  # of the minibatch, where processes share it
+        total, parts = scheduler.before_backward_pass(epoch, step, steps, share, optimizer, return_loss_components=True)
         optimizer.zero_grad()
         if watch.loss_is_good(total, parts):
             total.backward()
@@ -121,15 +126,17 @@ def train_epoch(run: Session, epoch: int) -> None:
         if watch.good:
             run.meter.add(loss.item(), logits, labels, {name: value.item() for name, value in parts})
         run.stepped()
-        if run.stop:
+        due = run.checkpoint_is_due()
+        if run.stopped:
             return
-        if run.interval.is_over(run.minibatch) and step + 1 < steps:
+        if due and step + 1 < steps:
             run.save()
 
 
 def progress(batches: Iterator[Any], run: Session) -> Iterator[Any]:
     """Yield a progress bar with loss and accuracy; silent where the output is not a terminal."""
-    bar = tqdm(batches, f"epoch {run.epoch}", run.minibatches, initial=run.minibatch, leave=False, disable=None)
+    disable = None if leads() else True
+    bar = tqdm(batches, f"epoch {run.epoch}", run.minibatches, initial=run.minibatch, leave=False, disable=disable)
     for batch in bar:
         yield batch
         if not bar.disable and run.minibatch % run.options.output.print_freq == 0:
@@ -141,7 +148,7 @@ def stop_on_interrupt(run: Session) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGHUP end the run after the current minibatch; a second one ends it at once."""
 
     def stop(number: int, frame: Any) -> None:
-        if run.stop:
+        if run.stop and run.ranks.size == 1:  # torchrun passes on what all processes got already
             raise KeyboardInterrupt
         run.stop = True
 

@@ -19,6 +19,7 @@ from potstill.thinning import ThinningError
 from potstill.thinning.files.text import Lines, printable, shown
 
 from .cli.interrupts import INTERRUPTED, tell_stopped
+from .run.ranks import first_to_say, leads, lost, rank
 
 OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|bad_alloc|can't allocate memory", re.IGNORECASE)
 ONE_IMAGE = "Expected more than 1 value per channel"
@@ -59,7 +60,9 @@ def one_line(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        sys.stderr.write(f"compress-classifier: {text_of(error)}\n")
+        text = "another process of this run ended: see what it says" if lost(error) else text_of(error)
+        if first_to_say(text):
+            sys.stderr.write(f"compress-classifier{'' if leads() else f', rank {rank()}'}: {text}\n")
         raise SystemExit(2) from None
 
 

@@ -12,6 +12,7 @@ from potstill.compression import load_checkpoint
 from potstill.thinning.files.regular import must_be_regular
 
 from ..run.lock import hold
+from ..run.ranks import leads
 from .distillation_options import DistillationOptions
 from .distiller_options import add_distiller_options, translate
 from .greedy_options import GreedyOptions
@@ -74,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n" if leads() else None)
 
 
 def parser() -> argparse.ArgumentParser:

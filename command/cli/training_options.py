@@ -110,6 +110,9 @@ class TrainingOptions(Group):
     device: str = option(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)"
     )
+    sync_bn: bool = option(
+        "--sync-bn", default=False, help="under torchrun on GPUs: statistics of BatchNorm over all processes' images"
+    )
     amp: bool = option("--amp", default=False, help="bfloat16 where it is safe (torch.autocast)")
     seed: int = option("--seed", type=seed, default=0, metavar="N", help="(default: %(default)s)")
     early_stop: str | None = option(

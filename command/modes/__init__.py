@@ -29,6 +29,14 @@ from .summaries import SUMMARY_PRINTERS
 logger = logging.getLogger("potstill")
 
 
+def trains(options: Options) -> bool:
+    """Return whether training was asked for, and nothing else."""
+    mode = options.mode
+    asked = (mode.write_schema, mode.dry_run, mode.summary, mode.export, mode.import_sparseml, mode.import_distiller)
+    others = (options.data.arch == "list", options.sensitivity.sense, mode.greedy, mode.evaluate, mode.thinnify)
+    return not any((*asked, *others))
+
+
 def run_mode(options: Options) -> bool:
     """Do what was asked for instead of training; return False if training was."""
     mode = options.mode

@@ -37,6 +37,8 @@ class Watch:
         Raises:
             TrainingError: it is not, and the run is to stop; or the weights themselves are not.
         """
+        if self.run.ranks.size > 1:  # all must go on to the backward pass; NaN reaches the gradients of all
+            return True
         if not is_finite(loss):
             self._bad(f"the loss is {loss.item()}", first_bad(self.run, self.images, parts))
         return self.good

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import torch
+
 from potstill.compression import format_table, sparsity, sparsity_table
 from potstill.models.datasets import Split
 
@@ -11,6 +13,7 @@ from .best_epochs import Score
 from .confusion import confusion_matrix, confusion_text
 from .evaluation import Meter, evaluate
 from .finite import check_epoch
+from .local_state import pooled
 from .session import Session
 
 logger = logging.getLogger("potstill")
@@ -27,10 +30,16 @@ def before_epoch(run: Session) -> None:
         logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
 
 
+def evaluate_together(run: Session, split: Split) -> Meter:
+    """Loss and accuracy over a split, each process a part of it, with the running statistics of the first."""
+    run.ranks.follow_first(run.model.buffers())
+    return pooled(evaluate(run.model, split, run.options.training.batch_size, run.device), run.ranks)
+
+
 def test(run: Session, split: Split) -> Meter:
     """Return loss and accuracy of the network as it is."""
     with run.watching("test"):
-        return evaluate(run.model, split, run.options.training.batch_size, run.device)
+        return evaluate_together(run, split)
 
 
 def print_scores(run: Session, scores: Meter) -> None:
@@ -39,13 +48,14 @@ def print_scores(run: Session, scores: Meter) -> None:
     logger.info("%s", format_table(sparsity_table(run.model), form))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     if run.options.output.confusion:
-        counts = confusion_matrix(run.model, run.data.test, len(run.data.classes), batch, run.device)
+        own = confusion_matrix(run.model, run.data.test, len(run.data.classes), batch, run.device)
+        counts = torch.stack(run.ranks.all(own.cpu())).sum(0)
         logger.info("%s", confusion_text(counts, run.data.classes, form))
 
 
 def after_epoch(run: Session, validation: Meter) -> None:
     """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
-    epoch = run.epoch
+    epoch, run.meter = run.epoch, pooled(run.meter, run.ranks)
     check_epoch(run.meter, epoch)
     zeros = sparsity(run.model)
     row = {

@@ -17,6 +17,7 @@ from potstill.thinning.files.text import Lines, printable
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
 from .epochs import print_scores, test
 from .prepare import place
+from .ranks import leads
 from .session import Session
 from .size_report import facts, latencies, summary_table
 
@@ -37,9 +38,13 @@ def finish(run: Session) -> dict[str, Any]:
     last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=asked.round_to)
     recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))
+    thinned_scores = test(run, run.data.test)
+    if not leads():
+        run.save(run.folder.path / "thinned.pt")
+        return {}
     dense = place(create_model(run.options.data.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
-    accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": test(run, run.data.test).accuracy()}
+    accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": thinned_scores.accuracy()}
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
     for name, latency in latencies(models, run.example).items():
         summary[name]["latency_ms"] = latency

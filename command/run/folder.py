@@ -151,6 +151,27 @@ class RunFolder:
             logger.warning("%s does not lead to this run: %s", link, error.strerror)
 
 
+class Followed(RunFolder):
+    """The folder of a run in a process that does not write to it."""
+
+    def __init__(self, path: Path) -> None:
+        """Know the folder."""
+        self.path = path
+
+    def lead(self) -> None:
+        """Nothing: the first process does it."""
+
+    def discard(self) -> None:
+        """Nothing: the first process does it."""
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Where the first process writes it."""
+        return self.path / name
+
+
 def _make(path: Path) -> bool:
     """Make a folder; False if it is there already, so that two runs that start at once have each its own."""
     try:

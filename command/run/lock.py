@@ -12,6 +12,8 @@ from potstill.compression import CheckpointError
 from potstill.thinning.files.regular import open_regular
 from potstill.thinning.files.text import printable
 
+from .ranks import leads
+
 try:
     import fcntl
 except ImportError:  # Windows: two processes are told apart by the user
@@ -29,7 +31,7 @@ def hold(folder: Path) -> None:
         CheckpointError: another process uses it; says which and since when.
         OSError: the folder cannot be written to.
     """
-    if fcntl is None or folder.resolve() in _held:
+    if fcntl is None or not leads() or folder.resolve() in _held:
         return
     file = None
     while file is None or not _is_still(folder / FILE, file):  # its holder may remove it while we open it

@@ -10,6 +10,8 @@ from typing import Any
 
 from potstill.thinning.files.text import markdown, printable, shown
 
+from .ranks import leads
+
 logger = logging.getLogger("potstill")
 
 
@@ -52,7 +54,7 @@ def set_up_console(debug: bool, form: str = "text") -> None:
     console = _Console()
     console.setFormatter(Plain(show=markdown if form == "markdown" else printable))
     root = logging.getLogger()
-    root.handlers = [console]
+    root.handlers = [console] if leads() else [logging.NullHandler()]
     root.setLevel(logging.WARNING)
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
 

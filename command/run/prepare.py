@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.declare.names import UnknownName
 from potstill.compression.files.checked import Field, reading
+from potstill.compression.processes.ranks import Ranks
 from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
 from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle, class_count, load_dataset
@@ -25,9 +27,11 @@ from ..monitors.stopping_rules import parse_rule
 from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..monitors.trajectory import Trajectory, TrajectoryOption
 from ..plots.style import require_matplotlib
-from .folder import RunFolder
+from .folder import Followed, RunFolder
+from .local_state import seed_rank
 from .optimizers import make_optimizer
 from .randomness import seed_everything
+from .ranks import leads, own_device, started
 from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, validation_names
 from .session import Session
 from .teachers import Teachers, with_teacher
@@ -142,7 +146,7 @@ def prepare(options: Options) -> Session:
     Raises:
         One of `errors.USER_ERRORS`, each with one line that says what to do.
     """
-    device = find_device(options.training.device)
+    device = find_device(own_device(options.training.device))
     if options.output.plot:
         require_matplotlib()
     if options.output.tensorboard:
@@ -153,13 +157,18 @@ def prepare(options: Options) -> Session:
     shape = data.input_shape
     if checkpoint is not None:
         check_fit(checkpoint, data)
-    model = place(build_model(options, len(data.classes), shape[0], checkpoint), device)
+    model = build_model(options, len(data.classes), shape[0], checkpoint)
+    if options.training.sync_bn:
+        model = synchronised(model, device)
+    model = place(model, device)
     for note in data.notes:
         logger.info("%s: %s", data.name, note)
     optimizer = make_optimizer(options.training, model)
     example = example_inputs(shape).to(device, memory_format=torch.channels_last)
     images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
     scheduler = CompressionScheduler(model, example, validation_batch=images.to(device))
+    data = data.for_rank(scheduler.ranks.rank, scheduler.ranks.size)
+    seed_rank(options.training.seed, scheduler.ranks)
     scheduler.recipes = thinned(checkpoint) if checkpoint else []
     teachers = Teachers.of(options, len(data.classes), shape)
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
@@ -167,7 +176,7 @@ def prepare(options: Options) -> Session:
         build(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
     session = Session(
         options=options,
-        folder=_folder(options),
+        folder=_folder(options, scheduler.ranks),
         device=device,
         data=data,
         model=model,
@@ -195,7 +204,7 @@ def _begin(session: Session, schedule: Schedule | None, checkpoint: Mapping[str,
     start = options.start
     session.trained = bool(start.exp_load_weights_from or options.data.pretrained or start.reset_optimizer)
     _watch(session)
-    session.events = EventWriter(session.folder.path) if options.output.tensorboard else None
+    session.events = EventWriter(session.folder.path) if options.output.tensorboard and leads() else None
     if schedule is not None and schedule.text:
         session.folder.write_text("schedule.yaml", schedule.text)
     if checkpoint is not None and options.start.resume_from:
@@ -252,7 +261,25 @@ def _warn(warnings: Iterable[str]) -> None:
         logger.warning("%s", warning)
 
 
-def _folder(options: Options) -> RunFolder:
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network with BatchNorms whose statistics are of all processes' images.
+
+    Raises:
+        UsageError: there is one process, or torch cannot do it on this device.
+    """
+    if started() == 1 or device.type != "cuda":
+        raise UsageError("--sync-bn is for several processes on GPUs (torchrun --nproc-per-node N)")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _folder(options: Options, ranks: Ranks) -> RunFolder:
+    """The run folder, which the first process makes and writes to."""
+    folder = _own_folder(options) if leads() else None
+    path = ranks.first(None if folder is None else str(folder.path))
+    return Followed(Path(path)) if folder is None else folder
+
+
+def _own_folder(options: Options) -> RunFolder:
     if options.sensitivity.sense and options.sensitivity.sense_folder:
         return RunFolder(options.sensitivity.sense_folder)
     if options.start.resume_from and options.start.resume_from.is_dir():

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, save_checkpoint
 from potstill.compression.files.checked import Field
+from potstill.compression.processes.ranks import Ranks
 from potstill.models.datasets import DataBundle
 
 from ..cli.options import Options
@@ -28,7 +29,9 @@ from .changed_options import surroundings
 from .evaluation import Meter
 from .finite import check_network
 from .folder import RunFolder
+from .local_state import local_states, pooled, restore_local
 from .randomness import Randomness
+from .ranks import Agreement, leads, wrapped
 from .run_state import OptimizerPiece, Piece, Rows, SchedulerPiece
 
 logger = logging.getLogger("potstill")
@@ -39,7 +42,8 @@ class Session:
     """A run in progress.
 
     `epoch` and `minibatch` are what comes next, `rate` is the learning rate of this epoch. `trained` says whether it
-    began with trained weights, `interval` when the next checkpoint within an epoch is due.
+    began with trained weights, `interval` when the next checkpoint within an epoch is due, `stop` whether this process
+    was asked to stop, `agreed` whether all know it.
     """
 
     options: Options
@@ -60,6 +64,7 @@ class Session:
     interval: Interval = field(default_factory=Interval)
     rate: float = 0.0
     stop: bool = False
+    agreed: bool = False
     events: EventWriter | None = None
     early_stopping: EarlyStopping | None = None
     trajectory: Trajectory | None = None
@@ -73,7 +78,50 @@ class Session:
             return
         with self.activation_stats.watching(self.model):
             yield
-        self.activation_stats.write(self.folder.path, phase)
+        if leads():
+            self.activation_stats.write(self.folder.path, phase)
+
+    def __post_init__(self) -> None:
+        """Wrap the network where there are several processes, now and when its shapes change."""
+        self.agreement = Agreement(self.ranks, 2)
+        self.scheduler.rewrap = self.wrap
+        self.wrap()
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run."""
+        return self.scheduler.ranks
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        """The run itself: a copied network may lead here by its hooks."""
+        return self
+
+    def wrap(self) -> None:
+        """Make what the loop calls: `network`."""
+        self.network = wrapped(self.model, self.ranks)
+
+    def weight(self, images: int) -> float:
+        """What the mean loss of this process's part of the minibatch counts, so that the mean of all is the batch's."""
+        if self.ranks.size == 1:
+            return 1.0
+        whole = self.data.train.batch_length(self.options.training.batch_size, self.minibatch)
+        return images * self.ranks.size / whole
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to stop, as all processes know it."""
+        return self.stop if self.ranks.size == 1 else self.agreed
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether a checkpoint is due, and whether to stop (see `stopped`), as all processes know it."""
+        over = self.interval.is_over(self.minibatch)
+        self.agreed, due = self.agreement.post([self.stop, leads() and over])
+        return due if self.interval.seconds is not None else over
+
+    def stops(self) -> bool:
+        """Whether some process was asked to stop: a message that all wait for."""
+        self.agreement.settle()
+        return bool(self.ranks.largest([int(self.stop)])[0])
 
     @property
     def example(self) -> Tensor:
@@ -111,10 +159,8 @@ class Session:
         found: dict[str, Piece | None] = {
             "scheduler": SchedulerPiece(self.scheduler),
             "optimizer": OptimizerPiece(self.optimizer),
-            "meter": self.meter,
             "rows": self.rows,
             "best": self.best,
-            "random": Randomness(),
             "early_stopping": self.early_stopping,
             "trajectory": self.trajectory,
         }
@@ -141,6 +187,9 @@ class Session:
             "early_stopping": None,
             "trajectory": None,
             **{name: piece.state() for name, piece in self.pieces().items()},
+            "meter": pooled(self.meter, self.ranks).state(),
+            "random": Randomness().state(),
+            **local_states(self.meter, self.ranks),
         }
 
     def restore(self, state: Field) -> None:
@@ -162,6 +211,10 @@ class Session:
         for name, piece in pieces.items():
             if state[name].value is not None:
                 piece.restore(state[name])
+        self.meter.restore(state["meter"])
+        if state["random"].value is not None:
+            Randomness().restore(state["random"])
+        restore_local(self.meter, state, self.ranks, self.options.training.seed)
         if self.early_stopping and state["early_stopping"].value is None:
             self.early_stopping.begin_at(self.epoch)
 
@@ -173,9 +226,11 @@ class Session:
             CheckpointError: it cannot be written.
         """
         check_network(self.model)
-        if self.trajectory is not None:
-            self.trajectory.write(self.folder.path)
-        save_checkpoint(path or self.folder.checkpoint, self.state())
+        state = self.state()
+        if leads():
+            if self.trajectory is not None:
+                self.trajectory.write(self.folder.path)
+            save_checkpoint(path or self.folder.checkpoint, state)
         if path is None:
             self.folder.lead()
         self.interval.restart()

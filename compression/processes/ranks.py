@@ -34,6 +34,10 @@ class Ranks:
         self.group = group
         self._control: tuple[Any, Any] = (None, None)
 
+    def __deepcopy__(self, memo: Any) -> Ranks:
+        """The same processes: a copied model may lead here by its hooks."""
+        return self
+
     @property
     def size(self) -> int:
         """The number of ranks."""
@@ -92,6 +96,11 @@ class Ranks:
         found = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self._messages())
         return found.tolist()
+
+    def post(self, numbers: Sequence[int]) -> tuple[Any, Tensor]:
+        """Begin to find the largest of each number over ranks: what to wait for, and where they will be."""
+        found = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+        return dist.all_reduce(found, dist.ReduceOp.MAX, group=self._messages(), async_op=True), found
 
     def _messages(self) -> dist.ProcessGroup:
         """Return the gloo group, made when it is first needed."""

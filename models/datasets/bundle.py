@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .split import Split
 
@@ -32,3 +32,8 @@ class DataBundle:
     split_names: tuple[str, ...] = ()
     files: str = ""
     notes: tuple[str, ...] = ()
+
+    def for_rank(self, rank: int, ranks: int) -> DataBundle:
+        """Return what one of several processes sees of it."""
+        train, validation, test = (split.for_rank(rank, ranks) for split in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)

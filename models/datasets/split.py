@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ class Split:
     ) -> None:
         """With a `share` below 1 an epoch is that part of the images, which are drawn anew for each."""
         self.share = share
+        self.rank, self.ranks = 0, 1
         self.source = source
         self.labels = labels
         self.recipe = recipe
@@ -55,6 +57,12 @@ class Split:
         self._factor = 1 / scale
         self._offset = 255 * torch.tensor(recipe.mean).view(-1, 1, 1)
 
+    def for_rank(self, rank: int, ranks: int) -> Split:
+        """Return the part of one of several processes: of each training batch, or of the batches of other splits."""
+        mine = copy.copy(self)
+        mine.rank, mine.ranks = rank, ranks
+        return mine
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -63,8 +71,13 @@ class Split:
         """How many images an epoch has."""
         return max(1, int(self.share * len(self)))
 
+    def batch_length(self, batch_size: int, position: int) -> int:
+        """Number of images of a training batch over all processes; `position` counts batches."""
+        last = position + 1 == self.batch_count(batch_size)
+        return self.images_per_epoch - position * batch_size if last else batch_size
+
     def batch_count(self, batch_size: int) -> int:
-        """Number of batches of an epoch."""
+        """Number of batches of an epoch: of all processes together."""
         count = -(-self.images_per_epoch // batch_size)
         return count - 1 if count > 1 and self._joins_last(batch_size) else count
 
@@ -72,14 +85,21 @@ class Split:
         """Batches of (float32 images (N, C, H, W), int64 labels (N,)); the first `start` are left out, not loaded.
 
         All images of an epoch are given once. The last batch is smaller where the numbers do not divide; a single
-        training image left over joins the batch before it, since BatchNorm cannot train on one.
+        training image left over joins the batch before it, since BatchNorm cannot train on one. With several processes
+        (see `for_rank`) each gets its part of every training batch, two images at least, and every so many-th batch of
+        another split.
 
         Raises:
             DatasetError: an image cannot be read.
         """
         if batch_size < 1:
             raise DatasetError(f"the batch size must be at least 1, not {batch_size}")
-        reader = _Batches(self, self._chunks(batch_size, epoch)[start:], self._draws(epoch))
+        if self.ranks > 1 and self.shuffle_seed is not None and min(batch_size, self.images_per_epoch) < 2 * self.ranks:
+            raise DatasetError(
+                f"{self.ranks} processes share each batch: it must have {2 * self.ranks} images at least, not"
+                f" {min(batch_size, self.images_per_epoch)}"
+            )
+        reader = _Batches(self, self._own(self._chunks(batch_size, epoch)[start:]), self._draws(epoch))
         if self.workers == 0:
             for position in range(len(reader)):
                 yield reader.load(position)
@@ -100,8 +120,15 @@ class Split:
             chunks[-2:] = [torch.cat(chunks[-2:])]
         return chunks
 
+    def _own(self, chunks: list[Tensor]) -> list[Tensor]:
+        """What this process gets of the batches."""
+        if self.shuffle_seed is None:
+            return chunks[self.rank :: self.ranks]
+        return [chunk.tensor_split(self.ranks)[self.rank] for chunk in chunks]
+
     def _joins_last(self, batch_size: int) -> bool:
-        return self.shuffle_seed is not None and batch_size > 1 and self.images_per_epoch % batch_size == 1
+        least = 2 if self.ranks == 1 else 2 * self.ranks
+        return self.shuffle_seed is not None and batch_size > 1 and 0 < self.images_per_epoch % batch_size < least
 
     def _draws(self, epoch: int) -> Tensor:
         """Return a row of uniform numbers for each image, by its position in the split, not in the epoch's order."""
