@@ -55,22 +55,22 @@ def print_scores(run: Session, scores: Meter) -> None:
 
 def after_epoch(run: Session, validation: Meter) -> None:
     """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
-    epoch, run.meter = run.epoch, pooled(run.meter, run.ranks)
-    check_epoch(run.meter, epoch)
+    epoch, trained = run.epoch, pooled(run.meter, run.ranks)
+    check_epoch(trained, epoch)
     zeros = sparsity(run.model)
     row = {
         "epoch": epoch,
-        "train_loss": run.meter.mean_loss(),
-        "train_top1": run.meter.accuracy(),
+        "train_loss": trained.mean_loss(),
+        "train_top1": trained.accuracy(),
         "val_loss": validation.mean_loss(),
         "val_top1": validation.accuracy(),
         "lr": run.rate,
         "sparsity": zeros,
-        **run.meter.mean_parts(),
+        **trained.mean_parts(),
         **run.scheduler.metrics(),
     }
-    if run.meter.skipped:
-        row["skipped"] = run.meter.skipped
+    if trained.skipped:
+        row["skipped"] = trained.skipped
     run.rows.append(row)
     run.folder.write_metrics(run.rows)
     if run.events:
@@ -84,7 +84,7 @@ def after_epoch(run: Session, validation: Meter) -> None:
     for line in run.best.top(run.options.output.num_best_scores):
         logger.info("%s", line)
     if run.early_stopping:
-        run.early_stopping.after_epoch(epoch, run.meter.mean_loss(), validation.mean_loss())
+        run.early_stopping.after_epoch(epoch, trained.mean_loss(), validation.mean_loss())
     run.epoch, run.minibatch = epoch + 1, 0
     if best:  # first, so that a run killed in between makes it again
         run.save(run.folder.best)

@@ -13,7 +13,8 @@ import torch
 from potstill.compression import load_checkpoint
 
 SECONDS = 150
-SMALL = ["-a", "simplenet_mnist", "--dataset", "digits", "--limit-train", "96", "--limit-validation", "40", "--limit-test", "50", "-b", "32"]
+SMALL = ["-a", "simplenet_mnist", "--dataset", "digits", "-b", "32"]
+SMALL += ["--limit-train", "96", "--limit-validation", "40", "--limit-test", "50"]
 SCHEDULE = """
 version: 1
 pruners:
