@@ -120,7 +120,7 @@ def bn_scale(outputs: Outputs) -> Tensor:
     return outputs.norm.abs()
 
 
-@score("fpgm")
+@score("fpgm", grouped=True)
 def fpgm(outputs: Outputs) -> Tensor:
     """Return the sum of distances to all filters of the layer (He et al. 2019, FPGM, equation 4).
 
