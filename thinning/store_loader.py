@@ -16,8 +16,10 @@ STEM = Path(__file__).with_suffix("")
 def load(model):
     """Resize the dense `model` in place, fill it, and check it on the stored probe, for that on the CPU."""
     device = next((parameter.device for parameter in model.parameters()), "cpu")
+    weights = load_file(f"{STEM}.safetensors")
+    must_fit(model, weights)
     model.cpu()
-    for name, tensor in load_file(f"{STEM}.safetensors").items():
+    for name, tensor in weights.items():
         module, _, leaf = name.rpartition(".")
         getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
     facts = json.loads(Path(f"{STEM}.json").read_text())
@@ -27,6 +29,19 @@ def load(model):
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
     return model.eval().to(device)
+
+
+def must_fit(model, weights):
+    """The model must have the tensors that were stored, each with as many dimensions; of tied ones a name is enough."""
+    own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    unknown = sorted(weights.keys() - own.keys())
+    held = {id(own[name]) for name in weights.keys() & own.keys()}
+    missing = sorted(name for name in model.state_dict() if name in own and id(own[name]) not in held)
+    if missing or unknown:
+        raise RuntimeError(f"{STEM}.safetensors is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
+    for name, tensor in weights.items():
+        if tensor.ndim != own[name].ndim:
+            raise RuntimeError(f"'{name}' is {list(tensor.shape)} in {STEM}.safetensors, {list(own[name].shape)} here")
 
 
 def check(model, spec, probe):

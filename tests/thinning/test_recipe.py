@@ -259,3 +259,16 @@ def test_stored_files_have_the_mode_that_the_umask_allows(tmp_path: Path, umask:
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
         [f"thinned{suffix}" for suffix in (".safetensors", ".probe.safetensors", ".json", ".py")], mode
     )
+
+
+def test_both_loaders_tell_another_architecture_by_its_tensors(tmp_path):
+    model = net().eval()
+    path = save(model, thin(model, torch.randn(2, 3, 8, 8)), tmp_path / "small.safetensors")
+    spec = importlib.util.spec_from_file_location("small", path.with_suffix(".py"))
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    longer, shorter = nn.Sequential(*net(), nn.Linear(3, 3)), nn.Sequential(*net()[:-1])
+    for other, named in ((longer, "missing"), (shorter, "unexpected")):
+        for loader in (lambda dense: load(dense, path), alone.load):
+            with pytest.raises((ThinningError, RuntimeError), match=rf"is of another model: .*{named} \['"):
+                loader(other)
