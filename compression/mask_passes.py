@@ -15,7 +15,11 @@ Pass = Literal["hard", "soft", "copies"]
 
 @dataclass
 class MaskPasses:
-    """Lists of equal length for each pass, made once after each change of masks."""
+    """Lists of equal length for each pass, made once after each change of masks.
+
+    A pass is one call of a `torch._foreach_*` function over all masked parameters: masks are applied after every step,
+    and a call for each parameter costs more than the multiplication where parameters are small.
+    """
 
     hard: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
     soft: tuple[list[Tensor], list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], [], []))

@@ -73,8 +73,10 @@ class Masks(Mapping[str, ParameterMask]):
             if not every(torch.isfinite(own)):
                 raise ValueError(f"mask of {name} by {owner} has values that are not finite")
             if mode != "copy":
+                # Factors are applied once, to the values; kept as a mask they would be multiplied in at every step.
                 part(self.dense(name)).mul_(part(own).where(part(own) != 0, 1))
                 own = (own != 0).to(own.dtype)
+        # Taken before the mask acts: afterwards the hidden values, which may come back, are gone.
         if mode != "hard" and entry.dense is None:
             entry.dense = parameter.detach().clone()
         entry.put(owner, OwnedMask(own, mode, stops_gradient))
@@ -233,7 +235,7 @@ class Masks(Mapping[str, ParameterMask]):
             if name not in self._masks:
                 continue
             entry, parameter = self._masks[name], self._parameters[name].detach()
-            filled = (parameter != 0) & bool(norm.offset)
+            filled = (parameter != 0) & bool(norm.offset)  # with an offset a zero becomes the offset, and must stay it
             if entry.dense is not None:
                 hidden = filled if entry.mask is None else filled & (entry.mask == 0)
                 entry.dense = torch.where(hidden, parameter, norm.scaled(entry.dense))
@@ -248,6 +250,8 @@ class Masks(Mapping[str, ParameterMask]):
             if name not in self._masks:
                 continue
             entry, parameter = self._masks[name], self._parameters[name].detach()
+            # The constant of removed channels now lives in these elements (of a bias, as a rule): a mask that hid them
+            # would change the function of the thinned network at the next step.
             took = amounts.to(parameter) != 0
             if entry.dense is not None:
                 hidden = took if entry.mask is None else took & (entry.mask == 0)
@@ -292,6 +296,7 @@ class Masks(Mapping[str, ParameterMask]):
         """Give the parameter its masked values, and forget a dense copy that nobody needs any more."""
         self._plan = None
         if entry.dense is not None:
+            # What a permanent mask hides must not come back from the copy when the soft masks go.
             if entry.hard is not None:
                 part(entry.dense).mul_(part(entry.hard))
             part(parameter).copy_(part(entry.dense))

@@ -53,14 +53,18 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
     kind = _common_type(tensors)
     prefix: list[int] = []
     rank = k
+    # Two passes for float32, one for half precision, four for float64: each finds the next 16 bits of the result.
     for _ in range(kind.itemsize // LANE.itemsize):
         counts = _of_all(sum(_histogram(tensor, kind, prefix) for tensor in tensors), sharded, tensors[0].device)
+        # Of IEEE 754 numbers NaN alone has all bits of the exponent set and more: its first digit is above infinity's.
         if not prefix and counts[_highest_number(kind) + 1 :].any():
             raise ValueError("absolute values that are not numbers (NaN) cannot be ranked")
         below = np.cumsum(counts)
-        digit = int(np.searchsorted(below, rank))
+        digit = int(np.searchsorted(below, rank))  # the first digit up to which there are `rank` values or more
+        # From here on only values with these highest digits count, and the rank is among them.
         rank -= int(below[digit] - counts[digit])
         prefix.append(digit)
+    # What is left of the rank counts the values that equal the result, up to k: where ties are to be cut.
     lanes = torch.tensor(prefix[::-1], device="cpu").to(LANE)
     return Cut(float(lanes.view(kind)), rank)
 
@@ -75,6 +79,7 @@ def _of_all(counts: Any, sharded: Tensor | None, device: torch.device) -> Any:
 def chunks(tensor: Tensor, size: int = CHUNK) -> Iterator[Tensor]:
     """Views of consecutive elements, in memory order where the tensor is dense (a copy where it is not)."""
     flat = tensor.detach()
+    # Order does not matter to a histogram: channels-last weights are read as they lie, without a copy.
     if not flat.is_contiguous():
         order = sorted(range(flat.dim()), key=flat.stride, reverse=True)
         flat = flat.permute(order)

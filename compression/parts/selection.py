@@ -24,7 +24,7 @@ def count(level: float, total: int, rounding: Rounding = "floor", multiple: int 
     Only a level of 1 takes all of them.
     """
     wanted = level * total
-    nearest = round(wanted)
+    nearest = round(wanted)  # a product that is whole but for its rounding errors is that whole number
     number = nearest if abs(wanted - nearest) < SLACK else ROUNDINGS[rounding](wanted)
     number = min(total, number) // multiple * multiple
     return number - multiple if number == total and level < 1 else number
@@ -50,6 +50,9 @@ def keep_highest(scores: Tensor, prune: int, alive: Tensor | None = None) -> Ten
     keep = torch.ones_like(flat, dtype=torch.bool)
     if prune <= 0:
         return keep.view_as(scores)
+    # Not `flat <= threshold`, which prunes all that equal it: a tensor of equal scores would go as a whole. So what is
+    # below goes, and of the ties as many as are left, the first ones: the count is exact and the same on every machine
+    # (the order of `topk` and of an unstable sort among equals is not).
     threshold = flat.kthvalue(prune).values
     keep = flat > threshold
     ties = (flat == threshold).nonzero().flatten()
@@ -100,7 +103,7 @@ def keep_whole_sets(scores: Tensor, shares: Sequence[Share]) -> list[Tensor]:
     costs = torch.stack([share.sets[share.living].bincount(minlength=len(scores)) for share in shares], 1)
     left = [share.prune - int((~share.living).sum()) for share in shares]
     order = scores.argsort(stable=True)
-    order = order[costs[order].any(1)]
+    order = order[costs[order].any(1)]  # sets of which nothing lives cost nothing: they are gone already
     gone = torch.zeros(len(scores), dtype=torch.bool)
     gone[order[_fitting(costs[order], left)]] = True
     return [share.living & ~gone[share.sets] for share in shares]

@@ -49,9 +49,7 @@ class Statistics:
             parts = [part.to(device, torch.float64, copy=True) for part in (*parts, counts)]
             ranks.add(parts)
             self._pooled = {
-                name: total / count
-                for name, total, count in zip(like, parts, parts[-1], strict=False)
-                if count > 0
+                name: total / count for name, total, count in zip(like, parts, parts[-1], strict=False) if count > 0
             }
         try:
             yield

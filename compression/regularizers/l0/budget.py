@@ -55,12 +55,15 @@ class Budget:
 
     def _build(self, rows: list[Tensor], weights: Counter[tuple[int, ...]], constant: float) -> None:
         uses = torch.stack(rows).double() if rows else torch.zeros(0, self._count + 1, dtype=torch.float64)
+        # Gates with the same column of uses are one block. Columns are told apart by a random projection, a product
+        # instead of a sort of long rows: two that differ have the same only by chance, in double precision.
         signs = torch.rand(len(uses), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         _, self._blocks = (signs @ uses[:, :-1]).unique(return_inverse=True)
         blocks = int(self._blocks.max()) + 1 if self._count else 0
         member = torch.zeros(blocks, dtype=torch.int64).scatter_(0, self._blocks, torch.arange(self._count))
         width = max(map(len, weights), default=0)
         padded = [key + (len(uses),) * (width - len(key)) for key in weights]  # the last sum is always 1
+        # Factors by column, so that a size is a product of gathers however many dimensions a tensor has.
         self._factors = torch.tensor(padded, dtype=torch.int64).reshape(len(padded), width).unbind(1)
         self._weights = torch.tensor(list(weights.values()), dtype=torch.float64)
         self._constant = constant

@@ -65,9 +65,11 @@ class Constraint:
     def term(self, probabilities: Tensor, progress: float) -> Tensor:
         """Return what is added to the loss; `progress` runs from 0 to 1 in the window."""
         reached = min(1.0, progress / self._ramp) if self._ramp else 1.0
+        # The goal of now: 1 at first, `goal` from the end of the ramp on.
         violation = self.budget.share(probabilities) - (1 - (1 - self.goal) * reached)
-        self._violation = violation.detach()
+        self._violation = violation.detach()  # the force itself has no gradient: only the size is to change
         self.multiplier = self.multiplier.to(violation)
+        # A constraint that holds pushes nothing (never below 0): gates may open again, and the size rises to the goal.
         return (self.multiplier + GAIN * self._violation).clamp(min=0) * violation
 
     def size(self, is_open: Tensor) -> float:
@@ -76,6 +78,8 @@ class Constraint:
 
     def update(self) -> None:
         """After a step: gradient ascent on the multiplier, or restart where the constraint holds."""
+        # The restart at 0 ("dual restarts" of Gallego-Posada et al.) lets go at once of the force that was summed up
+        # while the constraint was violated; else it would shrink the network far below the goal.
         risen = (self.multiplier + self._rate * self._violation).clamp(min=0)
         self.multiplier = torch.where(self._violation > 0, risen, torch.zeros_like(risen))
 

@@ -36,6 +36,7 @@ class Verdict:
         """(gates,): `log_alpha` after it."""
         settled = gates.log_alpha.detach().clone()
         settled[self.opened] = gates.distribution.position(AJAR)
+        # At `position(0)` itself the gate is 0 only up to rounding; 1 in log_alpha further it is 0 in every precision.
         settled[self.closed] = gates.distribution.position(0) - 1
         return settled
 
@@ -48,6 +49,7 @@ def judge(gates: Gates, channels: GatedChannels, constraint: Constraint | None, 
     (one threshold for all) until the size of the thinned network is as near to the goal as it can be; those whose
     channels thinning could not remove (not `removable`) stay open.
     """
+    # What is judged are the gates of evaluation (eq. 13 of Louizos et al. 2018): they are what stays after training.
     was_open = gates.deterministic() > 0
     spared = protected(gates.log_alpha, channels)
     if removable is not None:
@@ -86,9 +88,12 @@ def nearest(log_alpha: Tensor, spared: Tensor, constraint: Constraint) -> Tensor
     order = _ranking(log_alpha, spared)
     count = _best_count(order, constraint, int(spared.sum()))
     is_open = order < count
+    # One threshold for all keeps what training found most useful. Only where single channels are so large that the size
+    # jumps over the goal are gates near the threshold exchanged: those are the ones whose order says least.
     around = [int(gate) for gate in order.argsort()[max(int(spared.sum()), count - NEAR) : count + NEAR]]
     best = abs(constraint.size(is_open) - constraint.goal)
     while best > CLOSE and around:
+        # All choices of up to 3 of 2 x NEAR = 24 gates are 24 + 276 + 2,024 rows, sized in one matrix product.
         tries = is_open ^ _exchanges(around, len(is_open)).to(is_open.device)
         gap, index = (constraint.budget.shares(tries.double()) - constraint.goal).abs().min(0)
         if gap.item() >= best:
@@ -109,11 +114,12 @@ def _exchanges(gates: list[int], count: int) -> Tensor:
 def _ranking(log_alpha: Tensor, spared: Tensor) -> Tensor:
     """Return the place of each gate, spared ones first, then the most open."""
     order = torch.where(spared, torch.inf, log_alpha).argsort(descending=True, stable=True)
-    return order.argsort()
+    return order.argsort()  # of a permutation: its inverse, the place of each gate
 
 
 def _best_count(order: Tensor, constraint: Constraint, least: int) -> int:
     """Return how many gates, in the given order, make a size nearest to the goal: the size rises with their number."""
+    # Every gate that opens adds size: the size is monotonic in the count, and log2(gates) sizes are enough.
     low, high = least, len(order)
     while low < high:  # the first count whose size is above the goal
         middle = (low + high) // 2
@@ -121,7 +127,7 @@ def _best_count(order: Tensor, constraint: Constraint, least: int) -> int:
             high = middle
         else:
             low = middle + 1
-    candidates = {max(least, low - 1), low}
+    candidates = {max(least, low - 1), low}  # the last count below the goal may be nearer than the first above
     return min(candidates, key=lambda count: abs(_size(order, count, constraint) - constraint.goal))
 
 

@@ -83,6 +83,8 @@ class Layout:
     def scaled(self, parameters: list[Tensor], factors: Tensor) -> list[Tensor]:
         """Return the parameters `names` times their factors (as many as `index`), differentiable in both."""
         many = len(self.vectors)
+        # Norms and biases are many and short: side by side they are one multiplication. Weights are long, and copying
+        # them together would cost more than it saves.
         results: dict[str, Tensor] = {}
         if many:
             sizes = list(self.sizes[:many])
@@ -120,7 +122,7 @@ class GatedForward:
 
     def __call__(self, root: nn.Module, args: Any) -> None:
         """Before the forward pass: put the scaled parameters into the modules."""
-        self._depth += 1
+        self._depth += 1  # a model that calls itself is scaled once, by its outermost call
         root = unwrapped(root)
         gates = self.source.draw(root.training) if self._depth == 1 else None
         if gates is None:
@@ -134,6 +136,7 @@ class GatedForward:
         for places, parameter, value in zip(self._places, parameters, values, strict=True):
             for place in places:
                 self._held.append((place, parameter))
+                # Into the module's own table: `setattr` refuses a tensor that is no parameter under this name.
                 place[0][place[1]] = value
 
     def leave(self) -> None:
