@@ -53,7 +53,7 @@ def _left(name: str, group: Group, view: View) -> str:
     if graph is None or isinstance(view.model.get_submodule(name.rpartition(".")[0]), (nn.Embedding, nn.EmbeddingBag)):
         return ""
     use = graph.use(name, group.kept[0])
-    if use is not None and use.role != "vector":
+    if use is not None and (use.role != "vector" or len(graph.coverage(name, range(len(use.labels)), use.dim)) > 1):
         return ""
     return reason(graph, int(use.labels[0]) if use is not None else 0)
 
