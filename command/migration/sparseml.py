@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ from . import sparseml_pruning  # noqa: F401 -- enters its functions
 from .sparseml_rates import join_rates
 from .sparseml_recipe import Modifier, read_recipe
 from .sparseml_translation import RULES, Translation, Untranslated
-
-logger = logging.getLogger("potstill")
 
 INSTEAD = {
     "QuantizationModifier": "quantize the thinned network with torchao",
@@ -98,5 +95,5 @@ def print_schedule(path: Path, model: nn.Module, teacher: Mapping[str, Any]) -> 
     """
     result = schedule_of_recipe(path, model, teacher)
     for line, text in result.notes:
-        logger.warning("%s:%d: %s", path, line, text)
+        sys.stderr.write(f"warning: {printable(str(path))}:{line}: {printable(text)}\n")
     sys.stdout.write(text_of(result, path.name))

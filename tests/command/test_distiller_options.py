@@ -9,6 +9,7 @@ import torch
 import compress_classifier
 from potstill.command.cli.distiller_options import REFUSED
 from potstill.command.cli.options import parse
+from potstill.command.run import size_report
 from potstill.command.run.prepare import prepare
 from potstill.compression import load_checkpoint
 from potstill.models import create_model
@@ -42,6 +43,13 @@ VALUES = {
 """The flags, as its parser declares them, each with values that it took; those of quantization and AMC: `REFUSED`."""
 FLAGS = {flag: values for flags, values in VALUES.items() for flag in flags.split()}
 FLAGS |= {flag: ["1"] for flags in REFUSED for flag in flags.split()}
+
+@pytest.fixture(autouse=True, scope="module")
+def short_measurements():
+    """Latencies are not looked at here."""
+    before, size_report.SECONDS = size_report.SECONDS, 0.01
+    yield
+    size_report.SECONDS = before
 
 
 def test_the_table_has_all_flags_and_no_other():

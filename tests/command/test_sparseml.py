@@ -101,14 +101,14 @@ def test_sparsity_and_rate_are_sparsemls_at_each_epoch(tmp_path, model):
         scheduler.on_epoch_end(epoch, optimizer)
 
 
-def test_the_text_is_a_schedule_and_says_what_is_missing(tmp_path, model, capsys, caplog):
+def test_the_text_is_a_schedule_and_says_what_is_missing(tmp_path, model, capsys):
     path = recipe(tmp_path)
     print_schedule(path, model, {})
-    printed = capsys.readouterr().out
+    printed, errors = capsys.readouterr()
     assert yaml.safe_load(printed) == yaml.safe_load(text_of(schedule_of_recipe(path, model), path.name))
     assert "# compress-classifier --compress THIS_FILE --epochs 12" in printed
     assert "# line 31: !QuantizationModifier: not translated" in printed
-    assert f"{path}:31: !QuantizationModifier: not translated" in caplog.text
+    assert f"{path}:31: !QuantizationModifier: not translated" in errors
 
 
 def test_structures_go_through_to_a_thinned_file(tmp_path, model):
