@@ -15,7 +15,7 @@ from potstill.models import create_model
 from potstill.thinning import count_macs, load
 
 BASE = ["-a", "simplenet_cifar", "--dataset", "digits", "--limit-train", "60", "-b", "20", "--lr", "0.02"]
-GOAL = ["--greedy", "--greedy-target-density", "0.75", "--greedy-pruning-step", "0.2"]
+GOAL = ["--greedy", "--greedy-target-density", "0.75", "--greedy-pruning-step", "0.34"]
 
 @pytest.fixture(autouse=True, scope="module")
 def short_measurements():

@@ -84,4 +84,5 @@ def test_from_torch(capsys):
     parts = {}
     exec(code, parts)
     assert "16x3x3x3      8x3x3x3" in re.sub(r" {2,}", "      ", capsys.readouterr().out)
-    assert parts["model"].state_dict().keys() == {f"{place}.{kind}" for place in (0, 2, 5) for kind in ("weight", "bias")}
+    plain = {f"{place}.{kind}" for place in (0, 2, 5) for kind in ("weight", "bias")}
+    assert parts["model"].state_dict().keys() == plain
