@@ -160,16 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
     print(table)
     if options.write:
-        PAGE.write_text(TEXT.format(macs=100 * options.macs, epochs=options.epochs, table=table), encoding="utf-8")
+        facts = {"networks": " ".join(options.networks), "macs": 100 * options.macs, "epochs": options.epochs}
+        PAGE.write_text(TEXT.format(table=table, **facts), encoding="utf-8")
 
 
 TEXT = """\
 # One call, beside Torch-Pruning
 
-`python benchmarks/one_shot.py --write` (torch-pruning 1.6): networks trained for {epochs} epochs on handwritten digits,
-pruned to {macs:g} % of their multiply-adds by each score, and tested before any fine-tuning on 359 images (one image is
-0.28 %); "BN anew": statistics of BatchNorm gathered again over one epoch. TP is Torch-Pruning's global pruner with the
-score of the same name, its ratio found by bisection. One seed.
+`python benchmarks/one_shot.py --networks {networks} --write` (torch-pruning 1.6): trained for {epochs} epochs
+on handwritten digits, pruned to {macs:g} % of the multiply-adds by each score, and tested before any fine-tuning on 359
+images (one image is 0.28 %); "BN anew": statistics of BatchNorm gathered again over one epoch. TP is Torch-Pruning's
+global pruner with the score of the same name, its ratio found by bisection. One seed.
 
 {table}
 """
