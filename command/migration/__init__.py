@@ -1,1 +1,1 @@
-"""What other libraries left, made ours: recipes of SparseML as schedules."""
+"""What other libraries left, made ours: checkpoints of Distiller's, state dicts, recipes of SparseML."""

@@ -14,6 +14,7 @@ from potstill.thinning.files.text import Lines
 
 from ..cli.options import Options
 from ..greedy.mode import greedy
+from ..migration.distiller_checkpoint import import_distiller
 from ..migration.sparseml import print_schedule
 from ..plots.network import draw_network
 from ..run.epochs import print_scores, test
@@ -21,7 +22,6 @@ from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
 from ..run.prepare import build_model, class_count_of, example_inputs, prepare, start_checkpoint
 from .dry_run import dry_run
-from .import_distiller import import_distiller
 from .schema import write_schema
 from .sensitivity import sense
 from .summaries import SUMMARY_PRINTERS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.modes.import_distiller import converted
+from potstill.command.migration.distiller_checkpoint import converted
 from potstill.compression import CheckpointError, load_checkpoint
 from potstill.models import create_model, model_info, model_names
 from potstill.thinning import ThinningError

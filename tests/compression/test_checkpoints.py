@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from potstill.command.modes.distiller_pickle import read_pickled
+from potstill.command.migration.distiller_pickle import read_pickled
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 
 CONTENTS = {"epoch": 3, "minibatch": 0, "arch": "mlp", "state_dict": {"w": torch.arange(6.0)}}

@@ -220,3 +220,17 @@ def test_with_a_leader_distillers_sizes_come_out():
     scheduler.on_minibatch_begin(0, 0, 1)
     weights = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
     assert (count_macs(model, torch.randn(1, 3, 32, 32)), weights) == (30_655_104, 223_536)
+
+
+@pytest.mark.parametrize(("level", "stays"), [(0.95, 1), (0.9, 1), (1.0, 0)])
+def test_only_a_level_of_one_takes_all_structures(level, stays):
+    """ceil(0.95 x 8) and ceil(0.9 x 8) are 8; thinning of all keeps one, as zeros."""
+    model = net().eval()
+    args = {"group_type": "Filters", "desired_sparsity": level, "rounding_fn": "ceil", "weights": ["0.weight"]}
+    scheduler, _ = scheduled(model, "L1RankedStructureParameterPruner", (0, 1), **args)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    assert int(model[0].weight.flatten(1).any(1).sum()) == stays
+    expected = model(INPUTS)
+    scheduler.thin()
+    assert model[0].out_channels == 1 and torch.allclose(model(INPUTS), expected, atol=1e-5)

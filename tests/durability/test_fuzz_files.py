@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill.command.modes.distiller_pickle import read_pickled
+from potstill.command.migration.distiller_pickle import read_pickled
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 from potstill.models import create_model
 from potstill.thinning import Recipe, ThinningError, load, save, thin

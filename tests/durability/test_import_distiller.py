@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.modes.distiller_pickle import MAGIC, read_pickled
+from potstill.command.migration.distiller_pickle import MAGIC, read_pickled
 from potstill.compression import CheckpointError, load_checkpoint
 from potstill.models import create_model
 
