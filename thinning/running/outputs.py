@@ -39,7 +39,7 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onwa
     # A copy, since code that counts calls or keeps a state would differ between the run before and the run after.
     copy, results = shared_copy(model).eval(), []
     if double:
-        copy, batches = copy.double(), [_in_double(batch) for batch in batches]
+        copy, batches = copy.double(), [in_double(batch) for batch in batches]
     with torch.no_grad(), full_precision():
         for batch in batches:
             with fixed_chance():
@@ -78,5 +78,5 @@ def fixed_chance() -> Iterator[None]:
             numpy.random.set_state(state)
 
 
-def _in_double(example_inputs: Any) -> Any:
+def in_double(example_inputs: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs)
