@@ -37,7 +37,7 @@ else:
     from .scheduler import CompressionScheduler
     from .sharded_state import load_distributed
     from .steps import Step, Window
-    from .tables import format_table, sparsity, sparsity_table
+    from .tables import format_table, sparsity, sparsity_table, sparsity_text
     from .torch_pruning import adopt_torch_pruning
 
     __all__ = [
@@ -78,4 +78,5 @@ else:
         "save_checkpoint",
         "sparsity",
         "sparsity_table",
+        "sparsity_text",
     ]

@@ -142,7 +142,22 @@ def tell_account(scheduler: Accountable) -> None:
 
 def account_text(table: pd.DataFrame, form: str = "text") -> str:
     """Return the account as text, without columns that say nothing."""
-    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(table), form))
+    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(condensed(table)), form))
+
+
+def condensed(table: pd.DataFrame, most: int = 3) -> pd.DataFrame:
+    """Return the account with one row for the many parameters of a policy of which nothing is left to say."""
+    whole = (table["why"] == "") & (table["stays"] == 0) & (table["inexact"] == 0)
+    done = (table["parameter"] != "") & (whole | (table["unit"] == "weights"))
+    rows = []
+    for keys, part in table.groupby(["policy", "unit", "first", "last", done], sort=False, dropna=False):
+        if not keys[-1] or len(part) <= most:
+            rows.append(part)
+            continue
+        sums = {name: part[name].sum() for name in COUNTS} | {"asked": part["asked"].sum(min_count=len(part))}
+        shares = {f"{name} (%)": 100 * sums[name] / sums["of"] for name in ("asked", "hidden")}
+        rows.append(part.iloc[:1].assign(parameter=f"{len(part)} parameters", **sums, **shares))
+    return pd.concat(rows) if rows else table
 
 
 def hidden_structures(scheduler: Hiding) -> dict[str, dict[str, int]]:

@@ -79,6 +79,25 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
     return Lines(tabulate(rows, headers=heads, tablefmt=styles[form], floatfmt=".5g", intfmt=","))
 
 
+def sparsity_text(model: nn.Module | Mapping[str, Tensor], form: str = "text") -> str:
+    """Return the sparsity table short: without columns that say nothing, the total on a line of its own.
+
+    Other forms than `text` are for programs and keep all columns and the row of the total.
+    """
+    table = sparsity_table(model)
+    if form != "text":
+        return format_table(table, form)
+    shown, total = with_something_in(table[:-1]), table.iloc[-1]
+    doubled = [
+        name for n, name in enumerate(shown.columns) for other in shown.columns[:n] if shown[name].equals(shown[other])
+    ]
+    every = list(model.parameters()) if isinstance(model, nn.Module) else list(model.values())
+    sizes = sum(p.numel() for p in every)
+    mean = float(sum(p.detach().double().sum() for p in every)) / max(sizes, 1)
+    told = f"zeros {total['Fine (%)']:.2f} % of {sizes:,} parameters, mean {mean:.5g}"
+    return Lines(f"{format_table(shown.drop(columns=doubled))}\n{told}")
+
+
 def with_something_in(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without columns that are empty or 0 throughout; what is missing elsewhere becomes empty text."""
     full = table.astype(object).where(table.notna(), "")

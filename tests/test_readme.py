@@ -61,7 +61,7 @@ def test_first_command_halves_the_network_and_keeps_its_accuracy(run):
     assert thinned["top1"] >= dense["top1"] - 1
     assert thinned["top1"] == summary["masked"]["top1"]
     assert 0 < summary["max_relative_difference"] <= 1e-5
-    assert summary["sparsity"] == pytest.approx(0.6, abs=0.02)
+    assert summary["gone"] == pytest.approx(60, abs=0.5)
 
 
 def test_first_command_leaves_no_gate_behind(run):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from potstill.compression import load_checkpoint
-from potstill.thinning.files.regular import must_be_regular
 
 from ..run.lock import hold
 from ..run.ranks import leads
@@ -20,7 +19,7 @@ from .option import Group
 from .output_options import ModeOptions, OutputOptions, StartOptions, add_exports
 from .plugins import load_plugins
 from .sensitivity_options import SensitivityOptions
-from .stored_options import stored_options
+from .stored_options import stored_network, stored_options
 from .training_options import CompressionOptions, DataOptions, TrainingOptions
 
 PROGRAM = "compress-classifier"
@@ -107,10 +106,14 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if found.resume_from and found.resume_from.is_dir():
         if not ModeOptions.of(found).only_reads:
             hold(found.resume_from)  # before its checkpoint is read, which another process may be about to replace
-        path = must_be_regular(found.resume_from / "checkpoint.pt")
+        path = stored_network(found.resume_from, bool(found.export))
         checkpoint = load_checkpoint(path)
         known = stored_options(GROUPS.values(), path, checkpoint, found.plugin)
         found = top.parse_args(given, argparse.Namespace(**known))
+    elif found.export and (start := StartOptions.of(found).path) is not None:
+        checkpoint = load_checkpoint(stored_network(start, exporting=True))
+        if top.parse_args(given, argparse.Namespace(arch=None)).arch is None:  # the file knows it
+            found = top.parse_args(["--arch", checkpoint["arch"], *given])
     translate(found)
     groups: dict[str, Any] = {name: group.of(found) for name, group in GROUPS.items()}
     options = Options(**groups, checkpoint=checkpoint)

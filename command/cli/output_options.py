@@ -67,6 +67,11 @@ class OutputOptions(Group):
         "--best-by", choices=("sparsity", "top1"), default="sparsity",
         help="best.pt holds the most accurate of the sparsest epochs, or of all (default: %(default)s)",
     )  # fmt: skip
+    final: str = option(
+        "--final", choices=("last", "best"), default="last",
+        help="thin the network of the last epoch, or of the most accurate one after compression was complete"
+        " (default: %(default)s)",
+    )  # fmt: skip
     trajectory: str | None = option(
         "--trajectory", nargs="?", const="*", type=trajectory, metavar="PATTERN[:EVERY]",
         help="record parameters during training, every EVERY steps (default: all, every 10 or about 1,000 times a run)",

@@ -13,6 +13,14 @@ from potstill.thinning.files.regular import must_be_regular
 from .option import Group
 
 
+def stored_network(path: Path, exporting: bool) -> Path:
+    """Return the file that a path means: itself, or of a run folder the checkpoint; to export, what thinning left."""
+    if not path.is_dir():
+        return path
+    thinned = path / "thinned.pt"
+    return must_be_regular(thinned if exporting and thinned.exists() else path / "checkpoint.pt")
+
+
 def stored_options(
     groups: Iterable[type[Group]], path: Path, checkpoint: Mapping[str, Any], plugins: Collection[Path]
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, build, format_table
+from potstill.compression.account import tell_account
 from potstill.compression.files.checked import reading
 from potstill.compression.schedule import Schedule
 from potstill.models import model_info
@@ -74,6 +75,8 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
         logger.info("%s", format_table(timeline_table(rows), options.output.table))
         if walked < epochs:
             logger.warning("of %s epochs the timeline shows the first %s", f"{epochs:,}", f"{walked:,}")
+    if rows:
+        tell_account(scheduler)
     for remark in remarks(found, model, epochs):
         logger.warning("%s", remark)
     if options.output.plot and rows:

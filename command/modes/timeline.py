@@ -23,12 +23,13 @@ ALMOST_ZERO = 1e-6  # ranks below every weight
 class Epoch:
     """The learning rate of an epoch, and what thinning would leave after it.
 
-    Sparsity is in percent of the network's first parameters: those that thinning removes, and zeros among the others.
-    Multiply-adds are those of one image.
+    `gone` is in percent of the network's first parameters, `zeros` in percent of those that are left. Multiply-adds are
+    those of one image.
     """
 
     rate: float
-    sparsity: float
+    zeros: float
+    gone: float
     parameters: int
     macs: int
 
@@ -60,7 +61,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         before, found = found, [int(p.count_nonzero()) for p in model.parameters()]
         if found != before:
             nonzero, parameters, macs = sizes.thinned(sum(found))
-        rows.append(Epoch(rate, 100 * (1 - nonzero / total), parameters, macs))
+        rows.append(Epoch(rate, 100 * (1 - nonzero / parameters), 100 * (1 - parameters / total), parameters, macs))
         scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
     return rows
 
@@ -84,14 +85,14 @@ def _pass(model: nn.Module, images: Tensor) -> None:
 
 def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
     """Return the timeline with epochs that are alike in one row."""
-    told = [(f"{row.rate:.6g}", f"{row.sparsity:.2f}", row.parameters, row.macs) for row in rows]
+    told = [(f"{row.rate:.6g}", f"{row.zeros:.2f}", f"{row.gone:.2f}", row.parameters, row.macs) for row in rows]
     spans: list[tuple[object, ...]] = []
     start = 0
     for epoch in range(1, len(told) + 1):
         if epoch == len(told) or told[epoch] != told[start]:
             spans.append((str(start) if epoch - 1 == start else f"{start}-{epoch - 1}", *told[start]))
             start = epoch
-    return pd.DataFrame(spans, columns=["epochs", "learning rate", "sparsity (%)", "parameters", "MACs"])
+    return pd.DataFrame(spans, columns=["epochs", "learning rate", "zeros (%)", "gone (%)", "parameters", "MACs"])
 
 
 def size(scheduler: CompressionScheduler) -> tuple[int, int]:

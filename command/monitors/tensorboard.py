@@ -19,7 +19,8 @@ PLACES = {
     "val_loss": "Performance/Validation/Loss",
     "val_top1": "Performance/Validation/Top1",
     "lr": "Performance/Training/LR",
-    "sparsity": "sparsity/weights/total",
+    "zeros": "sparsity/zeros (%)",
+    "gone": "sparsity/gone (%)",
 }
 
 

@@ -30,8 +30,11 @@ def plot_timeline(found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[i
     rate.stairs(rates, edges, baseline=None, color=LINES[2], linewidth=1.5)
     rate.set_yscale("log" if min(rates, default=0) > 0 and max(rates) > 10 * min(rates) else "linear")
     rate.set_ylabel("learning rate")
-    zeros.stairs([row.sparsity for row in rows], edges, baseline=None, color=LINES[0], linewidth=1.5)
-    zeros.set(ylabel="sparsity (%)", ylim=(-4, 104))  # 0 and 100 are not lost in the frame
+    shares = {"zeros": [row.zeros for row in rows], "gone": [row.gone for row in rows]}
+    for (what, values), colour, style in zip(shares.items(), LINES, ("-", "--"), strict=False):
+        zeros.stairs(values, edges, baseline=None, color=colour, linestyle=style, label=what, linewidth=1.5)
+    zeros.set(ylabel="zeros, gone (%)", ylim=(-4, 104))  # 0 and 100 are not lost in the frame
+    zeros.legend(frameon=False, labelcolor=GREY, loc="upper left")
     left = {
         "parameters": ([100 * row.parameters / dense[0] for row in rows], LINES[0], "-"),
         "MACs": ([100 * row.macs / dense[1] for row in rows], LINES[1], "--"),

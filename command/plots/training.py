@@ -25,7 +25,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
         ("loss", ["train_loss", "val_loss"], "linear"),
         ("top1 (%)", ["train_top1", "val_top1"], "linear"),
         ("learning rate", ["lr"], "log"),
-        ("sparsity", ["sparsity"], "linear"),
+        ("zeros and gone (%)", ["zeros", "gone"], "linear"),
         *[(name, [name], "linear") for name in parts],
     ]
     figure, axes = figure_of(len(panels))
@@ -38,8 +38,8 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
         axis.set_yscale(scale if all((row.get(name) or 0) > 0 for row in rows for name in names) else "linear")
         axis.set(title=label(title), xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        if title == "sparsity":  # from a little below 0, which would be lost in the frame
-            top = max(axis.get_ylim()[1], 0.01)
+        if title.startswith("zeros"):  # from a little below 0, which would be lost in the frame
+            top = max(axis.get_ylim()[1], 1.0)
             axis.set_ylim(-0.04 * top, top)
         if len(names) > 1:
             axis.legend(frameon=False, labelcolor=GREY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -32,6 +33,7 @@ class BestEpochs:
 
     by: str = "sparsity"
     scores: list[Score] = field(default_factory=list)
+    _told: list[Score] = field(default_factory=list, repr=False, compare=False)
 
     def add(self, score: Score) -> bool:
         """Take an epoch's score; whether it is the best now."""
@@ -46,6 +48,17 @@ class BestEpochs:
             return accuracy if self.by == "top1" else (-score.nonzero, *accuracy)
 
         return sorted(self.scores, key=merit, reverse=True)[:count]
+
+    def news(self, count: int) -> list[Score]:
+        """Return the best ones where they are others than when this was last asked, else nothing."""
+        best = self.top(count)
+        known, self._told = self._told, best
+        return [] if best == known else best
+
+    def is_final(self, score: Score, compressed: Callable[[int], bool]) -> bool:
+        """Return whether an epoch is the most accurate of those after which compression was complete."""
+        rivals = [other for other in self.scores if compressed(other.epoch)]
+        return max(rivals, key=lambda other: (other.top1, other.top5, other.epoch), default=None) is score
 
     def state(self) -> list[dict[str, Any]]:
         """Return the scores, for a checkpoint."""

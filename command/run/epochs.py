@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from potstill.compression import format_table, sparsity, sparsity_table
+from potstill.compression import format_table, sparsity_table, sparsity_text
 from potstill.models.datasets import Split
 
 from .best_epochs import Score
@@ -14,17 +14,20 @@ from .confusion import confusion_matrix, confusion_text
 from .evaluation import Meter, evaluate
 from .finite import check_epoch
 from .local_state import pooled
+from .network_size import acting_gates, parameter_count
 from .session import Session
 
 logger = logging.getLogger("potstill")
 
 EPOCH_LINE = (
-    "epoch %d: train Loss: %.4f Top1: %.2f | validation ==> Top1: %.3f    Top5: %.3f    Loss: %.3f | sparsity %.2f %%"
+    "epoch %d: train Loss: %.4f Top1: %.2f | validation ==> Top1: %.3f    Top5: %.3f    Loss: %.3f |"
+    " zeros %.2f %%, gone %.2f %%%s"
 )
 
 
 def before_epoch(run: Session) -> None:
-    """Measure the dense network on the test images just before compression begins, if it was trained at all."""
+    """Start the clock; just before compression begins, test the network that is dense yet, if it was trained at all."""
+    run.clock.start()
     if run.compresses_from(run.epoch) and (run.epoch > 0 or run.trained):
         run.dense_top1 = test(run, run.data.test).accuracy()
         logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
@@ -45,7 +48,7 @@ def test(run: Session, split: Split) -> Meter:
 def print_scores(run: Session, scores: Meter) -> None:
     """Print the sparsity table and the scores on the test images, and the confusion matrix where it was asked for."""
     form, batch = run.options.output.table, run.options.training.batch_size
-    logger.info("%s", format_table(sparsity_table(run.model), form))
+    logger.info("%s", sparsity_text(run.model, form))
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     if run.options.output.confusion:
         own = confusion_matrix(run.model, run.data.test, len(run.data.classes), batch, run.device)
@@ -57,7 +60,7 @@ def after_epoch(run: Session, validation: Meter) -> None:
     """Write the metrics, print the epoch's lines, keep the best, and write the checkpoint for the next epoch."""
     epoch, trained = run.epoch, pooled(run.meter, run.ranks)
     check_epoch(trained, epoch)
-    zeros = sparsity(run.model)
+    size = run.sizes.measure()
     row = {
         "epoch": epoch,
         "train_loss": trained.mean_loss(),
@@ -65,7 +68,8 @@ def after_epoch(run: Session, validation: Meter) -> None:
         "val_loss": validation.mean_loss(),
         "val_top1": validation.accuracy(),
         "lr": run.rate,
-        "sparsity": zeros,
+        "zeros": size.zeros,
+        "gone": size.gone,
         **trained.mean_parts(),
         **run.scheduler.metrics(),
     }
@@ -75,17 +79,22 @@ def after_epoch(run: Session, validation: Meter) -> None:
     run.folder.write_metrics(run.rows)
     if run.events:
         run.events.write(row, run.model)
-    logger.info(EPOCH_LINE, epoch, row["train_loss"], row["train_top1"], *validation.scores(), 100 * zeros)
+    scores = (row["train_loss"], row["train_top1"], *validation.scores())
+    logger.info(EPOCH_LINE, epoch, *scores, size.zeros, size.gone, run.clock.told(run.epochs - epoch - 1))
+    if gates := acting_gates(run.scheduler):
+        logger.info("  %s", gates)
     if run.options.output.masks_sparsity:
         logger.info("%s", format_table(sparsity_table(run.model), run.options.output.table))
-    total = sum(p.numel() for p in run.model.parameters())
-    score = Score(epoch, validation.accuracy(), validation.accuracy(5), zeros, round((1 - zeros) * total))
+    nonzero = round((1 - size.zeros / 100) * parameter_count(run.model))
+    score = Score(epoch, validation.accuracy(), validation.accuracy(5), size.zeros / 100, nonzero)
     best = run.best.add(score)
-    for line in run.best.top(run.options.output.num_best_scores):
+    for line in run.best.news(run.options.output.num_best_scores):
         logger.info("%s", line)
     if run.early_stopping:
         run.early_stopping.after_epoch(epoch, trained.mean_loss(), validation.mean_loss())
     run.epoch, run.minibatch = epoch + 1, 0
+    if run.options.output.final == "best" and run.compressed_by(epoch) and run.best.is_final(score, run.compressed_by):
+        run.save(run.folder.best_final)
     if best:  # first, so that a run killed in between makes it again
         run.save(run.folder.best)
     run.save()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from typing import Any
 
 from torch import nn
 
+from potstill.compression import load_checkpoint, sparsity
+from potstill.compression.files.checked import Field, reading
 from potstill.models import create_model
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
 from potstill.thinning import save as save_thinned
+from potstill.thinning.files.regular import must_be_regular
 from potstill.thinning.files.text import Lines, printable
 
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
 from .epochs import print_scores, test
+from .network_size import parameter_count
 from .prepare import place
 from .ranks import leads
 from .session import Session
@@ -30,7 +35,10 @@ def finish(run: Session) -> dict[str, Any]:
     Raises:
         ThinningError: the thinned network computes another function; the checkpoints stay as they were.
     """
+    chosen = choose_network(run)
     run.scheduler.finish()
+    logger.info("the network is that of %s", chosen)
+    entries = run.scheduler.account()
     scores = test(run, run.data.test)
     print_scores(run, scores)
     masked = copy.deepcopy(run.model)
@@ -49,7 +57,10 @@ def finish(run: Session) -> dict[str, Any]:
     for name, latency in latencies(models, run.example).items():
         summary[name]["latency_ms"] = latency
     summary["max_relative_difference"] = recipe.max_relative_difference
-    summary["sparsity"] = 1 - _nonzero(run.model) / summary["dense"]["parameters"]
+    summary["network"] = chosen
+    summary["zeros"] = 100 * sparsity(run.model)
+    summary["gone"] = 100 * (1 - parameter_count(run.model) / summary["dense"]["parameters"])
+    summary["account"] = json.loads(entries.to_json(orient="records"))
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
     run.folder.write_text("recipe.txt", f"{recipe}\n")
@@ -63,6 +74,28 @@ def finish(run: Session) -> dict[str, Any]:
             plot_trajectory(run.trajectory.tensors(), run.folder.path)
     _tell(run, summary)
     return summary
+
+
+def choose_network(run: Session) -> str:
+    """Take up the weights that `--final` asks for; return which epoch's they are.
+
+    Raises:
+        CheckpointError: the checkpoint of the best epoch is damaged.
+    """
+    epoch = run.epoch - 1
+    if run.early_stopping and run.early_stopping.best_epoch is not None:
+        return f"epoch {run.early_stopping.best_epoch}, by early stopping"
+    if run.options.output.final == "last":
+        return f"epoch {epoch}, the last" if epoch >= 0 else "before the first epoch"
+    if not run.folder.best_final.exists():
+        return f"epoch {epoch}, the last: compression was never complete before, so there is no best (--final)"
+    stored = load_checkpoint(must_be_regular(run.folder.best_final))
+    with reading(str(run.folder.best_final)):
+        Field(dict(stored))["state_dict"].only(run.model.state_dict())
+        run.model.load_state_dict(stored["state_dict"])
+        run.scheduler.load_state_dict(stored["scheduler"])
+        epoch = Field(dict(stored))["epoch"].integer() - 1
+    return f"epoch {epoch}, the most accurate on validation after compression was complete"
 
 
 def removed(recipe: Recipe) -> str:
@@ -85,8 +118,11 @@ def _tell(run: Session, summary: dict[str, Any]) -> None:
         summary["max_relative_difference"],
     )
     logger.info(
-        "sparsity %.2f %% of the dense network's parameters; checkpoints, metrics and summary are in %s",
-        100 * summary["sparsity"],
+        "gone: %.2f %% of the dense network's parameters; zeros: %.2f %% of the others; the network is that of %s;"
+        " checkpoints, metrics and summary are in %s",
+        summary["gone"],
+        summary["zeros"],
+        summary["network"],
         run.folder.path,
     )
 
@@ -95,7 +131,3 @@ def _kept(thinned: nn.Module, dense: nn.Module) -> dict[str, tuple[int, int]]:
     """Output channels of each convolution and Linear, now and in the dense network."""
     wide = dict(dense.named_parameters())
     return {n.removesuffix(".weight"): (len(p), len(wide[n])) for n, p in thinned.named_parameters() if p.dim() > 1}
-
-
-def _nonzero(model: nn.Module) -> int:
-    return sum(int(p.count_nonzero()) for p in model.parameters())

@@ -27,7 +27,7 @@ from .log_text import OneLine
 
 logger = logging.getLogger("potstill")
 
-METRICS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "sparsity")
+METRICS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "zeros", "gone")
 
 
 class RunFolder:
@@ -98,6 +98,11 @@ class RunFolder:
     def best(self) -> Path:
         """The checkpoint of the best epoch."""
         return self.path / "best.pt"
+
+    @property
+    def best_final(self) -> Path:
+        """The checkpoint of the most accurate epoch after compression was complete."""
+        return self.path / "best_final.pt"
 
     @property
     def schedule(self) -> Path:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from ..monitors.tensorboard import EventWriter
 from ..monitors.trajectory import Trajectory
 from .best_epochs import BestEpochs
 from .changed_options import surroundings
+from .clock import Clock
 from .evaluation import Meter
 from .finite import check_network
 from .folder import RunFolder
 from .local_state import local_states, pooled, restore_local
+from .network_size import SizeMeter
 from .randomness import Randomness
 from .ranks import Agreement, leads, wrapped
 from .run_state import OptimizerPiece, Piece, Rows, SchedulerPiece
@@ -63,6 +66,7 @@ class Session:
     trained: bool = False
     interval: Interval = field(default_factory=Interval)
     rate: float = 0.0
+    clock: Clock = field(default_factory=Clock)
     stop: bool = False
     agreed: bool = False
     events: EventWriter | None = None
@@ -148,6 +152,16 @@ class Session:
     def steps(self) -> int:
         """Optimizer steps done since the start of training."""
         return self.epoch * self.minibatches + self.minibatch
+
+    @cached_property
+    def sizes(self) -> SizeMeter:
+        """What measures zeros and gone."""
+        return SizeMeter(self.scheduler)
+
+    def compressed_by(self, epoch: int) -> bool:
+        """Return whether all that compresses has acted for the last time by the end of this epoch."""
+        acting = [policy for policy in self.scheduler.policies if policy.compresses]
+        return all(p.window.end <= (epoch + 1) * (1 if p.window.unit == "epoch" else self.minibatches) for p in acting)
 
     def compresses_from(self, epoch: int) -> bool:
         """Return whether something that compresses begins to act in this epoch, and nothing did before."""

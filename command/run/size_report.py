@@ -56,14 +56,20 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table for people."""
     names = [name for name in ("dense", "masked", "thinned") if summary.get(name)]
     rows = [
-        ["parameters", *(f"{summary[n]['parameters']:,}" for n in names)],
-        ["MACs", *(f"{summary[n]['macs']:,}" for n in names)],
-        ["bytes", *(f"{summary[n]['bytes']:,}" for n in names)],
+        [what, *(_counted(summary, n, what.lower()) for n in names)] for what in ("parameters", "MACs", "bytes")
+    ]
+    rows += [
         *([f"ms at batch {b}", *(f"{summary[n]['latency_ms'][str(b)]:.2f}" for n in names)] for b in BATCHES),
         ["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)],
     ]
     align = ("left", *["right"] * len(names))
     return Lines(tabulate(rows, ["", *names], tablefmt="psql", disable_numparse=True, colalign=align))
+
+
+def _counted(summary: Mapping[str, Any], name: str, what: str) -> str:
+    """Return a size, and the percentage of the dense network's where it is another."""
+    size, dense = summary[name][what], summary["dense"][what]
+    return f"{size:,}" if size == dense else f"{size:,} ({100 * size / max(dense, 1):.1f} %)"
 
 
 def _seconds(model: nn.Module, images: Tensor) -> float:

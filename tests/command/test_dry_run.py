@@ -28,9 +28,12 @@ def told(tmp_path, monkeypatch, capsys):
 
 
 def timeline(text):
-    """Epochs -> (learning rate, sparsity, parameters, MACs)."""
-    rows = re.findall(r"^(\d+(?:-\d+)?),([\d.e-]+),([\d.]+),(\d+),(\d+)$", text, re.MULTILINE)
-    return {epochs: (float(rate), float(zeros), int(size), int(macs)) for epochs, rate, zeros, size, macs in rows}
+    """Epochs -> (learning rate, percent of the first parameters that are gone or zero, parameters, MACs)."""
+    rows = re.findall(r"^(\d+(?:-\d+)?),([\d.e-]+),([\d.]+),([\d.]+),(\d+),(\d+)$", text, re.MULTILINE)
+    return {
+        epochs: (float(rate), float(gone) + float(zeros) * (1 - float(gone) / 100), int(size), int(macs))
+        for epochs, rate, zeros, gone, size, macs in rows
+    }
 
 
 LEVELS = """

@@ -62,10 +62,10 @@ def test_run_folder(run):
     assert run.resolve().name.startswith("half_")
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert list(rows[0])[:7] == ["epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "sparsity"]
+    assert list(rows[0])[:8] == ["epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "zeros", "gone"]
     zeros = sum(count * (width // 2) * (9 * inputs + 2) for width, inputs, count in BLOCKS)
-    assert float(rows[1]["sparsity"]) == pytest.approx(zeros / 272_474)
-    assert float(rows[0]["sparsity"]) == 0
+    assert float(rows[1]["zeros"]) == pytest.approx(100 * zeros / 272_474)
+    assert float(rows[0]["zeros"]) == float(rows[0]["gone"]) == 0
 
 
 def test_pruned_weights_are_zero_in_the_checkpoint(run):

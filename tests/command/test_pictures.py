@@ -53,7 +53,8 @@ def test_pictures_show_on_white_and_on_black(run, name):
 
 def test_metrics_that_begin_late_or_are_missing_are_drawn(tmp_path):
     rows = [
-        {"epoch": e, "train_loss": 1.0, "val_loss": None, "train_top1": 50, "val_top1": 40, "lr": 0, "sparsity": 0}
+        {"epoch": e, "train_loss": 1.0, "val_loss": None, "train_top1": 50, "val_top1": 40, "lr": 0}
+        | {"zeros": 0, "gone": 0}
         for e in range(3)
     ]
     rows[2]["part"] = 3.0
@@ -80,10 +81,10 @@ def test_a_sparsity_of_0_is_not_lost_in_the_frame(tmp_path, monkeypatch):
     figures = []
     for module in (training, timeline):
         monkeypatch.setattr(module, "save", lambda figure, stem: figures.append(figure) or [])
-    timeline.plot_timeline([], [Epoch(0.1, 0.0, 10, 10)] * 3, (10, 10), tmp_path)
-    row = {"train_loss": 1.0, "val_loss": 1.0, "train_top1": 50, "val_top1": 40, "lr": 0.1, "sparsity": 0.0}
+    timeline.plot_timeline([], [Epoch(0.1, 0.0, 0.0, 10, 10)] * 3, (10, 10), tmp_path)
+    row = {"train_loss": 1.0, "val_loss": 1.0, "train_top1": 50, "val_top1": 40, "lr": 0.1, "zeros": 0.0, "gone": 0.0}
     plot_metrics([{"epoch": epoch, **row} for epoch in range(3)], tmp_path)
-    panels = [axis for figure in figures for axis in figure.axes if "sparsity" in axis.get_ylabel() + axis.get_title()]
+    panels = [axis for figure in figures for axis in figure.axes if "zeros" in axis.get_ylabel() + axis.get_title()]
     assert len(panels) == 2
     for axis in panels:
         low, high = axis.get_ylim()

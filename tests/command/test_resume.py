@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     assert_same(whole, parts)
     metrics = [(tmp_path / name / "latest" / "metrics.csv").read_text() for name in ("whole", "parts")]
     assert metrics[0] == metrics[1]
-    assert metrics[0].splitlines()[0].startswith("epoch,train_loss,train_top1,val_loss,val_top1,lr,sparsity")
+    assert metrics[0].splitlines()[0].startswith("epoch,train_loss,train_top1,val_loss,val_top1,lr,zeros,gone")
     assert len(metrics[0].splitlines()) == 5
 
 
