@@ -16,6 +16,7 @@ FUNCTIONS = {
     "nan to number": lambda x: x.nan_to_num(),
     "where": lambda x: torch.where(x > 0, x, 0.1 * x),
     "where zero": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "where zero on a device": lambda x: torch.where(x > 0, x, torch.zeros_like(x, device=x.device)),
     "where a number": lambda x: torch.where(x > 0.1, x, torch.tensor(0.0)),
     "where not a number": lambda x: torch.where(torch.isnan(x), torch.zeros_like(x), x),
     "masked fill": lambda x: x.masked_fill(x < 0, 0.0),

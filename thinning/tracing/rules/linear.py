@@ -53,8 +53,8 @@ def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     outer_a, outer_b = left[1], right[1]
     # Summed over an axis that carries two kinds of channels: neither side may shrink by itself then.
     collapsed = bool(left[2] or right[2])
-    _contract(call, inner_a, inner_b, a, b, collapsed)
     entry = _log_layer(call, a, b, out)
+    _contract(call, (inner_a, inner_b), a, b, collapsed, entry)
     if entry is None:
         # Products of activations (attention) do not shrink with any one weight; they are counted as they are.
         call.log.other_macs += numel(tuple(out.shape)) * k / call.log.batch
@@ -108,8 +108,16 @@ def _split(call: Call, tensor: Tensor, dim: int) -> tuple[Plane | None, list[Pla
     return inner, outer, collapsed
 
 
-def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor, collapsed: bool) -> None:
+def _contract(
+    call: Call,
+    inner: tuple[Plane | None, Plane | None],
+    a: Tensor,
+    b: Tensor,
+    collapsed: bool,
+    entry: LayerCall | None,
+) -> None:
     """Unite the summed channels of both factors."""
+    x, w = inner
     if x is not None and w is not None:
         call.unite(x.ids.reshape(-1), w.ids.reshape(-1))
     elif x is not None and (collapsed or not call.info(b).uniform):
@@ -118,14 +126,13 @@ def _contract(call: Call, x: Plane | None, w: Plane | None, a: Tensor, b: Tensor
         call.freeze([w], "reads an input of fixed size")
     if x is None or w is None:
         return
-    known = call.info(b).weight or call.info(a).weight
-    if known is not None:
+    if entry is not None:
         inputs = x if call.info(b).weight is not None else w
         # A parameter that is read as an input (a learned query) has values that training changes: no constants.
         value = inputs.value if inputs.leaf is None else None
     else:  # two activations, or parts of weights: 0 in one of them is enough
         inputs, value = x, _either_zero(call.value_of(x), call.value_of(w))
-    layer = len(call.log.layers) if known is not None else None
+    layer = None if entry is None else len(call.log.layers) - 1
     call.log.read(Read(inputs.ids.reshape(-1), None if value is None else value.reshape(-1), layer, True))
 
 
