@@ -67,6 +67,8 @@ class Options:
         goals = (self.greedy.greedy_target_density, self.greedy.greedy_target_latency)
         if self.mode.greedy and goals == (None, None):
             return "--greedy needs a size to stop at: --greedy-target-density or --greedy-target-latency"
+        if self.mode.greedy and self.compression.compress:
+            return "--greedy decides by itself what goes when: leave --compress out, or prune by the schedule before"
         return self.start.problem() or self.sensitivity.problem() or self.distillation.problem()
 
 

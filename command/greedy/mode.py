@@ -70,8 +70,8 @@ class _Search:
         if not run.folder.checkpoint.exists():
             run.save()
         self.record.write(run.folder)
-        while not self._is_reached():
-            self._step()
+        while not self._is_reached() and self._step():
+            pass
 
     def _is_reached(self) -> bool:
         density, latency = self.options.greedy_target_density, self.options.greedy_target_latency
@@ -80,9 +80,13 @@ class _Search:
         fast = latency is None or (now is not None and now.latency <= latency) or latency == 1
         return small and fast
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Make one step; return False if no channel can go any more, which is said."""
         run = self.run
         graph, found = candidates(run.model, run.example, self.options.greedy_pruning_step)
+        if not found:
+            logger.warning("the goal is not reached: no channel can be removed any more")
+            return False
         by_name = {one.name: one for one in found}
         logger.info("step %d: %d sets of coupled channels to try", run.epoch + 1, len(found))
         best = best_of(found, self.record.tried, lambda one: self._attempt(graph, one))
@@ -98,6 +102,7 @@ class _Search:
         run.epoch += 1
         run.save()
         self._enter(best)
+        return True
 
     def _enter(self, best: Tried) -> None:
         """Write the step into the record, and say what it was."""

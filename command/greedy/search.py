@@ -52,8 +52,10 @@ def candidates(model: nn.Module, example: Tensor, step: float) -> tuple[ChannelG
     """
     graph = trace(model, example)
     ranks = {name: parameter.dim() for name, parameter in model.named_parameters()}
+    found: list[Candidate] = []
+    if all(layer.depthwise for layer in graph.layers):
+        return graph, found
     scores = score_channels(model, graph, "l1")
-    found = []
     for group in graph.classes():
         makers = _makers(group, ranks)
         if group.status == "removable" and group.size > 1 and makers and scores[group.channels].isfinite().all():
@@ -85,12 +87,6 @@ Try = Callable[[Candidate], Tried]
 
 
 def best_of(found: Sequence[Candidate], known: Iterable[Tried], attempt: Try) -> Tried:
-    """Return the best of all candidates; those known from before an interruption are not tried again.
-
-    Raises:
-        ValueError: there is no candidate.
-    """
+    """Return the best of all candidates, one at least; those known from before an interruption are not tried again."""
     before = {tried.name: tried for tried in known}
-    if not found:
-        raise ValueError("no channel can be removed any more")
     return max((before.get(one.name) or attempt(one) for one in found), key=lambda tried: tried.rank)

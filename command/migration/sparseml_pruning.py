@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from .sparseml_recipe import Modifier
-from .sparseml_translation import PRUNABLE, Translation, Untranslated, number, rule
+from .sparseml_translation import MOST_EPOCHS, PRUNABLE, Translation, Untranslated, number, rule
 
 
 @rule("EpochRangeModifier")
 def _epochs(modifier: Modifier, result: Translation) -> None:
-    result.epochs = max(result.epochs or 0, round(number(modifier, "end_epoch")))
+    end = number(modifier, "end_epoch")
+    if not 0 <= end <= MOST_EPOCHS:
+        raise Untranslated(f"end_epoch is {end:g}")
+    result.epochs = max(result.epochs or 0, round(end))
 
 
 @rule("GMPruningModifier", "MagnitudePruningModifier", "GlobalMagnitudePruningModifier", "StructuredPruningModifier")

@@ -43,26 +43,31 @@ def _rate_class(modifier: Modifier, result: Translation) -> None:
     start = result.epoch(modifier, "start_epoch", 0.0)
     end = result.epoch(modifier, "end_epoch", -1.0)
     given = modifier.fields.get("lr_kwargs") or {}
-    if kind not in TORCH or not isinstance(given, dict):
+    if not isinstance(kind, str) or kind not in TORCH or not isinstance(given, dict):
         raise Untranslated(f"lr_class {ascii(kind)[:40]}: one of {', '.join(TORCH)} is known")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], number(modifier, "init_lr"))
+    arguments = {RENAMED.get(str(name), str(name)): value for name, value in given.items()}
     try:
-        arguments = {RENAMED.get(str(name), str(name)): value for name, value in given.items()}
-        if kind == "CosineAnnealingWarmRestarts":
-            arguments["T_0"] = round(arguments["T_0"])
-        elif kind == "MultiStepLR":  # milestones are epochs of the whole training
-            arguments["milestones"] = [round(epoch) - start for epoch in arguments["milestones"]]
-        scheduler: Any = TORCH[kind](optimizer, **arguments)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Untranslated(f"lr_kwargs of {kind}: {error}") from error
-    before: float | None = None
-    for epoch in range(start, end):
-        rate = optimizer.param_groups[0]["lr"]
-        if rate != before:
-            result.pieces.append((epoch, epoch + 1, rate, rate, "linear"))
-        before = rate
+        rates = _curve(kind, arguments, number(modifier, "init_lr"), start, end)
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise Untranslated(f"lr_kwargs of {kind}: {type(error).__name__}: {error}") from error
+    changes = [place for place in range(len(rates)) if place == 0 or rates[place] != rates[place - 1]]
+    result.pieces += [(start + at, start + at + 1, rates[at], rates[at], "linear") for at in changes]
+
+
+def _curve(kind: str, arguments: dict[str, Any], rate: float, start: int, end: int) -> list[float]:
+    """Return the rate of each epoch from `start` to `end`, which is left out."""
+    if kind == "CosineAnnealingWarmRestarts":
+        arguments["T_0"] = round(arguments["T_0"])
+    elif kind == "MultiStepLR":  # milestones are epochs of the whole training
+        arguments["milestones"] = [round(epoch) - start for epoch in arguments["milestones"]]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], rate)
+    scheduler: Any = TORCH[kind](optimizer, **arguments)
+    rates = []
+    for _ in range(start, end):
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
+    return rates
 
 
 def join_rates(result: Translation) -> None:

@@ -16,7 +16,8 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 EXPRESSION = re.compile(r"\^?(?:(?:\\[.dw]|\[[\w.-]+\]|[\w.-])[*+?]?)*\$?")
 """Regular expressions that are tried: without groups, so that none takes for ever."""
 MOST_REPEATS = 5
-MOST_EPOCHS = 100_000
+MOST_EPOCHS = 3000
+"""A rate for each, as one curve, is as much as a schedule may hold."""
 
 
 class Untranslated(Exception):  # noqa: N818 -- says what it is in the words that users read

@@ -115,6 +115,9 @@ def test_a_goal_is_needed_and_a_strange_record_is_refused(tmp_path, done, capsys
     with pytest.raises(SystemExit):
         compress_classifier.main([*BASE, "--greedy"])
     assert "--greedy needs a size to stop at" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compress_classifier.main([*BASE, *GOAL, "--compress", "l0_none"])
+    assert "leave --compress out" in capsys.readouterr().err
     kept = (done / FILE).read_text()
     for text, message in ((kept.replace('"steps"', '"stops"'), "is missing"), ('{"steps": 3', "does not fit")):
         (done / FILE).write_text(text)
@@ -122,3 +125,9 @@ def test_a_goal_is_needed_and_a_strange_record_is_refused(tmp_path, done, capsys
             compress_classifier.main(["--resume-from", str(done)])
         assert message in capsys.readouterr().err
     (done / FILE).write_text(kept)
+
+
+def test_a_goal_out_of_reach_is_said(tmp_path, capsys):
+    command = [*BASE, "--greedy", "--greedy-target-density", "0.0001", "--greedy-pruning-step", "1"]
+    assert compress_classifier.main([*command, "--greedy-ft-epochs", "0", "-o", str(tmp_path)]) == 0
+    assert "the goal is not reached" in capsys.readouterr().out

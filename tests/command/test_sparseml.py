@@ -197,6 +197,11 @@ def test_distillation_takes_the_teacher_from_the_command_line(tmp_path, model):
         ("!LearningRateModifier {lr_class: LambdaLR, init_lr: 1}", "lr_class 'LambdaLR'"),
         ("!SetLearningRateModifier {start_epoch: 0, learning_rate: fast}", "learning_rate is 'fast', not a number"),
         ("!Nonsense", "no equal here"),
+        ("!LearningRateModifier {lr_class: [1], init_lr: 1}", "lr_class [1]"),
+        ("!LearningRateModifier {lr_class: StepLR, init_lr: -1, lr_kwargs: {step_size: 2}}", "Invalid learning rate"),
+        ("!LearningRateModifier {lr_class: StepLR, init_lr: 1, lr_kwargs: {step_size: 0}}", "ZeroDivisionError"),
+        ("!LearningRateModifier {lr_class: MultiStepLR, init_lr: 1, lr_kwargs: {milestones: [.inf]}}", "Overflow"),
+        ("!EpochRangeModifier {start_epoch: 0, end_epoch: 1e300}", "end_epoch is 1e+300"),
     ],
 )
 def test_what_cannot_be_said_is_named_with_its_line(tmp_path, model, entry, note):
