@@ -111,3 +111,33 @@ def late():
     """Rank 1 never asks for the state."""
     scheduler = dict_config(net(), None, half([0]), example_inputs=EXAMPLE)
     return message(scheduler.state_dict) if dist.get_rank() == 0 else ""
+
+
+def accelerated(path):
+    """Accelerate prepares, saves in the middle and loads: the masks and weights at the end, with and without."""
+    from accelerate import Accelerator
+
+    ends = []
+    for resumed in (False, True):
+        accelerator = Accelerator(cpu=True)
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
+        model, optimizer = accelerator.prepare(model, optimizer)
+        named = {"pruner": {"instance_name": "it"}, "starting_epoch": 0, "ending_epoch": 4}
+        args = {"class": "ActivationAPoZRankedFilterPruner_AGP", "initial_sparsity": 0.1, "final_sparsity": 0.6}
+        plan = {"version": 1, "pruners": {"it": {**args, "weights": ["0.weight"]}}, "policies": [named]}
+        scheduler = dict_config(model, optimizer, plan, example_inputs=EXAMPLE)
+        accelerator.register_for_checkpointing(scheduler)
+        if resumed:
+            accelerator.load_state(path)
+        scheduler.attach(optimizer, 3, 5 if resumed else 0)
+        for step in range(5 if resumed else 0, 12):
+            if step == 5 and not resumed:
+                accelerator.save_state(path, safe_serialization=False)
+            draw = torch.Generator().manual_seed(step * 10 + dist.get_rank())
+            accelerator.backward(model(torch.randn(4, 3, 8, 8, generator=draw) + dist.get_rank()).square().mean())
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append([scheduler.model[0].weight.flatten().tolist(), list(scheduler.masks)[:2]])
+        accelerator._custom_objects.clear()
+    return ends

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+STARTING = 240  # seconds, on a busy machine
 LOOPBACK = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
@@ -41,6 +42,9 @@ class Pool:
                     env={**shared, **(own if self.size > 1 else {})},
                 )
             )
+        if not all(self._answers(time.monotonic() + STARTING)):
+            self.stop()
+            raise AssertionError(f"processes did not start within {STARTING} s")
 
     def stop(self) -> None:
         for worker in self.workers:

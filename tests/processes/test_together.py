@@ -94,6 +94,16 @@ def test_a_rank_that_does_not_come_is_an_error(pair):
     assert "timed out" in first.lower() or "timeout" in first.lower()
 
 
+def test_accelerate_saves_and_loads_a_scheduler(pair, tmp_path):
+    pytest.importorskip("accelerate")
+    first, second = pair.do("meeting", "accelerated", path=str(tmp_path))
+    assert "error" not in first, first
+    assert first == second
+    assert first[0] == first[1]
+    assert first[0][1] == ["0.weight", "0.bias"]
+    assert first[0][0].count(0.0) > 0
+
+
 def test_digests_tell_places_and_types_apart():
     ones = torch.tensor([0.0, 1.0, 1.0])
     every = [ones, ones.flip(0), ones.double(), ones.bool(), ones.view(3, 1), -ones, torch.cat([ones, ones])]

@@ -29,6 +29,9 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what is printed is no answer
     torch.set_num_threads(1)
+    load("training")
+    answers.write("ready\n")
+    answers.flush()
     for line in sys.stdin:
         module, function, arguments = json.loads(line)
         try:
