@@ -45,6 +45,7 @@ def without_harmful(
             waiting += reversed(part.tensor_split(2))
     log = analysis.log.copy()
     for index, gap in gaps.items():
+        # Frozen by id, since labels change with the numbering that follows.
         every = torch.isin(analysis.numbers.labels, (group == index).nonzero().flatten())
         log.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
     return analysis.with_log(log) if gaps else None

@@ -73,6 +73,7 @@ def _needs(analysis: Analysis, weights: Mapping[str, Tensor], item: Read, alive:
 def _zero_columns(entry: LayerCall, weight: Tensor, living: Tensor) -> Tensor:
     """Return which inputs of a layer have weight 0 for all living outputs."""
     matrix = weight.movedim((entry.out_dim, entry.in_dim), (0, 1))
+    # Of a grouped layer each group has inputs and outputs of its own.
     if entry.groups == 1:
         return zero_rows(matrix.transpose(0, 1), living if len(living) else None)
     if entry.in_dim == 0:

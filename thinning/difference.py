@@ -44,6 +44,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 def _median(sizes: Tensor) -> float:
     """Return the median of those that are not 0, of a sample where they are many."""
+    # Evenly spaced, not random: the same two outputs must always give the same number.
     some = sizes[:: max(1, sizes.numel() // SAMPLE)]
     some = some[some > 0]
     return float(some.median()) if some.numel() else math.inf

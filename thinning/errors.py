@@ -1,6 +1,5 @@
 """The one exception of the package."""
 
-
 from .files.text import printable
 
 

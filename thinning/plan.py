@@ -69,6 +69,7 @@ def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tup
         value = getattr(model.get_submodule(use.module), use.name)
         old = value if use.index is None else value[use.index]
         new = int((~dead[use.labels]).sum())
+        # Also where the attribute counts several classes: all of its labels were listed when it was found.
         if new != len(use.labels):
             changes.append(AttributeChange(use.module, use.name, use.index, old, new))
     return tuple(changes)
@@ -98,6 +99,7 @@ def make_recipe(
     keep = {change.name: change.keep for change in changes}
     folds = []
     for name, amount in folded_constants(analysis, gone, weights).items():
+        # The amounts are by old index; the recipe adds them after slicing.
         kept = keep.get(name, {}).get(0)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
     recipe = Recipe(

@@ -36,6 +36,7 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
     for item in analysis.log.reads:
         read[analysis.numbers.labels[item.ids]] = True
     reasons = {label: OTHER if read[label] else UNREAD for label in silent.nonzero().flatten().tolist()}
+    # The first operation that reads a 0 and makes something unknown of it is where the channel comes alive.
     for operation in analysis.log.operations if reasons else ():
         for label in _lost(analysis, operation, silent).tolist():
             if reasons[label] in (OTHER, UNREAD):

@@ -143,6 +143,7 @@ class Verifier:
 
     def keeps(self, recipe: Recipe) -> tuple[bool, float]:
         """Return whether the outputs of a copy stay, and the difference; in double precision where that runs."""
+        # On a copy, since several removals are tried in turn and none of them stays.
         copy = shared_copy(self.model)
         try:
             if self._runs_in_double():
@@ -160,6 +161,7 @@ class Verifier:
         if not self._coarse or not self._double or self.tolerance == float("inf"):
             return True
         gap = relative_difference(self._double, outputs(self.model, self.batches, double=True, onward=True))
+        # Above what the folded constants may change: another function, whatever half precision hides.
         self.gap = self.gap if gap <= self._coarse else max(gap, 2 * self.tolerance)
         return gap <= self._coarse
 

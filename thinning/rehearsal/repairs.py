@@ -44,6 +44,8 @@ class Repairs:
 
     def repaired(self, failed: FailedRemoval) -> tuple[TraceLog, Repairs]:
         """Return a log with which the next removal gets further, and the repairs with this one remembered."""
+        # Further means a later operation: two changes cannot be told apart by anything else before the run gets
+        # through.
         if self.pending is not None and failed.deviation.step <= self.pending.deviation.step:
             return self._next(self.pending)  # the last change did not help: without it again
         kept = self.kept if self.pending is None else (*self.kept, replace(self.pending, after=failed.log))
@@ -53,6 +55,8 @@ class Repairs:
         for key, change in islice(failed.options(self.model), MOST_OPTIONS):
             if key not in self.tried:
                 return change(), replace(self, tried=self.tried | {key}, pending=failed)
+        # A wrong guess may carry the run further (an attribute of equal value that counts something else) and fail
+        # later, so the guesses are doubted, the last first, before channels are given up.
         for earlier in reversed(self.kept):
             if failed.concerns(earlier):
                 blamed = {**self.blamed, earlier.deviation.step: failed.deviation}
@@ -104,6 +108,7 @@ class FailedRemoval:
         With `everywhere` also for that operation in other modules of the class, there within the module.
         """
         log, here = self.log.copy(), self._nearest()
+        # Nothing that changes was seen before the failure: any channel may be the cause, so none may go.
         if here is None:
             for ids in log.ids.values():
                 log.freeze(ids, reason.text(log.operations))
@@ -166,6 +171,7 @@ class FailedRemoval:
     def _splits(self) -> Options:
         """Yield: follow another axis of a split made here; the last is followed already."""
         steps = set(self._alike(self._step))
+        # The first split of the step stands for those of all modules of the class: they are turned together.
         here = next((split for split in self.log.splits if split.step in steps and not split.choices), None)
         if here is not None and here.step == self._step:
             for axis in reversed([dim for dim, size in enumerate(here.ids.shape) if size > 1]):

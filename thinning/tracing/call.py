@@ -57,6 +57,7 @@ class Call:
         self.kwargs = kwargs
         self.tensors = tensors
         self.infos = [info_of(tensor) for tensor in tensors]
+        # A tensor that is left in an attribute and read by nothing in this pass is for others to read: an output.
         for info in self.infos:
             info.read = True
         self.shapes = [tuple(tensor.shape) for tensor in tensors]

@@ -169,6 +169,7 @@ class TraceLog:
 
     def copy(self, **changes: Any) -> TraceLog:
         """Return a log with the same entries (but those of `changes`), to which others may be added."""
+        # Lists are copied, their entries are shared: entries are never changed once the trace is done.
         twin = copy.copy(self)
         for name, value in (vars(self) | changes).items():
             setattr(twin, name, value.copy() if isinstance(value, (list, dict)) else value)

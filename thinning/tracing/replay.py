@@ -77,6 +77,7 @@ class Replay:
         if len(made) != len(operation.made):
             raise DeviationError(self.step, "another number of parts")
         for part, ((shape, planes), (old, before)) in enumerate(zip(made, operation.made, strict=True)):
+            # What depends on labels is compared; what does not may differ, as indices of maxima do.
             if (part and not before) or getattr(operation.func, "overloadpacket", None) in NEW:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
             repeated = {dim for plane in before if self._is_shared(plane) for dim in plane.dims}
@@ -129,6 +130,7 @@ class Replay:
         expected = self.labels[plane.ids]
         for dim in plane.dims:
             expected = expected.index_select(dim, self.left(plane.ids, dim).nonzero().flatten())
+        # A plane may be stored more compactly after the removal, never larger.
         if any(size not in (1, other) for size, other in zip(twin.ids.shape, expected.shape, strict=True)):
             return False
         return bool(((self.labels[twin.ids] == expected) | (twin.ids == 0)).all()) and not bool(

@@ -67,6 +67,7 @@ class Tracer(TorchDispatchMode):
             self.names.setdefault(id(module), name)
         for name, tensor in tensors.items():
             attach(tensor, self._leaf(name, tensor))
+        # Last: it replaces the forward methods of modules that have their integers by now.
         recurrent.intercept(self, model)
 
     def _leaf(self, name: str, tensor: Tensor) -> TensorInfo:
@@ -76,6 +77,7 @@ class Tracer(TorchDispatchMode):
         for dim, size in enumerate(sizes):
             shape = [1] * tensor.ndim
             shape[dim] = size
+            # A dimension of size 1 cannot shrink.
             if size > 1:
                 planes.append(Plane(self.log.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
         # a scale or shift of one element is a constant to all channels that meet it

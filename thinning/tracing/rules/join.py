@@ -31,6 +31,7 @@ def stack(call: Call) -> None:
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
     infos, shapes = [], []
     for tensor in call.args[0]:
+        # A new axis without channels: from here on it is a concatenation along that axis.
         planes = tuple(plane.map(lambda t: t.unsqueeze(dim)) for plane in call.planes(tensor))
         info = call.info(tensor)
         infos.append(TensorInfo(planes, info.storage, info.storage.version))
@@ -64,6 +65,7 @@ def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[in
     varying = {d for plane in along if plane is not None for d in plane.dims} - {dim}
     ids, values = [], []
     for plane, shape in zip(along, shapes, strict=True):
+        # Spelled out only along axes in which some part varies: the rest stays compact.
         target = [shape[d] if d == dim or d in varying else 1 for d in range(len(shape))]
         ids.append(torch.zeros(target, dtype=torch.int64) if plane is None else plane.ids.expand(target))
         value = None if plane is None else call.value_of(plane)
@@ -78,6 +80,7 @@ def _common(group: Sequence[Plane]) -> Tensor | None:
     values = [plane.value for plane in group if plane.value is not None]
     if len(values) < len(group):
         return None
+    # What is joined along an axis without channels is one channel in all parts: known only where all agree.
     first = values[0]
     for value in values[1:]:
         first = torch.where(first == value, first, torch.nan)
