@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from potstill.thinning import thin
 
@@ -30,3 +31,26 @@ def prepared(model):
 def test_a_sort_of_equal_scores_does_not_keep_channels():
     recipe = thin(prepared(Sorted()), torch.randn(2, 8))
     assert {change.name: change.new_shape for change in recipe.tensors}["first.weight"] == (22, 8)
+
+
+class Standardised(nn.Conv2d):
+    """Standardises each of its filters."""
+
+    def forward(self, x):
+        flat = self.weight.reshape(1, len(self.weight), -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=1e-6).reshape_as(self.weight)
+        return self._conv_forward(x, weight, self.bias)
+
+
+def test_filters_that_are_standardised_go_and_what_reads_them_is_told_as_inexact():
+    x = torch.randn(2, 3, 7, 7)
+    for reader, left in ((nn.Conv2d(8, 4, 3), 6), (Standardised(8, 4, 3), 8)):
+        model = nn.Sequential(Standardised(3, 8, 3), nn.ReLU(), reader)
+        with torch.no_grad():
+            model[0].weight[[1, 2]] = 0
+            model[0].bias[[1, 2]] = 0
+            before = model(x)
+        recipe = thin(model, x)
+        torch.testing.assert_close(model(x), before)
+        assert len(model[0].weight) == left
+        assert any("allow_inexact=True" in kept.reason for kept in recipe.refused) == (left == 8)

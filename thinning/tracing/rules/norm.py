@@ -85,7 +85,7 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     """Return (x - mean) / deviation * weight + bias: the bias where x is known to be the mean or the weight is 0."""
     if call.tracer.weights is None:
         return None
-    x, shape = group[0].value, group[0].ids.shape
+    x, shape = call.value_of(group[0]), group[0].ids.shape
     layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
     weight, bias, mean, var = (_vector(call, vector, layout) for vector in (*vectors, None, None)[:4])
     # A plane along another axis (tokens under a LayerNorm over features): the norm of zeros is its bias.
@@ -142,6 +142,10 @@ def batch_norm(call: Call) -> None:
     names = ("weight", "bias", "running_mean", "running_var")
     vectors = [call.named(name) for name in names]
     if call.named("training", False):
+        # A layer that standardises its own filters (so torch's BatchNorm is used for it) averages over their inputs.
+        for plane in call.planes(x):
+            if plane.leaf is not None and 1 not in plane.dims:
+                call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
         _normalize(call, call.info(x), call.shapes[0], [1], [None, None, *vectors[2:]])
         # In training the statistics are of the batch, so running ones only have to keep the same channels.
         vectors = vectors[:2]

@@ -40,10 +40,19 @@ def view(call: Call) -> None:
     call.emit(_apart(call, planes))
 
 
+def _mixed(planes: list[Plane]) -> list[Plane]:
+    dims = [dim for plane in planes for dim in plane.dims]
+    return [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
+
+
 def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
     """Freeze two kinds of channels merged into one dimension: they cannot be told apart."""
-    dims = [dim for plane in planes for dim in plane.dims]
-    mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
+    mixed = _mixed(planes)
+    # Filters that are flattened: their channels can still be told apart, all positions of a kernel being one channel's.
+    kernel = [plane for plane in mixed if plane.leaf is not None and plane.leaf[1] >= 2]
+    call.freeze(kernel, "the size of a kernel")
+    planes = [plane for plane in planes if plane not in kernel]
+    mixed = _mixed(planes)
     call.freeze(mixed, "merges two kinds of channels")
     return [plane for plane in planes if plane not in mixed]
 
