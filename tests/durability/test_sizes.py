@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+import compress_classifier
+from potstill.compression import load_checkpoint, save_checkpoint
 from potstill.models import create_model
 from potstill.thinning import Recipe, ThinningError, load, resize_by, save, thin
 from potstill.thinning.attributes import is_size, size_problem
@@ -183,3 +185,16 @@ def test_a_stored_network_is_loaded_whole_or_not_at_all(stored, tmp_path, spoil,
     assert "\n" not in str(caught.value)
     assert_unchanged(model, before)
     assert load(net(), stored).conv1.out_channels == 4
+
+
+@pytest.mark.parametrize(("field", "value"), [("input_shape", [1, 4096, 4096]), ("num_classes", 10**6)])
+def test_a_checkpoint_does_not_say_what_its_network_takes(tmp_path, capsys, field, value):
+    """Images of 4096 x 4096 and a million classes would take any memory."""
+    net_of = ["-a", "symmetry", "--dataset", "symmetry", "--epochs", "1", "-o", str(tmp_path)]
+    assert compress_classifier.main(net_of) == 0
+    path = tmp_path / "latest" / "checkpoint.pt"
+    save_checkpoint(path, {**load_checkpoint(path), field: value})
+    with pytest.raises(SystemExit) as stop:
+        compress_classifier.main(["--resume-from", str(path.parent), "--summary", "sparsity"])
+    assert stop.value.code == 2
+    assert f"{field}: expected" in capsys.readouterr().err
