@@ -17,6 +17,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
+from ..declare.cross_checks import Complaint
+
 Mark = TypeVar("Mark")
 Key = tuple[int, ...]
 
@@ -40,6 +42,18 @@ def channel_dim(name: str, model: nn.Module) -> int:
     if isinstance(layer, nn.Linear):
         return -1
     raise ValueError(f"{name} is of a {type(layer).__name__}: only filters of convolutions and Linear can be watched")
+
+
+def unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
+    """Those of `weights` whose layers cannot be watched."""
+    model: nn.Module | None = getattr(shapes, "model", None)
+    if model is None:
+        return
+    for name in args["weights"]:
+        try:
+            channel_dim(name, model)
+        except ValueError as error:
+            yield f"weights.{name}", str(error)
 
 
 class Finder:

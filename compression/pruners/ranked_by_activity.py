@@ -20,7 +20,7 @@ from ..parts.sharded_structures import summed
 from ..parts.sparsity_rates import Rate, agp, constant
 from ..parts.structures import Group
 from .base import View
-from .follow_activations import Finder, Follower, Site, channel_dim
+from .follow_activations import Finder, Follower, Site, channel_dim, unwatched
 from .ranking import Dependency, RankedStructurePruner
 from .statistics import Statistics, after_backward, without_gradients
 
@@ -169,7 +169,7 @@ class ActivationRanked(Gathering):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """Return what a schedule's arguments get wrong together, and weights of layers that cannot be watched."""
-        return apart(super().problems(args, shapes), _unwatched(args, shapes), hooks_left_out(cls.__name__, shapes))
+        return apart(super().problems(args, shapes), unwatched(args, shapes), hooks_left_out(cls.__name__, shapes))
 
     def attach(self, model: nn.Module) -> None:
         """Look for the activations in the first training forward pass; watch them from the second on."""
@@ -212,17 +212,6 @@ class ActivationRanked(Gathering):
 
 def _site(stored: Field) -> Site:
     return Site(tuple(module.text() for module in stored["modules"].items()), stored["rectify"].flag())
-
-
-def _unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    model: nn.Module | None = getattr(shapes, "model", None)
-    if model is None:
-        return
-    for name in args["weights"]:
-        try:
-            channel_dim(name, model)
-        except ValueError as error:
-            yield f"weights.{name}", str(error)
 
 
 class APoZ(ActivationRanked):
