@@ -40,9 +40,9 @@ setup(
     py_modules=["compress_classifier"],
     entry_points={"console_scripts": ["compress-classifier=potstill.command.start:main"]},
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
-        "PyYAML>=6.0",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "PyYAML>=6.0.1",
         "pandas>=2.0",
         "tabulate>=0.9",
         "tqdm>=4.66",
