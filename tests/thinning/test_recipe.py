@@ -220,6 +220,36 @@ def test_recipes_of_one_network_compose(tmp_path: Path) -> None:
         first.then(first)
 
 
+class Stream(nn.Module):
+    """A residual stream of 12 channels under an RMSNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.up = nn.Linear(6, 12, bias=False), nn.RMSNorm(12, eps=1e-6), nn.Linear(12, 10)
+        self.down, self.out = nn.Linear(10, 12, bias=False), nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.out(x + self.down(self.up(self.norm(x)).relu()))
+
+    @torch.no_grad()
+    def kill(self, *channels: int) -> Stream:
+        """Make channels of the stream zero."""
+        self.embed.weight[list(channels)], self.down.weight[list(channels)] = 0, 0
+        return self
+
+
+def test_rescaled_norms_compose(tmp_path: Path) -> None:
+    """From 12 to 10 to 9 channels: the weight times sqrt(12 / 9), the epsilon times 12 / 9."""
+    torch.manual_seed(0)
+    x, model = torch.randn(4, 6), Stream().eval()
+    first = thin(model.kill(1, 2), x)
+    second = thin(model.kill(0), x)
+    (norm,) = first.then(second).rescalings
+    assert (norm.factor, norm.old, norm.new) == (pytest.approx((12 / 9) ** 0.5), 1e-6, pytest.approx(1e-6 * 12 / 9))
+    assert torch.equal(load(Stream(), save(model, second, tmp_path / "small")).eval()(x), model(x))
+
+
 def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:
     model = masked()
     path = save(model, thin(model, X), tmp_path / "small")
