@@ -223,7 +223,7 @@ HEAD = """# Coverage
 
 One small member of each family of timm and transformers, thinned by `benchmarks/coverage.py`: of every class of
 removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are of one thread of a busy
-machine.
+machine. Families that are not here were not tried; the script goes on with those.
 
 - *removable*: of the channels that layers make (but the model's outputs), the share that can be removed exactly;
 - *went*: of the channels that were zeroed, the share that went;
@@ -248,7 +248,10 @@ def page(rows: list[Row]) -> str:
         lines += ["", *list_of(mine, "exact", "What keeps most of the others, where less than 60 % are removable"), ""]
         for outcome, title in (("refused", "Refused"), ("too slow", "Too slow"), ("fails", "Not built or not run")):
             lines += [*list_of(mine, outcome, title), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    text = "\n".join(lines).rstrip() + "\n"
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text
 
 
 def list_of(rows: list[Row], outcome: str, title: str) -> list[str]:
