@@ -14,7 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from potstill.compression.processes.ranks import Ranks
 
-LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "Timed out waiting", "Socket Timeout")
+LOST = (
+    "Connection closed by peer",
+    "Read error",
+    "Socket closed",
+    "Connection reset",
+    "Broken pipe",
+    "NCCL",
+    "Timed out waiting",
+    "Socket Timeout",
+)
 """How torch says that another process is gone."""
 
 
