@@ -95,7 +95,7 @@ def cells(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         yield {
             "row": what,
             "test %": f"{thin['top1']:.2f}",
-            "zero or gone": f"{found['sparsity']:.3f}",
+            "zero or gone": f"{(found['gone'] + found['zeros'] * (1 - found['gone'] / 100)) / 100:.3f}",
             "parameters": f"{thin['parameters']:,}",
             "MACs (M)": f"{thin['macs'] / 1e6:.1f}",
             "masked test %": f"{masked['top1']:.2f}",

@@ -116,15 +116,16 @@ def final_table(log: str) -> list[str]:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in log.splitlines() if line.startswith("| ")]
     start = max(i for i, row in enumerate(rows) if row[0] == "Name")
     names, *body = rows[start:]
-    body = body[: next(i for i, row in enumerate(body) if row[0] == "Total sparsity:") + 1]
-    share = names.index("Fine (%)")
-    sparse = [row for row in body if float(row[share]) or row[0] == "Total sparsity:"]
-    body = sparse if len(sparse) > 1 else body
+    body = body[: next((i for i, row in enumerate(body) if len(row) != len(names)), len(body))]
+    share = names.index("Fine (%)") if "Fine (%)" in names else None  # left out where nothing is zero
+    sparse = [row for row in body if share is not None and float(row[share])]
+    body = sparse or body
     dull = {name for i, name in enumerate(names) if name in STRUCTURES and all(float(row[i]) == 0 for row in body)}
     keep = [i for i, name in enumerate(names) if name not in dull | {"Std", "Mean", "Abs-Mean"}]
     cells = [[row[i] for i in keep] for row in (names, *body)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["", *(f"  {_line(row, widths)}".rstrip() for row in cells)]
+    total = re.findall(r"^zeros [\d.]+ % of [\d,]+ parameters", log, re.MULTILINE)[-1]
+    return ["", *(f"  {_line(row, widths)}".rstrip() for row in cells), f"  {total}"]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -94,7 +94,12 @@ def summary_of(schedule: Shipped, out: Path) -> dict[str, Any]:
 
 def result(summary: dict[str, Any]) -> str:
     """What came out, as `figures` reads it."""
-    return f"{_figures(summary['thinned'])}, sparsity {100 * summary['sparsity']:.2f} %"
+    return f"{_figures(summary['thinned'])}, sparsity {sparsity(summary):.2f} %"
+
+
+def sparsity(summary: dict[str, Any]) -> float:
+    """The share of the dense network's parameters that are gone, or zeros that stay, in percent."""
+    return summary["gone"] + summary["zeros"] * (1 - summary["gone"] / 100)
 
 
 def _figures(network: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ class Reach:
     removable: Tensor
     obstacles: Mapping[str, str] = field(default_factory=dict)
 
+    @on_cpu
     def counted(self, layout: Layout) -> Layout:
         """Return the layout for counting sizes: gates whose channels stay count as none."""
         gates = torch.cat([torch.where(self.removable, torch.arange(layout.count), layout.count), torch.tensor([-1])])
