@@ -174,7 +174,7 @@ def test_dry_run(tmp_path, capsys, monkeypatch):
     rows = [line.split(",") for line in told.splitlines() if line[:1].isdigit()]
     rates = {row[0]: row[1] for row in rows}
     assert rates == {"0": "0.1", "1-8": "0.1", "9": "0.01", "10-14": "0.001", "15-17": "0.0001"}
-    assert [row[3] for row in rows] == ["272474", *[str(left)] * 4]
+    assert [row[4] for row in rows] == ["272474", *[str(left)] * 4]
     assert "lr is cut off: training ends before epoch 18" in told
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
