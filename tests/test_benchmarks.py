@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+NO_SMALL_FORM = {"coverage", "ranks"}
 PASSES_ON = {"resnet20_cifar10"}
 """Scripts that give what they do not know to the command line."""
 
@@ -166,7 +167,14 @@ def test_rule_mutants(call):
 
 def test_every_benchmark_is_run_here():
     here = set(re.findall(r"^def test_(\w+)\(", Path(__file__).read_text(), re.MULTILINE))
-    assert {script.stem for script in SCRIPTS} - {"schedule_headers", "schedules"} <= here
+    assert {script.stem for script in SCRIPTS} - {"schedule_headers", "schedules", *NO_SMALL_FORM} <= here
+
+
+@pytest.mark.parametrize("name", sorted(NO_SMALL_FORM))
+def test_benchmarks_without_a_small_form_read_their_options(call, name):
+    with pytest.raises(SystemExit) as stop:
+        call(name, "--help")
+    assert not stop.value.code
 
 
 def test_lower_bounds(call):
