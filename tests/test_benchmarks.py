@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,11 @@ def test_every_benchmark_is_run_here():
 
 
 @pytest.mark.parametrize("name", sorted(NO_SMALL_FORM))
-def test_benchmarks_without_a_small_form_read_their_options(call, name):
+def test_benchmarks_without_a_small_form_read_their_options(load, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    main = load(name).main
     with pytest.raises(SystemExit) as stop:
-        call(name, "--help")
+        main(*[["--help"] for _ in signature(main).parameters])
     assert not stop.value.code
 
 
