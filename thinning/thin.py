@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .axes import best_axes
 from .bisect import without_harmful
-from .dead import find_dead
+from .dead import Dead, find_dead
 from .errors import ThinningError
 from .macs import count_macs
 from .names import unwrapped
@@ -22,7 +23,7 @@ from .running.input_spec import describe
 from .running.inputs import beside
 from .running.outputs import randomized
 from .running.sharded import refuse_sharded
-from .trace import analyse
+from .trace import Analysis, analyse
 from .unremoved import measured_refusals, with_measured_gap
 from .verify import Verifier, rounding
 from .zeros import zeros_that_stay
@@ -69,19 +70,7 @@ def thin(  # noqa: PLR0913
     # Thinning gives parameters new memory: `dense` and `weights` go on to show the old values, at no cost before.
     dense, weights = shared_copy(model), {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     analysis = best_axes(analyse(model, example_inputs, weights), weights, allow_inexact)
-    for attempt in range(2 * REPAIRS):
-        dead = find_dead(analysis, weights, allow_inexact)
-        recipe, gone = make_recipe(analysis, dead, weights, model, round_to)
-        failure = verifier.apply(recipe)
-        if failure is None:
-            break
-        repaired = analysis.repaired(gone) if attempt < REPAIRS else None
-        repaired = repaired or without_harmful(analysis, gone, weights, model, verifier)
-        if repaired is None:
-            raise ThinningError(failure)
-        analysis = repaired
-    else:
-        raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
+    recipe, analysis, dead, gone = _removed(model, weights, analysis, verifier, allow_inexact, round_to)
     macs, size = count_macs(dense, example_inputs), _size(dense)
     zeros = with_measured_gap(zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, batches)
     refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
@@ -96,6 +85,33 @@ def thin(  # noqa: PLR0913
     )
     remember(model, recipe)
     return recipe
+
+
+def _removed(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    analysis: Analysis,
+    verifier: Verifier,
+    allow_inexact: bool,
+    round_to: int,
+) -> tuple[Recipe, Analysis, Dead, Tensor]:
+    """Remove what is dead; where that fails, learn from it and try again.
+
+    Returns:
+        What was removed, the analysis that says so, what is dead by it, and which of that went.
+    """
+    for attempt in range(2 * REPAIRS):
+        dead = find_dead(analysis, weights, allow_inexact)
+        recipe, gone = make_recipe(analysis, dead, weights, model, round_to)
+        failure = verifier.apply(recipe)
+        if failure is None:
+            return recipe, analysis, dead, gone
+        repaired = analysis.repaired(gone) if attempt < REPAIRS else None
+        repaired = repaired or without_harmful(analysis, gone, weights, model, verifier)
+        if repaired is None:
+            raise ThinningError(failure)
+        analysis = repaired
+    raise ThinningError(f"no removal worked in {2 * REPAIRS} attempts; the last one failed with: {failure}")
 
 
 def _size(model: nn.Module) -> int:
