@@ -190,17 +190,11 @@ class Masks(Mapping[str, ParameterMask]):
         Returns:
             what puts everything back.
         """
-        before = {
-            name: (entry, {owner: owned.mask for owner, owned in entry.owners.items()}, entry.dense)
-            for name, entry in self._masks.items()
-        }
+        ways_back = [entry.way_back() for entry in self._masks.values()]
 
         def undo() -> None:
-            for entry, masks, dense in before.values():
-                entry.dense = dense
-                entry.changed()
-                for owner, mask in masks.items():
-                    entry.owners[owner].mask = mask
+            for go_back in ways_back:
+                go_back()
             self._plan = None
 
         try:
@@ -219,46 +213,30 @@ class Masks(Mapping[str, ParameterMask]):
             select: name -> function that takes a tensor of the old shape to one of the new; buffers have no masks.
         """
         for name, shrink in select.items():
-            if name not in self:
-                continue
-            entry = self[name]
-            entry.changed()
-            for owned in entry.owners.values():
-                owned.mask = shrink(owned.mask).contiguous()
-            entry.dense = None if entry.dense is None else shrink(entry.dense).contiguous()
+            if name in self:
+                self[name].reshape(shrink)
         self._plan = None
 
     def _rescale(self, norms: Iterable[Rescaling]) -> None:
         """After thinning: dense copies are scaled like their weights; where 0 does not stay 0, masks let go."""
         for norm in norms:
             name = self._spell(norm.name)
-            if name not in self._masks:
-                continue
-            entry, parameter = self._masks[name], self._parameters[name].detach()
-            filled = (parameter != 0) & bool(norm.offset)  # with an offset a zero becomes the offset, and must stay it
-            if entry.dense is not None:
-                hidden = filled if entry.mask is None else filled & (entry.mask == 0)
-                entry.dense = torch.where(hidden, parameter, norm.scaled(entry.dense))
-            for owned in entry.owners.values():
-                owned.mask = owned.mask.where(~filled | (owned.mask != 0), 1)
+            if name in self._masks:
+                parameter = self._parameters[name].detach()
+                filled = (parameter != 0) & bool(norm.offset)  # with an offset a zero becomes the offset, and stays it
+                self._masks[name].let_go(filled, parameter, norm.scaled)
         self._plan = None
 
     def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:
         """After thinning: masks let go of what took a folded constant, and dense copies take it too."""
         for name, amounts in constants:
             name = self._spell(name)
-            if name not in self._masks:
-                continue
-            entry, parameter = self._masks[name], self._parameters[name].detach()
-            # The constant of removed channels now lives in these elements (of a bias, as a rule): a mask that hid them
-            # would change the function of the thinned network at the next step.
-            took = amounts.to(parameter) != 0
-            if entry.dense is not None:
-                hidden = took if entry.mask is None else took & (entry.mask == 0)
-                entry.dense = torch.where(hidden, parameter, entry.dense + amounts.to(parameter))
-            entry.changed()
-            for owned in entry.owners.values():
-                owned.mask = owned.mask.where(~took | (owned.mask != 0), 1)
+            if name in self._masks:
+                parameter = self._parameters[name].detach()
+                # The constant of removed channels now lives in these elements (of a bias, as a rule): a mask that hid
+                # them would change the function of the thinned network at the next step.
+                added = amounts.to(parameter)
+                self._masks[name].let_go(added != 0, parameter, added.add)
         self._plan = None
 
     def state_dict(self) -> dict[str, Any]:

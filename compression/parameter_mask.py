@@ -92,6 +92,37 @@ class ParameterMask:
             owned.mask = owned.mask.to(parameter.device, parameter.dtype)
         self.dense = None if self.dense is None else self.dense.to(parameter.device, parameter.dtype)
 
+    def reshape(self, shrink: Callable[[Tensor], Tensor]) -> None:
+        """Keep of each mask and of the dense values what `shrink` keeps of a tensor of the old shape."""
+        self.changed()
+        for owned in self.owners.values():
+            owned.mask = shrink(owned.mask).contiguous()
+        self.dense = None if self.dense is None else shrink(self.dense).contiguous()
+
+    def let_go(self, elements: Tensor, parameter: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+        """Hide none of the elements (bool) any more.
+
+        The dense values become those of the parameter where an element was hidden; the others go through `change`.
+        """
+        if self.dense is not None:
+            hidden = elements if self.mask is None else elements & (self.mask == 0)
+            self.dense = torch.where(hidden, parameter, change(self.dense))
+        self.changed()
+        for owned in self.owners.values():
+            owned.mask = owned.mask.where(~elements | (owned.mask != 0), 1)
+
+    def way_back(self) -> Callable[[], None]:
+        """Return what puts the masks and dense values of now back."""
+        masks, dense = {owner: owned.mask for owner, owned in self.owners.items()}, self.dense
+
+        def go_back() -> None:
+            self.dense = dense
+            self.changed()
+            for owner, mask in masks.items():
+                self.owners[owner].mask = mask
+
+        return go_back
+
     @property
     def mask(self) -> Tensor | None:
         """The masks of all owners combined, or None where there is none."""
