@@ -5,73 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..declare.arguments import Fraction, Names
 from ..declare.cross_checks import Complaint, apart
 from ..declare.registry import register
 from ..files.checked import Field
 from ..parts.compiled_models import hooks_left_out, refuse_compiled
 from ..parts.sharded_structures import summed
-from ..parts.sparsity_rates import Rate, agp, constant
 from ..parts.structures import Group
 from .base import View
+from .filter_arguments import GradualFilters, OneShotFilters
 from .follow_activations import Finder, Follower, Site, channel_dim, unwatched
-from .ranking import Dependency, RankedStructurePruner
+from .ranking import RankedStructurePruner
 from .statistics import Statistics, after_backward, without_gradients
 
 logger = logging.getLogger(__name__)
-FilterGroup = Literal["3D", "Filters"]
-
-
-@dataclass(eq=False)
-class OneShotFilters(RankedStructurePruner):
-    """The arguments of pruners that hide a constant fraction of filters.
-
-    Attributes:
-        desired_sparsity: the fraction of filters to hide.
-        weights: the weights of convolutions or Linear layers, or patterns of them.
-        group_type: `Filters`, also called `3D`.
-        group_dependency: `Leader`: the first listed weight decides for all.
-    """
-
-    desired_sparsity: Fraction
-    weights: Names
-    group_type: FilterGroup = "Filters"
-    group_dependency: Dependency = None
-
-    @property
-    def rate(self) -> Rate:
-        """The constant sparsity."""
-        return constant(self.desired_sparsity)
-
-
-@dataclass(eq=False)
-class GradualFilters(RankedStructurePruner):
-    """The arguments of pruners of filters whose sparsity rises along the schedule of `rates.agp`.
-
-    Attributes:
-        initial_sparsity: the fraction of filters to hide at the window's first time; it may be 0.
-        final_sparsity: the fraction at its last.
-        weights: the weights of convolutions or Linear layers, or patterns of them.
-        group_type: `Filters`, also called `3D`.
-        group_dependency: `Leader`: the first listed weight decides for all.
-    """
-
-    initial_sparsity: Fraction
-    final_sparsity: Fraction
-    weights: Names
-    group_type: FilterGroup = "Filters"
-    group_dependency: Dependency = None
-
-    @property
-    def rate(self) -> Rate:
-        """The cubic rise."""
-        return agp(self.initial_sparsity, self.final_sparsity)
 
 
 class Gathering(RankedStructurePruner):

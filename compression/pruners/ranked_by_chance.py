@@ -12,8 +12,8 @@ from ..parts.seeded import generator
 from ..parts.sharded_structures import spread
 from ..parts.structures import Group
 from .base import View
+from .filter_arguments import GradualFilters, OneShotFilters
 from .indivisible import Ties
-from .ranked_by_activity import GradualFilters, OneShotFilters
 from .ranking import Keeps, RankedStructurePruner, Scores
 
 
