@@ -22,24 +22,23 @@ from ...files.optimizer_state import load_optimizer_state
 from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
 from ...parts.structures import FILTERS, Group
-from ...processes.shards import is_sharded
 from ...steps import Step
 from ..base import Ending, Regularizer, Site
-from .constraint import elapsed, steps_in, steps_left
+from .constraint import elapsed, steps_left
 from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
 from .final_gates import Verdict, judge, tell
+from .gate_rate import rate_for
 from .gates import Gates
 from .hard_concrete import HardConcrete
+from .install import install
 from .recalibration import Recalibration
-from .scale_activations import GatedExampleOutputs, GatedExamples, GatedOutputs, gated_modules
-from .scale_parameters import GatedForward, tensor_of
+from .scale_activations import gated_modules
+from .scale_parameters import tensor_of
 from .survey import Target, check_target, survey
 
 logger = logging.getLogger(__name__)
 
 RECALIBRATE = 4
-TRAVEL, SLOWEST, FASTEST = 16.0, 0.01, 0.2
-"""`log_alpha` falls by 5.3 from a droprate of 0.05 until the gate is shut, by at most the learning rate a step."""
 
 
 @register("regularizers")
@@ -177,8 +176,7 @@ class L0Regularizer(Regularizer):
         if gradient is None:
             return
         self._site.ranks.average([gradient])
-        rate = self.gate_lr or min(FASTEST, max(SLOWEST, TRAVEL / steps_in(self._site.window, step)))
-        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.param_groups[0]["lr"] = self.gate_lr or rate_for(self._site.window, step)
         self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -289,11 +287,8 @@ class L0Regularizer(Regularizer):
 
     def _install(self) -> None:
         self._remove()
-        kind = GatedForward if self.sampling == "minibatch" else GatedExamples
         model = self._site.model
-        if any(is_sharded(tensor_of(model, name)) for name in self._channels.layout.names):
-            kind = GatedOutputs if self.sampling == "minibatch" else GatedExampleOutputs
-        self._handles = kind(self._channels.layout, self._gates).install(model)
+        self._handles = install(model, self._channels.layout, self._gates, self.sampling)
         if self.recalibrate and self._norms.needed:
             self._handles.append(model.register_forward_pre_hook(self._norms.last, with_kwargs=True))
 
