@@ -17,7 +17,8 @@ from .errors import Path, Report, show
 from .plan import Schedule
 from .policy_check import PolicyChecker
 from .section_check import Checker
-from .yaml_reader import MAX_BYTES, MAX_DEPTH, Document, Duplicate, decode, read
+from .yaml_nodes import Document, Duplicate
+from .yaml_reader import MAX_BYTES, MAX_DEPTH, decode, read
 
 NUMBERS = re.compile(r"^\d+(\.\d+)*$")
 TOP = (*SECTIONS, "policies", "version")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -17,7 +16,8 @@ from yaml import events
 
 from potstill.thinning.files.text import printable
 
-from .errors import Path, Report
+from .errors import Report
+from .yaml_nodes import Document, Entries, Node, Unreadable, plain
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -37,54 +37,6 @@ UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 TAG = "!"
 """The key under which a mapping holds the tag that stood before it, where tags are taken."""
 PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass
-class Node:
-    """A value and where it begins; mappings hold `key -> (line of the key, node)`, lists hold nodes.
-
-    `size` counts the node and all below it, those behind aliases each time.
-    """
-
-    line: int
-    value: Any = None
-    size: int = 1
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A key that stands twice in one mapping; the second value wins.
-
-    Attributes:
-        hidden: path and data of the first, down to definitions.
-    """
-
-    path: Path
-    first: int
-    second: int
-    equal: bool
-    hidden: tuple[Path, Any] | None = None
-
-
-@dataclass
-class Document:
-    """A schedule's text as plain data.
-
-    Attributes:
-        data: mappings (with texts as keys), lists and scalars; None if the text could not be read.
-        lines: path -> line, from 1.
-        duplicates: keys that stand twice.
-    """
-
-    data: Any = None
-    lines: dict[Path, int] = field(default_factory=dict)
-    duplicates: list[Duplicate] = field(default_factory=list)
-
-
-class _Unreadable(Exception):  # noqa: N818 -- never leaves this file
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
 
 
 def decode(raw: bytes, report: Report) -> str | None:
@@ -116,14 +68,14 @@ def read(text: str, report: Report, takes_tags: bool = False) -> Document:
     document = Document()
     try:
         node = builder.document()
-    except _Unreadable as error:
+    except Unreadable as error:
         report.error((), str(error), error.line)
     except yaml.MarkedYAMLError as error:
         report.error((), _syntax(error, text), _line(error))
     except yaml.YAMLError as error:
         report.error((), f"is not YAML: {printable(str(error))}")
     else:
-        document.data = _plain(node, (), document)
+        document.data = plain(node, (), document)
     return document
 
 
@@ -139,40 +91,40 @@ class _Builder:
         next(self.events)  # the stream's start
         event = next(self.events)
         if isinstance(event, events.StreamEndEvent):
-            raise _Unreadable(None, "is empty: a schedule needs at least `policies`")
+            raise Unreadable(None, "is empty: a schedule needs at least `policies`")
         node = self.node(next(self.events), 0)
         next(self.events)  # the document's end
         event = next(self.events)
         if not isinstance(event, events.StreamEndEvent):
-            raise _Unreadable(event.start_mark.line + 1, "a second document begins (---): a schedule is one document")
+            raise Unreadable(event.start_mark.line + 1, "a second document begins (---): a schedule is one document")
         return node
 
     def node(self, event: Any, depth: int) -> Node:
         line = event.start_mark.line + 1
         if depth > MAX_DEPTH:
-            raise _Unreadable(line, TOO_DEEP)
+            raise Unreadable(line, TOO_DEEP)
         if isinstance(event, events.AliasEvent):
             return self.alias(event.anchor, line)
         tagged = self.takes_tags and (event.tag or "").startswith("!") and event.tag != "!"
         if event.tag and event.tag != "!" and event.tag not in TAGS and not tagged:
-            raise _Unreadable(line, f"the tag {_tag(event.tag)} is not allowed: a schedule is plain data")
+            raise Unreadable(line, f"the tag {_tag(event.tag)} is not allowed: a schedule is plain data")
         if event.anchor:
             self.anchors[event.anchor] = None
         node = self.content(event, line, depth)
         if tagged:
             node = self.with_tag(node, event.tag)
         if node.size > MAX_NODES:
-            raise _Unreadable(line, f"has more than {MAX_NODES} values (aliases counted each time)")
+            raise Unreadable(line, f"has more than {MAX_NODES} values (aliases counted each time)")
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
 
     def with_tag(self, node: Node, tag: str) -> Node:
         """Return a mapping, or nothing at all, with its tag as an entry."""
-        if not isinstance(node.value, _Entries):
+        if not isinstance(node.value, Entries):
             if node.value not in (None, ""):
-                raise _Unreadable(node.line, f"the tag {_tag(tag)} stands before something else than a mapping")
-            node = Node(node.line, _Entries())
+                raise Unreadable(node.line, f"the tag {_tag(tag)} stands before something else than a mapping")
+            node = Node(node.line, Entries())
         node.value.enter(TAG, node.line, Node(node.line, tag[1:]))
         node.size += 1
         return node
@@ -181,18 +133,18 @@ class _Builder:
         kind = TAGS.get(event.tag or "", "")
         if isinstance(event, events.ScalarEvent):
             if kind in ("map", "seq"):
-                raise _Unreadable(line, f"the tag !!{kind} stands before a single value")
+                raise Unreadable(line, f"the tag !!{kind} stands before a single value")
             return Node(line, _scalar(event, kind, line))
         mapping = isinstance(event, events.MappingStartEvent)
         if kind not in ("", "map" if mapping else "seq"):
-            raise _Unreadable(line, f"the tag !!{kind} stands before a {'mapping' if mapping else 'list'}")
+            raise Unreadable(line, f"the tag !!{kind} stands before a {'mapping' if mapping else 'list'}")
         return self.mapping(line, depth) if mapping else self.sequence(line, depth)
 
     def alias(self, anchor: Any, line: int) -> Node:
         node = self.anchors.get(anchor)
         if node is None:
             inside = anchor in self.anchors
-            raise _Unreadable(line, f"the alias *{anchor} {'stands inside itself' if inside else 'has no anchor'}")
+            raise Unreadable(line, f"the alias *{anchor} {'stands inside itself' if inside else 'has no anchor'}")
         return node
 
     def sequence(self, line: int, depth: int) -> Node:
@@ -203,11 +155,11 @@ class _Builder:
         return node
 
     def mapping(self, line: int, depth: int) -> Node:
-        node = Node(line, _Entries())
+        node = Node(line, Entries())
         while not isinstance(event := next(self.events), events.MappingEndEvent):
             key_line = event.start_mark.line + 1
             if not isinstance(event, events.ScalarEvent):
-                raise _Unreadable(key_line, "a key must be a plain name")
+                raise Unreadable(key_line, "a key must be a plain name")
             merges = event.value == "<<" and event.implicit[0]
             self.grow(node, self.node(next(self.events), depth + 1))
             if merges:
@@ -222,62 +174,7 @@ class _Builder:
         self.last = child
         node.size += child.size
         if node.size > MAX_NODES:
-            raise _Unreadable(node.line, f"has more than {MAX_NODES} values (aliases counted each time)")
-
-
-class _Entries(dict[str, tuple[int, Node]]):
-    """A mapping's entries: key -> (line of the key, value), its merge keys, and its duplicates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.merged: list[Node] | None = None
-        self.twice: list[tuple[str, int, int, Node, Node]] = []
-
-    def enter(self, key: str, line: int, node: Node) -> None:
-        if key in self:
-            self.twice.append((key, self[key][0], line, self[key][1], node))
-        self[key] = (line, node)
-
-    def merge(self, node: Node, line: int) -> None:
-        if self.merged is not None:
-            raise _Unreadable(line, "a second merge key (<<) in one mapping: give it a list of aliases")
-        self.merged = node.value if isinstance(node.value, list) else [node]
-        if not all(isinstance(part.value, _Entries) for part in self.merged):
-            raise _Unreadable(line, "the merge key (<<) takes a mapping or a list of mappings")
-
-    def close(self) -> None:
-        """Take over what the merge keys bring: what stands here wins, then the earlier of several."""
-        for node in self.merged or ():
-            for key, entry in node.value.items():
-                self.setdefault(key, entry)
-
-
-def _plain(node: Node, path: Path, document: Document) -> Any:
-    """Return the node's data; its lines and duplicates go into the document."""
-    document.lines.setdefault(path, node.line)
-    if isinstance(node.value, list):
-        return [_plain(child, (*path, i), document) for i, child in enumerate(node.value)]
-    if not isinstance(node.value, _Entries):
-        return node.value
-    data = {}
-    for key, (line, child) in node.value.items():
-        inside = (*path, key)
-        document.lines[inside] = line
-        data[key] = _plain(child, inside, document)
-    for key, first, second, old, new in node.value.twice:
-        aside = (*path, f"{key} (line {first})")
-        hidden = (aside, _plain(old, aside, document)) if len(path) < 2 else None
-        document.duplicates.append(Duplicate((*path, key), first, second, _bare(old) == _bare(new), hidden))
-    return data
-
-
-def _bare(node: Node) -> Any:
-    """Return the node's data alone."""
-    if isinstance(node.value, list):
-        return [_bare(child) for child in node.value]
-    if isinstance(node.value, _Entries):
-        return {key: _bare(child) for key, (_, child) in node.value.items()}
-    return node.value
+            raise Unreadable(node.line, f"has more than {MAX_NODES} values (aliases counted each time)")
 
 
 def _scalar(event: Any, kind: str, line: int) -> Any:
@@ -287,7 +184,7 @@ def _scalar(event: Any, kind: str, line: int) -> Any:
     value = next((make(text) for pattern, make in CORE if pattern.fullmatch(text)), text)
     types = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}.get(kind)
     if types and not (isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))):
-        raise _Unreadable(line, f"{printable(text[:40])!r} is no !!{kind}")
+        raise Unreadable(line, f"{printable(text[:40])!r} is no !!{kind}")
     return float(value) if kind == "float" else value
 
 

@@ -7,7 +7,8 @@ import yaml
 
 from potstill.compression.language import yaml_reader
 from potstill.compression.language.errors import Report
-from potstill.compression.language.yaml_reader import Document, decode, read
+from potstill.compression.language.yaml_nodes import Document
+from potstill.compression.language.yaml_reader import decode, read
 
 
 @pytest.fixture(autouse=True, params=["CSafeLoader", "SafeLoader"])
