@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from potstill.thinning import Outlook, ZeroSlices, outlook
-from potstill.thinning.files.text import Lines
 
+from .account_table import Entry, account_table, account_text
 from .history import History, Span
 from .masks import Masks
 from .parts.claims import Claim, Goal
 from .parts.structures import Group
 from .policies import ScheduledTrainingPolicy
 from .processes.shards import first_sharded
-from .steps import Step
-from .tables import format_table, with_something_in
 
 logger = logging.getLogger(__name__)
-COLUMNS = (
-    "policy",
-    "parameter",
-    "unit",
-    "of",
-    "asked",
-    "asked (%)",
-    "hidden",
-    "hidden (%)",
-    "removable",
-    "inexact",
-    "stays",
-    "why",
-    "first",
-    "last",
-)
-COUNTS = ("of", "asked", "hidden", "removable", "inexact", "stays")
-SHARES = ("asked (%)", "hidden (%)")
 MISSED = 0.005
 WHOLE = "thinning removes whole channels"
 OF_WHOLE = "the account of what was asked and done needs whole weights, and these are sharded (fully_shard)"
@@ -62,38 +40,6 @@ class Accountable(Hiding, Protocol):
     history: History
     example_inputs: Any
     removed: dict[str, dict[str, int]]
-
-
-@dataclass
-class Entry:
-    """One policy and one parameter; counts are of `unit`s (filters, channels, weights), those removed before included.
-
-    `stays` are the hidden ones that thinning leaves as zeros; `shared` names weights that make the same channels.
-    """
-
-    policy: str
-    parameter: str
-    unit: str
-    of: int
-    asked: int | None
-    hidden: int
-    removable: int
-    inexact: int
-    stays: int
-    why: str
-    shared: tuple[str, ...] = ()
-    frozen: bool = False
-    span: Span | None = None
-    group: Group | None = field(default=None, repr=False)
-
-
-def account_table(entries: Iterable[Entry]) -> pd.DataFrame:
-    """Return the account as a table with the columns of `COLUMNS`.
-
-    A row a policy and parameter; nothing known is NaN.
-    """
-    table = pd.DataFrame([_row(entry) for entry in entries], columns=list(COLUMNS))
-    return table.astype({name: "Int64" if name in COUNTS else "Float64" for name in (*COUNTS, *SHARES)})
 
 
 def entries_of(scheduler: Accountable) -> list[Entry]:
@@ -138,26 +84,6 @@ def tell_account(scheduler: Accountable) -> None:
         logger.info("%s", account_text(account_table(entries)))
         tell_zeros(entries)
         tell_goals(entries)
-
-
-def account_text(table: pd.DataFrame, form: str = "text") -> str:
-    """Return the account as text, without columns that say nothing."""
-    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(condensed(table)), form))
-
-
-def condensed(table: pd.DataFrame, most: int = 3) -> pd.DataFrame:
-    """Return the account with one row for the many parameters of a policy of which nothing is left to say."""
-    whole = (table["why"] == "") & (table["stays"] == 0) & (table["inexact"] == 0)
-    done = (table["parameter"] != "") & (whole | (table["unit"] == "weights"))
-    rows = []
-    for keys, part in table.groupby(["policy", "unit", "first", "last", done], sort=False, dropna=False):
-        if not keys[-1] or len(part) <= most:
-            rows.append(part)
-            continue
-        sums = {name: part[name].sum() for name in COUNTS} | {"asked": part["asked"].sum(min_count=len(part))}
-        shares = {f"{name} (%)": 100 * sums[name] / sums["of"] for name in ("asked", "hidden")}
-        rows.append(part.iloc[:1].assign(parameter=f"{len(part)} parameters", **sums, **shares))
-    return pd.concat(rows) if rows else table
 
 
 def hidden_structures(scheduler: Hiding) -> dict[str, dict[str, int]]:
@@ -289,32 +215,3 @@ def _way_out(entry: Entry) -> str:
 
 def _and(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _row(entry: Entry) -> dict[str, object]:
-    first, last = (None, None) if entry.span is None else map(_at, entry.span)
-    counted = entry.of > 0
-    return {
-        "policy": entry.policy,
-        "parameter": entry.parameter,
-        "unit": entry.unit,
-        "of": entry.of if counted else None,
-        "asked": entry.asked,
-        "asked (%)": _percent(entry.asked, entry.of),
-        "hidden": entry.hidden if counted else None,
-        "hidden (%)": _percent(entry.hidden, entry.of),
-        "removable": entry.removable if counted else None,
-        "inexact": entry.inexact if counted else None,
-        "stays": entry.stays if counted else None,
-        "why": entry.why,
-        "first": first or "never",
-        "last": last or "never",
-    }
-
-
-def _percent(part: int | None, whole: int) -> float | None:
-    return None if part is None or not whole else 100 * part / whole
-
-
-def _at(step: Step) -> str:
-    return f"epoch {step.epoch}" + (f", minibatch {step.minibatch}" if step.minibatch else "")

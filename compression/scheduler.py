@@ -15,13 +15,14 @@ from torch.optim import Optimizer
 
 from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
-from .account import account_table, entries_of, tell_account
+from .account import entries_of, tell_account
+from .account_table import account_table
 from .agreement import compare_ranks
 from .attach import Attachment, detached_copy, tell_detached
 from .history import History
 from .masks import Masks
-from .policies import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
-from .policies.base import tell_apart
+from .policies import Moment, ScheduledTrainingPolicy
+from .policies.policy_list import acting, close, join, window_of, with_terms
 from .processes.ranks import Ranks
 from .scheduler_state import restore, state_of
 from .steps import Step, Window
@@ -111,25 +112,8 @@ class CompressionScheduler:
             ValueError: the times are given in more than one way or not at all, the name is taken, the policy was added
                 before (make a new one: it has one window), or the policy names a parameter that does not exist.
         """
-        if any(known is policy for known in self.policies):
-            raise ValueError("this policy was added before: make a new one for another window")
-        given = [window is not None, epochs is not None, starting_epoch is not None or ending_epoch is not None]
-        if sum(given) != 1:
-            raise ValueError("say when by exactly one of: window, epochs, starting_epoch and ending_epoch")
-        if window is None:
-            if epochs is not None:
-                window = Window.at(epochs)
-            elif ending_epoch is None:
-                raise ValueError("ending_epoch is missing (it is the first epoch after the window)")
-            else:
-                window = Window.between(starting_epoch or 0, ending_epoch, frequency)
-        name = name or f"{len(self.policies)}_{type(policy).__name__}"
-        if any(known.name == name for known in self.policies):
-            raise ValueError(f"a policy called {name} exists already")
-        policy.bind(self, window, name)
-        tell_apart(self.policies, policy)
-        place = sum(known.weighs_loss for known in self.policies) if policy.weighs_loss else len(self.policies)
-        self.policies.insert(place, policy)
+        window = window_of(window, epochs, starting_epoch, ending_epoch, frequency)
+        join(self, policy, window, name)
         self._now = None
 
     def attach(
@@ -163,8 +147,8 @@ class CompressionScheduler:
         """Before an epoch's first minibatch: pruners compute masks."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
         self.masks.must_be_of(self.model)
-        self._close(moment, "epoch")
-        active = self._active(moment.step, by_epoch=True)
+        close(self.policies, moment, "epoch")
+        active = acting(self.policies, moment.step, by_epoch=True)
         self.history.epoch_begins(moment.step, active)
         for policy in active:
             policy.on_epoch_begin(moment)
@@ -175,7 +159,7 @@ class CompressionScheduler:
     ) -> None:
         """Before the forward pass: masks by minibatch, thinning."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        self._close(moment, "minibatch")
+        close(self.policies, moment, "minibatch")
         self.history.minibatch_begins(moment.step, self._acting, self.policies)
         for policy in self._acting:
             policy.on_minibatch_begin(moment)
@@ -196,13 +180,8 @@ class CompressionScheduler:
             The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
         """
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        components: list[LossComponent] = []
-        for policy in self._acting:
-            result = policy.before_backward_pass(moment, loss)
-            if result is not None:
-                loss, parts = result
-                components.extend(parts)
-        return PolicyLoss(loss, components) if return_loss_components else loss
+        result = with_terms(self._acting, moment, loss)
+        return result if return_loss_components else result.overall_loss
 
     def before_parameter_optimization(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
@@ -234,14 +213,11 @@ class CompressionScheduler:
         """After training and validation: learning rates of the next epoch."""
         step = Step(epoch, minibatches_per_epoch - 1, minibatches_per_epoch)
         moment = Moment(step, optimizer, {} if metrics is None else metrics)
-        for policy in self._active(step, by_epoch=True):
+        for policy in acting(self.policies, step, by_epoch=True):
             policy.on_epoch_end(moment)
 
     def graph(self) -> ChannelGraph | None:
-        """Return which slices of which parameters are the same channel.
-
-        None (with a warning) without `example_inputs`.
-        """
+        """Return which slices of which parameters are the same channel; None (and a warning) without example inputs."""
         if self.example_inputs is None:
             if not self._told:
                 logger.warning("no example_inputs: pruned filters leave their biases and norms alone")
@@ -319,19 +295,5 @@ class CompressionScheduler:
         now = self._now
         if now is None or now.optimizer is not optimizer or now.step.at != (epoch, minibatch, per_epoch):
             self._now = now = Moment(Step(epoch, minibatch, per_epoch), optimizer)
-            self._acting = self._active(now.step)
+            self._acting = acting(self.policies, now.step)
         return now
-
-    def _close(self, moment: Moment, unit: str) -> None:
-        """Tell policies that their window is over: where it ends, and again at each epoch's begin."""
-        step = moment.step
-        for policy in self.policies:
-            window = policy.window
-            now = step.minibatch == 0 or window.position(step) == window.end
-            if now and window.unit == unit and window.over(step):
-                policy.after_window(moment)
-
-    def _active(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
-        """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
-        acting = [policy for policy in self.policies if policy.window.covers(step)]
-        return [policy for policy in acting if not (by_epoch and policy.window.unit == "minibatch")]

@@ -1,0 +1,89 @@
+"""The list of a scheduler's policies: how one joins it, and which of them act at a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from ..steps import Step, Window
+from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy, tell_apart
+from .host import Host
+
+
+class Hosting(Host, Protocol):
+    """A host that has policies."""
+
+    policies: list[ScheduledTrainingPolicy]
+
+
+def window_of(
+    window: Window | None,
+    epochs: Sequence[int] | None,
+    starting_epoch: int | None,
+    ending_epoch: int | None,
+    frequency: int,
+) -> Window:
+    """Return the window that is given as such, as a list of epochs, or as a range (end exclusive).
+
+    Raises:
+        ValueError: it is given in more than one way or not at all.
+    """
+    given = [window is not None, epochs is not None, starting_epoch is not None or ending_epoch is not None]
+    if sum(given) != 1:
+        raise ValueError("say when by exactly one of: window, epochs, starting_epoch and ending_epoch")
+    if window is not None:
+        return window
+    if epochs is not None:
+        return Window.at(epochs)
+    if ending_epoch is None:
+        raise ValueError("ending_epoch is missing (it is the first epoch after the window)")
+    return Window.between(starting_epoch or 0, ending_epoch, frequency)
+
+
+def join(host: Hosting, policy: ScheduledTrainingPolicy, window: Window, name: str | None) -> None:
+    """Put a policy last; one that weighs the loss goes before those that add to it.
+
+    Raises:
+        ValueError: the name is taken, the policy was added before, or it names a parameter that does not exist.
+    """
+    policies = host.policies
+    if any(known is policy for known in policies):
+        raise ValueError("this policy was added before: make a new one for another window")
+    name = name or f"{len(policies)}_{type(policy).__name__}"
+    if any(known.name == name for known in policies):
+        raise ValueError(f"a policy called {name} exists already")
+    policy.bind(host, window, name)
+    tell_apart(policies, policy)
+    place = sum(known.weighs_loss for known in policies) if policy.weighs_loss else len(policies)
+    policies.insert(place, policy)
+
+
+def acting(
+    policies: Iterable[ScheduledTrainingPolicy], step: Step, by_epoch: bool = False
+) -> list[ScheduledTrainingPolicy]:
+    """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
+    covering = [policy for policy in policies if policy.window.covers(step)]
+    return [policy for policy in covering if not (by_epoch and policy.window.unit == "minibatch")]
+
+
+def with_terms(policies: Iterable[ScheduledTrainingPolicy], moment: Moment, loss: Tensor) -> PolicyLoss:
+    """Return the loss as each of the policies makes it of that of the one before, and the terms by name."""
+    components: list[LossComponent] = []
+    for policy in policies:
+        result = policy.before_backward_pass(moment, loss)
+        if result is not None:
+            loss, parts = result
+            components.extend(parts)
+    return PolicyLoss(loss, components)
+
+
+def close(policies: Iterable[ScheduledTrainingPolicy], moment: Moment, unit: Literal["epoch", "minibatch"]) -> None:
+    """Tell policies that their window is over: where it ends, and again at each epoch's begin."""
+    step = moment.step
+    for policy in policies:
+        window = policy.window
+        now = step.minibatch == 0 or window.position(step) == window.end
+        if now and window.unit == unit and window.over(step):
+            policy.after_window(moment)
