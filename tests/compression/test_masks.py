@@ -272,3 +272,15 @@ def test_masks_are_rolled_back_with_the_rest(monkeypatch, part, broken):
     assert all(torch.equal(masks[name].mask, mask) for name, mask in hidden.items())
     masks.apply()
     assert model[0].weight.shape == (6, 3, 3, 3)
+
+
+def test_what_is_let_go_is_hidden_no_more():
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(layer.weight, 5)
+    masks = Masks(layer)
+    masks.set("pruner", "weight", torch.tensor([[0.0, 1]]), mode="copy")
+    entry = masks["weight"]
+    assert entry.mask.tolist() == [[0, 1]]
+    entry.let_go(torch.tensor([[True, False]]), torch.tensor([[3.0, 5]]), lambda dense: 2 * dense)
+    assert entry.mask.tolist() == [[1, 1]]
+    assert entry.dense.tolist() == [[3, 10]]
