@@ -167,12 +167,25 @@ def test_whole_channels_that_are_too_large_are_told_before_training(caplog) -> N
     assert "gates: whole channels are so large that the nearest to the target is sparsity 0.1" in text
 
 
-def test_sizes_of_many_choices_are_those_of_each() -> None:
+def test_a_target_that_whole_groups_miss_is_refused_with_what_can_be_asked() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.GroupNorm(4, 64), nn.ReLU(), nn.Conv2d(64, 4, 1), nn.Flatten(), nn.Linear(144, 2)
+    )
+    with pytest.raises(ValueError, match="nearest that thinning can reach.*channels of 0.weight go 16 at a time") as error:
+        gates(model, ["0.weight"], target_sparsity=0.3)
+    # A group is 16 x (27 + 1 + 2) of the layer and norm, and 16 x 4 of the next layer.
+    share = 16 * (30 + 4) / sum(p.numel() for p in model.parameters())
+    reachable = min((count * share for count in (1, 2, 3)), key=lambda share: abs(share - 0.3))
+    assert f"sparsity {reachable:.4f} " in str(error.value)
+
+
+def test_sizes_of_counts_by_block_are_those_of_each_choice() -> None:
     model = grouped(nn.BatchNorm2d(32))
     gates_of = gates(model, ["0.weight", "3.weight"], target_macs=0.5).policies[0].regularizer
     budget = gates_of._constraint.budget
     choices = torch.rand(5, 64, generator=torch.Generator().manual_seed(0)).round().double()
-    assert budget.shares(choices).tolist() == pytest.approx([budget.share(choice).item() for choice in choices])
+    counts = torch.stack([budget.blocks[choice.bool()].bincount(minlength=2) for choice in choices]).double()
+    assert budget.shares(counts).tolist() == pytest.approx([budget.share(choice).item() for choice in choices])
 
 
 def test_counts_survive_a_resume() -> None:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from potstill.compression import CompressionScheduler, RegularizationPolicy, Step, Window
 from potstill.compression.declare.names import resolve
 from potstill.compression.regularizers import L0Regularizer
 from potstill.compression.regularizers.l0.budget import Budget
 from potstill.compression.regularizers.l0.constraint import GAIN, Constraint, elapsed
+from potstill.compression.regularizers.l0.final_gates import CLOSE, nearest, protected
 from potstill.compression.regularizers.l0.gated_channels import GatedChannels
 from potstill.models import create_model
 from potstill.thinning import count_macs, trace
@@ -99,6 +101,23 @@ def test_the_fold_meets_the_target_from_any_gates(goal: float, spread: tuple[flo
     run.scheduler.thin(run.optimizer)
     left = sum(p.numel() for p in run.model.parameters())
     assert 1 - left / dense == pytest.approx(goal, abs=0.022)  # one channel of this network is 0.03 to 0.1 of it
+
+
+@pytest.mark.parametrize("goal", [0.3, 0.45, 0.6])
+@pytest.mark.parametrize("seed", range(4))
+def test_of_large_channels_the_nearest_of_all_sizes_comes_out(goal: float, seed: int) -> None:
+    """Against every pair of numbers of channels of two layers."""
+    model = nn.Sequential(nn.Linear(9, 14), nn.ReLU(), nn.Linear(14, 11), nn.ReLU(), nn.Linear(11, 3))
+    graph = trace(model, torch.zeros(2, 9))
+    channels = GatedChannels(graph, ["0.weight", "2.weight"])
+    budget = Budget.of_parameters(graph, [name for name, _ in model.named_parameters()], channels.layout)
+    places = torch.rand(25, generator=torch.Generator().manual_seed(seed))
+    spared = protected(places, channels)
+    found = nearest(places, spared, Constraint(budget, 1 - goal, 0.5, 0.8))
+    sizes = [10 * a + (a + 1) * b + 3 * b + 3 for a in range(1, 15) for b in range(1, 12)]
+    best = min(abs(size / sizes[-1] - (1 - goal)) for size in sizes)
+    assert abs(budget.share(found.double()).item() - (1 - goal)) <= max(best, CLOSE) + 1e-9
+    assert bool(found[spared].all())
 
 
 def test_the_fold_opens_and_shuts_the_gates_nearest_to_the_threshold() -> None:

@@ -25,6 +25,7 @@ class Budget:
 
     Attributes:
         total: the size with all gates open, as a number of parameters or multiply-adds.
+        blocks: (gates,), the block of each: the size depends on how many gates of each block are open.
     """
 
     @on_cpu
@@ -58,9 +59,9 @@ class Budget:
         # Gates with the same column of uses are one block. Columns are told apart by a random projection, a product
         # instead of a sort of long rows: two that differ have the same only by chance, in double precision.
         signs = torch.rand(len(uses), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        _, self._blocks = (signs @ uses[:, :-1]).unique(return_inverse=True)
-        blocks = int(self._blocks.max()) + 1 if self._count else 0
-        member = torch.zeros(blocks, dtype=torch.int64).scatter_(0, self._blocks, torch.arange(self._count))
+        _, self.blocks = (signs @ uses[:, :-1]).unique(return_inverse=True)
+        blocks = int(self.blocks.max()) + 1 if self._count else 0
+        member = torch.zeros(blocks, dtype=torch.int64).scatter_(0, self.blocks, torch.arange(self._count))
         width = max(map(len, weights), default=0)
         padded = [key + (len(uses),) * (width - len(key)) for key in weights]  # the last sum is always 1
         # Factors by column, so that a size is a product of gathers however many dimensions a tensor has.
@@ -90,15 +91,11 @@ class Budget:
             weights = weights * sums[factor]
         return (weights.sum() + self._constant) / self.total
 
-    def shares(self, choices: Tensor) -> Tensor:
-        """Return the size relative to `total` for each row of (choices, gates).
-
-        What `share` gives, for many at a time.
-        """
-        weights, fixed, matrix, blocks, *factors = self._tensors(choices.device, choices.dtype)
-        grouped = choices.new_zeros(len(choices), matrix.shape[1]).index_add(1, blocks, choices)
-        sums = torch.addmm(fixed, grouped, matrix.t())
-        sizes = weights.expand(len(choices), -1)
+    def shares(self, counts: Tensor) -> Tensor:
+        """Return the size relative to `total` for each row of (rows, blocks): how many gates of each block are open."""
+        weights, fixed, matrix, _, *factors = self._tensors(counts.device, counts.dtype)
+        sums = torch.addmm(fixed, counts, matrix.t())
+        sizes = weights.expand(len(counts), -1)
         for factor in factors:
             sizes = sizes * sums[:, factor]
         return (sizes.sum(1) + self._constant) / self.total
@@ -106,7 +103,7 @@ class Budget:
     def _tensors(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         if (device, dtype) not in self._cache:
             real = [tensor.to(device, dtype) for tensor in (self._weights, self._fixed, self._matrix)]
-            self._cache[device, dtype] = [*real, *(tensor.to(device) for tensor in (self._blocks, *self._factors))]
+            self._cache[device, dtype] = [*real, *(tensor.to(device) for tensor in (self.blocks, *self._factors))]
         return self._cache[device, dtype]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE = 0.005
 """A size this near to the goal is met."""
-NEAR = 12
-"""So many gates on each side of the threshold may be exchanged where single channels are large."""
+BLOCKS, ROWS = 12, 10_000
+"""Where single channels are large: in so many blocks of gates may the threshold be another, so many ways are tried."""
 AJAR = 0.05
 """Value of a gate that was shut and must open: little, so that the function hardly changes, but training can go on."""
 
@@ -82,33 +83,61 @@ def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:
 def nearest(log_alpha: Tensor, spared: Tensor, constraint: Constraint) -> Tensor:
     """Return which gates to open (bool) so that the size is nearest to the goal: the spared and the most open ones.
 
-    Where single channels are so large that no number of gates in this order comes close, some next to the threshold are
-    exchanged.
+    Where single channels are so large that no number of gates in this order comes close, each block has its own.
     """
     order = _ranking(log_alpha, spared)
-    count = _best_count(order, constraint, int(spared.sum()))
-    is_open = order < count
-    # One threshold for all keeps what training found most useful. Only where single channels are so large that the size
-    # jumps over the goal are gates near the threshold exchanged: those are the ones whose order says least.
-    around = [int(gate) for gate in order.argsort()[max(int(spared.sum()), count - NEAR) : count + NEAR]]
+    is_open = order < _best_count(order, constraint, int(spared.sum()))
     best = abs(constraint.size(is_open) - constraint.goal)
-    while best > CLOSE and around:
-        # All choices of up to 3 of 2 x NEAR = 24 gates are 24 + 276 + 2,024 rows, sized in one matrix product.
-        tries = is_open ^ _exchanges(around, len(is_open)).to(is_open.device)
-        gap, index = (constraint.budget.shares(tries.double()) - constraint.goal).abs().min(0)
-        if gap.item() >= best:
+    if best <= CLOSE:
+        return is_open
+    # One threshold for all keeps what training found most useful. Only where single channels are so large that the size
+    # jumps over the goal is it another one in some blocks of gates: the size depends on how many of each are open.
+    blocks = constraint.budget.blocks.to(order.device)
+    counts, least, most = (_by_block(which, blocks) for which in (is_open, spared, torch.ones_like(is_open)))
+    changes = _changes(_nearest_blocks(order, blocks, is_open), len(counts)).to(order.device)
+    while best > CLOSE:
+        tries = counts + changes
+        tries = tries[((tries >= least) & (tries <= most)).all(1)]
+        gaps = (constraint.budget.shares(tries.double()) - constraint.goal).abs()
+        # Rows go from the smallest change to the largest: the first that comes close, or else the nearest.
+        index = int((gaps <= CLOSE).int().argmax()) if bool((gaps <= CLOSE).any()) else int(gaps.argmin())
+        if gaps[index].item() >= best:
             break
-        is_open, best = tries[index], gap.item()
-    return is_open
+        counts, best = tries[index], gaps[index].item()
+    return _place_in_block(order, blocks) < counts[blocks]
 
 
-def _exchanges(gates: list[int], count: int) -> Tensor:
-    """Bool, (choices, count): each choice of one, two or three of the gates."""
-    choices = [chosen for number in (1, 2, 3) for chosen in combinations(gates, number)]
-    flips = torch.zeros(len(choices), count, dtype=torch.bool, device="cpu")
-    for row, chosen in enumerate(choices):
-        flips[row, list(chosen)] = True
-    return flips
+def _by_block(which: Tensor, blocks: Tensor) -> Tensor:
+    """Return how many of the gates (bool) are in each block."""
+    return blocks[which].bincount(minlength=int(blocks.max()) + 1)
+
+
+def _place_in_block(order: Tensor, blocks: Tensor) -> Tensor:
+    """Return the place of each gate among those of its block."""
+    by_block = (blocks * len(order) + order).argsort()
+    counts = blocks.bincount()
+    first = (counts.cumsum(0) - counts)[blocks]  # the block's place in `by_block`
+    return by_block.argsort() - first
+
+
+def _nearest_blocks(order: Tensor, blocks: Tensor, is_open: Tensor) -> list[int]:
+    """Return the blocks that gates nearest to the threshold are of."""
+    distance = (order - int(is_open.sum())).abs()
+    return list(dict.fromkeys(blocks[distance.argsort()].tolist()))[:BLOCKS]
+
+
+def _changes(near: list[int], blocks: int) -> Tensor:
+    """(changes, blocks): how many gates more or fewer are open, in up to 3 of the blocks, small changes first."""
+    rows, changed = [], min(3, len(near))
+    # As far as it goes with some 10,000 rows, which are sized in one matrix product.
+    reach = max(1, int((ROWS / comb(len(near), changed)) ** (1 / changed) - 1) // 2)
+    steps = torch.arange(-reach, reach + 1, device="cpu")
+    for chosen in combinations(near, changed):
+        grid = torch.cartesian_prod(*[steps] * changed).reshape(-1, changed)
+        rows.append(torch.zeros(len(grid), blocks, dtype=torch.int64, device="cpu"))
+        rows[-1][:, list(chosen)] = grid
+    every = torch.cat(rows)
+    return every[every.abs().sum(1).argsort(stable=True)]
 
 
 def _ranking(log_alpha: Tensor, spared: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ class GatedChannels:
         """Return the number of gates."""
         return self.layout.count
 
+    def together(self) -> list[str]:
+        """Return, for each layer in which a gate has several channels, how many."""
+        most = {name: int(gates.bincount().max()) for name, gates in self.layers.items()}
+        return [f"channels of {name} go {number} at a time" for name, number in most.items() if number > 1]
+
     @on_cpu
     def matching(self, before: GatedChannels, kept: Mapping[str, Tensor]) -> Tensor:
         """(gates,): the gate that each had before thinning.

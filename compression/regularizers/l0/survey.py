@@ -19,6 +19,8 @@ from .gated_channels import GatedChannels
 from .reach import Reach, find_reach
 
 logger = logging.getLogger(__name__)
+FAR = 0.02
+"""A target that is missed by more is refused where something other than the size of single channels is in the way."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
 
 
 def check_target(found: Survey, target: Target | None, owner: str) -> None:
-    """Check that a target can be met by removing channels; warn where single ones are too large to meet it closely.
+    """Check that a target can be met by removing channels; warn where whole ones miss it by more than 0.005.
 
     Raises:
         ValueError: it cannot; says what can be reached and what is in the way.
@@ -105,5 +107,11 @@ def check_target(found: Survey, target: Target | None, owner: str) -> None:
         )
     tries = (nearest(order, spared, constraint) for order in orders)
     met = min((constraint.size(chosen) for chosen in tries), key=lambda share: abs(share - target.share))
+    pieces = [*found.channels.together(), *filter(None, [found.reach.text()])]
+    if pieces and abs(met - target.share) > FAR:
+        raise ValueError(
+            f"{owner}: the target is out of reach: the nearest that thinning can reach is {target.words(met)}"
+            f" ({'; '.join(pieces)}); ask for that, or name more layers in `weights`"
+        )
     if abs(met - target.share) > CLOSE:
         logger.warning("%s: whole channels are so large that the nearest to the target is %s", owner, target.words(met))
