@@ -9,6 +9,7 @@ import yaml
 from torch import nn
 
 from potstill.compression import CompressionScheduler, PruningPolicy, ScheduleError, load_schedule
+from potstill.compression.declare import registry as declared
 from potstill.models import create_model, registry
 from potstill.thinning import thin
 
@@ -22,6 +23,8 @@ def blocks(page: str, kind: str) -> list[str]:
 def test_extending(tmp_path, monkeypatch):
     for module, name in ((registry, "_infos"), (registry, "_factories")):  # other tests bring a network of this name
         monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    classes = {section: dict(entries) for section, entries in declared._classes.items()}
+    monkeypatch.setattr(declared, "_classes", classes)
     parts: dict = {}
     for code in blocks("extending.md", "python"):
         exec(code, parts)

@@ -117,8 +117,8 @@ LOG = """\
 |-----------------+-----------+---------------+----------------+------------+------------+------------+--------|
 | fc1.weight      | (500, 800) |       400,000 |        100,000 |          0 |         50 |         75 |   0.17 |
 | fc2.weight      | (10, 500) |         5,000 |          5,000 |          0 |          0 |          0 |   0.17 |
-| Total sparsity: | -         |       431,080 |        131,080 |          0 |          0 |     69.593 |      0 |
 +---+
+zeros 69.59 % of 431,080 parameters, mean 0.001
 2026-11-21 03:42:20,154 INFO +---+
 |                |     dense |    masked |   thinned |
 | parameters     |   431,080 |   431,080 |   431,080 |
@@ -135,26 +135,26 @@ def test_header_is_filled_from_a_run(tmp_path, monkeypatch):
         "#     --compress schedules/elements/one.yaml\n#\n"
         "# Baseline: old\n# Result: old\n#\n# more that is old\n\npolicies: []\n"
     )
-    for name, top1, sparsity in (("lenet", 99.0, 0.0), ("one", 98.5, 0.69593)):
+    for name, top1, gone in (("lenet", 99.0, 0.0), ("one", 98.5, 40.0)):
         latest = tmp_path / "runs" / name / "latest"
         latest.mkdir(parents=True)
         network = {"top1": top1, "parameters": 1000, "macs": 20000}
-        (latest / "summary.json").write_text(json.dumps({"thinned": network, "sparsity": sparsity}))
+        (latest / "summary.json").write_text(json.dumps({"thinned": network, "gone": gone, "zeros": 10.0}))
         (latest / "environment.json").write_text('{"torch": "2.9.0+cpu"}')
         (latest / "run.log").write_text(LOG)
     schedule = headers.Shipped(file)
     runner.write_header(schedule, tmp_path)
     runner.write_header(schedule, tmp_path)
     assert schedule.figures("Baseline") == ("99.00", "1,000", "20,000", "")
-    assert schedule.figures("Result") == ("98.50", "1,000", "20,000", "69.59")
+    assert schedule.figures("Result") == ("98.50", "1,000", "20,000", "46.00")
     assert (schedule.method, schedule.paper) == ("A method", "Somebody 2020, Title")
     text = file.read_text()
     assert "old" not in text
     assert text.endswith("\n\npolicies: []\n")
-    assert [line.split() for line in schedule.header[-3:]] == [
+    assert schedule.header[-1].split() == ["zeros", "69.59", "%", "of", "431,080", "parameters"]
+    assert [line.split() for line in schedule.header[-3:-1]] == [
         ["Name", "Shape", "NNZ", "(dense)", "NNZ", "(sparse)", "Rows", "(%)", "Fine", "(%)"],
         ["fc1.weight", "(500,", "800)", "400,000", "100,000", "50", "75"],
-        ["Total", "sparsity:", "-", "431,080", "131,080", "0", "69.593"],
     ]
 
 

@@ -151,9 +151,10 @@ def prepare(options: Options) -> Session:
         require_matplotlib()
     if options.output.tensorboard:
         require_tensorboard()
-    seed_everything(options.training.seed, options.training.deterministic)
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)
+    # Behind the data: a library that is imported to read them may draw random numbers, the first time in a process.
+    seed_everything(options.training.seed, options.training.deterministic)
     shape = data.input_shape
     if checkpoint is not None:
         check_fit(checkpoint, data)

@@ -21,7 +21,7 @@ class Rewinder(ScheduledTrainingPolicy):
 
     With iterative pruning between the times these are lottery tickets with rewinding (Frankle et al. 2020, Linear mode
     connectivity and the lottery ticket hypothesis). List it after the pruners of its epochs: what they hide stays 0.
-    Buffers (statistics of BatchNorm) go back too; learning rates are those of the schedule.
+    Running statistics stay, and follow within some minibatches; learning rates are those of the schedule.
     """
 
     compresses = False
@@ -56,8 +56,7 @@ class Rewinder(ScheduledTrainingPolicy):
         masks.apply()
 
     def _present(self) -> dict[str, Tensor]:
-        model = self.scheduler.model
-        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        return dict(self.scheduler.model.named_parameters())
 
     def after_thinning(self, recipe: Recipe | None) -> None:
         """Remove the same channels from what was kept."""

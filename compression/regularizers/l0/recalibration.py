@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ...files.checked import Field
+from ...processes.ranks import Ranks
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
@@ -39,8 +40,11 @@ class Recalibration:
         return bool(_norms(self._model))
 
     @torch.no_grad()
-    def gather(self) -> None:
-        """Run the last minibatch through the network as it is in eval mode, and add its statistics."""
+    def gather(self, ranks: Ranks) -> None:
+        """Run the last minibatch through the network as it is in eval mode, and add its statistics.
+
+        They are averaged over ranks, in one message for each type of numbers.
+        """
         given, self.last.given = self.last.given, None
         if given is None:
             return
@@ -49,6 +53,11 @@ class Recalibration:
         with _measuring(self._model, norms.values()):
             self._model(*args, **kwargs)
             found = {name: _statistics(norm) for name, norm in norms.items()}
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in (tensor for pair in found.values() for tensor in pair):
+            kinds.setdefault(tensor.dtype, []).append(tensor)
+        for tensors in kinds.values():
+            ranks.average(tensors)
         for name, (mean, variance) in found.items():
             before = self._sums.get(name, (torch.zeros_like(mean), torch.zeros_like(variance)))
             self._sums[name] = before[0] + mean, before[1] + variance

@@ -184,7 +184,7 @@ class L0Regularizer(Regularizer):
             self._constraint.update()
         if steps_left(self._site.window, step) <= self.recalibrate:
             with self._gates.fixed(self._gates.distribution.deterministic(self._verdict().on(self._gates))):
-                self._norms.gather()
+                self._norms.gather(self._site.ranks)
 
     def finish(self) -> Ending:
         """Take the hooks off; the gates become factors, the closed ones masks of all that makes their channels."""
