@@ -37,7 +37,7 @@ else:
     from .scheduler import CompressionScheduler
     from .sharded_state import load_distributed
     from .steps import Step, Window
-    from .tables import format_table, sparsity, sparsity_table, sparsity_text
+    from .tables import format_table, masks_table, sparsity, sparsity_table, sparsity_text
     from .torch_pruning import adopt_torch_pruning
 
     __all__ = [
@@ -72,6 +72,7 @@ else:
         "load_checkpoint",
         "load_distributed",
         "load_schedule",
+        "masks_table",
         "prune_channels",
         "register",
         "registered",

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from potstill.thinning import unwrapped
 from potstill.thinning.files.text import Lines, csv_text, markdown, printable
 
+from .parameter_mask import ParameterMask
+
 COLUMNS = (
     "Name",
     "Shape",
@@ -49,6 +51,26 @@ def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool
     total = dict.fromkeys(COLUMNS, 0.0) | {"Name": TOTAL, "Shape": "-", "NNZ (dense)": dense, "NNZ (sparse)": nonzero}
     total["Fine (%)"] = _percent(dense - nonzero, dense)
     return pd.DataFrame([*rows, total], columns=list(COLUMNS))
+
+
+def masks_table(model: nn.Module, masks: Mapping[str, ParameterMask]) -> pd.DataFrame:
+    """Return how much of each parameter is hidden by its masks, in percent, and a last row for all parameters.
+
+    Zeros that no mask keeps do not count. Vectors (biases, norms) have no rows of their own; the total counts them.
+
+    Args:
+        model: a network.
+        masks: those of its parameters: `CompressionScheduler.masks`.
+    """
+    parameters = dict(unwrapped(model).named_parameters())
+    hidden = {name: _hidden(masks[name].mask) for name in parameters}
+    rows = [[name, _percent(hidden[name], p.numel())] for name, p in parameters.items() if p.dim() > 1]
+    total = _percent(sum(hidden.values()), sum(p.numel() for p in parameters.values()))
+    return pd.DataFrame([*rows, ["Total masked:", total]], columns=["Name", "Fine (%)"])
+
+
+def _hidden(mask: Tensor | None) -> int:
+    return 0 if mask is None else mask.numel() - int(mask.count_nonzero())
 
 
 def sparsity(model: nn.Module | Mapping[str, Tensor]) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .compression import (
         CompressionScheduler,
         ScheduleError,
+        adopt_torch_pruning,
         file_config,
         load_checkpoint,
         prune_channels,
@@ -26,6 +27,7 @@ _HOMES = {
     "compression": (
         "CompressionScheduler",
         "ScheduleError",
+        "adopt_torch_pruning",
         "file_config",
         "load_checkpoint",
         "prune_channels",
@@ -40,6 +42,7 @@ __all__ = [
     "ScheduleError",
     "ThinningError",
     "__version__",
+    "adopt_torch_pruning",
     "file_config",
     "load",
     "load_checkpoint",

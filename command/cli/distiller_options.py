@@ -49,6 +49,7 @@ REFUSED = {
     "--lapq-eval-size": QUANTIZE,
     "--lapq-eval-memoize-dataloader": QUANTIZE,
     "--lapq-search-clipping": QUANTIZE,
+    "--amc": AMC,
     "--amc-cfg": AMC,
     "--amc-protocol": AMC,
     "--amc-ft-epochs": AMC,

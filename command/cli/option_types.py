@@ -15,6 +15,7 @@ from potstill.models.nearest import nearest
 from ..monitors.checkpoint_interval import Interval
 from ..monitors.stopping_rules import parse_rule
 from ..monitors.trajectory import TrajectoryOption
+from .distiller_options import EARLY_EXIT
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def architecture(text: str) -> str:
     """Return the name of a network, or `list`."""
     if text == "list" or text in model_names() or text.lower() in model_names():
         return text if text in model_names() else text.lower()
-    raise argparse.ArgumentTypeError(_unknown("network", text, model_names()) + "; --arch list names all")
+    why = EARLY_EXIT if "earlyexit" in text.lower() else "--arch list names all"
+    raise argparse.ArgumentTypeError(f"{_unknown('network', text, model_names())}; {why}")
 
 
 def dataset(text: str) -> str:

@@ -76,7 +76,9 @@ class OutputOptions(Group):
         "--trajectory", nargs="?", const="*", type=trajectory, metavar="PATTERN[:EVERY]",
         help="record parameters during training, every EVERY steps (default: all, every 10 or about 1,000 times a run)",
     )  # fmt: skip
-    masks_sparsity: bool = option("--masks-sparsity", default=False, help="print the sparsity table after each epoch")
+    masks_sparsity: bool = option(
+        "--masks-sparsity", default=False, help="print the tables of zeros and of masks after each epoch"
+    )
     table: str = option("--table", choices=FORMS, default="text", help="form of sparsity tables (default: %(default)s)")
     print_freq: int = option(
         "--print-freq", "-p", type=count, default=10, metavar="N",

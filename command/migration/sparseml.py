@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from potstill.compression.language.errors import Report, ScheduleError
 from potstill.compression.schedule import load_schedule
 from potstill.thinning.files.text import printable
 
@@ -71,9 +72,9 @@ def translate(modifiers: Iterable[Modifier], model: nn.Module, teacher: Mapping[
     return result
 
 
-def text_of(result: Translation, source: str) -> str:
+def text_of(result: Translation, source: str, arch: str) -> str:
     """Return the schedule as YAML; its header says where it is from, how to run it, and what was left out."""
-    command = " ".join(["compress-classifier --compress THIS_FILE", *_options(result)])
+    command = " ".join([f"compress-classifier --arch {arch} --compress THIS_FILE", *_options(result)])
     notes = [f"# line {line}: {text}" if line else f"# {text}" for line, text in result.notes]
     head = [f"# From the SparseML recipe {printable(source)}", f"# {command}", *notes]
     order = ("lr_schedulers", "pruners", "extensions", "policies")
@@ -87,13 +88,23 @@ def _options(result: Translation) -> list[str]:
     return [*([] if result.epochs is None else [f"--epochs {result.epochs}"]), *result.options]
 
 
-def print_schedule(path: Path, model: nn.Module, teacher: Mapping[str, Any]) -> None:
+def print_schedule(path: Path, model: nn.Module, arch: str, teacher: Mapping[str, Any]) -> None:
     """Print the schedule to the standard output, and to the errors what was left out, each with its line.
 
+    Args:
+        path: the recipe.
+        model: the network that it is for.
+        arch: the name of the network.
+        teacher: see `schedule_of_recipe`.
+
     Raises:
-        ScheduleError: see `schedule_of_recipe`.
+        ScheduleError: see `schedule_of_recipe`; or nothing is left for a schedule to do.
     """
     result = schedule_of_recipe(path, model, teacher)
     for line, text in result.notes:
         sys.stderr.write(f"warning: {printable(str(path))}:{line}: {printable(text)}\n")
-    sys.stdout.write(text_of(result, path.name))
+    if not result.schedule["policies"]:
+        report = Report(str(path))
+        report.error((), f"nothing of it is for a schedule of {arch} to do")
+        raise ScheduleError(report.problems)
+    sys.stdout.write(text_of(result, path.name, arch))

@@ -64,7 +64,7 @@ def _of_mask_type(modifier: Modifier, instance: dict[str, Any], when: dict[str, 
     fields = modifier.fields
     kind = fields.get("mask_type", "filter" if modifier.kind == "StructuredPruningModifier" else "unstructured")
     parts = re.fullmatch(r"(\d{1,4}):(\d{1,4})", kind) if isinstance(kind, str) else None
-    block = [1, 4] if kind == "block4" else kind
+    block = [1, 4] if kind in ("block", "block4") else kind
     if fields.get("global_sparsity") or modifier.kind.startswith("Global"):
         if kind != "unstructured":
             raise Untranslated(f"mask_type {kind!r} with one threshold for all layers")

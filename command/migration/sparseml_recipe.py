@@ -78,9 +78,10 @@ def _modifiers(
     """Yield those of all lists `…modifiers`, of stages too."""
     for key, value in data.items():
         path = (*above, key)
-        if key.endswith("modifiers") and isinstance(value, list):
-            for place, entry in enumerate(value):
-                found = _modifier(entry, (*path, place), variables, report)
+        if key.endswith("modifiers") and isinstance(value, (list, dict)):
+            named = isinstance(value, dict)  # newer recipes: kinds are keys, without tags
+            for place, entry in value.items() if named else enumerate(value):
+                found = _modifier({TAG: place, **(entry or {})} if named else entry, (*path, place), variables, report)
                 if found is not None:
                     yield found
         elif isinstance(value, dict) and not above:

@@ -9,13 +9,17 @@ from typing import Any
 
 from torch import nn
 
+from potstill.compression.declare.names import normalise
+
 from .sparseml_recipe import Modifier
 
 ALL, PRUNABLE = "__ALL__", "__ALL_PRUNABLE__"
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-EXPRESSION = re.compile(r"\^?(?:(?:\\[.dw]|\[[\w.-]+\]|[\w.-])[*+?]?)*\$?")
-"""Regular expressions that are tried: without groups, so that none takes for ever."""
+ATOM = r"(?:\\[.dw]|\[[\w.-]+\]|[\w.-])"
+EXPRESSION = re.compile(rf"\^?(?:{ATOM}[*+?]?|\((?:\?:)?{ATOM}+(?:\|{ATOM}+)*\)(?![*+?]))*\$?")
+"""Regular expressions that are tried: of groups only plain alternatives, so that none takes for ever."""
 MOST_REPEATS = 5
+"""Of repetitions and alternatives together."""
 MOST_EPOCHS = 3000
 """A rate for each, as one curve, is as much as a schedule may hold."""
 
@@ -74,12 +78,13 @@ class Translation:
         names = dict.fromkeys(name for name, _ in self.model.named_parameters())
         found: dict[str, None] = {}
         for entry in [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else []:
-            fitting = [entry] if entry in names else list(self._fitting(str(entry), names))
+            plain = normalise(str(entry))
+            fitting = [plain] if plain in names else list(self._fitting(str(entry), names))
             if not fitting:
                 self.note(modifier, f"{str(entry)[:60]!r} fits no parameter of the network")
             found.update(dict.fromkeys(fitting))
         if not found:
-            raise Untranslated("it names no parameter of the network (params)")
+            raise Untranslated("it names no parameter of the network that --arch names (params)")
         return list(found)
 
     def _fitting(self, entry: str, names: Iterable[str]) -> Iterable[str]:
@@ -90,7 +95,7 @@ class Translation:
         if not entry.startswith("re:"):
             return []
         pattern = entry.removeprefix("re:")
-        if not EXPRESSION.fullmatch(pattern) or len(re.findall(r"[*+?]", pattern)) > MOST_REPEATS:
+        if not EXPRESSION.fullmatch(pattern) or len(re.findall(r"(?<!\()[*+?|]", pattern)) > MOST_REPEATS:
             raise Untranslated(f"the regular expression {pattern[:60]!r} is not a simple one: write the names")
         return [name for name in names if re.match(pattern, name)]
 

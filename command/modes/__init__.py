@@ -98,7 +98,7 @@ def _import_sparseml(options: Options, source: Path) -> None:
         teacher["checkpoint"] = str(asked.kd_resume)
     if asked.kd_pretrained:
         teacher["pretrained"] = True
-    print_schedule(source, model, teacher)
+    print_schedule(source, model, options.data.arch, teacher)
 
 
 def _evaluate(options: Options) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from potstill.compression import format_table, sparsity_table, sparsity_text
+from potstill.compression import format_table, masks_table, sparsity_table, sparsity_text
 from potstill.models.datasets import Split
 
 from .best_epochs import Score
@@ -84,7 +84,8 @@ def after_epoch(run: Session, validation: Meter) -> None:
     if gates := acting_gates(run.scheduler):
         logger.info("  %s", gates)
     if run.options.output.masks_sparsity:
-        logger.info("%s", format_table(sparsity_table(run.model), run.options.output.table))
+        for table in (sparsity_table(run.model), masks_table(run.model, run.scheduler.masks)):
+            logger.info("%s", format_table(table, run.options.output.table))
     nonzero = round((1 - size.zeros / 100) * parameter_count(run.model))
     score = Score(epoch, validation.accuracy(), validation.accuracy(5), size.zeros / 100, nonzero)
     best = run.best.add(score)

@@ -21,6 +21,9 @@ FORMAT = 1
 """Version of the layout; raised when a field changes its meaning."""
 
 UNREADABLE = "not a checkpoint of tensors and plain data"
+IMPORT = "compress-classifier --import-distiller FILE makes a checkpoint of one of Distiller's or of a state dict"
+OLD_FILE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""What files of torch before 1.6 begin with."""
 
 DIRECTORY_BIT = 0x10
 """In the external attributes of a zip entry, as DOS had it."""
@@ -124,7 +127,7 @@ def _read(path: Path, device: torch.device | str) -> Any:
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read: {reason(error)}") from error
     except Exception as error:  # damaged archives fail in many ways, and each means the same
-        raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one") from error
+        raise CheckpointError(f"{path}: {UNREADABLE}, or a damaged one; {IMPORT}") from error
 
 
 def check_archive(path: Path) -> None:
@@ -134,7 +137,7 @@ def check_archive(path: Path) -> None:
         CheckpointError: it is damaged, or would.
     """
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: {'damaged: its end is missing' if begins_as_zip(path) else UNREADABLE}")
+        raise CheckpointError(f"{path}: {_no_archive(path)}")
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise CheckpointError(f"{path}: not a checkpoint: its entries are larger than the file")
@@ -146,6 +149,13 @@ def check_archive(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged at {damaged} (its checksum is wrong)")
+
+
+def _no_archive(path: Path) -> str:
+    if begins_as_zip(path):
+        return "damaged: its end is missing"
+    with path.open("rb") as file:
+        return f"{UNREADABLE}; {IMPORT}" if file.read(len(OLD_FILE)) == OLD_FILE else UNREADABLE
 
 
 def begins_as_zip(path: Path) -> bool:
@@ -166,6 +176,8 @@ def _is_plain_file(entry: zipfile.ZipInfo) -> bool:
 def _checked(contents: Any) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise CheckpointError(f"holds a {type(contents).__name__}, not a checkpoint")
+    if "format" not in contents and "minibatch" not in contents:
+        raise CheckpointError(f"not a checkpoint of ours; {IMPORT}")
     fields = Field(contents)
     found = fields["format"].integer()
     if found != FORMAT:

@@ -44,6 +44,7 @@ VALUES = {
 FLAGS = {flag: values for flags, values in VALUES.items() for flag in flags.split()}
 FLAGS |= {flag: ["1"] for flags in REFUSED for flag in flags.split()}
 
+
 @pytest.fixture(autouse=True, scope="module")
 def short_measurements():
     """Latencies are not looked at here."""
@@ -75,6 +76,12 @@ def test_what_has_no_effect_is_told(caplog):
     with caplog.at_level("INFO"):
         options = parse(["--load-serialized", "--param-hist"])
     assert "--load-serialized changes nothing" in caplog.text and options.output.tensorboard
+
+
+def test_networks_with_early_exits_are_refused_with_a_way_out(capsys):
+    with pytest.raises(SystemExit):
+        parse(["-a", "resnet20_cifar_earlyexit"])
+    assert "networks with early exits are not here: --kd-teacher" in capsys.readouterr().err
 
 
 def test_one_small_run_shows_and_keeps_what_is_asked(tmp_path, capsys):

@@ -223,7 +223,7 @@ def test_options_as_distillers_schedules_have_them(tmp_path, capsys, monkeypatch
     more = "--dataset=imagefolder --deterministic --masks-sparsity"
     assert compress_classifier.main([*line.split(), *more.split()]) == 0
     told = capsys.readouterr().out
-    assert "layer1.0.conv1.weight" in told
+    assert "layer1.0.conv1.weight" in told and "Total masked:" in told
     assert "==> Best [Top1:" in told
     torch.use_deterministic_algorithms(False)
 

@@ -103,10 +103,12 @@ def test_sparsity_and_rate_are_sparsemls_at_each_epoch(tmp_path, model):
 
 def test_the_text_is_a_schedule_and_says_what_is_missing(tmp_path, model, capsys):
     path = recipe(tmp_path)
-    print_schedule(path, model, {})
+    print_schedule(path, model, "resnet20_cifar", {})
     printed, errors = capsys.readouterr()
-    assert yaml.safe_load(printed) == yaml.safe_load(text_of(schedule_of_recipe(path, model), path.name))
-    assert "# compress-classifier --compress THIS_FILE --epochs 12" in printed
+    assert yaml.safe_load(printed) == yaml.safe_load(
+        text_of(schedule_of_recipe(path, model), path.name, "resnet20_cifar")
+    )
+    assert "# compress-classifier --arch resnet20_cifar --compress THIS_FILE --epochs 12" in printed
     assert "# line 31: !QuantizationModifier: not translated" in printed
     assert f"{path}:31: !QuantizationModifier: not translated" in errors
 
@@ -176,7 +178,9 @@ def test_distillation_takes_the_teacher_from_the_command_line(tmp_path, model):
     text = modifiers(EPOCHS, "!DistillationModifier {hardness: 0.7, temperature: 4.0}")
     path = recipe(tmp_path, text)
     result = schedule_of_recipe(path, model)
-    assert "--kd-temp 4 --kd-distill-wt 0.7 --kd-student-wt 0.3 --kd-start-epoch 0" in text_of(result, "r")
+    assert "--kd-temp 4 --kd-distill-wt 0.7 --kd-student-wt 0.3 --kd-start-epoch 0" in text_of(
+        result, "r", "resnet20_cifar"
+    )
     given = schedule_of_recipe(path, model, {"arch": "resnet56_cifar", "checkpoint": "t.pt"})
     (found,) = given.schedule["extensions"].values()
     assert (found["distill_weight"], found["student_weight"], found["temperature"]) == (0.7, 0.3, 4.0)
@@ -235,3 +239,33 @@ def test_expressions():
     assert calculate("(a + 2) * b - 6 // 4", {"a": 1, "b": "eval(a / 2)"}) == 0.5
     with pytest.raises(ValueError, match="too long"):
         calculate("b", {"b": "eval(b)"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ('"re:.*layer3.1.(conv1|conv2).weight"', ["layer3.1.conv1.weight", "layer3.1.conv2.weight"]),
+        ('"re:layer3.1.(?:conv1|bn1).weight"', ["layer3.1.conv1.weight", "layer3.1.bn1.weight"]),
+        ("module.fc.weight", ["fc.weight"]),
+    ],
+)
+def test_alternatives_and_names_of_wrapped_networks(tmp_path, model, asked, names):
+    text = modifiers(f"!GMPruningModifier {{params: [{asked}], final_sparsity: 0.5, start_epoch: 0, end_epoch: 4}}")
+    (pruner,) = schedule_of_recipe(recipe(tmp_path, text), model).schedule["pruners"].values()
+    assert pruner["weights"] == [name for name, _ in model.named_parameters() if name in names]
+
+
+@pytest.mark.parametrize("asked", ["re:(a|a)*b", "re:((a))", "re:.*.*.*.*(a|b)(a|b)"])
+def test_expressions_that_might_take_for_ever_are_not_tried(tmp_path, model, asked):
+    text = modifiers(f'!ConstantPruningModifier {{params: ["{asked}"], start_epoch: 0}}')
+    ((_, note),) = schedule_of_recipe(recipe(tmp_path, text), model).notes
+    assert "is not a simple one" in note
+
+
+def test_modifiers_that_are_keys_are_named_and_nothing_is_no_schedule(tmp_path, model, capsys):
+    text = "stage:\n  obcq_modifiers:\n    SparseGPTModifier:\n      sparsity: 0.5\n    QuantizationModifier:\n"
+    path = recipe(tmp_path, text)
+    with pytest.raises(ScheduleError, match=r"nothing of it is for a schedule of resnet20_cifar to do"):
+        print_schedule(path, model, "resnet20_cifar", {})
+    printed, errors = capsys.readouterr()
+    assert not printed and f"{path}:3: !SparseGPTModifier" in errors and f"{path}:5: !QuantizationModifier" in errors

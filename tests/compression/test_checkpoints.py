@@ -56,6 +56,16 @@ def test_damage_is_told_in_plain_words(tmp_path):
     assert str(caught.value) == f"{path}: not a checkpoint written by torch, or a damaged one"
 
 
+def test_other_programs_checkpoints_are_refused_with_the_way_out(tmp_path):
+    path, state = tmp_path / "checkpoint.pth.tar", {"module.w": torch.ones(2)}
+    distillers = {"epoch": 1, "arch": "resnet20_cifar", "state_dict": state, "optimizer_type": torch.optim.SGD}
+    plain = {**distillers, "optimizer_type": "SGD"}
+    for contents, new in ((distillers, False), (distillers, True), (plain, True), (state, True)):
+        torch.save(contents, path, _use_new_zipfile_serialization=new)
+        with pytest.raises(CheckpointError, match=f"{path.name}: not a checkpoint .*--import-distiller FILE"):
+            load_checkpoint(path)
+
+
 def test_a_pickle_that_would_run_code_does_not(tmp_path):
     marker = tmp_path / "marker"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import format_table, sparsity, sparsity_table
+from potstill.compression import Masks, format_table, masks_table, sparsity, sparsity_table
 from potstill.compression.tables import COLUMNS, TOTAL
 
 
@@ -62,3 +62,15 @@ def test_pandas_options_stay(model):
     before = pd.get_option("display.precision")
     format_table(sparsity_table(model))
     assert pd.get_option("display.precision") == before
+
+
+def test_masks_hide_together_and_other_zeros_do_not_count(model):
+    masks = Masks(nn.DataParallel(model))
+    one, other = torch.ones(4, 3, 2, 2), torch.ones(4, 3, 2, 2)
+    one[0], other[:, 1] = 0, 0  # 12 of 48 elements, 16 of 48, and 4 of both
+    masks.set("a", "0.weight", one)
+    masks.set("b", "module.0.weight", other, mode="forward")
+    masks.set("b", "0.bias", torch.tensor([0.0, 1, 1, 1]))
+    found = masks_table(model, masks)
+    assert list(found["Name"]) == ["0.weight", "2.weight", "Total masked:"]
+    assert list(found["Fine (%)"]) == pytest.approx([100 * 24 / 48, 0, 100 * 25 / (48 + 4 + 20 + 5)])
