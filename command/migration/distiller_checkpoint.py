@@ -17,7 +17,9 @@ from potstill.compression.declare.names import normalise
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.torch_pruning import plain_state_dict
 from potstill.models import create_model, model_info, model_names
+from potstill.thinning import ThinningError
 
+from ..cli.option_types import floats
 from ..cli.options import Options
 from ..run.evaluation import Meter
 from ..run.resume import fill
@@ -61,13 +63,19 @@ def import_distiller(source: Path, options: Options) -> None:
     found = read_pickled(source)
     with reading(str(source)):
         contents, removed = converted(found, options.data.arch)
+    given = {"mean": options.data.mean, "std": options.data.std}
+    for name, text in given.items():
+        if text is not None:
+            contents[name] = _of_each_channel(name, floats(text), contents["input_shape"][0])
     target = options.output.out_dir / f"{source.name.partition('.')[0]}_imported.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(target, contents)
     masks = len(contents["scheduler"]["masks"]["masks"])
-    logger.info("%s: %s after epoch %d, %d masks", source, contents["arch"], contents["epoch"] - 1, masks)
+    when = f" after epoch {contents['epoch'] - 1}" if contents["epoch"] else ""
+    logger.info("%s: %s%s, %d masks", source, contents["arch"], when, masks)
     mean, std = (",".join(f"{value:g}" for value in contents[name]) for name in ("mean", "std"))
-    logger.info("its images are normalised by mean %s and deviation %s, as Distiller did (--mean, --std)", mean, std)
+    why = ", as Distiller did (--mean, --std)" if None in given.values() else ""
+    logger.info("its images are normalised by mean %s and deviation %s%s", mean, std, why)
     if removed:
         logger.info("it is thinned: the sizes are those of its weights")
     logger.info(
@@ -115,7 +123,7 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
         "scheduler": {"masks": {"masks": {}, "dense": {}}, "policies": {}, "classes": {}, "recipes": []},
     }
     sizes = {name: value.shape for name, value in own.items()}
-    fill(model, contents)
+    _fill(model, contents, named=found.get("arch") is not None)
     contents["state_dict"] = model.state_dict()
     contents["num_classes"] = outputs = _classes(model, info.input_shape)
     if outputs != classes:
@@ -124,6 +132,24 @@ def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
     contents["scheduler"]["masks"]["masks"] = _masks(stored, model)
     thinned = any(value.shape != sizes[name] for name, value in contents["state_dict"].items())
     return {**NOT_KNOWN, **contents}, thinned
+
+
+def _fill(model: nn.Module, contents: Mapping[str, Any], named: bool) -> None:
+    """Give the network its weights; where they do not fit, say whether the file or the command line named it."""
+    try:
+        fill(model, contents)
+    except (CheckpointError, ThinningError) as error:
+        if named:
+            raise
+        raise CheckpointError(f"{error}; the file names no network: --arch does") from error
+
+
+def _of_each_channel(name: str, values: list[float], channels: int) -> list[float]:
+    if len(values) not in (1, channels):
+        raise CheckpointError(f"--{name} has {len(values)} numbers, but the images have {channels} channels")
+    if name == "std" and not min(values) > 0:
+        raise CheckpointError(f"--std is of numbers above 0, not {min(values):g}")
+    return values if len(values) == channels else values * channels
 
 
 def dataset_of(arch: str) -> str:

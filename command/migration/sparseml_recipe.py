@@ -79,13 +79,21 @@ def _modifiers(
     for key, value in data.items():
         path = (*above, key)
         if key.endswith("modifiers") and isinstance(value, (list, dict)):
-            named = isinstance(value, dict)  # newer recipes: kinds are keys, without tags
-            for place, entry in value.items() if named else enumerate(value):
-                found = _modifier({TAG: place, **(entry or {})} if named else entry, (*path, place), variables, report)
+            for place, entry in _entries(value):
+                found = _modifier(entry, (*path, place), variables, report)
                 if found is not None:
                     yield found
         elif isinstance(value, dict) and not above:
             yield from _modifiers(value, {**variables, **_variables(value)}, report, path)
+
+
+def _entries(modifiers: list[Any] | dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield (place, entry); in newer recipes kinds are keys, without tags."""
+    if isinstance(modifiers, list):
+        yield from enumerate(modifiers)
+        return
+    for kind, fields in modifiers.items():
+        yield kind, {TAG: kind, **fields} if isinstance(fields, dict) else {TAG: kind}
 
 
 def _modifier(entry: Any, path: tuple[Any, ...], variables: Mapping[str, Any], report: Report) -> Modifier | None:

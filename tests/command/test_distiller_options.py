@@ -123,6 +123,24 @@ def test_an_imported_network_sees_images_as_distiller_normalised_them(tmp_path, 
     assert session.data.mean != (0.5,) * 3
 
 
+def test_statistics_given_to_the_import_are_kept(tmp_path, capsys):
+    torch.save(create_model("simplenet_cifar").state_dict(), tmp_path / "a.pt")
+    command = ["-a", "simplenet_cifar", "--import-checkpoint", str(tmp_path / "a.pt"), "-o", str(tmp_path)]
+    assert compress_classifier.main([*command, "--mean", "0.4,0.5,0.6", "--std", "0.25"]) == 0
+    said = capsys.readouterr().out
+    assert "simplenet_cifar, 0 masks" in said and "mean 0.4,0.5,0.6 and deviation 0.25,0.25,0.25\n" in said
+    imported = load_checkpoint(tmp_path / "a_imported.pt")
+    assert imported["mean"] == [0.4, 0.5, 0.6] and imported["std"] == [0.25] * 3
+    for wrong, message in (
+        (["--mean=1,2"], "--mean has 2 numbers"),
+        (["--std=0"], "--std is of numbers above 0"),
+        (["-a", "resnet20_cifar"], "the file names no network: --arch does"),
+    ):
+        with pytest.raises(SystemExit):
+            compress_classifier.main([*command, *wrong])
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("values", ["0.5,x", "nan", "", "1e999"])
 def test_statistics_that_are_none(values, capsys):
     with pytest.raises(SystemExit):
