@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from potstill.compression.pruners.follow_activations import only
 from potstill.thinning.files.text import printable
 
 PHASES = ("train", "valid", "test")
@@ -46,18 +47,23 @@ class ActivationStats:
         self._sums: dict[str, tuple[str, _Sums]] = {}
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Listen to a model's forward passes."""
+    def watching(self, model: nn.Module, training: bool = False) -> Iterator[None]:
+        """Listen to a model's forward passes in training mode, or in the other.
+
+        Thinning, whose passes are no phase of a run, runs copies, and the model itself in evaluation mode.
+        """
         leaves = [(name, module) for name, module in model.named_modules() if name and not any(module.children())]
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in leaves]
+        handles = [module.register_forward_hook(only(module, self._hook(name, training))) for name, module in leaves]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, name: str) -> Any:
+    def _hook(self, name: str, training: bool) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if module.training is not training:
+                return
             if isinstance(output, Tensor) and output.dim() > 1 and output.is_floating_point() and output.numel():
                 entry = self._sums.get(name)
                 if entry is None or len(entry[1].total) != output.shape[1]:  # new, or thinned since

@@ -80,7 +80,7 @@ class Session:
         if phase not in self.options.output.act_stats:
             yield
             return
-        with self.activation_stats.watching(self.model):
+        with self.activation_stats.watching(self.model, training=phase == "train"):
             yield
         if leads():
             self.activation_stats.write(self.folder.path, phase)

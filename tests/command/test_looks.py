@@ -1,5 +1,6 @@
 """What is shown of a network: confusions, statistics of activations, a picture of its graph."""
 
+import copy
 import os
 import stat
 
@@ -14,6 +15,7 @@ from potstill.command.plots.network import dot_text, draw_network, network_graph
 from potstill.command.run.confusion import confusion_matrix, confusion_text
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
+from potstill.thinning import thin
 
 
 def test_confusion_counts_each_image_once():
@@ -34,9 +36,13 @@ def test_statistics_are_those_of_the_outputs(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     inputs = [torch.randn(5, 3, 8, 8) for _ in range(3)]
     stats = ActivationStats()
-    with stats.watching(model):
+    with stats.watching(model, training=True):
         for images in inputs:
             model(images)
+        thin(model, inputs[0])
+        model.eval()(torch.randn(1, 3, 8, 8) * 100)
+        copy.deepcopy(model).train()(torch.randn(1, 3, 8, 8) * 100)
+        model.train()
     model(torch.randn(1, 3, 8, 8) * 100)  # nobody watches any more
     table = stats.table()
     outputs = torch.cat([model[:2](images) for images in inputs]).detach()
