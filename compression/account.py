@@ -50,7 +50,10 @@ def entries_of(scheduler: Accountable) -> list[Entry]:
         span = scheduler.history.spans.get(policy.name)
         claims = policy.claims(None if span is None else span[1])
         for name, claim in claims.items():
-            found.append(view.entry(policy, name, claim, span))
+            entry = view.entry(policy, name, claim, span)
+            # What the policy lists already is no way out.
+            entry.shared = tuple(other for other in entry.shared if other not in claims)
+            found.append(entry)
         goal = policy.goal()
         if goal is not None:
             found.append(view.whole(policy, goal, span))

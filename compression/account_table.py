@@ -38,7 +38,8 @@ SHARES = ("asked (%)", "hidden (%)")
 class Entry:
     """One policy and one parameter; counts are of `unit`s (filters, channels, weights), those removed before included.
 
-    `stays` are the hidden ones that thinning leaves as zeros; `shared` names weights that make the same channels.
+    `stays` are the hidden ones that thinning leaves as zeros; `shared` names weights that make the same channels and
+    that the policy does not list.
     """
 
     policy: str
@@ -68,7 +69,10 @@ def account_table(entries: Iterable[Entry]) -> pd.DataFrame:
 
 def account_text(table: pd.DataFrame, form: str = "text") -> str:
     """Return the account as text, without columns that say nothing."""
-    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(condensed(table)), form))
+    shown = condensed(table)
+    if form == "text":  # a warning says why structures stay: once is enough, and the table is narrower
+        shown = shown.assign(why=shown["why"].where((shown["stays"].fillna(0) == 0) | (shown["unit"] == "weights"), ""))
+    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(shown), form))
 
 
 def condensed(table: pd.DataFrame, most: int = 3) -> pd.DataFrame:

@@ -29,6 +29,10 @@ class Kept:
     use: str
     reason: str
 
+    def __str__(self) -> str:
+        """Return the three in words."""
+        return f"{self.channels} channel{'s' * (self.channels != 1)} of {self.use}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -197,4 +201,4 @@ def _shape(shape: Sequence[int]) -> str:
 def _kept(title: str, kept: Sequence[Kept]) -> list[str]:
     if not kept:
         return []
-    return [f"{title}:"] + [f"  {item.channels} channels of {item.use}: {item.reason}" for item in kept]
+    return [f"{title}:"] + [f"  {item}" for item in kept]

@@ -173,13 +173,24 @@ def _staying(
             if why[0].startswith(PARTLY) and int(use.labels[index]) in groups:
                 why = groups[int(use.labels[index])], ()
             reasons.setdefault(why, []).append(index)
-        for (reason, shared), indices in reasons.items():
+        for (reason, shared), indices in _in_one(reasons).items():
             frozen = bool(analysis.graph.frozen[use.labels[indices[0]]] >= 0)
             part = ZeroSlices(use.name, use.dim, torch.tensor(indices), "stays", reason, shared, frozen)
             found.append((use, part))
         if use.role == "out":
             named[use.labels[stays]] = True
     return found
+
+
+def _in_one(reasons: Mapping[tuple[str, tuple[str, ...]], list[int]]) -> dict[tuple[str, tuple[str, ...]], list[int]]:
+    """Return the reasons with one for all slices that other weights share: one line a weight, not one a combination."""
+    sharing = [key for key in reasons if key[1]]
+    if len(sharing) < 2:
+        return dict(reasons)
+    others = tuple(dict.fromkeys(name for _, shared in sharing for name in shared))
+    told = f"the same channels as {listed(others)}, not zero in all of these", others
+    indices = sorted(index for key in sharing for index in reasons[key])
+    return {told: indices} | {key: found for key, found in reasons.items() if not key[1]}
 
 
 def _why(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from potstill.compression import CompressionScheduler, PruningPolicy, Step
+from potstill.compression import CompressionScheduler, PruningPolicy, Step, sparsity
 from potstill.thinning import count_macs, thin
 
 from ..run.evaluation import classification_loss
@@ -21,10 +21,10 @@ ALMOST_ZERO = 1e-6  # ranks below every weight
 
 @dataclass(frozen=True)
 class Epoch:
-    """The learning rate of an epoch, and what thinning would leave after it.
+    """The learning rate of an epoch, how far compression is after it, and what thinning would leave.
 
-    `gone` is in percent of the network's first parameters, `zeros` in percent of those that are left. Multiply-adds are
-    those of one image.
+    `zeros` is in percent of the parameters that the network has then, `gone` in percent of its first ones, as in the
+    line of an epoch. Multiply-adds are those of one image.
     """
 
     rate: float
@@ -47,7 +47,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     total = sum(p.numel() for p in model.parameters())
     found: list[int] | None = None
     sizes = _Sizes(scheduler)
-    nonzero = parameters = macs = 0
+    zeros, parameters, macs = 0.0, 0, 0
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
         scheduler.on_epoch_begin(epoch, optimizer)
@@ -60,8 +60,9 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         scheduler.on_minibatch_end(*at)
         before, found = found, [int(p.count_nonzero()) for p in model.parameters()]
         if found != before:
-            nonzero, parameters, macs = sizes.thinned(sum(found))
-        rows.append(Epoch(rate, 100 * (1 - nonzero / parameters), 100 * (1 - parameters / total), parameters, macs))
+            zeros = 100 * sparsity(model)
+            parameters, macs = sizes.thinned(sum(found))
+        rows.append(Epoch(rate, zeros, 100 * (1 - parameters / total), parameters, macs))
         scheduler.on_epoch_end(epoch, optimizer, {"min": -float(epoch), "max": float(epoch)})
     return rows
 
@@ -109,7 +110,7 @@ def _move(model: nn.Module) -> None:
 
 
 class _Sizes:
-    """Parameters that are not zero, parameters, and multiply-adds of the thinned network.
+    """Parameters and multiply-adds of the thinned network.
 
     Thinning for each epoch is what a dry run takes its time for. Where no slice of a parameter is zero there is nothing
     to remove, if there was not the last time; hooks (gates) may know of more, so that with hooks it is always done.
@@ -119,16 +120,16 @@ class _Sizes:
         self._scheduler = scheduler
         self._whole: dict[int, int] = {}  # parameters of a network that thinning left as it was -> multiply-adds
 
-    def thinned(self, nonzero: int) -> tuple[int, int, int]:
-        """Return the three numbers of the model now, of whose parameters so many are not zero."""
+    def thinned(self, nonzero: int) -> tuple[int, int]:
+        """Return the two numbers of the model now, of whose parameters so many are not zero."""
         parameters = sum(p.numel() for p in self._scheduler.model.parameters())
         whole = not _may_shrink(self._scheduler.model)
         if whole and parameters in self._whole:
-            return nonzero, parameters, self._whole[parameters]
+            return parameters, self._whole[parameters]
         found = _thinned(self._scheduler)
         if whole and found[:2] == (nonzero, parameters):
             self._whole[parameters] = found[2]
-        return found
+        return found[1:]
 
 
 def _may_shrink(model: nn.Module) -> bool:

@@ -106,7 +106,7 @@ def removed(recipe: Recipe) -> str:
     else:
         (parameters, fewer), (macs, less) = recipe.parameters, recipe.macs
         told = f"thinning: {parameters:,} -> {fewer:,} parameters, {macs:,} -> {less:,} MACs (recipe.txt lists all)"
-    kept = [f"not removed: {kept.channels} channels of {kept.use}: {kept.reason}" for kept in recipe.refused]
+    kept = [f"not removed: {kept}" for kept in recipe.refused]
     lines = [told, *kept, *(f"note: {note}" for note in recipe.notes)]
     return Lines("\n".join(map(printable, lines)))
 
@@ -118,11 +118,10 @@ def _tell(run: Session, summary: dict[str, Any]) -> None:
         summary["max_relative_difference"],
     )
     logger.info(
-        "gone: %.2f %% of the dense network's parameters; zeros: %.2f %% of the others; the network is that of %s;"
+        "gone: %.2f %% of the dense network's parameters; zeros: %.2f %% of the others;"
         " checkpoints, metrics and summary are in %s",
         summary["gone"],
         summary["zeros"],
-        summary["network"],
         run.folder.path,
     )
 

@@ -72,6 +72,16 @@ def test_filters_that_go_and_filters_that_stay(caplog: pytest.LogCaptureFixture)
     assert (again.of, again.hidden, again.removable, again.stays) == (16, 8, 8, 0)
 
 
+def test_what_the_policy_lists_already_is_no_way_out(caplog) -> None:
+    model = Residual()
+    scheduler = dict_config(model, None, filters("half", ["a.weight", "c.weight"]), example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    scheduler.finish()
+    for text in (text for text in told(caplog) if "stay as zeros" in text):
+        assert "(use group_type: Coupled, which hides what belongs together)" in text
+    assert "stay as zeros" in caplog.text
+
+
 def test_single_weights_are_counted_and_not_warned_of(caplog) -> None:
     model = Residual()
     scheduler = CompressionScheduler(model, IMAGES)

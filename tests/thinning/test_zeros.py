@@ -47,6 +47,29 @@ def test_filters_on_a_residual_sum_are_named_with_those_that_share_them() -> Non
     assert model.b.out_channels == 6
 
 
+def test_filters_that_several_share_are_one_line_a_weight() -> None:
+    """Whatever the others' zeros make of each filter: every zero slice is counted once."""
+
+    class Two(Residual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.d = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x):
+            x = self.a(x).relu()
+            return self.head((x + self.c(self.b(x).relu()) + self.d(self.b(x).relu())).relu())
+
+    model = Two()
+    zero(model.c, [1, 2, 5])
+    zero(model.d, [5])
+    (part,) = (part for part in outlook(model, X).slices if (part.name, part.fate) == ("c.weight", "stays"))
+    assert part.indices.tolist() == [1, 2, 5]
+    assert set(part.shared) == {"a.weight", "d.weight"}
+    lines = [line for line in str(thin(model, X)).splitlines() if "c.weight[0]: the same" in line]
+    assert [line.split(":")[0] for line in lines] == ["  3 channels of c.weight[0]"]
+    assert "not zero in all of these" in lines[0]
+
+
 def test_members_of_groups_that_are_not_zero_alike() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1))
     zero(model[0], [0, 1, 2, 3, 9])
