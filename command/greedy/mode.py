@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -39,6 +40,9 @@ def greedy(options: Options) -> None:
         CheckpointError: the folder that goes on is damaged.
         ThinningError: a smaller network computes something else than with zeros.
     """
+    path = options.start.resume_from
+    if path is not None and not path.is_dir():  # a trained network to begin with: epochs are steps here
+        options = replace(options, start=replace(options.start, reset_optimizer=True))
     run = prepare(options)
     try:
         _Search(run).to_goal()

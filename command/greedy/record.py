@@ -90,5 +90,9 @@ def must_fit(record: Record, iteration: int) -> None:
         CheckpointError: it is not.
     """
     if len(record.steps) != iteration:
+        if not record.steps and not record.tried:
+            raise CheckpointError(
+                "the run is no greedy one: --resume-from its checkpoint.pt begins one in another folder"
+            )
         steps = f"{len(record.steps)} steps, the checkpoint beside it {iteration}"
         raise CheckpointError(f"{FILE} has {steps}: they are not of one run")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from potstill.thinning import count_macs, load
 
 BASE = ["-a", "simplenet_cifar", "--dataset", "digits", "--limit-train", "60", "-b", "20", "--lr", "0.02"]
 GOAL = ["--greedy", "--greedy-target-density", "0.75", "--greedy-pruning-step", "0.34"]
+
 
 @pytest.fixture(autouse=True, scope="module")
 def short_measurements():
@@ -53,6 +55,18 @@ def test_it_stops_at_the_goal_and_the_thinned_file_has_that_size(done):
     assert json.loads((done / FILE).read_text())["tried"] == []
     names = {row["name"] for row in rows}
     assert names <= {"conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"}
+
+
+def test_it_begins_with_a_trained_checkpoint_but_not_in_the_folder_of_a_training(tmp_path, done, capsys):
+    assert load_checkpoint(done / "checkpoint.pt")["epoch"] > 0
+    command = [*BASE, "--greedy", "--greedy-target-density", "0.99", "-o", str(tmp_path)]
+    assert compress_classifier.main([*command, "--resume-from", str(done / "checkpoint.pt")]) == 0
+    assert len(list(csv.DictReader((tmp_path / "latest" / "greedy.csv").open()))) >= 1
+    training = shutil.copytree(done, tmp_path / "training")
+    (training / FILE).unlink()
+    with pytest.raises(SystemExit):
+        compress_classifier.main([*command, "--resume-from", str(training)])
+    assert "the run is no greedy one: --resume-from its checkpoint.pt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", [2, 6])
