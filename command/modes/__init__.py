@@ -83,7 +83,7 @@ def _network(options: Options) -> tuple[nn.Module, Tensor]:
 
 def _summarise(options: Options, kinds: Sequence[str]) -> None:
     model, example = _network(options)
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda kind: kind.startswith("png")):  # without Graphviz they end in an error
         if kind.startswith("png"):
             logger.info("%s", draw_network(model, example, Path("model"), parameters=kind == "png_w_params"))
             continue

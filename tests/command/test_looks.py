@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import compress_classifier
 from potstill.command.errors import UsageError
 from potstill.command.monitors.activation_stats import ActivationStats
 from potstill.command.plots.network import dot_text, draw_network, network_graph
@@ -113,3 +114,12 @@ def test_a_picture_needs_graphviz(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), "/bin", "/usr/bin"]))
     picture = draw_network(Branches(), torch.randn(1, 3, 6, 6), tmp_path / "model")
     assert picture.read_text() == "picture\n"
+
+
+def test_other_summaries_are_printed_where_graphviz_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit):
+        compress_classifier.main(["-a", "simplenet_cifar", "--summary", "png", "--summary", "modules"])
+    said = capsys.readouterr()
+    assert "conv2" in said.out and "Graphviz" in said.err and (tmp_path / "model.dot").exists()
