@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from potstill.compression import CompressionScheduler, RegularizationPolicy
+from potstill.compression.processes.ranks import Ranks
 from potstill.compression.regularizers import L0Regularizer
 from potstill.compression.regularizers.l0.recalibration import Recalibration
 
@@ -108,7 +109,7 @@ def test_frozen_norms_keep_theirs() -> None:
     gathering = Recalibration(model)
     gathering.last(model, (batch(0),), {})
     before = model[1].running_mean.clone()
-    gathering.gather()
+    gathering.gather(Ranks())
     gathering.apply()
     assert torch.equal(model[1].running_mean, before)
     assert not torch.equal(model[5].running_mean, torch.zeros(6))
