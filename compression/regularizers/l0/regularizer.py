@@ -257,6 +257,7 @@ class L0Regularizer(Regularizer):
             "optimizer": self._optimizer.state_dict(),
             "constraint": multiplier,
             "norms": self._norms.state_dict(),
+            "total": self._sizes.total,  # of before a thinning within the window
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -273,6 +274,8 @@ class L0Regularizer(Regularizer):
             self._constraint.load_state_dict(state["constraint"])
         if "norms" in state:
             self._norms.load_state_dict(state["norms"])
+        if "total" in state:
+            self._sizes.total = max(1.0, Field(state)["total"].number())
 
     def copied(self) -> None:
         """Put gates in the place of the fixed ones that the copy's model came with."""
