@@ -97,7 +97,7 @@ def test_another_models_optimizer_is_refused(attach):
 def test_some_of_the_models_parameters_are_enough():
     model, second = network(), nn.Linear(2, 2)
     optimizer = torch.optim.SGD([*model[4].parameters(), *second.parameters()], 0.1)
-    configured(model, optimizer).attach(optimizer, STEPS)
+    assert configured(model, optimizer).attach(optimizer, STEPS).optimizer is optimizer
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_minutes_count_from_the_last_checkpoint():
 
 @pytest.mark.parametrize("text", ["1", "200", "10m", "0.5m"])
 def test_what_can_be_read(text):
-    Interval(text)
+    assert Interval(text).is_over(200) == text.isdigit()
 
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "m", "-1", "1.5", "10s", "1e3", "1..5m", ".5m", "nanm", "10 m"])

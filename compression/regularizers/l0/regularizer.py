@@ -251,11 +251,10 @@ class L0Regularizer(Regularizer):
         """Gates, their optimizer and the multiplier, while the window lasts."""
         if not self._handles:
             return {}
-        multiplier = {} if self._constraint is None else self._constraint.state_dict()
         return {
             "gates": self._gates.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "constraint": multiplier,
+            "constraint": {} if self._constraint is None else self._constraint.state_dict(),
             "norms": self._norms.state_dict(),
             "total": self._sizes.total,  # of before a thinning within the window
         }
