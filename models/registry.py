@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from potstill.near_names import did_you_mean
+
 from .again import is_same
-from .nearest import nearest
 from .torchvision_models import is_torchvision_name, torchvision_names
 
 Factory = Callable[[int, int], nn.Module]
@@ -85,9 +86,8 @@ def model_info(name: str) -> ModelInfo:
     if is_torchvision_name(name):
         side = 299 if name == "inception_v3" else 224
         return ModelInfo(name, (3, side, side), 1000, "torchvision's own", "torchvision")
-    near = nearest(name, model_names())
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {len(model_names())}, see model_names()"
-    raise ModelError(f"no model is called {name!r}; {hint}")
+    hint = did_you_mean(name, model_names(), 3) or f"; there are {len(model_names())}, see model_names()"
+    raise ModelError(f"no model is called {name!r}{hint}")
 
 
 def model_factory(name: str) -> Factory:

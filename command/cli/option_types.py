@@ -10,7 +10,7 @@ from pathlib import Path
 
 from potstill.models import model_names
 from potstill.models.datasets import dataset_names
-from potstill.models.nearest import nearest
+from potstill.near_names import did_you_mean
 
 from ..monitors.checkpoint_interval import Interval
 from ..monitors.stopping_rules import parse_rule
@@ -130,5 +130,4 @@ def _checked(parse: Callable[[str], object], text: str) -> str:
 
 
 def _unknown(kind: str, text: str, names: Sequence[str]) -> str:
-    near = nearest(text, names, 0.5)
-    return f"no {kind} {text!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
+    return f"no {kind} {text!r}{did_you_mean(text, names, 3)}"

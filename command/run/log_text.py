@@ -30,7 +30,6 @@ class OneLine(logging.Formatter):
         safe.msg = record.msg if isinstance(record.msg, str) else shown(record.msg)
         return "\n".join(map(printable, super().format(safe).split("\n")))
 
-
     def _safe(self, value: Any) -> Any:
         """Return numbers as they are, for `%.2f`, and anything else as a text."""
         return value if isinstance(value, (int, float)) else shown(value, self.show)

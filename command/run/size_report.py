@@ -55,9 +55,7 @@ def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dic
 def summary_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table for people."""
     names = [name for name in ("dense", "masked", "thinned") if summary.get(name)]
-    rows = [
-        [what, *(_counted(summary, n, what.lower()) for n in names)] for what in ("parameters", "MACs", "bytes")
-    ]
+    rows = [[what, *(_counted(summary, n, what.lower()) for n in names)] for what in ("parameters", "MACs", "bytes")]
     rows += [
         *([f"ms at batch {b}", *(f"{summary[n]['latency_ms'][str(b)]:.2f}" for n in names)] for b in BATCHES),
         ["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)],

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import Any, TypeVar
 
 from torch import nn
 
+from potstill.near_names import LONGEST, as_question, near_names, spelled_like
 from potstill.thinning.names import normalise, spelling
 
 V = TypeVar("V")
 LISTED = 3
 HINTS = 20  # a schedule for another network has hundreds of unknown names, and a hint costs 20 ms with 600 parameters
-LONGEST = 200
 SURE = 0.8
 """Likeness from which on a word is taken for a mistyped other one, to check what stands under it too."""
 
@@ -35,34 +34,15 @@ def is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def near(word: str, options: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
-    """Return the options most like a mistyped word, best first, upper and lower case being alike.
-
-    `likeness` is at most 1.
-    """
-    if len(word) > LONGEST:
-        return []
-    spellings: dict[str, str] = {}
-    for option in options:
-        spellings.setdefault(option.lower(), option)
-    return [spellings[found] for found in get_close_matches(word.lower(), spellings, count, likeness)]
-
-
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Return ` (did you mean …?)` with the option most like the word, or nothing."""
-    found = near(word, options)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
 def misspelled(word: str, written: Iterable[str]) -> str:
     """Return ` (is … it?)` with what stands there and is most like a word that is missing, or nothing."""
-    found = near(word, written)
+    found = spelled_like(word, written)
     return f" (is {found[0]} it?)" if found else ""
 
 
 def meant(word: str, options: Iterable[str]) -> str | None:
     """Return the option that a word surely means: itself, or what it is one or two letters away from."""
-    return next(iter(near(word, options, 1, SURE)), None)
+    return next(iter(spelled_like(word, options, 1, SURE)), None)
 
 
 class ParameterIndex:
@@ -129,10 +109,8 @@ class ParameterIndex:
             return ""
         wanted = normalise(name)
         kin = (normal for normal in self.normal if normal.startswith(f"{wanted}.") or normal.endswith(f".{wanted}"))
-        found = list(islice(kin, LISTED)) or near(wanted, self.normal, LISTED)
-        if found:
-            return f" (did you mean {' or '.join(found)}?)"
-        return f"; the model's begin with {', '.join(list(self.normal)[:LISTED])}"
+        found = list(islice(kin, LISTED)) or near_names(wanted, self.normal, LISTED)
+        return as_question(found) or f"; the model's begin with {', '.join(list(self.normal)[:LISTED])}"
 
     def resolve(self, names: str | Sequence[str]) -> list[str]:
         """Return the parameters that names and patterns fit.

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.near_names import did_you_mean, near_names
+
 from ..declare.cross_checks import Given, Withheld
-from ..declare.names import ParameterIndex, did_you_mean, meant, near
+from ..declare.names import ParameterIndex, meant
 from .container_kinds import Either
 from .errors import Path
 from .scalar_kinds import Faults, Kind
@@ -72,7 +74,7 @@ def _given(
     index: ParameterIndex | None,
 ) -> Given:
     """Return what is right: less the places of faults, and less what a misspelled argument may have been meant for."""
-    meant_for = {option for key in written if key not in taken for option in near(key, taken, 3)} - set(written)
+    meant_for = {option for key in written if key not in taken for option in near_names(key, taken)} - set(written)
     wrong = {key for key, argument in taken.items() if key not in written and (argument.required or key in meant_for)}
     right: dict[str, Any] = {}
     left_out: dict[str, set[Any]] = {}

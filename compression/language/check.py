@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from potstill.near_names import did_you_mean
 from potstill.thinning.files.text import printable
 
-from ..declare.names import did_you_mean, meant
+from ..declare.names import meant
 from ..declare.registry import SECTIONS
 from .errors import Path, Report, show
 from .plan import Schedule

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
-from ..declare.names import near
+from potstill.near_names import as_question, near_names
+
 from ..declare.registry import SECTIONS, registered
 from .errors import Problem, ScheduleError
 
@@ -49,7 +50,7 @@ def find_schedule(name_or_path: str | Path) -> Path:
     if os.path.lexists(wanted) and not os.path.isfile(wanted):
         what = "is a folder" if os.path.isdir(wanted) else "is not a file that can be read"
     similar = _similar(Path(wanted), shipped)
-    hint = f" (did you mean {' or '.join(similar)}?)" if similar else _some(shipped)
+    hint = as_question(similar) or _some(shipped)
     raise ScheduleError([Problem(wanted, None, "", f"{what}{hint}")])
 
 
@@ -66,7 +67,10 @@ def _similar(wanted: Path, shipped: dict[str, Path]) -> list[str]:
     beside = wanted.parent.glob("*.y*ml") if os.path.isdir(wanted.parent) else []
     here = {path.stem: f"the file {path}" for path in sorted(beside) if path.is_file()}
     names = {path.stem: f"the shipped schedule {name}" for name, path in shipped.items()}
-    return [*(here[stem] for stem in near(wanted.stem, here)), *(names[stem] for stem in near(wanted.stem, names, 2))]
+    return [
+        *(here[stem] for stem in near_names(wanted.stem, here, 1)),
+        *(names[stem] for stem in near_names(wanted.stem, names, 2)),
+    ]
 
 
 def shipped_schedules() -> dict[str, Path]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from potstill.near_names import did_you_mean
+
 from ..declare.cross_checks import NOTHING, Complaint, Given, Unknown, Use, apart
-from ..declare.names import did_you_mean, meant, misspelled
+from ..declare.names import meant, misspelled
 from ..policies import PrunerArgs, RegularizerArgs
 from ..policies.learning_rate import misuses_of_rates
 from ..steps import Window

@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from potstill.near_names import did_you_mean
+
 from ..declare.arguments import Range
 from ..declare.cross_checks import Withheld
-from ..declare.names import ParameterIndex, did_you_mean
+from ..declare.names import ParameterIndex
 from .errors import Path, show
 
 Schema = dict[str, Any]

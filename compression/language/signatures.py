@@ -14,8 +14,10 @@ from typing import Annotated, Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from potstill.near_names import did_you_mean
+
 from ..declare.arguments import Count, Fraction, NonNegative, Positive, Range
-from ..declare.names import did_you_mean, meant
+from ..declare.names import meant
 from ..declare.registry import SECTIONS, registered
 from ..policies import ScheduledTrainingPolicy
 from ..pruners import Pruner

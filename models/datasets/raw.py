@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from potstill.near_names import did_you_mean
+
 from ..again import is_same
-from ..nearest import nearest
 from .errors import DatasetError
 from .settings import Settings
 
@@ -109,7 +110,6 @@ def find_reader(name: str) -> Reader:
         DatasetError: no data set has this name.
     """
     if name not in _readers:
-        near = nearest(name, dataset_names())
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(dataset_names())}"
-        raise DatasetError(f"no data set is called {name!r}; {hint}")
+        hint = did_you_mean(name, dataset_names(), 3) or f"; there are {', '.join(dataset_names())}"
+        raise DatasetError(f"no data set is called {name!r}{hint}")
     return _readers[name]

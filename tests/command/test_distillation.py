@@ -250,7 +250,7 @@ def test_teachers_that_do_not_fit(teachers, tmp_path, monkeypatch, capsys, teach
 def test_a_schedule_with_an_unknown_network(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(TAUGHT.format(arch="mlp_bm", path="x.pt"))
     said = refusal([*STUDENT, "--compress", tmp_path / "s.yaml"], capsys)
-    assert said.startswith(f"{tmp_path / 's.yaml'}:3: extensions.lessons: no model is called 'mlp_bm'; did you mean m")
+    assert said.startswith(f"{tmp_path / 's.yaml'}:3: extensions.lessons: no model is called 'mlp_bm' (did you mean m")
     refusal([*STUDENT, "--compress", tmp_path / "s.yaml", "--dry-run"], capsys)
 
 

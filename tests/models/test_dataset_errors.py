@@ -37,7 +37,7 @@ def test_each_data_set_knows_whether_it_needs_a_folder(name: str, tmp_path: Path
 
 
 def test_unknown_names_and_settings() -> None:
-    assert message("digit") == "no data set is called 'digit'; did you mean digits?"
+    assert message("digit") == "no data set is called 'digit' (did you mean digits?)"
     assert message("zzz").startswith("no data set is called 'zzz'; there are cifar10, digits")
     with pytest.raises(TypeError, match="valdation_split"):
         load_dataset("digits", valdation_split=0.2)

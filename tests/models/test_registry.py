@@ -28,7 +28,7 @@ def test_every_own_model_takes_other_classes_and_channels(name: str) -> None:
 
 
 def test_unknown_name_gets_a_suggestion() -> None:
-    with pytest.raises(ValueError, match=r"no model is called 'resnet20_cifer'; did you mean resnet20_cifar"):
+    with pytest.raises(ValueError, match=r"no model is called 'resnet20_cifer' \(did you mean resnet20_cifar"):
         create_model("resnet20_cifer")
     with pytest.raises(ModelError, match=r"no model is called 'zzz'; there are \d+, see model_names\(\)"):
         model_info("zzz")
