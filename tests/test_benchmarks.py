@@ -132,6 +132,7 @@ def test_thinning(call):
 
 def test_thinning_memory(call):
     """With a head of zeros, as DenseNet's and ViT's are: outputs of zeros prove nothing, and thinning says so."""
+
     class HeadOfZeros(nn.Sequential):
         def __init__(self):
             head = nn.Linear(8, 5)

@@ -63,7 +63,7 @@ FILES = {
         from .registry import register_export
 
         @register_export("mine", "model.mine", help="in my own format")
-        def write(model, example, path):
+        def write(model, example, path, metadata):
             path.write_text(f"{type(model).__name__} of {tuple(example.shape)}")
         """,
 }

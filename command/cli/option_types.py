@@ -12,6 +12,7 @@ from potstill.models import model_names
 from potstill.models.datasets import dataset_names
 from potstill.near_names import did_you_mean
 
+from ..exports import exports
 from ..monitors.checkpoint_interval import Interval
 from ..monitors.stopping_rules import parse_rule
 from ..monitors.trajectory import TrajectoryOption
@@ -106,6 +107,14 @@ def floats(text: str) -> list[float]:
     if len(values) > 64 or not all(map(math.isfinite, values)):
         raise ValueError(f"{text[:40]!a} is not a finite number for each channel")
     return values
+
+
+def formats(text: str) -> str:
+    """Return names of export formats with commas between them, or `all`."""
+    for name in text.split(",") if text != "all" else ():
+        if name not in exports():
+            raise argparse.ArgumentTypeError(f"{_unknown('format', name, [*exports(), 'all'])}")
+    return text
 
 
 def folder_name(text: str) -> str:

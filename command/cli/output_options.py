@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..exports import Export, exports
 from .option import Group, of_this_call, option
-from .option_types import count, every, folder_name, trajectory
+from .option_types import count, every, folder_name, formats, trajectory
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels", "png", "png_w_params")
 PHASES = ("train", "valid", "test")
@@ -92,6 +92,10 @@ class OutputOptions(Group):
     save_untrained_model: bool = of_this_call(
         "--save-untrained-model", default=False, help="keep the network as it was before training, as untrained.pt"
     )
+    exports: str | None = option(
+        "--export", metavar="FORMAT[,FORMAT...]", type=formats,
+        help=f"also write the thinned network as {', '.join(exports())}, or all, and check the files",
+    )  # fmt: skip
     plot: bool = option("--plot", default=False, help='draw the metrics and the kept channels (extra "plot")')
     tensorboard: bool = option("--tensorboard", default=False, help="write events for TensorBoard (extra)")
     debug: bool = of_this_call("--debug", default=False, help="show where in the code an error arose")
@@ -136,6 +140,8 @@ class ModeOptions(Group):
 def add_exports(group: argparse._ArgumentGroup) -> None:
     """Add `--export-<name>` for each format that is registered."""
     for name, export in exports().items():
+        if export.lossy:  # it needs images of the data set
+            continue
 
         def asked(text: str, export: Export = export) -> tuple[Export, Path]:
             return export, Path(text)

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .registry import Export, exports, register_export
+from .registry import Export, Runner, exports, register_export
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Export", "exports", "register_export"]
+__all__ = ["Export", "Runner", "exports", "register_export"]

@@ -13,10 +13,13 @@ from potstill.models import model_info, model_names
 from potstill.thinning.files.text import Lines
 
 from ..cli.options import Options
+from ..exports import Export
+from ..exports.written import write
 from ..greedy.mode import greedy
 from ..migration.distiller_checkpoint import import_distiller
 from ..migration.sparseml import print_schedule
 from ..plots.network import draw_network
+from ..run.deploy import metadata
 from ..run.epochs import print_scores, test
 from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
@@ -49,8 +52,7 @@ def run_mode(options: Options) -> bool:
     elif mode.summary:
         _summarise(options, mode.summary)
     elif mode.export:
-        export, path = mode.export
-        export.write(*_network(options), path)
+        _export(options, *mode.export)
     elif mode.import_sparseml:
         _import_sparseml(options, mode.import_sparseml)
     elif mode.greedy:
@@ -79,6 +81,13 @@ def _network(options: Options) -> tuple[nn.Module, Tensor]:
     info = model_info(options.data.arch)
     shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
     return build_model(options, class_count_of(options, checkpoint), shape[0], checkpoint), example_inputs(shape)
+
+
+def _export(options: Options, export: Export, path: Path) -> None:
+    model, example = _network(options)
+    checkpoint = options.checkpoint or {}
+    known = {name: checkpoint[name] for name in ("classes", "mean", "std") if name in checkpoint}
+    write(export, model, example, path, metadata(options.data.arch, example.shape[1:], **known))
 
 
 def _summarise(options: Options, kinds: Sequence[str]) -> None:

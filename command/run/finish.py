@@ -18,7 +18,9 @@ from potstill.thinning import save as save_thinned
 from potstill.thinning.files.regular import must_be_regular
 from potstill.thinning.files.text import Lines, printable
 
+from ..errors import UsageError
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
+from .deploy import deploy, export_table
 from .epochs import print_scores, test
 from .network_size import parameter_count
 from .prepare import place
@@ -34,6 +36,7 @@ def finish(run: Session) -> dict[str, Any]:
 
     Raises:
         ThinningError: the thinned network computes another function; the checkpoints stay as they were.
+        UsageError: all is written but a format of `--export`.
     """
     chosen = choose_network(run)
     run.scheduler.finish()
@@ -73,6 +76,12 @@ def finish(run: Session) -> dict[str, Any]:
         if run.trajectory:
             plot_trajectory(run.trajectory.tensors(), run.folder.path)
     _tell(run, summary)
+    if run.options.output.exports:
+        summary["exports"] = deploy(run, recipe)
+        run.folder.write_json("summary.json", summary)
+        logger.info("%s", export_table(summary["exports"]))
+        if failed := [facts["failed"] for facts in summary["exports"].values() if "failed" in facts]:
+            raise UsageError("the run is complete, but: " + "; ".join(failed))
     return summary
 
 

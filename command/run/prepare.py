@@ -27,6 +27,7 @@ from ..monitors.stopping_rules import parse_rule
 from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..monitors.trajectory import Trajectory, TrajectoryOption
 from ..plots.style import require_matplotlib
+from .deploy import require_exports
 from .folder import Followed, RunFolder
 from .local_state import seed_rank
 from .optimizers import make_optimizer
@@ -151,6 +152,7 @@ def prepare(options: Options) -> Session:
         require_matplotlib()
     if options.output.tensorboard:
         require_tensorboard()
+    require_exports(options.output.exports)
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint)
     # Behind the data: a library that is imported to read them may draw random numbers, the first time in a process.

@@ -19,6 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding=
 YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
+
 @pytest.fixture(autouse=True, scope="module")
 def short_measurements():
     """Latencies are not looked at here."""

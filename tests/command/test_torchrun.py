@@ -70,7 +70,7 @@ def test_a_mistake_is_said_once(plan):
     status, output = finished(start(2, *plan, "--epochs", 2, "-b", 3))
     assert status != 0
     assert output.count("2 processes share each batch: it must have 4 images at least, not 3") == 1
-    assert "compress_classifier.py\", line" not in output
+    assert 'compress_classifier.py", line' not in output
 
 
 @pytest.mark.slow

@@ -38,9 +38,7 @@ def student_network():
 
 def batches():
     source = torch.Generator().manual_seed(0)
-    return [
-        (torch.randn(7, 6, generator=source), torch.randint(4, (7,), generator=source)) for _ in range(STEPS)
-    ]
+    return [(torch.randn(7, 6, generator=source), torch.randint(4, (7,), generator=source)) for _ in range(STEPS)]
 
 
 def setting(temperature=3.0, weights=WEIGHTS, teacher=None):

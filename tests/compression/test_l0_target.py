@@ -162,9 +162,7 @@ def test_real_networks_end_within_a_hundredth_of_the_target(arch: str, weights: 
 
 
 def test_training_drives_the_expected_size_to_the_goal() -> None:
-    run = GatedRun(
-        "plain", strength=None, target_sparsity=0.5, epochs=(0, 40), minibatches=10
-    )
+    run = GatedRun("plain", strength=None, target_sparsity=0.5, epochs=(0, 40), minibatches=10)
     run.train(*range(39))
     metrics = run.scheduler.metrics()
     assert metrics["l0.expected_sparsity"] == pytest.approx(0.5, abs=0.05)

@@ -62,6 +62,7 @@ def test_training_stops_within_the_window(make_run, name):
 
 def test_a_pruner_of_two_policies_is_released_once_by_each_after_a_resume():
     """The first policy's end was dealt with before the checkpoint: it must not end the second one's watching."""
+
     def made():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))

@@ -81,8 +81,8 @@ def test_killed_and_resumed_equals_uninterrupted(name, trainer, tmp_path, kills,
     arguments = [*arguments, *exact, "--compress", tmp_path / "schedule.yaml"]
     start = time.monotonic()
     assert trainer.run([*arguments, "-o", tmp_path / "whole"], tmp_path / "whole.log") == 0, (
-        (tmp_path / "whole.log").read_text()[-3000:]
-    )
+        tmp_path / "whole.log"
+    ).read_text()[-3000:]
     duration = time.monotonic() - start
     chance = random.Random(f"{name} {fuzz_seed}")
     wanted, attempts = -(-kills // len(RUNS)), 0

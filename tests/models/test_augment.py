@@ -32,9 +32,7 @@ def test_random_crop_reaches_every_place_and_pads_only_small_canvases() -> None:
     draws = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
     cropped = random_crop(images, draws, (8, 8), padding=4)
     places = {image.numpy().tobytes() for image in cropped}
-    expected = {
-        images[0, :, y : y + 8, x : x + 8].contiguous().numpy().tobytes() for y in range(3) for x in range(2)
-    }
+    expected = {images[0, :, y : y + 8, x : x + 8].contiguous().numpy().tobytes() for y in range(3) for x in range(2)}
     assert places == expected
 
 

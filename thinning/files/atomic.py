@@ -67,7 +67,7 @@ def remove_parts(folder: Path, name: str = "") -> None:
         if entry.name.startswith(name[:LONGEST]) and entry.name.endswith(PART):
             with suppress(OSError):  # another process may do the same
                 if _is_abandoned(entry):
-                    os.unlink(entry.path)
+                    (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
 
 
 def _is_abandoned(entry: os.DirEntry[str]) -> bool:

@@ -1,0 +1,41 @@
+"""Export of a network as a program of torch.export: one file that torch runs without the network's code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .registry import Runner, register_export
+
+
+@register_export("pt2", "model.pt2", help="as a program of torch.export")
+def export_pt2(model: nn.Module, example: Tensor, path: Path, metadata: Mapping[str, str]) -> Runner:
+    """Write a network as an exported program; the batch size stays free, `metadata.json` is among its files.
+
+    Args:
+        model: the network in eval mode, on the CPU.
+        example: input images of shape (N, C, H, W), N >= 2.
+        path: the file.
+        metadata: texts about the network.
+
+    Raises:
+        UsageError: the network cannot be exported.
+    """
+    batch = torch.export.Dim("batch")
+    try:
+        program = torch.export.export(model, (example[:2],), dynamic_shapes=({0: batch},))
+    except Exception as error:  # the exporter has many kinds of failures, all meaning the same here
+        raise UsageError(f"the network cannot be exported: {str(error).strip().splitlines()[0]}") from error
+    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata), indent=1)})
+    loaded = torch.export.load(path).module()
+
+    def run(images: Tensor) -> Tensor:
+        found: Tensor = loaded(images)
+        return found
+
+    return run

@@ -1,0 +1,81 @@
+"""Writing a network in a format, and checking that the file computes what the network computes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .registry import TOLERANCE, Export, Runner
+
+logger = logging.getLogger("potstill")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written: where it is, its size, how far its outputs are from torch's, and what runs it."""
+
+    path: Path
+    bytes: int
+    difference: float | None
+    run: Runner | None
+
+
+def write(export: Export, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, str]) -> Written:
+    """Write a network in a format and compare the file with the network.
+
+    Args:
+        export: the format.
+        model: the network; it stays as it is.
+        images: of shape (N, C, H, W), N >= 2.
+        path: the file.
+        metadata: texts about the network.
+
+    Raises:
+        UsageError: the format needs something that is not there, cannot hold this network, or computes otherwise.
+    """
+    require(export)
+    plain, images = copy.deepcopy(model).cpu().eval(), images.cpu().contiguous()
+    try:
+        # In a folder of its own, then moved: whatever stands under the name, a link too, is replaced and not written to
+        with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".part", dir=path.parent) as folder:
+            run = export.write(plain, images, Path(folder) / path.name, metadata)
+            files = [(file, path.parent / file.name) for file in Path(folder).iterdir()]
+            size = sum(file.stat().st_size for file, _ in files)
+            difference = None if run is None else _difference(plain, run, images)
+            if difference is not None and not (export.lossy or difference <= TOLERANCE):
+                raise UsageError(f"{path}: it computes something else than the network: difference {difference:.1e}")
+            for file, place in files:
+                os.replace(file, place)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+    told = "not checked" if difference is None else f"difference to the network, relative: {difference:.1e}"
+    logger.info("%s: written; %s", path, told)
+    return Written(path, size, difference, run)
+
+
+def require(export: Export) -> None:
+    """Say that a format cannot be written here.
+
+    Raises:
+        UsageError: packages are missing.
+    """
+    if missing := export.missing():
+        raise UsageError(f"{export.file}: this format needs {', '.join(missing)}: pip install {' '.join(missing)}")
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, run: Runner, images: Tensor) -> float:
+    """Return the largest difference over the largest output, on these images and on one alone: the batch is free."""
+    return max(
+        float((run(part) - model(part)).abs().max() / model(part).abs().max().clamp_min(1e-30))
+        for part in (images, images[:1])
+    )
