@@ -25,6 +25,7 @@ from .files.text import printable
 from .history import must_lead_to
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
+from .packed import pack_zeros, unpack_zeros
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
@@ -34,6 +35,9 @@ from .running.outputs import outputs
 from .store_loader import LOADER
 
 FORMAT = "potstill-thinned"
+PACKED = ".packed.safetensors"
+WORTH = 0.9
+"""A packed file is written where it has at most this share of the plain one's bytes."""
 logger = logging.getLogger(__name__)
 
 
@@ -43,9 +47,10 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
 
     `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
     `<stem>.probe.safetensors` (an input and what the model makes of it) and `<stem>.py`, a loader for machines without
-    Potstill. The probe's input is random, of the shapes that the model was thinned with, unless `example_inputs` is
-    given. Where the model was thinned several times, the last recipe stands for all (of a copy that was made between
-    them give `first.then(second)`).
+    Potstill. Where many weights are 0, `<stem>.packed.safetensors` holds the same in as few bytes as its content needs,
+    and may be given away in their place. The probe's input is random, of the shapes that the model was thinned with,
+    unless `example_inputs` is given. Where the model was thinned several times, the last recipe stands for all (of a
+    copy that was made between them give `first.then(second)`).
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +70,16 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         results = outputs(model, [to(inputs, _device(model))])[0]
         probe |= {f"output.{i}": tensor.cpu().contiguous() for i, tensor in enumerate(results)}
         write_atomically(_beside(weights, ".probe.safetensors"), to_bytes(probe))
-    write_atomically(weights, to_bytes(_tensors(model, recipe)))
+    tensors = _tensors(model, recipe)
+    packed, content, small = _beside(weights, PACKED), to_bytes(tensors), to_bytes(pack_zeros(tensors))
+    write_atomically(weights, content)
     # Ties the JSON to its weights: a crash between the two writes of a later save leaves a pair that does not fit.
     facts["sha256"] = _digest(weights)
+    if len(small) < WORTH * len(content):
+        write_atomically(packed, small)
+        facts["packed_sha256"] = _digest(packed)
+    else:
+        packed.unlink(missing_ok=True)  # one of an earlier save
     write_atomically(_beside(weights, ".json"), json.dumps(facts, indent=1).encode())
     write_atomically(_beside(weights, ".py"), LOADER.encode())
     return weights
@@ -77,17 +89,21 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
 def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> nn.Module:
     """Make a dense model (torchvision's class or the user's own) the thinned one of `save`, in place; return it.
 
-    It ends in eval mode, as the loader beside the weights leaves it.
+    It ends in eval mode, as the loader beside the weights leaves it. Where `<stem>.safetensors` is not there,
+    `<stem>.packed.safetensors` is read.
 
     Nothing in the files is executed. The stored probe must give the stored output again, up to `tolerance` times the
     largest output. Raises `ThinningError` if a file is damaged or belongs to another model.
     """
-    weights = Path(path).with_suffix(".safetensors")
+    weights, plain = _chosen(Path(path))
     model = unwrapped(dense_model)
     own = {**named_tensors(model)}
     spell = spelling(own)
-    stored = {spell(name): tensor for name, tensor in _read(weights).items()}
-    facts = _facts(_beside(weights, ".json"))
+    read = _read(weights)
+    if weights != plain:
+        read = unpack_zeros(read, lambda name: own[spell(name)].numel() if spell(name) in own else 0)
+    stored = {spell(name): tensor for name, tensor in read.items()}
+    facts = _facts(_beside(plain, ".json"))
     missing = sorted(model.state_dict().keys() - stored.keys() - _tied(model))
     unknown = sorted(stored.keys() - own.keys())
     if missing or unknown:
@@ -96,15 +112,15 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
         if tensor.ndim != own[name].ndim or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
             shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
             raise ThinningError(f"'{name}' is {shapes}")
-    if facts.get("sha256", _digest(weights)) != _digest(weights):
-        raise ThinningError(f"{weights} is damaged, or of another network than the {weights.stem}.json beside it")
+    if facts.get("sha256" if weights == plain else "packed_sha256", _digest(weights)) != _digest(weights):
+        raise ThinningError(f"{weights} is damaged, or of another network than the {plain.stem}.json beside it")
     must_lead_to(model, stored, [facts["recipe"].named_for(model)])
     modes = {module: module.training for module in model.modules()}
     with Transaction() as transaction:
         try:
             _become(model, facts, {own[name]: tensor for name, tensor in stored.items()}, transaction)
             if facts["inputs"] is not None:
-                _prove(model, facts["inputs"], _read(_beside(weights, ".probe.safetensors")), tolerance)
+                _prove(model, facts["inputs"], _read(_beside(plain, ".probe.safetensors")), tolerance)
         except ThinningError:
             raise
         except Exception as error:  # whatever the model's code says to sizes that it was never meant for
@@ -147,6 +163,14 @@ def _drawn(model: nn.Module, recipe: Recipe) -> Any:
         )
         return None
     return inputs
+
+
+def _chosen(path: Path) -> tuple[Path, Path]:
+    """Return the file of weights to read, and the one that the other files are named after."""
+    given = path.with_suffix(".safetensors")
+    plain = given.with_name(given.name.removesuffix(PACKED) + ".safetensors") if given.name.endswith(PACKED) else given
+    packed = _beside(plain, PACKED)
+    return (given if given.exists() or not packed.exists() else packed), plain
 
 
 def _beside(weights: Path, suffix: str) -> Path:
@@ -214,9 +238,9 @@ def _facts(path: Path) -> dict[str, Any]:
     if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
         raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, number or list of integers]")
     facts["recipe"] = Recipe.from_json(json.dumps(facts.get("recipe")))
-    digest = facts.get("sha256")
-    if "sha256" in facts and not isinstance(digest, str):
-        raise ThinningError(f"{path}: 'sha256' must be a text")
+    for key in ("sha256", "packed_sha256"):
+        if not isinstance(facts.get(key, ""), str):
+            raise ThinningError(f"{path}: '{key}' must be a text")
     facts.setdefault("inputs", None)
     return facts
 

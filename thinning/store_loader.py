@@ -16,7 +16,8 @@ STEM = Path(__file__).with_suffix("")
 def load(model):
     """Resize the dense `model` in place, fill it, and check it on the stored probe, for that on the CPU."""
     device = next((parameter.device for parameter in model.parameters()), "cpu")
-    weights = load_file(f"{STEM}.safetensors")
+    plain = Path(f"{STEM}.safetensors")
+    weights = load_file(plain) if plain.exists() else unpacked(load_file(f"{STEM}.packed.safetensors"))
     must_fit(model, weights)
     model.cpu()
     for name, tensor in weights.items():
@@ -29,6 +30,18 @@ def load(model):
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
     return model.eval().to(device)
+
+
+def unpacked(stored):
+    """Tensors of a packed file: a bit for each element, and the values of those that are not 0."""
+    found = dict(stored)
+    for bits in [name for name in stored if name.endswith(":bits")]:
+        name = bits[:-5]
+        values, shape = found.pop(f"{name}:values"), found.pop(f"{name}:shape").tolist()
+        lives = (found.pop(bits)[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
+        found[name] = torch.zeros(shape, dtype=values.dtype)
+        found[name].view(-1)[lives.flatten()[: found[name].numel()].bool()] = values
+    return found
 
 
 def must_fit(model, weights):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from potstill.thinning import count_macs
 from potstill.thinning.files.text import Lines
+from potstill.thinning.packed import pack_zeros
+from potstill.thinning.store import WORTH
 
 BATCHES = (1, 64)
 SECONDS = 0.6
@@ -20,12 +22,16 @@ SECONDS = 0.6
 
 
 def facts(model: nn.Module, example: Tensor, top1: float | None) -> dict[str, Any]:
-    """Size and accuracy of a network: parameters, multiply-adds of one image, bytes of its weights as safetensors."""
+    """Size and accuracy of a network: parameters, multiply-adds of one image, bytes of its weights as safetensors.
+
+    `packed_bytes` is what the file needs in which zeros cost a bit each (`thinned.packed.safetensors`).
+    """
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs": count_macs(model, example),
         "bytes": len(save(weights)),
+        "packed_bytes": len(save(pack_zeros(weights))),
         "top1": top1,
     }
 
@@ -55,7 +61,10 @@ def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dic
 def summary_table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table for people."""
     names = [name for name in ("dense", "masked", "thinned") if summary.get(name)]
-    rows = [[what, *(_counted(summary, n, what.lower()) for n in names)] for what in ("parameters", "MACs", "bytes")]
+    sizes = {"parameters": "parameters", "MACs": "macs", "bytes": "bytes"}
+    if any(summary[n]["packed_bytes"] < WORTH * summary[n]["bytes"] for n in names):
+        sizes["bytes, zeros packed"] = "packed_bytes"
+    rows = [[what, *(_counted(summary, n, key) for n in names)] for what, key in sizes.items()]
     rows += [
         *([f"ms at batch {b}", *(f"{summary[n]['latency_ms'][str(b)]:.2f}" for n in names)] for b in BATCHES),
         ["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)],

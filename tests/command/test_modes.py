@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 def test_summary(run):
     summary = json.loads((run / "summary.json").read_text())
     dense, masked, thinned = (summary[name] for name in ("dense", "masked", "thinned"))
-    assert set(thinned) == {"parameters", "macs", "bytes", "top1", "latency_ms"}
+    assert set(thinned) == {"parameters", "macs", "bytes", "packed_bytes", "top1", "latency_ms"}
     assert set(thinned["latency_ms"]) == {"1", "64"}
     assert dense["parameters"] == masked["parameters"] == 272_474
     # of each block go half of the first convolution's filters, with their norm, and the second's inputs
