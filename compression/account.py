@@ -150,8 +150,8 @@ class _Network:
 
     def whole(self, policy: ScheduledTrainingPolicy, goal: Goal, span: Span | None) -> Entry:
         """Return what thinning removes of the whole network, for a policy with a goal."""
-        left = inexactly = goal.of
-        if self._outlook is not None:
+        left = inexactly = goal.of if goal.left is None else goal.left
+        if self._outlook is not None and goal.unit != "microseconds":
             parameters = goal.unit == "parameters"
             left = (self._outlook.parameters if parameters else self._outlook.macs)[1]
             inexactly = self._outlook.inexact[0 if parameters else 1]

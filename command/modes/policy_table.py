@@ -92,6 +92,9 @@ def names_text(found: Sequence[Acting], form: str = "text") -> str:
     return Lines("\n".join(map(markdown if form == "markdown" else printable, lines)))
 
 
+SIZES = {"target_macs": "MACs {:g}", "target_latency": "latency {:g}", "target_milliseconds": "{:g} ms"}
+
+
 def target(one: Acting) -> str:
     """Return the sparsity that a policy asks for; nothing where it follows from the weights."""
     args = one.instance.args
@@ -105,8 +108,9 @@ def target(one: Acting) -> str:
         return f"{low:g} to {high:g}"
     if {"n", "m"} <= args.keys():
         return f"{args['n']}:{args['m']}"
-    if args.get("target_macs") is not None:
-        return f"MACs {args['target_macs']:g}"
+    for name, words in SIZES.items():
+        if args.get(name) is not None:
+            return words.format(args[name])
     level = next((args[name] for name in ("desired_sparsity", "target_sparsity", "sparsity") if args.get(name)), None)
     return "" if level is None else f"{level:g}{' of alive' if args.get('of') == 'alive' else ''}"
 

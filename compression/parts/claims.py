@@ -28,11 +28,13 @@ class Goal:
     """What a policy wants of the network as a whole.
 
     Attributes:
-        unit: `parameters` or `multiply-adds`.
+        unit: what is counted; `microseconds` of a forward pass.
         of: how many the network had.
         asked: how many of them thinning is to remove.
+        left: how many stay, where the policy has measured it; None where thinning knows.
     """
 
-    unit: Literal["parameters", "multiply-adds"]
+    unit: Literal["parameters", "multiply-adds", "microseconds"]
     of: int
     asked: int
+    left: int | None = None

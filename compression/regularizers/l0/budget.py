@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from potstill.thinning import ChannelGraph, on_cpu
 
+from ...files.checked import Field
 from .scale_parameters import Layout
 
 Sums = dict[tuple[int, ...], int]
@@ -74,13 +76,35 @@ class Budget:
     @classmethod
     def of_parameters(cls, graph: ChannelGraph, names: Iterable[str], layout: Layout) -> Budget:
         """Return the number of elements of the named parameters."""
-        return cls(*_collect([(name, 1.0) for name in names], 0.0, graph, layout), layout.count)
+        return cls.of_terms(graph, layout, [(name, 1.0, None) for name in names])
 
     @classmethod
     def of_macs(cls, graph: ChannelGraph, layout: Layout) -> Budget:
         """Return the multiply-adds of one sample in convolutions, linear layers and matrix products."""
-        layers = [(layer.weight, float(layer.positions)) for layer in graph.layers]
-        return cls(*_collect(layers, float(graph.other_macs), graph, layout), layout.count)
+        layers = [(layer.weight, float(layer.positions), None) for layer in graph.layers]
+        return cls.of_terms(graph, layout, layers, float(graph.other_macs))
+
+    @classmethod
+    def of_terms(
+        cls,
+        graph: ChannelGraph,
+        layout: Layout,
+        terms: Iterable[tuple[str, float, tuple[int, ...] | None]],
+        constant: float = 0.0,
+    ) -> Budget:
+        """Return a sum over parameters: a factor times the sizes of the named dimensions (None: of all)."""
+        return cls(*_collect(terms, constant, graph, layout), layout.count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the factors and what is fixed: for sizes that were measured."""
+        return {"weights": self._weights.clone(), "constant": self._constant, "total": self.total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        fields = Field(state)
+        self._weights = fields["weights"].tensor(tuple(self._weights.shape)).double()
+        self._constant, self.total = fields["constant"].number(), max(fields["total"].number(), 1e-9)
+        self._cache.clear()
 
     def share(self, probabilities: Tensor) -> Tensor:
         """Return the expected size relative to `total`: a scalar, differentiable in the probabilities (gates,)."""
@@ -108,13 +132,15 @@ class Budget:
 
 
 def _collect(
-    tensors: list[tuple[str, float]], constant: float, graph: ChannelGraph, layout: Layout
+    tensors: Iterable[tuple[str, float, tuple[int, ...] | None]], constant: float, graph: ChannelGraph, layout: Layout
 ) -> tuple[list[tuple[float, list[Tensor]]], float]:
     """Splits tensors into those with gated dimensions and those that are there in any case."""
     terms = []
-    for name, factor in tensors:
+    for name, factor, chosen in tensors:
         dimensions = []
         for dim, size in enumerate(graph.shapes[name]):
+            if chosen is not None and dim not in chosen:
+                continue
             gates = layout.gates[graph.channels_of(name, dim)]
             if (gates < layout.count).any():
                 dimensions.append(gates)

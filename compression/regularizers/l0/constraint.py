@@ -48,7 +48,7 @@ class Constraint:
         multiplier: its value now, a scalar tensor.
     """
 
-    def __init__(self, budget: Budget, goal: float, rate: float, ramp: float) -> None:
+    def __init__(self, budget: Budget, goal: float, rate: float, ramp: float, measured: bool = False) -> None:
         """Take the goal (a share of the budget's total), the multiplier's learning rate, and the ramp.
 
         Args:
@@ -56,8 +56,9 @@ class Constraint:
             goal: the share of the size that may stay.
             rate: the multiplier rises by rate x violation at each step.
             ramp: the part of the window in which the goal sinks.
+            measured: the size is a time: a second look at the same network would find another.
         """
-        self.budget, self.goal = budget, goal
+        self.budget, self.goal, self.measured = budget, goal, measured
         self._rate, self._ramp = rate, ramp
         self.multiplier = torch.zeros((), device="cpu")
         self._violation = torch.zeros((), device="cpu")
@@ -83,12 +84,28 @@ class Constraint:
         risen = (self.multiplier + self._rate * self._violation).clamp(min=0)
         self.multiplier = torch.where(self._violation > 0, risen, torch.zeros_like(risen))
 
+    def follow(self, before: Constraint) -> float:
+        """Go on where another constraint stood, for a network that was thinned since.
+
+        Returns the size of the network now, relative to the one that shares are of.
+        """
+        now = self.budget.total / before.budget.total
+        self.multiplier, self.budget.total = before.multiplier.clone(), before.budget.total
+        if self.measured:
+            self.goal = before.goal
+        return now
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the multiplier, and the size that shares are of."""
-        return {"multiplier": self.multiplier.clone(), "total": self.budget.total}
+        """Return the multiplier, and the size that shares are of; of a measured size all of it, and the goal."""
+        state: dict[str, Any] = {"multiplier": self.multiplier.clone(), "total": self.budget.total}
+        return {**state, "goal": self.goal, "budget": self.budget.state_dict()} if self.measured else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         fields = Field(state)
         self.multiplier = fields["multiplier"].tensor(())
-        self.budget.total = max(fields["total"].number(), 1.0)
+        if self.measured:
+            self.goal = fields["goal"].number()
+            self.budget.load_state_dict(state["budget"])
+        else:
+            self.budget.total = max(fields["total"].number(), 1.0)

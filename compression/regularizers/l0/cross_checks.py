@@ -13,7 +13,7 @@ from ...parts.structures import FILTERS
 from ...parts.weight_norm import direction_problem
 from ...steps import Window
 
-AIMS = ("strength", "target_sparsity", "target_macs")
+AIMS = ("strength", "target_sparsity", "target_macs", "target_latency", "target_milliseconds")
 EXAMPLES = "L0Regularizer with sampling: example"
 
 

@@ -49,7 +49,7 @@ def find_reach(model: nn.Module, inputs: Any, channels: GatedChannels, allow_ine
         opened = torch.zeros(len(channels), dtype=torch.bool)
         for gates in channels.layers.values():
             opened[gates.max() if last else gates.min()] = True
-        gone, stay = _removed(_shut(model, channels, opened), inputs, channels, allow_inexact)
+        gone, stay = _removed(shut(model, channels, opened), inputs, channels, allow_inexact)
         removable |= gone
         obstacles |= stay
     in_the_way = {name: why for name, why in obstacles.items() if not removable[channels.layers[name]].all()}
@@ -57,7 +57,7 @@ def find_reach(model: nn.Module, inputs: Any, channels: GatedChannels, allow_ine
 
 
 @torch.no_grad()
-def _shut(model: nn.Module, channels: GatedChannels, opened: Tensor) -> nn.Module:
+def shut(model: nn.Module, channels: GatedChannels, opened: Tensor) -> nn.Module:
     """Return a copy of the model in which the gates that are not opened are shut for good."""
     copied = copy.deepcopy(model)
     for factors in (channels.factors(opened.double()), channels.masks(opened)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,6 +31,7 @@ from .gate_rate import rate_for
 from .gates import Gates
 from .hard_concrete import HardConcrete
 from .install import install
+from .latency import Speed, settle
 from .recalibration import Recalibration
 from .scale_activations import gated_modules
 from .scale_parameters import tensor_of
@@ -48,13 +49,17 @@ class L0Regularizer(Regularizer):
 
     In training mode the gates are drawn anew for each minibatch; in eval mode the network is the deterministic one.
     When the window ends, gates are multiplied into the parameters, and closed ones become masks. Exactly one of
-    `strength`, `target_sparsity` and `target_macs` says what for.
+    `strength` and the targets says what for.
 
     Attributes:
         weights: weights of the convolutions, Linears or norms whose output channels get gates.
         strength: weight of the penalty, which is the mean probability of a gate that it is not 0.
         target_sparsity: share of all the network's parameters that thinning shall remove.
         target_macs: share of the network's multiply-adds that thinning shall leave.
+        target_latency: share of the time of a forward pass, on the device where it is trained, that thinning shall
+            leave.
+        target_milliseconds: the same as a time.
+        latency_batch: batch size of a latency.
         droprate_init: probability, at first, of a concrete variable below 1/2; 0.05 starts open on a trained network.
         gate_lr: learning rate of the gates' own Adam; by default 16 / (steps in the window), from 0.01 to 0.2, with
             which gates can cross from open to shut in the time there is.
@@ -73,6 +78,9 @@ class L0Regularizer(Regularizer):
     strength: NonNegative | None = None
     target_sparsity: Fraction | None = None
     target_macs: Fraction | None = None
+    target_latency: Fraction | None = None
+    target_milliseconds: Positive | None = None
+    latency_batch: Annotated[int, Range(1, 4096)] = 1
     droprate_init: Annotated[float, Range(0.001, 0.999)] = 0.5
     gate_lr: Positive | None = None
     multiplier_lr: Positive = 0.5
@@ -92,6 +100,8 @@ class L0Regularizer(Regularizer):
         self._handles: list[Any] = []
         self._owner = ""
         self._target = Target.of(self)
+        self._settled: float | None = None  # the measured share of the latency
+        self._part = 1.0  # of the network that shares are of, what was left when its channels were traced last
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
@@ -199,8 +209,30 @@ class L0Regularizer(Regularizer):
         return Ending(self._channels.factors(values), self._channels.masks(values > 0, weights))
 
     def _verdict(self) -> Verdict:
+        if self._found.speed is not None and self._settled is None:
+            self._settle(self._found.speed)
         reach = self._found.reach
         return judge(self._gates, self._channels, self._constraint, None if reach is None else reach.removable)
+
+    def _settle(self, speed: Speed) -> None:
+        """Move the goal so that the network which is left, measured as a whole, takes the time that was asked for."""
+        constraint, was = self._constraint, self._gates.suspended
+        if constraint is None:
+            return
+        asked, self._settled = constraint.goal, 1.0
+
+        def share_of(goal: float) -> float:
+            constraint.goal = goal
+            verdict = self._verdict()
+            opened = (self._gates.deterministic() > 0) & ~verdict.closed | verdict.opened
+            return self._part * float(self._site.ranks.first(speed.share(self._site.model, self._channels, opened)))
+
+        self._gates.suspended = True
+        try:
+            constraint.goal, self._settled = settle(share_of, asked)
+        finally:
+            self._gates.suspended = was
+        logger.info("%s: the network that is left takes %.3f of the time, measured", self._owner, self._settled)
 
     def before_thinning(self) -> None:
         """Take the gates off for the time of thinning: it compares the network without them."""
@@ -214,7 +246,7 @@ class L0Regularizer(Regularizer):
             self._survey()
             self._sizes.total = sizes.total
             if constraint is not None and self._constraint is not None:
-                self._constraint.load_state_dict(constraint.state_dict())
+                self._part = self._constraint.follow(constraint)
             self._gates.keep(self._channels.matching(before, kept), self._optimizer)
             self._norms = Recalibration(self._site.model)
             self._install()
@@ -222,7 +254,10 @@ class L0Regularizer(Regularizer):
 
     def goal(self) -> Goal | None:
         """Return the target: parameters or multiply-adds to remove of those that the network had."""
-        return None if self._target is None else self._target.goal(self._found)
+        goal = None if self._target is None else self._target.goal(self._found)
+        if goal is None or self._settled is None:
+            return goal
+        return replace(goal, left=round(goal.of * self._settled))
 
     def structures(self) -> Mapping[str, Group]:
         """Output channels."""
@@ -245,6 +280,8 @@ class L0Regularizer(Regularizer):
         }
         if self._constraint is not None:
             numbers["multiplier"] = self._constraint.multiplier.item()
+            if self._constraint.measured:
+                numbers["expected_latency"] = self._constraint.budget.share(probabilities).item()
         return numbers
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,6 +294,8 @@ class L0Regularizer(Regularizer):
             "constraint": {} if self._constraint is None else self._constraint.state_dict(),
             "norms": self._norms.state_dict(),
             "total": self._sizes.total,  # of before a thinning within the window
+            "part": self._part,
+            **({} if self._settled is None else {"settled": self._settled}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -273,6 +312,10 @@ class L0Regularizer(Regularizer):
             self._constraint.load_state_dict(state["constraint"])
         if "norms" in state:
             self._norms.load_state_dict(state["norms"])
+        if "part" in state:
+            self._part = Field(state)["part"].number()
+        if "settled" in state:
+            self._settled = Field(state)["settled"].number()
         if "total" in state:
             self._sizes.total = max(1.0, Field(state)["total"].number())
 

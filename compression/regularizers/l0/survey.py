@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
+from potstill.thinning import ChannelGraph
+
+from ...latency.measure import resized
 from ...parts.claims import Goal
 from ...processes.shards import first_sharded
 from ..base import Site
@@ -16,7 +19,9 @@ from .budget import Budget
 from .constraint import Constraint
 from .final_gates import CLOSE, nearest, protected
 from .gated_channels import GatedChannels
+from .latency import Speed, measured
 from .reach import Reach, find_reach
+from .scale_parameters import Layout
 
 logger = logging.getLogger(__name__)
 FAR = 0.02
@@ -25,33 +30,43 @@ FAR = 0.02
 
 @dataclass(frozen=True)
 class Target:
-    """A size to reach: the `share` of parameters (or of multiply-adds) that may stay."""
+    """A size to reach: the `share` of parameters, multiply-adds or latency that may stay, or milliseconds."""
 
+    unit: Literal["parameters", "multiply-adds", "latency"]
     share: float
-    macs: bool
     multiplier_rate: float
     ramp: float
     allow_inexact: bool
+    milliseconds: float | None = None
+    batch: int = 1
 
     @classmethod
     def of(cls, arguments: Any) -> Target | None:
         """The target of a regularizer's arguments, None where there is none."""
-        if arguments.target_sparsity is None and arguments.target_macs is None:
-            return None
-        macs = arguments.target_macs is not None
-        share = arguments.target_macs if macs else 1 - arguments.target_sparsity
-        return cls(float(share), macs, arguments.multiplier_lr, arguments.ramp, arguments.allow_inexact)
+        common = (arguments.multiplier_lr, arguments.ramp, arguments.allow_inexact)
+        if arguments.target_sparsity is not None:
+            return cls("parameters", 1 - float(arguments.target_sparsity), *common)
+        if arguments.target_macs is not None:
+            return cls("multiply-adds", float(arguments.target_macs), *common)
+        asked, batch = arguments.target_latency, arguments.latency_batch
+        if asked is not None:
+            return cls("latency", float(asked), *common, batch=batch)
+        if arguments.target_milliseconds is not None:
+            return cls("latency", 1.0, *common, float(arguments.target_milliseconds), batch)
+        return None
 
     def goal(self, found: Survey) -> Goal | None:
         """What is to be removed of the network that was surveyed."""
         if found.constraint is None:
             return None
         of = round(found.constraint.budget.total)
-        return Goal("multiply-adds" if self.macs else "parameters", of, round(of * (1 - self.share)))
+        share = self.share if found.speed is None else found.share
+        unit = "microseconds" if self.unit == "latency" else self.unit
+        return Goal(unit, of, round(of * (1 - share)))
 
     def words(self, share: float) -> str:
         """Return a share that stays, in the words of the argument."""
-        return f"{share:.4f} of the multiply-adds" if self.macs else f"sparsity {1 - share:.4f}"
+        return f"sparsity {1 - share:.4f}" if self.unit == "parameters" else f"{share:.4f} of the {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,9 @@ class Survey:
     sizes: Budget
     constraint: Constraint | None = None
     reach: Reach | None = None
+    speed: Speed | None = None
+    share: float = 1.0
+    """Of a latency: what was asked for, relative to the whole network."""
 
 
 def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
@@ -82,8 +100,36 @@ def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
     if first_sharded(list(site.model.parameters())) is None:  # finding out takes a copy
         reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
         counted = reach.counted(channels.layout)
-    budget = Budget.of_macs(graph, counted) if target.macs else Budget.of_parameters(graph, parameters, counted)
+    if target.unit == "latency":
+        return _timed(site, graph, Survey(channels, sizes, reach=reach), counted, target)
+    macs = target.unit == "multiply-adds"
+    budget = Budget.of_macs(graph, counted) if macs else Budget.of_parameters(graph, parameters, counted)
     return Survey(channels, sizes, Constraint(budget, target.share, target.multiplier_rate, target.ramp), reach)
+
+
+def _timed(site: Site, graph: ChannelGraph, found: Survey, counted: Layout, target: Target) -> Survey:
+    """Return a survey with the latency as a function of the gates, the same on all ranks.
+
+    Raises:
+        ValueError: the parameters are sharded, or the network is as fast as was asked already.
+    """
+    if found.reach is None:
+        raise ValueError(f"{site.name}: a latency is measured on a whole network, and the parameters are sharded")
+    speed = Speed(resized(site.example_inputs, target.batch), target.allow_inexact)
+    budget = measured(site.model, graph, found.channels, counted, speed)
+    budget.load_state_dict(site.ranks.first(budget.state_dict()))
+    share = target.share if target.milliseconds is None else 1000 * target.milliseconds / budget.total
+    if share >= 1:
+        raise ValueError(
+            f"{site.name}: the network takes {budget.total / 1000:.3g} ms at batch {target.batch} on this device:"
+            f" less than the {target.milliseconds:g} ms that were asked for"
+        )
+    logger.info(
+        "%s: the network takes %.3g ms at batch %d on this device; gates draw it to %.3g ms",
+        site.name, budget.total / 1000, target.batch, share * budget.total / 1000,
+    )  # fmt: skip
+    constraint = Constraint(budget, share, target.multiplier_rate, target.ramp, measured=True)
+    return replace(found, constraint=constraint, speed=speed, share=share)
 
 
 def check_target(found: Survey, target: Target | None, owner: str) -> None:
@@ -99,19 +145,19 @@ def check_target(found: Survey, target: Target | None, owner: str) -> None:
     orders = [torch.randperm(len(removable), generator=chance, device="cpu").float() for _ in range(4)]
     spared = protected(orders[0], found.channels) | ~removable
     least = constraint.size(spared)
-    if least > target.share + CLOSE:
+    if least > constraint.goal + CLOSE:
         obstacles = found.reach.text()
         raise ValueError(
             f"{owner}: the target is out of reach: with one channel left in each gated layer the network is at"
             f" {target.words(least)}; name more layers in `weights` or ask for less" + (obstacles and f" ({obstacles})")
         )
     tries = (nearest(order, spared, constraint) for order in orders)
-    met = min((constraint.size(chosen) for chosen in tries), key=lambda share: abs(share - target.share))
+    met = min((constraint.size(chosen) for chosen in tries), key=lambda share: abs(share - constraint.goal))
     pieces = [*found.channels.together(), *filter(None, [found.reach.text()])]
-    if pieces and abs(met - target.share) > FAR:
+    if pieces and abs(met - constraint.goal) > FAR:
         raise ValueError(
             f"{owner}: the target is out of reach: the nearest that thinning can reach is {target.words(met)}"
             f" ({'; '.join(pieces)}); ask for that, or name more layers in `weights`"
         )
-    if abs(met - target.share) > CLOSE:
+    if abs(met - constraint.goal) > CLOSE:
         logger.warning("%s: whole channels are so large that the nearest to the target is %s", owner, target.words(met))

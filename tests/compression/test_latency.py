@@ -1,0 +1,259 @@
+"""Targets of latency, on a machine whose times are a formula: what is asked is what comes out, and resumes exactly."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.compression import ScheduleError, dict_config
+from potstill.compression.latency import layers, measure, table
+from potstill.compression.latency.costs import Cost, cost_of
+from potstill.compression.latency.layers import Case, calls
+from potstill.compression.latency.table import LatencyTable
+from potstill.compression.regularizers.l0 import latency
+
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+STEPS = 60
+
+
+def network():
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1, groups=24)]
+    parts += [nn.Conv2d(24, 32, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*parts, nn.Linear(32, 5))
+
+
+def layer_time(layer):
+    """Milliseconds of a layer: 0.1, and a millionth for each element of its weight, ten for each output."""
+    return 0.1 + 1e-6 * layer.weight.numel() * 64 + 1e-4 * layer.weight.shape[0]
+
+
+def network_time(model):
+    """All layers, 1 ms, and what norms and activations take: a 5000th ms a channel of a convolution."""
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    every = [*convs, *(module for module in model.modules() if isinstance(module, nn.Linear))]
+    return 1 + sum(map(layer_time, every)) + sum(2e-4 * 64 * conv.out_channels for conv in convs)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """The cache of this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "potstill" / "latency"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Times by formula; `drift` is added to each whole network, as noise would."""
+    noise = {"drift": 0.0}
+    monkeypatch.setattr(Case, "milliseconds", lambda case, i, o: layer_time(case._layer(i, o)))
+    whole = lambda models, inputs: [network_time(model) + noise["drift"] for model in models]  # noqa: E731
+    monkeypatch.setattr(latency, "milliseconds", whole)
+    return noise
+
+
+def scheduler_of(model, optimizer, **target):
+    gates = {"class": "L0Regularizer", "weights": ["0.weight", "4.weight"], "droprate_init": 0.05, **target}
+    window = {"regularizer": {"instance_name": "gates"}, "starting_minibatch": 0, "ending_minibatch": STEPS}
+    schedule = {"regularizers": {"gates": gates}, "policies": [window]}
+    return dict_config(model, optimizer, schedule, example_inputs=IMAGES)
+
+
+def train(scheduler, model, optimizer, start, end):
+    for step in range(start, end):
+        scheduler.on_minibatch_begin(0, step, STEPS, optimizer)
+        loss = nn.functional.cross_entropy(model(IMAGES), torch.arange(4))
+        loss = scheduler.before_backward_pass(0, step, STEPS, loss, optimizer)
+        optimizer.zero_grad()
+        getattr(loss, "overall_loss", loss).backward()
+        scheduler.before_parameter_optimization(0, step, STEPS, optimizer)
+        optimizer.step()
+        scheduler.on_minibatch_end(0, step, STEPS, optimizer)
+
+
+def begun(**target):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    scheduler = scheduler_of(model, optimizer, **target)
+    scheduler.on_epoch_begin(0, optimizer, STEPS)
+    return model, optimizer, scheduler
+
+
+@pytest.mark.parametrize("target", [{"target_latency": 0.85}, {"target_latency": 0.7}, {"target_milliseconds": 1.75}])
+def test_what_is_asked_comes_out(clock, target):
+    dense = network_time(network())
+    model, optimizer, scheduler = begun(**target)
+    train(scheduler, model, optimizer, 0, STEPS)
+    scheduler.on_epoch_end(0, optimizer)
+    scheduler.finish()
+    entry = scheduler.account().iloc[-1]
+    scheduler.thin(optimizer)
+    asked = target.get("target_latency", target.get("target_milliseconds", 0) / dense)
+    assert network_time(model) / dense == pytest.approx(asked, abs=0.02)
+    assert (entry["unit"], entry["of"]) == ("microseconds", round(1000 * dense))
+    assert entry["hidden"] == pytest.approx(1000 * (dense - network_time(model)), abs=2)
+
+
+def test_the_expected_latency_is_the_formula(clock):
+    """Bilinear layers, outputs and a constant: for any gates, what thinning leaves takes what was computed."""
+    model, _, scheduler = begun(target_latency=0.7)
+    (policy,) = scheduler.policies
+    gates = policy.regularizer
+    for seed in range(3):
+        opened = torch.rand(56, generator=torch.Generator().manual_seed(seed)) < 0.5
+        small = latency.without(model, gates._channels, opened, IMAGES, False)
+        expected = network_time(small) / network_time(model)
+        assert gates._constraint.size(opened) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_resumed_run_equals_one_that_was_not_cut_though_time_is_measured_anew(clock):
+    model, optimizer, scheduler = begun(target_latency=0.7)
+    train(scheduler, model, optimizer, 0, 30)
+    kept = [model.state_dict(), optimizer.state_dict(), scheduler.state_dict()]
+    kept = json_free(kept)
+    train(scheduler, model, optimizer, 30, STEPS)
+    scheduler.on_epoch_end(0, optimizer)
+    clock["drift"] = 0.4  # the machine is slower when the run goes on
+    other = network()
+    theirs = torch.optim.SGD(other.parameters(), 0.05)
+    resumed = scheduler_of(other, theirs, target_latency=0.7)
+    other.load_state_dict(kept[0])
+    theirs.load_state_dict(kept[1])
+    resumed.load_state_dict(kept[2])
+    clock["drift"] = 0.0
+    train(resumed, other, theirs, 30, STEPS)
+    resumed.on_epoch_end(0, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def json_free(value):
+    """A copy that shares no tensor."""
+    return torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({"target_latency": 0.1}, "the target is out of reach: with one channel left in each gated layer"),
+        ({"target_milliseconds": 50.0}, "less than the 50 ms that were asked for"),
+        ({"target_latency": 0.5, "target_macs": 0.5}, "give exactly one of strength, target_sparsity, target_macs"),
+    ],
+)
+def test_what_cannot_be_is_an_error_before_training(clock, target, expected):
+    model = network()
+    with pytest.raises(ScheduleError, match=expected):
+        scheduler_of(model, torch.optim.SGD(model.parameters(), 0.1), **target)
+
+
+def test_calls_are_as_the_network_makes_them():
+    found = calls(network(), IMAGES)
+    assert list(found) == ["0.weight", "3.weight", "4.weight", "9.weight"]
+    (first,), (depthwise,), _, (head,) = found.values()
+    assert (first.shape, first.inputs, first.outputs, first.kernel[0]) == ((4, 3, 8, 8), 3, 24, (3, 3))
+    assert depthwise.depthwise and list(depthwise.widths((0.5, 1.0))) == [(12, 12), (24, 24)]
+    assert (head.kind, head.shape) == ("Linear", (4, 32)) and next(first.widths((0.5, 1.0))) == (2, 12)
+    assert depthwise._layer(12, 12).weight.shape == (12, 1, 3, 3) and first._input(2).shape == (4, 2, 8, 8)
+    assert first.milliseconds(2, 12) > 0
+
+
+def test_the_layout_is_that_of_the_network():
+    model, images = (value.to(memory_format=torch.channels_last) for value in (network(), IMAGES))
+    (case,) = calls(model, measure.resized(images, 2))["4.weight"]
+    assert case.channels_last and case.shape == (2, 24, 8, 8)
+    assert case._input(7).is_contiguous(memory_format=torch.channels_last)
+
+
+def case_of(**changes):
+    base = {"kind": "Conv2d", "kernel": ((1, 1), (1, 1), (0, 0), (1, 1)), "groups": 1, "bias": False}
+    base |= {"shape": (1, 40, 4, 4), "channels_last": False, "dtype": "float32", "device": "cpu"}
+    return Case(**(base | {"inputs": 40, "outputs": 80} | changes))
+
+
+def test_a_bilinear_layer_is_found_exactly(monkeypatch):
+    truth = Cost(0.3, 0.01, 0.002, 0.0005)
+    monkeypatch.setattr(Case, "milliseconds", lambda case, i, o: truth.at(i, o))
+    found = cost_of([case_of(), case_of()], LatencyTable("cpu"))
+    assert [found.fixed, found.by_input, found.by_output, found.by_both] == pytest.approx([0.6, 0.02, 0.004, 0.001])
+
+
+def test_no_width_counts_as_slower_than_a_wider_one(monkeypatch):
+    monkeypatch.setattr(Case, "milliseconds", lambda case, i, o: 2 - 0.01 * i if i % 20 else 1.0)
+    found = cost_of([case_of()], LatencyTable("cpu"))
+    assert min(found.fixed, found.by_input, found.by_output, found.by_both) >= 0
+
+
+def test_what_was_measured_is_kept(monkeypatch, cache):
+    asked = []
+    monkeypatch.setattr(Case, "milliseconds", lambda case, i, o: asked.append((i, o)) or 0.5)
+    for _ in range(2):
+        kept = LatencyTable("cpu")
+        cost_of([case_of()], kept)
+        kept.save()
+    assert len(asked) == 16 and len(list(cache.iterdir())) == 1
+    (file,) = cache.iterdir()
+    assert json.loads(file.read_text())["device"] == table.device_name("cpu")
+    torch.set_num_threads(threads := torch.get_num_threads() + 1)
+    try:
+        cost_of([case_of()], LatencyTable("cpu"))
+        assert len(asked) == 32
+    finally:
+        torch.set_num_threads(threads - 1)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"milliseconds": {"a": "b"}}', '{"milliseconds": {"a": NaN}}'])
+def test_a_damaged_file_is_measured_anew_and_said_so(cache, caplog, content):
+    path = LatencyTable("cpu").path
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert not LatencyTable("cpu")._times
+    assert "they are measured anew" in caplog.text
+
+
+def test_a_link_is_neither_read_nor_written_through(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(Case, "milliseconds", lambda case, i, o: 0.5)
+    path = LatencyTable("cpu").path
+    path.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_text("mine")
+    path.symlink_to(tmp_path / "victim")
+    kept = LatencyTable("cpu")
+    cost_of([case_of()], kept)
+    kept.save()
+    assert (tmp_path / "victim").read_text() == "mine" and not path.is_symlink()
+
+
+def test_the_goal_is_moved_until_the_measured_network_is_as_asked():
+    goals = []
+
+    def share_of(goal):
+        goals.append(goal)
+        return 0.2 + 0.7 * goal  # what is computed as 0.4 takes 0.48
+
+    goal, share = latency.settle(share_of, 0.4)
+    assert share == pytest.approx(0.4, abs=0.01) and goal == pytest.approx(2 / 7, abs=0.015)
+    assert goals[0] == 0.4 and len(goals) <= 5
+
+
+def test_times_are_those_of_eval_mode_and_modes_stay():
+    seen = []
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    model[1].eval()
+    model.register_forward_hook(lambda module, args, out: seen.append([part.training for part in module.modules()]))
+    times = measure.milliseconds([model, model], torch.zeros(1, 2), seconds=0.0)
+    assert all(time > 0 for time in times) and not any(map(any, seen))
+    assert model.training and model[0].training and not model[1].training
+
+
+def test_of_several_calls_each_counts(monkeypatch):
+    monkeypatch.setattr(layers, "SECONDS", 0.0)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.own(self.own(x))
+
+    (found,) = calls(Twice(), torch.zeros(2, 4)).values()
+    assert len(found) == 2
