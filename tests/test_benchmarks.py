@@ -151,6 +151,13 @@ def test_trajectory_overhead(call):
     assert "% of training" in call("trajectory_overhead", CASES=[("mlp", (1, 28, 28), 2, 10)])
 
 
+@pytest.mark.parametrize("mode", [["--asked", "0.9"], ["--rounding"]])
+def test_latency(call, mode, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = {"NETWORKS": {"resnet20_cifar": (32, ["layer3.*.conv1.weight"])}, "STEPS": 2}
+    assert "resnet20_cifar" in call("latency", *mode, "--batches", 1, "--seconds", 0, **few)
+
+
 @pytest.mark.slow
 def test_one_shot(call):
     pytest.importorskip("torch_pruning")

@@ -59,6 +59,18 @@ seed = Number(int, count0.what, count0.fits, most=2**63 - 1)
 workers = Number(int, count0.what, count0.fits, most=256)
 
 
+@dataclass(frozen=True)
+class _OrAuto(Number):
+    """A number, or `auto`, which stands as 0."""
+
+    def __call__(self, text: str) -> float:
+        """Read a text of the command line."""
+        return 0 if text == "auto" else count(text)
+
+
+multiple = _OrAuto(int, count0.what, count0.fits)
+
+
 def architecture(text: str) -> str:
     """Return the name of a network, or `list`."""
     if text == "list" or text in model_names() or text.lower() in model_names():

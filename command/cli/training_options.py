@@ -17,6 +17,7 @@ from .option_types import (
     count,
     count0,
     dataset,
+    multiple,
     number,
     numbers,
     part,
@@ -145,6 +146,7 @@ class CompressionOptions(Group):
         help="thin also what changes the function a little, such as channels under a LayerNorm",
     )  # fmt: skip
     round_to: int = option(
-        "--round-to", metavar="N", type=count, default=1,
-        help="thin to multiples of N channels: often faster, though fewer parameters go (compare the latencies)",
+        "--round-to", metavar="N|auto", type=multiple, default=1,
+        help="thin to multiples of N channels: often faster, though fewer parameters go; auto measures which, and which"
+        " memory layout, is fastest",
     )  # fmt: skip

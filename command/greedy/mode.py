@@ -169,5 +169,5 @@ class _Search:
         """What the network costs now."""
         run, latency = self.run, 0.0
         if self.options.greedy_target_latency is not None:
-            latency = latencies({"now": run.model}, run.example)["now"]["1"]
+            latency = latencies({"now": run.model}, run.example)["now"]["1"]["median"]
         return Size(round(count_macs(run.model, run.example[:1])), latency)

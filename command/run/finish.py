@@ -11,6 +11,7 @@ from torch import nn
 
 from potstill.compression import load_checkpoint, sparsity
 from potstill.compression.files.checked import Field, reading
+from potstill.compression.latency.fastest import LAYOUTS, Choice, fastest
 from potstill.models import create_model
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
@@ -26,7 +27,7 @@ from .network_size import parameter_count
 from .prepare import place
 from .ranks import leads
 from .session import Session
-from .size_report import facts, latencies, summary_table
+from .size_report import BATCHES, facts, latencies, summary_table
 
 logger = logging.getLogger("potstill")
 
@@ -46,7 +47,9 @@ def finish(run: Session) -> dict[str, Any]:
     print_scores(run, scores)
     masked = copy.deepcopy(run.model)
     asked = run.options.compression
-    last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=asked.round_to)
+    choice = Choice(asked.round_to, "channels_last") if asked.round_to else _fastest(run, masked)
+    last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=choice.multiple)
+    run.model.to(memory_format=LAYOUTS[choice.layout])
     recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))
     thinned_scores = test(run, run.data.test)
@@ -57,8 +60,10 @@ def finish(run: Session) -> dict[str, Any]:
     models = {"dense": dense, "masked": masked, "thinned": run.model}
     accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": thinned_scores.accuracy()}
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
-    for name, latency in latencies(models, run.example).items():
-        summary[name]["latency_ms"] = latency
+    for name, by_batch in latencies(models, run.example).items():
+        summary[name]["latency_ms"] = {batch: time["median"] for batch, time in by_batch.items()}
+        summary[name]["latency_spread_ms"] = {batch: [time["low"], time["high"]] for batch, time in by_batch.items()}
+    summary["round_to"], summary["layout"] = choice.multiple, choice.layout
     summary["max_relative_difference"] = recipe.max_relative_difference
     summary["network"] = chosen
     summary["zeros"] = 100 * sparsity(run.model)
@@ -83,6 +88,15 @@ def finish(run: Session) -> dict[str, Any]:
         if failed := [facts["failed"] for facts in summary["exports"].values() if "failed" in facts]:
             raise UsageError("the run is complete, but: " + "; ".join(failed))
     return summary
+
+
+def _fastest(run: Session, masked: nn.Module) -> Choice:
+    """Return the multiple and layout that are fastest here: what rank 0 measures holds for all."""
+    if not leads():
+        return Choice(*run.ranks.first(None))
+    inexact = run.options.compression.allow_inexact or any(policy.allows_inexact for policy in run.scheduler.policies)
+    found = fastest(masked, run.example[:2], BATCHES, inexact)
+    return Choice(*run.ranks.first((found.multiple, found.layout)))
 
 
 def choose_network(run: Session) -> str:

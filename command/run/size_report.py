@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,24 +37,25 @@ def facts(model: nn.Module, example: Tensor, top1: float | None) -> dict[str, An
 
 
 @torch.no_grad()
-def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dict[str, float]]:
-    """Return milliseconds per forward pass of each network at the batch sizes of `BATCHES`.
+def latencies(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, dict[str, dict[str, float]]]:
+    """Return milliseconds per forward pass of each network at the batch sizes of `BATCHES`: median and quartiles.
 
-    The networks run in turn, so that what else the machine does hits all alike; the median counts.
+    The networks run in turn, so that what else the machine does hits all alike.
     """
-    result: dict[str, dict[str, float]] = {name: {} for name in models}
+    result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in models}
     for batch in BATCHES:
-        images = example[:1].expand(batch, *example.shape[1:]).contiguous(memory_format=_format(example))
+        inputs = {name: _images(example, batch, _layout(model, example)) for name, model in models.items()}
         times: dict[str, list[float]] = {name: [] for name in models}
-        for model in models.values():
+        for name, model in models.items():
             model.eval()
-            model(images)
+            model(inputs[name])
         end = time.perf_counter() + SECONDS * len(models)
         while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
             for name, model in models.items():
-                times[name].append(_seconds(model, images))
+                times[name].append(_seconds(model, inputs[name]))
         for name, seconds in times.items():
-            result[name][str(batch)] = 1000 * sorted(seconds)[len(seconds) // 2]
+            low, middle, high = (1000 * sorted(seconds)[len(seconds) * part // 4] for part in (1, 2, 3))
+            result[name][str(batch)] = {"median": middle, "low": low, "high": high}
     return result
 
 
@@ -65,12 +66,19 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     if any(summary[n]["packed_bytes"] < WORTH * summary[n]["bytes"] for n in names):
         sizes["bytes, zeros packed"] = "packed_bytes"
     rows = [[what, *(_counted(summary, n, key) for n in names)] for what, key in sizes.items()]
-    rows += [
-        *([f"ms at batch {b}", *(f"{summary[n]['latency_ms'][str(b)]:.2f}" for n in names)] for b in BATCHES),
-        ["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)],
-    ]
+    for batch in map(str, BATCHES):
+        times = {name: summary[name]["latency_ms"][batch] for name in names}
+        spreads = {name: summary[name]["latency_spread_ms"][batch] for name in names}
+        rows.append([f"ms at batch {batch}", *(f"{times[n]:.2f} ({_spread(spreads[n])})" for n in names)])
+        rows.append([f"images/s at batch {batch}", *(f"{1000 * int(batch) / times[n]:,.0f}" for n in names)])
+        rows.append([f"speed-up at batch {batch}", *(f"{times['dense'] / times[n]:.2f}" for n in names)])
+    rows.append(["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)])
     align = ("left", *["right"] * len(names))
     return Lines(tabulate(rows, ["", *names], tablefmt="psql", disable_numparse=True, colalign=align))
+
+
+def _spread(quartiles: Sequence[float]) -> str:
+    return " to ".join(f"{value:.2f}" for value in quartiles)
 
 
 def _counted(summary: Mapping[str, Any], name: str, what: str) -> str:
@@ -92,6 +100,15 @@ def _wait(images: Tensor) -> None:
         torch.cuda.synchronize(images.device)
 
 
-def _format(example: Tensor) -> torch.memory_format:
-    channels_last = example.dim() == 4 and example.is_contiguous(memory_format=torch.channels_last)
+def _images(example: Tensor, batch: int, layout: torch.memory_format) -> Tensor:
+    return example[:1].expand(batch, *example.shape[1:]).contiguous(memory_format=layout)
+
+
+def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:
+    """Return the memory layout of images that fits the network's weights, or else that of the example."""
+    weights = [p for p in model.parameters() if p.dim() == 4 and min(p.shape[1:3]) > 1]
+    if weights:
+        channels_last = all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    else:
+        channels_last = example.dim() == 4 and example.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last and example.shape[1] > 1 else torch.contiguous_format

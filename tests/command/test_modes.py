@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torchvision.io import write_png
 
 import compress_classifier
 from potstill.compression import load_checkpoint
+from potstill.compression.latency.fastest import fastest
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
 from potstill.thinning import Recipe, load, resize_to, store
@@ -41,7 +43,7 @@ def run(tmp_path_factory):
 def test_summary(run):
     summary = json.loads((run / "summary.json").read_text())
     dense, masked, thinned = (summary[name] for name in ("dense", "masked", "thinned"))
-    assert set(thinned) == {"parameters", "macs", "bytes", "packed_bytes", "top1", "latency_ms"}
+    assert set(thinned) == {"parameters", "macs", "bytes", "packed_bytes", "top1", "latency_ms", "latency_spread_ms"}
     assert set(thinned["latency_ms"]) == {"1", "64"}
     assert dense["parameters"] == masked["parameters"] == 272_474
     # of each block go half of the first convolution's filters, with their norm, and the second's inputs
@@ -297,3 +299,18 @@ def test_a_run_loads_what_it_stores_before_it_is_done(run, tmp_path, capsys, mon
     with pytest.raises(SystemExit):
         compress_classifier.main([*more, "--resume-from", str(run / "checkpoint.pt"), "--thinnify"])
     assert "the loaded model does not compute what it computed when stored" in "".join(capsys.readouterr())
+
+
+def test_round_to_auto_measures_and_says_what_it_took(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("potstill.compression.latency.measure.ROUNDS", 1)
+    monkeypatch.setattr("potstill.command.run.finish.fastest", partial(fastest, seconds=0))
+    given = ["-a", "resnet20_cifar", *SMALL, "-o", str(tmp_path), "--thinnify", "--round-to", "auto"]
+    assert compress_classifier.main([*given, "--exp-load-weights-from", str(run / "checkpoint.pt")]) == 0
+    said = re.findall(
+        r"multiples of +(\d+), (\w+): [\d.]+ of the time of the narrowest network(: taken)?", capsys.readouterr().out
+    )
+    (taken,) = [(int(multiple), layout) for multiple, layout, chosen in said if chosen]
+    (summary,) = (json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json"))
+    assert (summary["round_to"], summary["layout"]) == taken
+    thinned = load_checkpoint(next(tmp_path.glob("*/thinned.pt")))["state_dict"]
+    assert all(tensor.shape[0] % taken[0] == 0 for name, tensor in thinned.items() if "conv1.weight" in name)

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from potstill.compression import ScheduleError, dict_config
+from potstill.compression.latency import fastest as fastest_module
 from potstill.compression.latency import layers, measure, table
 from potstill.compression.latency.costs import Cost, cost_of
+from potstill.compression.latency.fastest import Choice
 from potstill.compression.latency.layers import Case, calls
 from potstill.compression.latency.table import LatencyTable
 from potstill.compression.regularizers.l0 import latency
@@ -257,3 +259,41 @@ def test_of_several_calls_each_counts(monkeypatch):
 
     (found,) = calls(Twice(), torch.zeros(2, 4)).values()
     assert len(found) == 2
+
+
+def masked_network():
+    model = network()
+    with torch.no_grad():
+        for part in (model[0], model[1], model[3]):
+            for parameter in part.parameters():
+                parameter[5:] = 0
+        for part in (model[4], model[5]):
+            for parameter in part.parameters():
+                parameter[13:] = 0
+    return model
+
+
+@pytest.mark.parametrize(
+    ("slow", "expected"),
+    [
+        ({}, Choice(1, "channels_last")),
+        ({(5, "channels_last"): 2.0}, Choice(1, "contiguous")),
+        ({(5, "channels_last"): 2.0, (5, "contiguous"): 2.0}, Choice(4, "channels_last")),
+        ({(5, "channels_last"): 1.01, (5, "contiguous"): 1.01}, Choice(1, "channels_last")),
+    ],
+)
+def test_the_fastest_way_to_thin_is_the_one_that_is_measured_so(monkeypatch, slow, expected):
+    """Of 5 and 13 channels stay multiples of 1, 4, 8, 16: 5/13, 8/16, 16/16 of 24 and 32; no network is taken twice."""
+    measured = []
+
+    def times(models, inputs, seconds):
+        form = {True: "channels_last", False: "contiguous"}
+        keys = [(m[0].out_channels, form[m[0].weight.is_contiguous(memory_format=torch.channels_last)]) for m in models]
+        measured.extend(keys)
+        return [slow.get(key, 1.0) for key in keys]
+
+    monkeypatch.setattr(fastest_module, "milliseconds", times)
+    model = masked_network()
+    assert fastest_module.fastest(model, IMAGES) == expected
+    assert len(measured) == len(set(measured)) and {width for width, _ in measured} >= {5, 8, 16}
+    assert model[0].out_channels == 24
