@@ -118,7 +118,7 @@ def test_what_is_zero_stays_zero(tmp_path, monkeypatch):
 
 def test_latency_is_a_goal_too(tmp_path, monkeypatch):
     times = iter([1.0, 0.95, 0.6, 0.5, 0.4])
-    monkeypatch.setattr(mode, "latencies", lambda models, example: {"now": {"1": next(times)}})
+    monkeypatch.setattr(mode, "latencies", lambda models, example: {"now": {"1": {"median": next(times)}}})
     command = [*BASE, "--greedy", "--greedy-target-latency", "0.7", "--greedy-ft-epochs", "0", "-o", str(tmp_path)]
     assert compress_classifier.main(command) == 0
     rows = list(csv.DictReader((tmp_path / "latest" / "greedy.csv").open()))

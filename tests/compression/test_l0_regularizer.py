@@ -214,7 +214,10 @@ def test_failed_thinning_leaves_the_gates_on(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strength": None}, "exactly one of strength, target_sparsity, target_macs, not none"),
+        (
+            {"strength": None},
+            "exactly one of strength, target_sparsity, target_macs, target_latency, target_milliseconds, not none",
+        ),
         ({"target_macs": 0.5}, "not strength and target_macs"),
         ({"stretch": (0.1, 1.1)}, "must reach from below 0 to above 1, not from 0.1 to 1.1"),
         ({"weights": ["head.weight"]}, "head.weight cannot have gates: 3 of its 3 output channels cannot be removed"),
@@ -258,6 +261,6 @@ def test_a_copy_of_the_scheduler_s_model_can_be_traced_while_gates_act() -> None
 
 def test_the_example_of_the_page_loads() -> None:
     page = (Path(__file__).parents[2] / "docs" / "l0.md").read_text()
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (plan,) = load_schedule(yaml.safe_load(example), create_model("googlenet_cifar", 10, 3)).policies
     assert plan.window == Window.between(5, 9)
