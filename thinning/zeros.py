@@ -68,7 +68,7 @@ class Outlook:
 
 
 @on_cpu
-def outlook(model: nn.Module, example_inputs: Any) -> Outlook:
+def outlook(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Outlook:
     """Say what thinning would remove, and what becomes of each slice that is zero now; the model stays as it is.
 
     Only planned, not tried: what the check of outputs would refuse is not known here.
@@ -76,11 +76,12 @@ def outlook(model: nn.Module, example_inputs: Any) -> Outlook:
     Args:
         model: the network, as it is before thinning.
         example_inputs: what it is called with.
+        weights: parameters and buffers to look at in place of the model's own, by name.
 
     Raises:
         ThinningError: the model does not run on such inputs.
     """
-    weights = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    weights = {name: tensor.detach() for name, tensor in (weights or named_tensors(model)).items()}
     analysis = best_axes(analyse(model, beside(model, example_inputs), weights), weights)
     dead = find_dead(analysis, weights)
     exact, _ = select_removed(analysis, dead.channels, 1)

@@ -96,7 +96,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         layer = _refitted(name, model)
 
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if model.training and not self._full(name):
+            if model.training and len(output) and not self._full(name):  # a rank's part of a batch may be empty
                 with torch.no_grad():
                     self._take(name, module, inputs[0], output)
 

@@ -29,6 +29,8 @@ class Statistics:
     @torch.no_grad()
     def add(self, name: str, values: Tensor, count: int = 1) -> None:
         """Add a sum of `count` things; the first after `restart` begins anew. What is not finite adds nothing."""
+        if count == 0:  # an empty batch
+            return
         if name in self._used:
             self._used.remove(name)
             del self._sums[name], self._counts[name]

@@ -53,6 +53,11 @@ def test_training_with_gates_for_each_example_reaches_the_gates() -> None:
     assert (run.gates._gates.log_alpha != before).all()
 
 
+def test_a_batch_may_be_empty() -> None:
+    run = GatedRun(sampling="example").begin()
+    assert run.model(run.batch(0, 0)[0][:0]).shape[0] == 0
+
+
 def test_a_copy_has_fixed_gates() -> None:
     run = GatedRun(sampling="example").begin()
     run.spread_gates()

@@ -120,6 +120,18 @@ def test_gradient_ranks_by_the_size_of_weight_times_gradient(make_run):
     assert dead(run.weight(FIRST)) == sorted(expected.argsort()[:4].tolist())
 
 
+@pytest.mark.parametrize("make", [ActivationAPoZRankedFilterPruner, FMReconstructionChannelPruner])
+def test_an_empty_batch_adds_nothing(make_run, make):
+    """The last part of a batch that several processes share may have no images."""
+    runs = [make_run().prune(make(0.5, [SECOND]), Window.at([1]), "p") for _ in range(2)]
+    for run in runs:
+        run.model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    runs[0].model(torch.zeros(0, 3, 8, 8))
+    first, second = (run.scheduler.policies[0].pruner.state_dict() for run in runs)
+    assert str(first) == str(second)
+    make_run().prune(make(0.5, [SECOND]), Window.at([1]), "p").scheduler.load_state_dict(runs[0].scheduler.state_dict())
+
+
 def test_gradients_come_one_minibatch_late_where_asked(make_run):
     run = make_run().prune(GradientRankedFilterPruner(0.5, [FIRST]), Window.at([0]), "p", skip_first_minibatch=True)
     counts = []

@@ -134,6 +134,13 @@ def test_checkpoints_of_torch_distributed(pair, tmp_path, name):
     assert rest == whole
 
 
+def test_a_target_out_of_reach_is_refused_as_in_one_process(pair, alone):
+    plan = schedule("regularizers", "L0Regularizer", weights=["conv1.weight"], target_sparsity=0.8)
+    (one,) = alone.do("sharding", "train", schedule=plan)
+    assert "the target is out of reach: with one channel left in each gated layer the network is at" in one["error"]
+    assert pair.do("sharding", "train", schedule=plan) == [one, one]
+
+
 @pytest.mark.parametrize(
     ("plan", "text"),
     [

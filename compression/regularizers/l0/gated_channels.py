@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -76,16 +76,22 @@ class GatedChannels:
     @on_cpu
     def masks(self, opened: Tensor, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Masks of everything that makes the channels whose gates are shut, by parameter; placed as `weights` are."""
-        opened = opened.cpu()
         masks: dict[str, Tensor] = {}
+        for parameter, dim, indices in self.makers(opened):
+            if parameter not in masks:
+                masks[parameter] = self._ones(parameter, (weights or {}).get(parameter))
+            fill(masks[parameter], dim, indices, 0)
+        return masks
+
+    @on_cpu
+    def makers(self, opened: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+        """Yield all slices that make the channels whose gates are shut: parameter, dimension and indices."""
+        opened = opened.cpu()
         for name, gates in self.layers.items():
             shut = (~opened[gates]).nonzero().flatten()
             for parameter, slices in self._graph.coverage(name, shut, whole_class=True).items():
-                if parameter not in masks:
-                    masks[parameter] = self._ones(parameter, (weights or {}).get(parameter))
                 for dim, indices in slices:
-                    fill(masks[parameter], dim, indices, 0)
-        return masks
+                    yield parameter, dim, indices
 
     def _ones(self, name: str, weight: Tensor | None) -> Tensor:
         if weight is None or not is_sharded(weight):

@@ -115,7 +115,7 @@ class ExampleHook:
             return None
         self.index = self.index.to(output.device)
         shape = [1] * output.dim()
-        shape[0], shape[self.axis] = len(rows), -1
+        shape[0], shape[self.axis] = len(rows), len(self.index)
         return output * rows[:, self.index].view(shape)
 
     def __reduce__(self) -> tuple[Any, ...]:

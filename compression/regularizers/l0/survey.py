@@ -96,10 +96,8 @@ def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
     sizes = Budget.of_parameters(graph, parameters, channels.layout)
     if target is None:
         return Survey(channels, sizes)
-    reach, counted = None, channels.layout
-    if first_sharded(list(site.model.parameters())) is None:  # finding out takes a copy
-        reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
-        counted = reach.counted(channels.layout)
+    reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
+    counted = reach.counted(channels.layout)
     if target.unit == "latency":
         return _timed(site, graph, Survey(channels, sizes, reach=reach), counted, target)
     macs = target.unit == "multiply-adds"
@@ -113,7 +111,7 @@ def _timed(site: Site, graph: ChannelGraph, found: Survey, counted: Layout, targ
     Raises:
         ValueError: the parameters are sharded, or the network is as fast as was asked already.
     """
-    if found.reach is None:
+    if first_sharded(list(site.model.parameters())) is not None:
         raise ValueError(f"{site.name}: a latency is measured on a whole network, and the parameters are sharded")
     speed = Speed(resized(site.example_inputs, target.batch), target.allow_inexact)
     budget = measured(site.model, graph, found.channels, counted, speed)
