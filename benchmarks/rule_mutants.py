@@ -1,28 +1,33 @@
 """Break the rules of thinning one line at a time and see whether a test notices.
 
-    python benchmarks/rule_mutants.py                  # every mutant: about half an hour on one core
-    python benchmarks/rule_mutants.py conv norm        # those of two files of thinning/tracing/rules
+    python benchmarks/rule_mutants.py                  # every mutant
+    python benchmarks/rule_mutants.py conv norm:95     # those of a file of thinning/tracing/rules, those of one line
     python benchmarks/rule_mutants.py --every 25       # each 25th, to see that the script works
 
 A mutant is a copy of one rule file in which one statement is left out, one condition is turned round, one value that is
 known is forgotten, or a whole rule gives up. It replaces the real file in a forked process, which runs the tests that
-call the changed function, the quickest first, until one fails. Nothing is written but the table at the end: mutants
-that no test notices, each with file, line and text. A mutant that changes nothing but speed or a reason is no fault of
-the tests; EQUIVALENT names those, with why.
+execute the changed line until one fails: first those that noticed other mutants of the function, then the quickest.
+A test that fails must pass in another process with a copy of the rule file in which nothing is changed. Written is the
+table: mutants that no test notices, each with file, line and text. A mutant that changes nothing but speed is no fault
+of the tests; EQUIVALENT names those, with why. `--notes FILE` keeps which lines each test executes for the next time.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib
 import itertools
+import json
 import os
+import resource
 import signal
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +36,14 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "thinning/tracing/rules"
 RULES = "potstill.thinning.tracing.rules"
 TESTS = [str(path) for path in sorted((ROOT / "tests/thinning").glob("test_*.py")) if path.stem != "test_models"]
-OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib", "-o", "addopts="]
-SECONDS = 90
+OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
+OPTIONS += ["-o", "addopts=", "-m", "not slow"]  # those that run on every change
+MEMORY = 16 * 2**30
 EQUIVALENT: dict[tuple[str, str], str] = {}
-"""(file, text of the line): why no test can notice."""
+"""("file.function", what is changed): why no test can notice."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,17 @@ class Mutant:
     file: str
     function: str
     line: int
+    begin: int
     what: str
     tree: ast.Module
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what names it in EQUIVALENT, whatever its line."""
+        return f"{self.file}.{self.function}", self.what
+
+    def __str__(self) -> str:
+        return f"{self.file}.py:{self.line} {self.function}: {self.what}"
 
 
 def mutants(file: str, source: str) -> Iterator[Mutant]:
@@ -59,10 +75,10 @@ def mutants(file: str, source: str) -> Iterator[Mutant]:
         tree = ast.parse(source)
         parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
         node = next(itertools.islice(ast.walk(tree), number, None))
-        what, function = _change(node), _function(node, parents)
+        begin, what, function = _first_line(node, parents), _change(node), _function(node, parents)
         if function:
-            line = getattr(node, "lineno", 0) or parents[node].lineno
-            yield Mutant(file, function, line, f"{what}: {lines[line - 1].strip()}", ast.fix_missing_locations(tree))
+            line, text = node.lineno, lines[node.lineno - 1].strip()  # type: ignore[attr-defined]
+            yield Mutant(file, function, line, begin, f"{what}: {text}", ast.fix_missing_locations(tree))
 
 
 def _change(node: ast.AST) -> str:
@@ -86,6 +102,13 @@ def _is_rule(decorator: ast.expr) -> bool:
     return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "rule"
 
 
+def _first_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
+    """Return the line that runs where a node does: that of its statement, of a function the first after its docstring."""
+    while not isinstance(node, ast.stmt):
+        node = parents[node]
+    return node.body[ast.get_docstring(node) is not None].lineno if isinstance(node, ast.FunctionDef) else node.lineno
+
+
 def _function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
     name = ""
     while True:
@@ -96,11 +119,11 @@ def _function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
         node = parents[node]
 
 
-def install(mutant: Mutant) -> None:
+def install(file: str, tree: ast.Module) -> None:
     """Replace the functions of a rule file, wherever they were imported."""
-    module = importlib.import_module(f"{RULES}.{mutant.file}")
+    module = importlib.import_module(f"{RULES}.{file}")
     old = {name: value for name, value in vars(module).items() if isinstance(value, types.FunctionType)}
-    exec(compile(mutant.tree, str(module.__file__), "exec"), vars(module))
+    exec(compile(tree, str(module.__file__), "exec"), vars(module))
     new = {id(value): vars(module)[name] for name, value in old.items() if value.__module__ == module.__name__}
     for other in [m for name, m in sys.modules.items() if name.startswith("potstill.thinning")]:
         for name, value in list(vars(other).items()):
@@ -109,75 +132,151 @@ def install(mutant: Mutant) -> None:
 
 
 class Trials:
-    """A plugin of pytest: notes which rule functions each test calls, then runs these tests on each mutant."""
+    """A plugin of pytest: finds which lines of rules each test runs, then runs these tests on each mutant."""
 
-    def __init__(self, chosen: list[Mutant], most: int) -> None:
-        self.chosen, self.most, self.missed = chosen, most, 0
-        self.tests: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.chosen, self.options = chosen(options.names)[:: options.every], options
+        self.tests: dict[str, list[int]] = {}
+        self.seconds: dict[int, float] = {}
+        self.noticed: Counter[tuple[str, int]] = Counter()
+        self.reliable: dict[tuple[str, int], bool] = {}
+        self.counts: Counter[str] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run all tests once as they are, then those concerned on each mutant."""
-        for number, item in enumerate(session.items):
-            self._profiled(number, item)
+        """Run all tests as they are, then those concerned on each mutant."""
+        self._read(session.items, self.options.notes)
         print(f"{len(session.items)} tests, {len(self.chosen)} mutants", flush=True)
         for mutant in self.chosen:
-            tests = [session.items[i] for _, i in sorted(self.tests.get((mutant.file, mutant.function), ()))]
-            tests = tests[: self.most]
-            if not tests or survives(mutant, tests):
-                known = EQUIVALENT.get((mutant.file, mutant.what))
-                self.missed += known is None
-                note = f"  [{known}]" if known else "" if tests else "  [no test calls it]"
-                print(f"{mutant.file}.py:{mutant.line} {mutant.function}: {mutant.what}{note}", flush=True)
+            self._try(mutant, session.items)
         return True
 
-    def _profiled(self, number: int, item: pytest.Item) -> None:
-        called: set[tuple[str, str]] = set()
+    def _read(self, items: Sequence[pytest.Item], path: Path | None) -> None:
+        """Fill in the tests of each line and how long they take, as far as they are not noted for these very files."""
+        notes = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        rules = _digest(*sorted(FOLDER.glob("*.py")))
+        for number, item in enumerate(items):
+            key = f"{item.nodeid} {rules} {_digest(item.path)}"
+            notes[key] = notes.get(key) or lines_of(item)
+            self.seconds[number], lines = notes[key]
+            for line in lines:
+                self.tests.setdefault(line, []).append(number)
+        if path is not None:
+            path.write_text(json.dumps(notes))
 
-        def profile(frame: types.FrameType, event: str, _: Any) -> None:
-            if event == "call" and "/tracing/rules/" in frame.f_code.co_filename:
-                called.add((Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
+    def _try(self, mutant: Mutant, items: Sequence[pytest.Item]) -> None:
+        tests = self._order(mutant)
+        while (found := forked(mutant.file, mutant.tree, items, tests, self.seconds)) is not None:
+            if self._reliable(mutant.file, found, items):
+                break
+            tests.remove(found)
+        if found is not None:
+            self.noticed[mutant.function, found] += 1
+        known = EQUIVALENT.get(mutant.key)
+        kind = "noticed" if found is not None else "missed" if known is None else "equivalent"
+        self.counts[kind] += 1
+        note = items[found].nodeid if found is not None else known or ("" if tests else "no test runs it")
+        if self.options.all or kind != "noticed" or known:
+            print(f"{mutant}  [{kind}{': ' if note else ''}{note}]", flush=True)
 
-        begin = time.process_time()
-        sys.setprofile(profile)
-        passed = all(report.passed for report in runtestprotocol(item, log=False))
-        sys.setprofile(None)
-        for key in called if passed else ():
-            self.tests.setdefault(key, []).append((time.process_time() - begin, number))
+    def _order(self, mutant: Mutant) -> list[int]:
+        tests = self.tests.get(f"{mutant.file}:{mutant.begin}", ())
+        return sorted(tests, key=lambda n: (-self.noticed[mutant.function, n], self.seconds[n]))[: self.options.most]
+
+    def _reliable(self, file: str, number: int, items: Sequence[pytest.Item]) -> bool:
+        """Return whether a test passes once more with a copy of the rules in which nothing is changed."""
+        if (file, number) not in self.reliable:
+            tree = ast.parse((FOLDER / f"{file}.py").read_text())
+            self.reliable[file, number] = forked(file, tree, items, [number], self.seconds) is None
+        return self.reliable[file, number]
 
 
-def survives(mutant: Mutant, tests: list[pytest.Item]) -> bool:
-    """Run tests on a mutant in a forked process; return whether all pass."""
+def _digest(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def lines_of(item: pytest.Item) -> tuple[float, list[str]]:
+    """Run a test; return the seconds that it takes and the lines of rule files that run, none if it does not pass."""
+    lines: set[tuple[str, int]] = set()
+
+    def called(frame: types.FrameType, event: str, _: Any) -> Any:
+        return line if "/tracing/rules/" in frame.f_code.co_filename else None
+
+    def line(frame: types.FrameType, event: str, _: Any) -> Any:
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return line
+
+    begin = time.process_time()
+    sys.settrace(called)
+    passed = all(report.passed for report in runtestprotocol(item, log=False))
+    sys.settrace(None)
+    return time.process_time() - begin, sorted(f"{Path(name).stem}:{line}" for name, line in lines if passed)
+
+
+def forked(
+    file: str, tree: ast.Module, items: Sequence[pytest.Item], tests: Sequence[int], seconds: dict[int, float]
+) -> int | None:
+    """Run tests on a rule file in a forked process until one fails, dies or takes too long; return which it was."""
+    reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # a mutant may never end
-        code = 0
-        try:
-            install(mutant)
-            for test in tests:
-                if not all(report.passed for report in runtestprotocol(test, log=False)):
-                    code = 1
-                    break
-        except BaseException:
-            code = 1
+        _child(lambda: install(file, tree), items, tests, seconds, writer)
+    os.close(writer)
+    with os.fdopen(reader) as begun:
+        numbers = begun.read().split()
+    if os.waitpid(child, 0)[1] == 0:
+        return None
+    if not numbers:
+        raise RuntimeError(f"a mutant of {file} cannot be installed")
+    return int(numbers[-1])
+
+
+def _child(
+    prepare: Callable[[], None],
+    items: Sequence[pytest.Item],
+    tests: Sequence[int],
+    seconds: dict[int, float],
+    writer: int,
+) -> None:
+    """Say in a pipe which test begins, so that the parent knows which was the last."""
+    code = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        prepare()
+        for number in tests:
+            os.write(writer, f"{number}\n".encode())
+            signal.setitimer(signal.ITIMER_PROF, 5 + 10 * seconds[number])
+            if not all(report.passed for report in runtestprotocol(items[number], log=False)):
+                break
+        else:
+            code = 0
+    finally:
         os._exit(code)
-    return os.waitpid(child, 0)[1] == 0
+
+
+def chosen(names: Sequence[str]) -> list[Mutant]:
+    """Return the mutants of files ("conv") and lines ("norm:95"); of all files without names."""
+    names = names or sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+    found = []
+    for file, _, line in (name.partition(":") for name in names):
+        source = (FOLDER / f"{file}.py").read_text()
+        found += [mutant for mutant in mutants(file, source) if not line or mutant.line == int(line)]
+    return found
 
 
 def main() -> int:
     """Run what the command line says; return whether some mutant is noticed by no test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", help="names of rule files, without .py (all by default)")
+    parser.add_argument("names", nargs="*", help="rule files, without .py, or FILE:LINE (all by default)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th mutant only")
-    parser.add_argument("--most", type=int, default=10_000, metavar="N", help="the N quickest tests of each only")
+    parser.add_argument("--most", type=int, default=10_000, metavar="N", help="the N likeliest tests of each only")
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="where to keep which lines each test executes")
+    parser.add_argument("--all", action="store_true", help="list those that are noticed, too, each with the test")
     options = parser.parse_args()
     os.chdir(ROOT)
-    sources = {path.stem: path.read_text() for path in sorted((ROOT / "thinning/tracing/rules").glob("[a-z]*.py"))}
-    trials = Trials(
-        [m for file in options.files or sources for m in mutants(file, sources[file])][:: options.every], options.most
-    )
+    trials = Trials(options)
     pytest.main([*OPTIONS, *TESTS], plugins=[trials])
-    print(f"{len(trials.chosen) - trials.missed} of {len(trials.chosen)} are noticed or make no difference")
-    return int(trials.missed > 0)
+    print(", ".join(f"{trials.counts[kind]} {kind}" for kind in ("noticed", "equivalent", "missed")))
+    return int(trials.counts["missed"] > 0)
 
 
 if __name__ == "__main__":
