@@ -103,7 +103,7 @@ def _is_rule(decorator: ast.expr) -> bool:
 
 
 def _first_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
-    """Return the line that runs where a node does: that of its statement, of a function the first after its docstring."""
+    """Return the line that runs where a node does: that of its statement, of a function the one after its docstring."""
     while not isinstance(node, ast.stmt):
         node = parents[node]
     return node.body[ast.get_docstring(node) is not None].lineno if isinstance(node, ast.FunctionDef) else node.lineno

@@ -1,7 +1,8 @@
-"""What the networks of these tests are made of, and the check that each of them goes through."""
+"""What the networks of these tests are made of, and the checks that they go through."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -72,3 +73,44 @@ def cbr(i, o, k=3, s=1, g=1):
 
 def images():
     return torch.randn(2, 3, 16, 16)
+
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+def rand(*shape):
+    return torch.randn(*shape, generator=DRAW)
+
+
+@torch.no_grad()
+def left_after(model, inputs, *others, **zeros):
+    """Zero slices (parameter -> [(dim, indices)]), thin, compare on all inputs; return what is left of parameters."""
+    parameters = {name.replace(".", "__"): parameter for name, parameter in model.named_parameters()}
+    for name, slices in zeros.items():
+        for dim, indices in slices:
+            parameters[name].index_fill_(dim, torch.tensor(indices), 0)
+    batches = [inputs, *others]
+    before = [copy.deepcopy(model).eval()(*x) for x in batches]
+    recipe = thin(model, inputs)
+    for x, wanted in zip(batches, before, strict=True):
+        torch.testing.assert_close(copy.deepcopy(model).eval()(*x), wanted)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}, recipe
+
+
+class Between(nn.Module):
+    """A layer of 8 units, a function of this module and of them, a layer of 3."""
+
+    def __init__(self, function, width=8, parts=()):
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(6, 8), nn.Linear(width, 3), function
+        for name, part in dict(parts).items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.second(self.function(self, self.first(x)))
+
+
+def class_of(model, inputs, name="first.weight", dim=0):
+    """Return the one class of a parameter's dimension."""
+    (found,) = [c for c in trace(model, inputs).classes() if any(use[:2] == (name, dim) for use in c.uses)]
+    return found

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torchvision.ops import DeformConv2d
 
-from .networks import Head, Networks, cbr, images
+from potstill.thinning import trace
+
+from .networks import Head, Networks, cbr, class_of, images
 
 LEFT = {
     "kinds": (709,),
@@ -17,7 +20,10 @@ LEFT = {
     "channels_as_images": (183,),
     "depthwise_makes_two": (294,),
     "transposed_depthwise_makes_two": (244,),
-    "transposed_groups": (348,),
+    "transposed_groups": (6 * 30 + 6 * 4 * 4 + 8 + 8 * 4 + 4,),
+    "single_filter": (5 * 30 + 5 * 9 + 1 + 4 + 4,),
+    "depthwise_deformable": (5 * 30 + 5 * 10 + 5 * 4 + 4,),
+    "deformable_in_two_halves": (6 * 30 + 5 * 6 * 9 + 5 + 5 * 4 + 4,),
 }
 model = Networks({}, left=LEFT)
 
@@ -108,6 +114,17 @@ def between(*layers: nn.Module):
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *layers, nn.Conv2d(width, 4, 1)), images()
 
 
+class Deformable(nn.Module):
+    """A deformable convolution; with halves of the input that have offsets of their own."""
+
+    def __init__(self, width, groups=1, halves=1):
+        super().__init__()
+        self.conv, self.halves = DeformConv2d(width, width, 3, padding=1, groups=groups), halves
+
+    def forward(self, x):
+        return self.conv(x, x.new_full((len(x), 18 * self.halves, *x.shape[2:]), 0.3))
+
+
 class Each(nn.Module):
     """One small filter for each channel by itself: the channels go through it as images."""
 
@@ -136,9 +153,50 @@ def transposed_depthwise_makes_two():
 
 @model
 def transposed_groups():
-    return between(nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.ReLU())
+    """Of 4 inputs and of 6 outputs of each group 3 and 4 stay."""
+    return between(nn.ConvTranspose2d(8, 12, 2, 2, groups=2), nn.ReLU())
+
+
+@model
+def single_filter():
+    return between(nn.Conv2d(8, 1, 3))
+
+
+@model
+def depthwise_deformable():
+    return between(Deformable(8, groups=8))
+
+
+@model
+def deformable_in_two_halves():
+    return between(Deformable(8, halves=2))
 
 
 @pytest.mark.parametrize("name", model)
 def test_exact(name: str, thinned) -> None:
     model.check(name, thinned)
+
+
+@pytest.mark.parametrize(
+    ("layer", "dim"),
+    [
+        (nn.Conv2d(4, 6, 1, groups=2), 1),
+        (nn.Conv2d(4, 8, 1, groups=4), 0),
+        (nn.ConvTranspose2d(4, 6, 1, groups=2), 0),
+    ],
+)
+def test_what_reads_the_input_stays(layer, dim):
+    found = class_of(
+        nn.Sequential(layer, nn.Conv2d(layer.out_channels, 2, 1)), torch.randn(2, 4, 5, 5), "0.weight", dim
+    )
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "reads an input of fixed size")
+
+
+def test_the_outputs_of_each_channel_stay_as_many():
+    found = class_of(*transposed_depthwise_makes_two(), "3.weight", 1)
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "the outputs of one group")
+
+
+def test_a_mask_on_filters_covers_the_depthwise_layer_behind():
+    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1)), images())
+    assert set(graph.coverage("0.weight", [2])) == {"0.weight", "0.bias", "1.weight", "1.bias"}

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.thinning import thin
+from potstill.thinning import trace
 
-DRAW = torch.Generator().manual_seed(0)
-
-
-def rand(*shape):
-    return torch.randn(*shape, generator=DRAW)
-
-
-@torch.no_grad()
-def left_after(model, inputs, *others, **zeros):
-    """Zero slices (parameter -> [(dim, indices)]), thin, compare on all inputs; return what is left of parameters."""
-    parameters = {name.replace(".", "__"): parameter for name, parameter in model.named_parameters()}
-    for name, slices in zeros.items():
-        for dim, indices in slices:
-            parameters[name].index_fill_(dim, torch.tensor(indices), 0)
-    batches = [inputs, *others]
-    before = [copy.deepcopy(model).eval()(*x) for x in batches]
-    recipe = thin(model, inputs)
-    for x, wanted in zip(batches, before, strict=True):
-        torch.testing.assert_close(copy.deepcopy(model).eval()(*x), wanted)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}, recipe
+from .networks import Between, class_of, left_after, rand
 
 
 class Packed(nn.Module):
@@ -135,6 +114,40 @@ def test_hidden_units_of_experts(way, dead, kept):
     assert ("multiples of what their operation needs" in str(recipe)) == (way == "grouped")
 
 
+def multiplied(x, experts):
+    """Rows by the matrix of their expert, of which there are two."""
+    ends = torch.tensor([5, 12], dtype=torch.int32) if x.ndim == 2 else None
+    return torch._grouped_mm(x, experts, offs=ends).reshape(12, 16)
+
+
+CHOSEN = "experts are chosen by data"
+EXPERTS = {
+    "experts": (lambda m, x: multiplied(x, m.up), "up", CHOSEN),
+    "rows": (lambda m, x: multiplied(m.rows, m.up), "rows", CHOSEN),
+    "a matrix for each": (lambda m, x: multiplied(x.view(2, 6, 8), m.up), "up", "not a matrix for each group of rows"),
+}
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped product")
+@pytest.mark.parametrize("name", EXPERTS)
+def test_neither_experts_nor_rows_go(name):
+    function, parameter, reason = EXPERTS[name]
+    parts = {"up": nn.Parameter(rand(2, 8, 16)), "rows": nn.Parameter(rand(12, 8))}
+    found = class_of(Between(function, 16, parts), rand(12, 6), parameter)
+    assert found.status == "frozen" and reason in found.reason
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped product")
+def test_experts_are_layers():
+    graph = trace(Experts("grouped"), rand(12, 8))
+    assert [(layer.weight, layer.positions) for layer in graph.layers if "gate" not in layer.weight][:2] == [
+        ("up", 0.5),
+        ("down", 0.5),
+    ]
+    roles = {(use.name, use.dim): use.role for use in graph.uses}
+    assert [roles[name, dim] for name in ("up", "down") for dim in (1, 2)] == ["out", "in"] * 2
+
+
 class Spectrum(nn.Module):
     def __init__(self, dim):
         super().__init__()
@@ -167,6 +180,12 @@ def test_distances_lose_what_is_zero_in_both():
     assert left_after(Distances(), (rand(1, 5, 4),), **zeros)[0]["second.weight"] == (6, 4)
     one = {"first__weight": zero, "first__bias": zero}
     assert left_after(Distances(), (rand(1, 5, 4),), **one)[0]["second.weight"] == (8, 4)
+
+
+def test_rows_that_are_compared_stay():
+    model = Between(lambda m, x: torch.cdist(m.rows, x).mT, 5, {"rows": nn.Parameter(rand(5, 8))})
+    found = class_of(model, rand(4, 6), "rows")
+    assert found.status == "frozen" and "rows are compared one by one" in found.reason
 
 
 def test_deformable_convolutions():

@@ -10,25 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.thinning import thin, trace
 
+from .networks import Between, class_of
+
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
 
-class Net(nn.Module):
-    """A layer of 8 units, a function, a layer."""
+class Net(Between):
+    """With a scale and a shift for the 8 units."""
 
     def __init__(self, function, width=8):
-        super().__init__()
-        self.first, self.second, self.function = nn.Linear(6, 8), nn.Linear(width, 3), function
+        super().__init__(function, width)
         self.scale, self.shift = nn.Parameter(torch.rand(8) + 0.5), nn.Parameter(torch.randn(8))
-
-    def forward(self, x):
-        return self.second(self.function(self, self.first(x)))
-
-
-def hidden(model, inputs=X):
-    """The one class of the first layer's units."""
-    (found,) = [c for c in trace(model, inputs).classes() if any(use[:2] == ("first.weight", 0) for use in c.uses)]
-    return found
 
 
 def test_roles_of_scales_and_shifts():
@@ -91,12 +83,24 @@ def test_dead_channels_leave_sums_over_them(total):
         torch.testing.assert_close(model(X), expected)
 
 
+FIXED_WEIGHT = "aten.convolution in the model (Net): the weight has a fixed size"
 KEPT = {
     "logsumexp": (lambda m, x: x.logsumexp(1, keepdim=True), 1, "aten.logsumexp in the model (Net): over the channels"),
     "largest": (lambda m, x: x.amax(1, keepdim=True), 1, "aten.amax in the model (Net): over the channels"),
     "softmax": (lambda m, x: x.softmax(1), 8, "aten._softmax in the model (Net): over the channels"),
     "running sum": (lambda m, x: x.cumsum(1), 8, "aten.cumsum in the model (Net): over the channels"),
     "a fixed matrix": (lambda m, x: x @ torch.eye(8)[:, :2], 2, "aten.mm in the model (Net): summed with a tensor"),
+    "a fixed kernel": (lambda m, x: F.conv1d(x.unsqueeze(2), torch.eye(8).unsqueeze(2))[..., 0], 8, FIXED_WEIGHT),
+    "a fixed kernel for each": (
+        lambda m, x: F.conv1d(x.unsqueeze(2), torch.eye(8)[:, :1, None], groups=8)[..., 0],
+        8,
+        FIXED_WEIGHT,
+    ),
+    "distances to a fixed matrix": (
+        lambda m, x: torch.cdist(x, torch.eye(8)),
+        8,
+        "aten._cdist_forward in the model (Net): compared with a tensor of fixed size",
+    ),
     "one by its number": (lambda m, x: x[:, 3:4], 1, "one channel is taken by its number"),
 }
 
@@ -104,7 +108,7 @@ KEPT = {
 @pytest.mark.parametrize("name", KEPT)
 def test_channels_that_have_to_stay_are_told_why(name):
     function, width, reason = KEPT[name]
-    found = hidden(Net(function, width))
+    found = class_of(Net(function, width), X)
     assert found.status == "frozen"
     assert reason in found.reason
 

@@ -20,13 +20,16 @@ FIXED = "reads an input of fixed size"
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable)
 def convolution(call: Call) -> None:
     """Read the input's channels and make new ones."""
-    x, weight, bias = call.args[:3]
-    transposed, groups = bool(call.args[6]), int(call.args[8])
     # A transposed convolution mixes positions that see other numbers of kernel elements, as padding does.
-    padded = transposed or any(call.args[4])
+    transposed = bool(call.args[6])
+    follow(call, call.args[:3], int(call.args[8]), transposed, transposed or any(call.args[4]))
+
+
+def follow(call: Call, operands: Sequence[Tensor], groups: int, transposed: bool = False, padded: bool = True) -> None:
+    """Follow a convolution of an input by a weight, with a bias or None."""
+    x, weight, bias = operands
     # Without a batch dimension the channels come first.
-    batched = len(call.shapes[0]) == weight.ndim
-    dim = 1 if batched else 0
+    dim = 1 if len(call.shapes[0]) == weight.ndim else 0
     # A kernel's own axes are never channels; a weight that is computed from others may bring some there.
     others = [plane for plane in call.planes(weight) if min(plane.dims) > 1]
     call.freeze(others, "the size of a kernel")
@@ -35,7 +38,7 @@ def convolution(call: Call) -> None:
         # The three layouts of a weight: (out, in / groups), turned round for a transposed convolution, (channels, 1).
         made = _transposed_groups(call, inputs, weight, groups)
     elif groups > 1 and groups == x.shape[dim]:
-        made = _depthwise(call, inputs, weight)
+        made = _depthwise(call, inputs, weight, transposed)
     else:
         made = _grouped(call, inputs, weight, groups, transposed)
     planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
@@ -49,22 +52,6 @@ def convolution(call: Call) -> None:
     elif inputs is not None:
         call.read(inputs)
     call.emit(planes)
-
-
-def follow_grouped(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Read the input's channels and make new ones by a kernel of which no more is known: constants stay unknown."""
-    call.freeze([plane for plane in call.planes(weight) if min(plane.dims) > 1], "the size of a kernel")
-    inputs = _input(call, x, 1)
-    made = _grouped(call, inputs, weight, groups, transposed=False)
-    planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[1] == 1], bias)
-    if made is None:
-        call.emit(planes)
-        return
-    entry = _log_layer(call, x, weight, False, groups, inputs, made)
-    made = _labelled(call, follow_bias(call, made, bias, 1, entry), entry, inputs, bias)
-    value = _value(call, weight, inputs, groups, bias, (False, True))
-    _read(call, inputs, entry, padded=True)
-    call.emit([*planes, _placed(call, made, value, 1)])
 
 
 def _placed(call: Call, made: Plane, value: Tensor | None, dim: int) -> Plane:
@@ -125,14 +112,14 @@ def _grouped(call: Call, inputs: Plane | None, weight: Tensor, groups: int, tran
     return Plane(made)
 
 
-def _depthwise(call: Call, inputs: Plane | None, weight: Tensor) -> Plane | None:
+def _depthwise(call: Call, inputs: Plane | None, weight: Tensor, transposed: bool) -> Plane | None:
     made = _ids(call, weight, 0)
     if made is None or inputs is None:
         call.freeze([inputs] if inputs is not None else [], "the weight has a fixed size")
         if made is not None:
             call.log.freeze(made, f"{call.place}: {FIXED}")
         return None if made is None else Plane(made)
-    if call.args[6]:
+    if transposed:
         per = weight.shape[1]
         # Output k of channel c is c * per + k: channels go with all their outputs, and the number of outputs each
         # stays.

@@ -79,8 +79,9 @@ def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
         ids = meet(call, ids, other.ids)
     if ids is kept[0].ids:
         return kept
-    value = None if kept[0].value is None else kept[0].value.expand(ids.shape)
-    return [kept[0].but(ids=ids, value=value), *kept[1:]]
+    # Looked up before the ids are others: a parameter's values are found by its own.
+    value = call.value_of(kept[0])
+    return [kept[0].but(ids=ids, value=None if value is None else value.expand(ids.shape)), *kept[1:]]
 
 
 def meet(call: Call, a: Tensor, b: Tensor) -> Tensor:

@@ -35,7 +35,6 @@ def fallback(call: Call) -> None:
 @rule(*NEW)
 def new(call: Call) -> None:
     """Emit nothing: only type and device are taken from the tensor."""
-    call.emit(())
 
 
 def freshen(call: Call) -> None:
