@@ -110,6 +110,14 @@ class Between(nn.Module):
         return self.second(self.function(self, self.first(x)))
 
 
+class Whole(Between):
+    """The same in inference mode, in which torch hands composed operations over as they are (`linear`, `rms_norm`)."""
+
+    @torch.inference_mode()
+    def forward(self, x):
+        return super().forward(x)
+
+
 def class_of(model, inputs, name="first.weight", dim=0):
     """Return the one class of a parameter's dimension."""
     (found,) = [c for c in trace(model, inputs).classes() if any(use[:2] == (name, dim) for use in c.uses)]

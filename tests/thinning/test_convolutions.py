@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import DeformConv2d
 
 from potstill.thinning import trace
 
-from .networks import Head, Networks, cbr, class_of, images
+from .networks import Between, Head, Networks, cbr, class_of, images
 
 LEFT = {
     "kinds": (709,),
@@ -190,6 +191,13 @@ def test_what_reads_the_input_stays(layer, dim):
         nn.Sequential(layer, nn.Conv2d(layer.out_channels, 2, 1)), torch.randn(2, 4, 5, 5), "0.weight", dim
     )
     assert (found.status, found.reason.split(": ")[1]) == ("frozen", "reads an input of fixed size")
+
+
+def test_filters_with_a_bias_of_fixed_size_stay():
+    parts = {"kernel": nn.Parameter(torch.randn(5, 8, 1))}
+    model = Between(lambda m, x: F.conv1d(x.unsqueeze(2), m.kernel, torch.arange(5.0)).flatten(1), 5, parts)
+    found = class_of(model, torch.randn(4, 6), "kernel")
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "a bias of fixed size")
 
 
 def test_the_outputs_of_each_channel_stay_as_many():

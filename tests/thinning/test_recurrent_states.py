@@ -1,10 +1,14 @@
 """Recurrent layers and cells that are given a state: by nobody, by a size of theirs, by a number in the code."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
 
 from potstill.thinning import thin
+
+from .networks import Between, class_of
 
 GATES = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1, nn.LSTM: 4, nn.GRU: 3}
 HIDDEN = {"none": 13, "attribute": 13, "number": 16, "ones": 16}
@@ -55,3 +59,25 @@ def test_units_that_stay_zero_go(kind, start):
         assert torch.allclose(model(x), expected, atol=1e-6)
     said = [kept.reason for kept in recipe.frozen if kept.use.startswith("core.weight_ih")]
     assert bool(said) == (start == "number")
+
+
+def test_steps_that_are_channels_stay():
+    parts = {"rnn": nn.GRU(8, 8), "steps": nn.Parameter(torch.randn(5, 1, 1))}
+    found = class_of(Between(lambda m, x: m.rnn(m.steps * x)[0].sum(0), parts=parts), torch.randn(4, 6), "steps")
+    assert (found.status, found.reason) == ("frozen", "GRU in rnn (GRU): read step by step")
+
+
+def test_recurrent_layers_are_traced_without_numbers(monkeypatch):
+    tracing = importlib.import_module("potstill.thinning.trace")
+    monkeypatch.setattr(tracing, "shared_copy", None)  # a copy that keeps its numbers, for models that look at them
+    model = nn.Sequential(nn.Linear(6, 8), Last(nn.LSTM(8, 10)), nn.Linear(10, 2))
+    assert class_of(model, torch.randn(5, 4, 6), "1.layer.weight_hh_l0", 1).size == 10
+
+
+class Last(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]

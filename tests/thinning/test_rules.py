@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.thinning import thin, trace
 
-from .networks import Between, class_of
+from .networks import Between, Whole, class_of, left_after
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -62,6 +62,24 @@ def test_costs_count_products_of_activations():
     assert graph.other_macs == 2 * 5 * 5 * 8
 
 
+def test_roles_of_a_bilinear_layer():
+    model = Between(lambda m, x: m.both(x, x.tanh()), 4, {"both": nn.Bilinear(8, 8, 4)})
+    roles = {(use.name, use.dim): use.role for use in trace(model, X).uses}
+    assert [roles["both.weight", dim] for dim in range(3)] == ["out", "in", "in"]
+
+
+def test_a_bilinear_layer_reads_all_of_the_input():
+    found = class_of(Between(lambda m, x: m.both(x, X), 4, {"both": nn.Bilinear(8, 6, 4)}), X, "both.weight", 2)
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "reads an input of fixed size")
+
+
+def test_a_product_of_a_matrix_with_a_vector_makes_channels():
+    model = Between(lambda m, x: torch.mv(m.up, x.mean(0)), 16, {"up": nn.Parameter(torch.randn(16, 8))})
+    dead = [(0, [1, 2])]
+    left, _ = left_after(model, (X,), first__weight=dead, first__bias=dead, up=[(0, [3, 4, 5])])
+    assert (left["first.weight"], left["up"], left["second.weight"]) == ((6, 6), (13, 6), (3, 13))
+
+
 def test_a_product_with_a_vector_sums_over_channels():
     model = Net(lambda m, x: torch.mv(x.relu(), m.scale).unsqueeze(1).expand(-1, 2), width=2)
     with torch.no_grad():
@@ -101,6 +119,15 @@ KEPT = {
         8,
         "aten._cdist_forward in the model (Net): compared with a tensor of fixed size",
     ),
+    "neighbours": (
+        lambda m, x: F.avg_pool1d(x.unsqueeze(1), 2).squeeze(1),
+        4,
+        "aten.avg_pool2d in the model (Net): varies along a pooled dimension",
+    ),
+    "every other": (lambda m, x: x.as_strided((4, 4), (8, 2)), 4, "strides of its own"),
+    "another type": (lambda m, x: x.view(torch.int32).view(torch.float32), 8, "an empty tensor or another type"),
+    "none at all": (lambda m, x: torch.cat([x, m.first(X[:0]).view(0, 8)]), 8, "an empty tensor or another type"),
+    "two kinds in one axis": (lambda m, x: (x.unsqueeze(2) * m.scale).flatten(1), 64, "merges two kinds of channels"),
     "one by its number": (lambda m, x: x[:, 3:4], 1, "one channel is taken by its number"),
 }
 
@@ -128,20 +155,18 @@ def test_a_weight_that_mixes_its_dimensions_is_frozen():
     assert "a weight that mixes its dimensions" in found.reason
 
 
-def test_a_linear_layer_that_arrives_whole():
-    """In inference mode torch hands `linear` over as it is."""
+WHOLE = {
+    "linear": lambda m, x: x.relu(),
+    "the larger of two": lambda m, x: torch.max(x, -x),
+    "view": lambda m, x: x.reshape(len(x), -1, 1).flatten(1),
+}
 
-    class Inference(Net):
-        @torch.inference_mode()
-        def forward(self, x):
-            return super().forward(x)
 
-    model = Inference(lambda m, x: x.relu())
-    with torch.no_grad():
-        model.first.weight[:3], model.first.bias[:3] = 0, 0
-        expected = model(X)
-        assert thin(model, X).parameters[1] == 5 * 6 + 5 + 3 * 5 + 3 + 16
-        torch.testing.assert_close(model(X), expected)
+@pytest.mark.parametrize("function", WHOLE.values(), ids=WHOLE)
+def test_operations_that_arrive_whole(function):
+    dead = [(0, [1, 2, 6])]
+    left, _ = left_after(Whole(function), (X,), first__weight=dead, first__bias=dead)
+    assert left == {"first.weight": (5, 6), "first.bias": (5,), "second.weight": (3, 5), "second.bias": (3,)}
 
 
 def test_a_norm_without_parameters_has_the_number_of_channels():
@@ -177,6 +202,8 @@ MOVED = {
     "flip": lambda x: x.flip(3),
     "unfold and fold": lambda x: F.fold(F.unfold(x, 2, stride=2), x.shape[2:], 2, stride=2),
     "rows by an index": lambda x: x.index_select(2, torch.tensor([0, 2, 3])),
+    "strides": lambda x: x.as_strided(x.shape, x.stride()),
+    "half of the rows times the sigmoid of the others": lambda x: F.glu(x, 2),
     "memory format": lambda x: x.contiguous(memory_format=torch.channels_last),
 }
 

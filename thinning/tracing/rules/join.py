@@ -50,13 +50,9 @@ def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, .
         for info in infos
     ]
     across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
-    taken = set(planes[0].dims) if planes else set()
+    # Where what is joined varies along another dimension too, the others are of fixed size to `combine`.
     for group in combine(call, others, across, [*out[:dim], 1, *out[dim + 1 :]]):
-        # Two kinds of channels along one axis cannot both be followed.
-        if taken & set(group[0].dims):
-            call.freeze(group, "joined in two ways")
-        else:
-            planes.append(merge(group, _common(group) if len(group) == len(infos) else None))
+        planes.append(merge(group, _common(group) if len(group) == len(infos) else None))
     call.emit(planes)
 
 

@@ -31,7 +31,7 @@ def _normalize(
     # operation, and uniting, freezing and roles are those of `combine`.
     for vector in present:
         layout = [size if dim in dims else 1 for dim, size in enumerate(shape)]
-        laid = tuple(plane.map(partial(_lay, layout=layout)) for plane in call.planes(vector))
+        laid = tuple(plane.map(partial(_lay, ndim=len(shape), dims=dims)) for plane in call.planes(vector))
         infos.append(TensorInfo(laid, call.info(vector).storage, call.info(vector).storage.version))
         shapes.append(tuple(layout))
     planes: list[Plane] = []
@@ -42,20 +42,11 @@ def _normalize(
         call.emit(planes, out)
 
 
-def _lay(tensor: Tensor, layout: Sequence[int]) -> Tensor:
-    return tensor.reshape(_like(tensor, layout))
-
-
-def _like(ids: Tensor, layout: Sequence[int]) -> list[int]:
-    """Return where a vector's ids go in the input's layout: its dimensions are the layout's last ones larger than 1."""
-    sizes = list(ids.shape)
-    result = [1] * len(layout)
-    for dim in reversed(range(len(layout))):
-        if sizes and layout[dim] > 1:
-            result[dim] = sizes.pop()
-            while sizes and sizes[-1] == 1 and len(sizes) > sum(1 for size in layout[:dim] if size > 1):
-                sizes.pop()
-    return result
+def _lay(tensor: Tensor, ndim: int, dims: Sequence[int]) -> Tensor:
+    shape = [1] * ndim
+    for dim, size in zip(dims, tensor.shape, strict=True):
+        shape[dim] = size
+    return tensor.reshape(shape)
 
 
 def _roles(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None]) -> None:
@@ -99,11 +90,11 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
         eps = float(call.named("eps", 1e-5))
         # BatchNorm in eval mode is a fixed affine function, so constants stay known through it.
         base = (base - mean) / (var + eps).sqrt()
-    elif x is not None:
+    elif _averages(call):
+        base = _averaged(call, base)
+    else:
         # A channel that is constant has deviation 0 and equals its mean (InstanceNorm): it becomes 0 before the scale.
-        base = torch.where(x.isnan() | (_averages(call) & (x != 0)), torch.nan, 0.0)
-    if _averages(call):
-        base = _constant_groups(call, x, torch.full(shape, torch.nan, dtype=torch.float64))
+        base = torch.where(base.isnan(), torch.nan, 0.0)
     if weight is not None:
         # A scale of 0 makes its bias of any input: how BatchNorm channels die in training with an L1 penalty on the
         # scales.
@@ -113,13 +104,16 @@ def _value(call: Call, group: Sequence[Plane], vectors: Sequence[Tensor | None],
     return None if bool(base.isnan().all()) else base
 
 
-def _constant_groups(call: Call, x: Tensor | None, base: Tensor) -> Tensor:
-    """Return 0 for the channels of groups all of whose channels are known to equal the same."""
-    if x is None or call.func.overloadpacket is not aten.native_group_norm or base.numel() % int(call.args[6]):
-        return base
+def _averaged(call: Call, x: Tensor) -> Tensor:
+    """Return 0 for groups all of whose channels are known to equal the same; a root mean square keeps each 0."""
+    unknown = torch.full_like(x, torch.nan)
+    if "rms" in call.name:
+        return torch.where(x == 0, 0.0, unknown)
+    if call.func.overloadpacket is not aten.native_group_norm or x.numel() % int(call.args[6]):
+        return unknown
     groups = x.reshape(int(call.args[6]), -1)
     constant = (groups == groups[:, :1]).all(1, keepdim=True).expand(groups.shape)
-    return torch.where(constant.reshape(base.shape), 0.0, base)
+    return torch.where(constant.reshape(x.shape), 0.0, unknown)
 
 
 def _averages(call: Call) -> bool:

@@ -1,0 +1,62 @@
+"""What meets element by element: tables for parts of an axis, fresh tensors, states."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from .networks import Between, class_of, left_after, rand
+
+PARTS = {
+    "heads": (lambda x: x.view(len(x), -1, 4), [0, 1, 2, 3], (4, 4)),  # one of the two heads goes, the table stays
+    "halves": (lambda x: x.view(len(x), 2, -1), [1, 5], (6, 3)),  # the same of both goes, and of the table
+}
+ORDERS = {"table first": lambda table, x: table * x, "table last": lambda table, x: x * table}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_table_for_each_part_of_an_axis(part, order):
+    parts, dead, (units, rows) = PARTS[part]
+    model = Between(lambda m, x: ORDERS[order](m.table, parts(x)).flatten(1), parts={"table": nn.Parameter(rand(4))})
+    zero = [(0, dead)]
+    left, _ = left_after(model, (rand(4, 6),), first__weight=zero, first__bias=zero)
+    assert (left["first.weight"], left["table"], left["second.weight"]) == ((units, 6), (rows,), (3, units))
+
+
+class Gated(nn.Module):
+    """One step from a state of zeros, which is joined with the input and added to the result."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.out = nn.Linear(11, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        state = x.new_zeros(len(x), self.step.out_features)
+        return self.out(state + self.step(torch.cat([x, state], 1)).tanh())
+
+
+def test_a_fresh_state_has_the_channels_of_what_it_is_added_to():
+    zero = [(0, [2, 5])]
+    left, _ = left_after(Gated(), (rand(4, 3),), step__weight=zero, step__bias=zero)
+    assert left == {"step.weight": (6, 9), "step.bias": (6,), "out.weight": (2, 6), "out.bias": (2,)}
+
+
+def test_what_meets_a_tensor_written_by_an_unknown_operation_stays():
+    class Scattered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.other, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            y = self.other(x)
+            written = y.new_zeros(y.shape)
+            written.scatter_(1, torch.arange(8).flip(0).expand(len(x), 8), self.first(x))
+            return self.out(y + written)
+
+    reasons = [class_of(Scattered(), rand(4, 6), name).reason for name in ("first.weight", "other.weight")]
+    assert reasons == [
+        "aten.scatter_ in the model (Scattered): the operation has no rule",
+        "aten.add in the model (Scattered): meets a tensor of fixed size",
+    ]
