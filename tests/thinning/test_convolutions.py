@@ -22,6 +22,7 @@ LEFT = {
     "depthwise_makes_two": (294,),
     "transposed_depthwise_makes_two": (244,),
     "transposed_groups": (6 * 30 + 6 * 4 * 4 + 8 + 8 * 4 + 4,),
+    "channels_shuffled": (6 * 30 + 6 * 4 + 4,),
     "single_filter": (5 * 30 + 5 * 9 + 1 + 4 + 4,),
     "depthwise_deformable": (5 * 30 + 5 * 10 + 5 * 4 + 4,),
     "deformable_in_two_halves": (6 * 30 + 5 * 6 * 9 + 5 + 5 * 4 + 4,),
@@ -156,6 +157,12 @@ def transposed_depthwise_makes_two():
 def transposed_groups():
     """Of 4 inputs and of 6 outputs of each group 3 and 4 stay."""
     return between(nn.ConvTranspose2d(8, 12, 2, 2, groups=2), nn.ReLU())
+
+
+@model
+def channels_shuffled():
+    """The same position of both groups goes together: of 4 one."""
+    return between(nn.ChannelShuffle(2))
 
 
 @model

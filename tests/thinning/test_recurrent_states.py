@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.thinning import thin
+from potstill.thinning import thin, trace
+from potstill.thinning.dead import find_dead
 
-from .networks import Between, class_of
+from .networks import Between, class_of, left_after, rand
 
 GATES = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1, nn.LSTM: 4, nn.GRU: 3}
 HIDDEN = {"none": 13, "attribute": 13, "number": 16, "ones": 16}
@@ -81,3 +82,60 @@ class Last(nn.Module):
 
     def forward(self, x):
         return self.layer(x)[0]
+
+
+def test_a_state_that_a_layer_makes_stays():
+    parts = {"start": nn.Linear(6, 8), "rnn": nn.GRU(8, 8)}
+    x = rand(4, 6)
+    model = Between(lambda m, y: m.rnn(y[None], m.start(x)[None])[0][0], parts=parts)
+    found = class_of(model, x, "start.weight")
+    assert found.status == "frozen" and "the state that a recurrent layer starts from" in found.reason
+
+
+class Projected(nn.Module):
+    """Outputs of 6 channels from 12 units; uses the last state of the outputs or that of the units, too."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.first, self.core, self.last = nn.Linear(4, 8), nn.LSTM(8, 12, proj_size=6), nn.Linear(6, 3)
+        self.state, self.other = state, nn.Linear((6, 12)[state], 3)
+
+    def forward(self, x):
+        y, states = self.core(self.first(x).relu())
+        return self.last(y) + self.other(states[self.state][0])
+
+
+@pytest.mark.parametrize(("state", "columns"), [(0, 4), (1, 9)])
+def test_units_and_outputs_of_a_projected_layer_go(state, columns):
+    rows = [(0, [12 * gate + unit for gate in range(4) for unit in (1, 5, 7)])]
+    zeros = {f"core__{name}_l0": rows for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    zeros |= {"core__weight_hr_l0": [(0, [0, 4])], "first__weight": [(0, [3])], "first__bias": [(0, [3])]}
+    left, _ = left_after(Projected(state), (rand(5, 2, 4),), (rand(7, 2, 4),), **zeros)
+    assert left == {
+        "first.weight": (7, 4),
+        "first.bias": (7,),
+        "core.weight_ih_l0": (36, 7),
+        "core.weight_hh_l0": (36, 4),
+        "core.bias_ih_l0": (36,),
+        "core.bias_hh_l0": (36,),
+        "core.weight_hr_l0": (4, 9),
+        "last.weight": (3, 4),
+        "last.bias": (3,),
+        "other.weight": (3, columns),
+        "other.bias": (3,),
+    }
+
+
+def test_roles_of_a_projected_layer():
+    roles = {(use.name, use.dim): use.role for use in trace(Projected(0), rand(5, 2, 4)).uses}
+    parts = ("weight_ih", "weight_hh", "weight_hr")
+    assert [roles[f"core.{part}_l0", dim] for part in parts for dim in (0, 1)] == ["out", "in"] * 3
+
+
+def test_units_that_nothing_behind_reads_go_only_if_no_other_unit_does():
+    model = nn.Sequential(nn.Linear(4, 8), Last(nn.GRU(8, 10)), nn.Linear(10, 3)).eval()
+    with torch.no_grad():
+        model[2].weight[:, 4] = 0
+    weights = dict(model.named_parameters())
+    analysis = importlib.import_module("potstill.thinning.trace").analyse(model, rand(5, 2, 4), weights)
+    assert not find_dead(analysis, weights).channels.any()

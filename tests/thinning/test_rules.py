@@ -128,6 +128,12 @@ KEPT = {
     "another type": (lambda m, x: x.view(torch.int32).view(torch.float32), 8, "an empty tensor or another type"),
     "none at all": (lambda m, x: torch.cat([x, m.first(X[:0]).view(0, 8)]), 8, "an empty tensor or another type"),
     "two kinds in one axis": (lambda m, x: (x.unsqueeze(2) * m.scale).flatten(1), 64, "merges two kinds of channels"),
+    "some by a list": (lambda m, x: x[:, [1, 0, 2]], 3, "aten.index in the model (Net): chosen by an index"),
+    "some by an index": (
+        lambda m, x: x.index_select(1, torch.tensor([1, 0, 2])),
+        3,
+        "aten.index_select in the model (Net): chosen by an index",
+    ),
     "one by its number": (lambda m, x: x[:, 3:4], 1, "one channel is taken by its number"),
 }
 

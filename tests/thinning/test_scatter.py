@@ -55,6 +55,7 @@ def inputs():
 def test_channels_pass_through_sums_over_edges(thinned, gather):
     recipe = thinned(Graph(gather), inputs())
     assert sorted(recipe.selectors()) == ["first.bias", "first.weight", "second.weight"]
+    assert recipe.parameters[1] == 8 * 7 + 3 * 9
 
 
 def constant(messages, to, count):

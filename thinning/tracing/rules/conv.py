@@ -22,12 +22,20 @@ def convolution(call: Call) -> None:
     """Read the input's channels and make new ones."""
     # A transposed convolution mixes positions that see other numbers of kernel elements, as padding does.
     transposed = bool(call.args[6])
-    follow(call, call.args[:3], int(call.args[8]), transposed, transposed or any(call.args[4]))
+    x, weight, bias = call.args[:3]
+    follow(call, x, weight, bias, int(call.args[8]), transposed, transposed or any(call.args[4]))
 
 
-def follow(call: Call, operands: Sequence[Tensor], groups: int, transposed: bool = False, padded: bool = True) -> None:
-    """Follow a convolution of an input by a weight, with a bias or None."""
-    x, weight, bias = operands
+def follow(
+    call: Call,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    transposed: bool = False,
+    padded: bool = True,
+) -> None:
+    """Follow a convolution of an input by a weight."""
     # Without a batch dimension the channels come first.
     dim = 1 if len(call.shapes[0]) == weight.ndim else 0
     # A kernel's own axes are never channels; a weight that is computed from others may bring some there.

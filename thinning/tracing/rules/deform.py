@@ -18,4 +18,4 @@ def deformable(call: Call) -> None:
     if plane is not None and offset_groups > 1 and plane.dims == (1,):
         rows = plane.ids.reshape(offset_groups, -1)
         call.unite(rows, rows[:1])
-    follow(call, (x, weight, bias if bias.numel() else None), groups)
+    follow(call, x, weight, bias if bias.numel() else None, groups)

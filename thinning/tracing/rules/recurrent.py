@@ -81,25 +81,25 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
     # times.
     zero = torch.full((module.hidden_size,), all(info_of(given).storage.value == 0 for given in state))
     fits = all(info_of(given).uniform for given in state)
-    every: list[Plane] = []
+    every: list[tuple[Plane, Plane]] = []
     for layer in range(module.num_layers):
         made: list[Plane] = []
         for direction in range(2 if module.bidirectional else 1):
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
-            made.append(_unit(call, module, suffix, kind, reads, zero))
-        every += made
-        ids = torch.cat([plane.ids for plane in made])
-        if not fits:
-            call.log.freeze(ids, f"{call.place}: {FIXED}")
+            every.append(_unit(call, module, suffix, kind, reads, zero))
+            made.append(every[-1][0])
+            if not fits:
+                call.freeze(every[-1], FIXED)
         values = [plane.value for plane in made if plane.value is not None]
+        ids = torch.cat([plane.ids for plane in made])
         reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
     for given in state:
         call.freeze(info_of(given).current, "the state that a recurrent layer starts from")
     if reads is not None:
         shape = [1] * (call.out[0].ndim - 1) + [-1]
         attach(call.out[0], TensorInfo((reads.map(lambda t: t.reshape(shape)),)))
-    for final in call.out[1:]:
-        _finals(call, final, every)
+    for final, units in zip(call.out[1:], zip(*every, strict=True), strict=False):  # (h, c) or h alone
+        _finals(call, final, units)
 
 
 def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor]) -> None:
@@ -112,7 +112,7 @@ def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor])
             zero = zero & (plane.value == 0) if plane.value is not None else torch.zeros_like(zero)
         else:
             zero &= info_of(given).storage.value == 0
-    made = _unit(call, module, "", kind, _features(call, x), zero)
+    made, _ = _unit(call, module, "", kind, _features(call, x), zero)
     for given, plane in zip(state, planes, strict=True):
         if plane is not None:
             call.unite(plane.ids, made.ids)
@@ -130,8 +130,8 @@ def _features(call: Call, x: Tensor) -> Plane | None:
     return None if plane is None else plane.map(lambda t: t.reshape(-1))
 
 
-def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> Plane:
-    """Follow one layer in one direction, or a cell; return its (projected) channels. `zero`: who starts at 0."""
+def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> tuple[Plane, Plane]:
+    """Follow one layer in one direction, or a cell; return its outputs and its units. `zero`: who starts at 0."""
     weights = {name: getattr(module, name + suffix) for name in ("weight_ih", "weight_hh")}
     inputs = info_of(weights["weight_ih"]).along(1)
     if inputs is not None and reads is not None and inputs.ids.numel() == reads.ids.numel():
@@ -140,17 +140,16 @@ def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, 
         call.log.read(Read(reads.ids, reads.value))
     elif inputs is not None:
         call.freeze([inputs], "reads an input of fixed size")
-    hidden = _hidden(call, module, suffix, GATES[kind], weights)
+    hidden = Plane(_hidden(call, module, suffix, GATES[kind], weights), _value(call, module, suffix, kind, reads, zero))
     recurrent_in = info_of(weights["weight_hh"]).along(1)
-    value = _value(call, module, suffix, kind, reads, zero)
-    made = Plane(hidden, value)
+    made = hidden
     if getattr(module, "proj_size", 0):
-        made = _projected(call, made, getattr(module, "weight_hr" + suffix))
+        made = _projected(call, hidden, getattr(module, "weight_hr" + suffix))
     if recurrent_in is not None:
         call.unite(recurrent_in.ids.reshape(-1), made.ids)
         call.log.role(recurrent_in.leaf, "in")
     call.log.read(Read(made.ids, made.value))
-    return made
+    return made, hidden
 
 
 def _projected(call: Call, hidden: Plane, weight: Tensor) -> Plane:
@@ -204,9 +203,6 @@ def _value(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None,
 
 def _finals(call: Call, final: Tensor, made: Sequence[Plane]) -> None:
     """Unite the units of several layers side by side in the last states, (layers * directions, batch, units)."""
-    if any(final.shape[-1] != plane.ids.numel() for plane in made):
-        call.freeze(made, "states of different sizes")
-        return
     # (layers, batch, units) is one tensor: all layers have the same number of units in it, so unit i of all goes
     # together.
     units = torch.stack([plane.ids for plane in made])
