@@ -106,7 +106,9 @@ def _first_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
     """Return the line that runs where a node does: that of its statement, of a function the one after its docstring."""
     while not isinstance(node, ast.stmt):
         node = parents[node]
-    return node.body[ast.get_docstring(node) is not None].lineno if isinstance(node, ast.FunctionDef) else node.lineno
+    if not isinstance(node, ast.FunctionDef):
+        return node.lineno
+    return node.body[len(node.body) > 1 and ast.get_docstring(node) is not None].lineno
 
 
 def _function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:

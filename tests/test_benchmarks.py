@@ -169,6 +169,12 @@ def test_l0_recalibration(call):
     assert call("l0_recalibration", "--seeds", 1, "--dense", 1, "--window", 1)
 
 
+def test_rules_are_broken_one_line_at_a_time(load):
+    *others, last = load("rule_mutants").chosen(["fallback", "pool:55"])
+    assert {mutant.file for mutant in others} == {"fallback"}
+    assert (last.function, last.what) == ("pool", "left out: _pass(call, keeps_constants=True)")
+
+
 @pytest.mark.slow
 def test_rule_mutants(call):
     assert call("rule_mutants", "pool", "--every", 100, "--most", 1)
