@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import DeformConv2d
 
 from potstill.thinning import trace
+from potstill.thinning.dead import find_dead
 
 from .networks import Between, Head, Networks, cbr, class_of, images
 
@@ -213,5 +216,28 @@ def test_the_outputs_of_each_channel_stay_as_many():
 
 
 def test_a_mask_on_filters_covers_the_depthwise_layer_behind():
-    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1)), images())
-    assert set(graph.coverage("0.weight", [2])) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.each, self.other = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=8), nn.Conv2d(3, 8, 1)
+            self.last = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.each(self.one(x)) + self.other(x))
+
+    graph = trace(Sum(), images())
+    assert set(graph.coverage("one.weight", [2])) == {"one.weight", "one.bias", "each.weight", "each.bias"}
+
+
+def test_an_input_goes_from_a_normalised_weight_if_it_is_zero_there():
+    name = "2.parametrizations.weight.original1"
+
+    def left(dead):
+        net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), weight_norm(nn.Conv2d(8, 4, 1)), nn.Conv2d(4, 2, 1)).eval()
+        with torch.no_grad():
+            net[0].weight[:3], net[0].bias[:3], net.get_parameter(name)[:, :dead] = 0, 0, 0
+        weights = {key: value.detach() for key, value in net.named_parameters()}
+        analysis = importlib.import_module("potstill.thinning.trace").analyse(net, images(), weights)
+        return int((~find_dead(analysis, weights).channels[analysis.graph.channels_of(name, 1)]).sum())
+
+    assert [left(dead) for dead in (0, 2, 3)] == [8, 6, 5]

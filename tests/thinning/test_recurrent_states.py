@@ -92,6 +92,17 @@ def test_a_state_that_a_layer_makes_stays():
     assert found.status == "frozen" and "the state that a recurrent layer starts from" in found.reason
 
 
+def test_a_state_that_a_cell_is_given_has_its_units():
+    model = Between(lambda m, x: m.cell(rand(4, 5), x), parts={"cell": nn.GRUCell(5, 8)})
+    assert ("cell.weight_hh", 1) in {use[:2] for use in class_of(model, rand(4, 6)).uses}
+
+
+def test_units_of_a_cell_that_is_given_a_state_of_fixed_size_stay():
+    model = Between(lambda m, x: m.cell(x, torch.eye(4, 8)), parts={"cell": nn.GRUCell(8, 8)})
+    found = class_of(model, rand(4, 6), "cell.weight_hh")
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "starts from a given state of fixed size")
+
+
 class Projected(nn.Module):
     """Outputs of 6 channels from 12 units; uses the last state of the outputs or that of the units, too."""
 
