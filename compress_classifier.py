@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 
-from potstill.command.cli.options import parse
+from potstill.command.cli.options import Options, parse
 from potstill.command.cli.streams import prepare_streams
 from potstill.command.errors import one_line
 from potstill.command.modes import run_mode, trains
@@ -39,6 +39,7 @@ from potstill.command.run.log_text import set_up_console
 from potstill.command.run.prepare import prepare
 from potstill.command.run.ranks import joined, leads
 from potstill.command.run.session import Session
+from potstill.command.sweep.mode import last_words, sweep_runs
 
 logger = logging.getLogger("potstill")
 
@@ -56,16 +57,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if leads():
                     run_mode(options)
                 return 0
-            with joined(options.training.device):
-                session = prepare(options)
-                session.folder.record_environment(arguments)
-                tell_start(session)
-                try:
-                    return train(session)
-                finally:
-                    session.folder.close()
+            if options.sweep.sweep:
+                return last_words(sweep_runs(options, train_again, __file__))
+            return run_training(options, arguments)
     finally:
         release_all()
+
+
+def train_again(arguments: Sequence[str]) -> int:
+    """Train as a call with these arguments does; errors come through."""
+    return run_training(parse(arguments), arguments)
+
+
+def run_training(options: Options, arguments: Sequence[str]) -> int:
+    """Train as the options ask, in a run folder; return the exit status."""
+    with joined(options.training.device):
+        session = prepare(options)
+        session.folder.record_environment(arguments)
+        tell_start(session)
+        try:
+            return train(session)
+        finally:
+            session.folder.close()
 
 
 def train(run: Session) -> int:

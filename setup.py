@@ -36,7 +36,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "."},
     packages=find_packages(include=["potstill", "potstill.*"]),
-    package_data={"": ["py.typed"], "potstill.schedules": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "": ["py.typed"],
+        "potstill.schedules": ["*.yaml", "*/*.yaml"],
+        "potstill.command.report": ["templates/*"],
+    },
     py_modules=["compress_classifier"],
     entry_points={"console_scripts": ["compress-classifier=potstill.command.start:main"]},
     install_requires=[
@@ -48,6 +52,7 @@ setup(
         "tqdm>=4.66",
         "safetensors>=0.4.3",
         "scikit-learn>=1.3",
+        "Jinja2>=3.1",
     ],
     extras_require={
         "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS + EXAMPLES,

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from potstill.compression import load_checkpoint
@@ -20,6 +21,7 @@ from .output_options import ModeOptions, OutputOptions, StartOptions, add_export
 from .plugins import load_plugins
 from .sensitivity_options import SensitivityOptions
 from .stored_options import stored_network, stored_options
+from .sweep_options import FILE, SweepOptions, is_sweep, stored_sweep
 from .training_options import CompressionOptions, DataOptions, TrainingOptions
 
 PROGRAM = "compress-classifier"
@@ -33,6 +35,7 @@ GROUPS: dict[str, type[Group]] = {
     "mode": ModeOptions,
     "greedy": GreedyOptions,
     "sensitivity": SensitivityOptions,
+    "sweep": SweepOptions,
 }
 
 
@@ -40,7 +43,8 @@ GROUPS: dict[str, type[Group]] = {
 class Options:
     """All options of a call.
 
-    `checkpoint` holds the contents of the run folder that goes on, from which options were taken.
+    `checkpoint` holds the contents of the run folder that goes on, from which options were taken; `folder` is the one
+    to use for a new run, where that is given.
     """
 
     data: DataOptions
@@ -52,7 +56,9 @@ class Options:
     mode: ModeOptions
     greedy: GreedyOptions
     sensitivity: SensitivityOptions
+    sweep: SweepOptions
     checkpoint: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    folder: Path | None = None
 
     def kept(self) -> dict[str, Any]:
         """Return the options that a checkpoint holds: plain data by name."""
@@ -69,7 +75,17 @@ class Options:
             return "--greedy needs a size to stop at: --greedy-target-density or --greedy-target-latency"
         if self.mode.greedy and self.compression.compress:
             return "--greedy decides by itself what goes when: leave --compress out, or prune by the schedule before"
-        return self.start.problem() or self.sensitivity.problem() or self.distillation.problem()
+        groups = (self.start, self.sensitivity, self.distillation, self.sweep)
+        return self._misses() or next(filter(None, (group.problem() for group in groups)), None)
+
+    def _misses(self) -> str | None:
+        """Return what is asked for that something else takes away, or None."""
+        if self.sweep.sweep and (self.mode != ModeOptions() or self.sensitivity.sense):
+            return "--sweep trains: leave out what is done instead of training"
+        untested = not self.output.test or self.sweep.within is not None
+        if untested and (self.output.confusion or "test" in self.output.act_stats):
+            return "--confusion and --act-stats test need the test images, which --no-test and --within leave alone"
+        return None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,9 +121,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     load_plugins(_Parser(prog=PROGRAM, add_help=False), given)
     top = parser()
     found, checkpoint = top.parse_args(given), None
-    if found.resume_from and found.resume_from.is_dir():
-        if not ModeOptions.of(found).only_reads:
-            hold(found.resume_from)  # before its checkpoint is read, which another process may be about to replace
+    if found.resume_from and found.resume_from.is_dir() and not ModeOptions.of(found).only_reads:
+        hold(found.resume_from)  # before its checkpoint is read, which another process may be about to replace
+    if found.resume_from and is_sweep(found.resume_from):
+        known = _sweep(found.resume_from, found)
+        found = top.parse_args(given, argparse.Namespace(**known))
+    elif found.resume_from and found.resume_from.is_dir():
         path = stored_network(found.resume_from, bool(found.export))
         checkpoint = load_checkpoint(path)
         known = stored_options(GROUPS.values(), path, checkpoint, found.plugin)
@@ -122,3 +141,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if (wrong := options.problem()) is not None:
         top.error(wrong)
     return options
+
+
+def _sweep(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a sweep that goes on; values that are given now replace those of then.
+
+    Raises:
+        CheckpointError: its folder is damaged.
+    """
+    stored = stored_sweep(folder)
+    options = {name: value.value for name, value in stored.pop("options").items()}
+    known = stored_options(GROUPS.values(), folder / FILE, {"options": options}, given.plugin)
+    del stored["departs"]
+    return {**known, **stored, "sweep": [] if given.sweep else stored["sweep"]}

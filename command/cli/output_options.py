@@ -72,6 +72,10 @@ class OutputOptions(Group):
         help="thin the network of the last epoch, or of the most accurate one after compression was complete"
         " (default: %(default)s)",
     )  # fmt: skip
+    test: bool = option(
+        "--no-test", default=True,
+        help="leave the test images alone: choices between runs are then made by the validation images only",
+    )  # fmt: skip
     trajectory: str | None = option(
         "--trajectory", nargs="?", const="*", type=trajectory, metavar="PATTERN[:EVERY]",
         help="record parameters during training, every EVERY steps (default: all, every 10 or about 1,000 times a run)",
@@ -126,6 +130,10 @@ class ModeOptions(Group):
         "--import-sparseml", type=Path, metavar="FILE", help="print the schedule of a recipe of SparseML and stop"
     )
     dry_run: bool = of_this_call("--dry-run", default=False, help="check the schedule, show what it would do, and stop")
+    compare: tuple[Path, ...] = of_this_call(
+        "--compare", nargs="+", type=Path, default=(), metavar="RUN",
+        help="print and draw what finished runs cost and reach (a sweep's folder stands for all of its runs), and stop",
+    )  # fmt: skip
     write_schema: Path | None = of_this_call(
         "--write-schema", nargs="?", type=Path, const=Path("potstill.schema.json"), metavar="FILE",
         help="write the JSON Schema of schedules, with which editors complete and check them (default: %(const)s)",

@@ -13,6 +13,7 @@ from potstill.models import model_info, model_names
 from potstill.thinning.files.text import Lines
 
 from ..cli.options import Options
+from ..compare.mode import compare_runs
 from ..exports import Export
 from ..exports.written import write
 from ..greedy.mode import greedy
@@ -36,7 +37,8 @@ def trains(options: Options) -> bool:
     """Return whether training was asked for, and nothing else."""
     mode = options.mode
     asked = (mode.write_schema, mode.dry_run, mode.summary, mode.export, mode.import_sparseml, mode.import_distiller)
-    others = (options.data.arch == "list", options.sensitivity.sense, mode.greedy, mode.evaluate, mode.thinnify)
+    runs = (mode.compare, options.sensitivity.sense, mode.greedy, mode.evaluate, mode.thinnify)
+    others = (options.data.arch == "list", *runs)
     return not any((*asked, *others))
 
 
@@ -47,18 +49,18 @@ def run_mode(options: Options) -> bool:
         _list()
     elif mode.write_schema:
         write_schema(mode.write_schema)
+    elif mode.compare:
+        compare_runs(options, mode.compare)
     elif mode.dry_run:
         dry_run(options)
     elif mode.summary:
         _summarise(options, mode.summary)
     elif mode.export:
         _export(options, *mode.export)
-    elif mode.import_sparseml:
-        _import_sparseml(options, mode.import_sparseml)
+    elif mode.import_sparseml or mode.import_distiller:
+        _import(options)
     elif mode.greedy:
         greedy(options)
-    elif mode.import_distiller:
-        import_distiller(mode.import_distiller, options)
     elif options.sensitivity.sense:
         sense(options, options.sensitivity.sense)
     elif mode.evaluate:
@@ -97,6 +99,13 @@ def _summarise(options: Options, kinds: Sequence[str]) -> None:
             logger.info("%s", draw_network(model, example, Path("model"), parameters=kind == "png_w_params"))
             continue
         logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.output.table)))
+
+
+def _import(options: Options) -> None:
+    if options.mode.import_sparseml:
+        _import_sparseml(options, options.mode.import_sparseml)
+    elif options.mode.import_distiller:
+        import_distiller(options.mode.import_distiller, options)
 
 
 def _import_sparseml(options: Options, source: Path) -> None:

@@ -62,6 +62,7 @@ def deploy(run: Session, recipe: Recipe) -> dict[str, dict[str, Any]]:
         sparsity=f"{sparsity(run.model):.6f}",
         recipe_sha256=hashlib.sha256(recipe.to_json().encode()).hexdigest(),
     )
+    split = data.test if run.options.output.test else data.validation
     found: dict[str, dict[str, Any]] = {}
     for name, export in asked_exports(run.options.output.exports).items():
         path = run.folder.path / export.file.name.replace("model", "thinned", 1)
@@ -70,7 +71,7 @@ def deploy(run: Session, recipe: Recipe) -> dict[str, dict[str, Any]]:
         except UsageError as error:
             found[name] = {"file": path.name, "failed": str(error)}
             continue
-        top1 = None if done.run is None else accuracy(done.run, data.test)
+        top1 = None if done.run is None else accuracy(done.run, split)
         found[name] = {"file": path.name, "bytes": done.bytes, "difference": done.difference, "top1": top1}
     return found
 

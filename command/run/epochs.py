@@ -29,8 +29,10 @@ def before_epoch(run: Session) -> None:
     """Start the clock; just before compression begins, test the network that is dense yet, if it was trained at all."""
     run.clock.start()
     if run.compresses_from(run.epoch) and (run.epoch > 0 or run.trained):
-        run.dense_top1 = test(run, run.data.test).accuracy()
-        logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
+        run.dense_val_top1 = evaluate_together(run, run.data.validation).accuracy()
+        if run.options.output.test:
+            run.dense_top1 = test(run, run.data.test).accuracy()
+            logger.info("dense network before compression: test Top1 %.2f", run.dense_top1)
 
 
 def evaluate_together(run: Session, split: Split) -> Meter:
@@ -45,10 +47,12 @@ def test(run: Session, split: Split) -> Meter:
         return evaluate_together(run, split)
 
 
-def print_scores(run: Session, scores: Meter) -> None:
+def print_scores(run: Session, scores: Meter | None) -> None:
     """Print the sparsity table and the scores on the test images, and the confusion matrix where it was asked for."""
     form, batch = run.options.output.table, run.options.training.batch_size
     logger.info("%s", sparsity_text(run.model, form))
+    if scores is None:
+        return
     logger.info("test ==> Top1: %.3f    Top5: %.3f    Loss: %.3f", *scores.scores())
     if run.options.output.confusion:
         own = confusion_matrix(run.model, run.data.test, len(run.data.classes), batch, run.device)

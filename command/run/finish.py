@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -21,13 +22,16 @@ from potstill.thinning.files.text import Lines, printable
 
 from ..errors import UsageError
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
+from ..report import write_report
 from .deploy import deploy, export_table
-from .epochs import print_scores, test
+from .epochs import evaluate_together, print_scores, test
+from .evaluation import Meter
 from .network_size import parameter_count
 from .prepare import place
 from .ranks import leads
 from .session import Session
 from .size_report import BATCHES, facts, latencies, summary_table
+from .story import layers, story
 
 logger = logging.getLogger("potstill")
 
@@ -43,7 +47,7 @@ def finish(run: Session) -> dict[str, Any]:
     run.scheduler.finish()
     logger.info("the network is that of %s", chosen)
     entries = run.scheduler.account()
-    scores = test(run, run.data.test)
+    scores = test(run, run.data.test) if run.options.output.test else None
     print_scores(run, scores)
     masked = copy.deepcopy(run.model)
     asked = run.options.compression
@@ -52,14 +56,17 @@ def finish(run: Session) -> dict[str, Any]:
     run.model.to(memory_format=LAYOUTS[choice.layout])
     recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))
-    thinned_scores = test(run, run.data.test)
+    thinned_scores = None if scores is None else test(run, run.data.test)
+    validation = evaluate_together(run, run.data.validation).accuracy()
     if not leads():
         run.save(run.folder.path / "thinned.pt")
         return {}
     dense = place(create_model(run.options.data.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
-    accuracies = {"dense": run.dense_top1, "masked": scores.accuracy(), "thinned": thinned_scores.accuracy()}
+    accuracies = {"dense": run.dense_top1, "masked": _accuracy(scores), "thinned": _accuracy(thinned_scores)}
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
+    summary["dense"]["val_top1"] = run.dense_val_top1
+    summary["masked"]["val_top1"] = summary["thinned"]["val_top1"] = validation
     for name, by_batch in latencies(models, run.example).items():
         summary[name]["latency_ms"] = {batch: time["median"] for batch, time in by_batch.items()}
         summary[name]["latency_spread_ms"] = {batch: [time["low"], time["high"]] for batch, time in by_batch.items()}
@@ -69,25 +76,40 @@ def finish(run: Session) -> dict[str, Any]:
     summary["zeros"] = 100 * sparsity(run.model)
     summary["gone"] = 100 * (1 - parameter_count(run.model) / summary["dense"]["parameters"])
     summary["account"] = json.loads(entries.to_json(orient="records"))
+    summary.update(story(run, recipe), layers=layers(run.model, dense))
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
     run.folder.write_text("recipe.txt", f"{recipe}\n")
-    widths = _kept(run.model, dense)
     load_thinned(dense, save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors"))  # or it is an error
     run.save(run.folder.path / "thinned.pt")
     if run.options.output.plot:
-        plot_metrics(run.rows, run.folder.path)
-        plot_channels(widths, run.folder.path)
-        if run.trajectory:
-            plot_trajectory(run.trajectory.tensors(), run.folder.path)
+        _plot(run, summary["layers"])
     _tell(run, summary)
+    _export(run, recipe, summary)
+    return summary
+
+
+def _plot(run: Session, widths: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the pictures of `--plot`."""
+    plot_metrics(run.rows, run.folder.path)
+    plot_channels({row["layer"]: (row["after"], row["before"]) for row in widths}, run.folder.path)
+    if run.trajectory:
+        plot_trajectory(run.trajectory.tensors(), run.folder.path)
+
+
+def _export(run: Session, recipe: Recipe, summary: dict[str, Any]) -> None:
+    """Write the formats of `--export`, and the report, which names them.
+
+    Raises:
+        UsageError: a format could not be written; all else is.
+    """
     if run.options.output.exports:
         summary["exports"] = deploy(run, recipe)
         run.folder.write_json("summary.json", summary)
         logger.info("%s", export_table(summary["exports"]))
-        if failed := [facts["failed"] for facts in summary["exports"].values() if "failed" in facts]:
-            raise UsageError("the run is complete, but: " + "; ".join(failed))
-    return summary
+    write_report(run.folder.path)
+    if failed := [facts["failed"] for facts in summary.get("exports", {}).values() if "failed" in facts]:
+        raise UsageError("the run is complete, but: " + "; ".join(failed))
 
 
 def _fastest(run: Session, masked: nn.Module) -> Choice:
@@ -149,7 +171,6 @@ def _tell(run: Session, summary: dict[str, Any]) -> None:
     )
 
 
-def _kept(thinned: nn.Module, dense: nn.Module) -> dict[str, tuple[int, int]]:
-    """Output channels of each convolution and Linear, now and in the dense network."""
-    wide = dict(dense.named_parameters())
-    return {n.removesuffix(".weight"): (len(p), len(wide[n])) for n, p in thinned.named_parameters() if p.dim() > 1}
+def _accuracy(scores: Meter | None) -> float | None:
+    """Return the accuracy on the test images, where these were looked at (`--no-test`)."""
+    return None if scores is None else scores.accuracy()

@@ -283,6 +283,8 @@ def _folder(options: Options, ranks: Ranks) -> RunFolder:
 
 
 def _own_folder(options: Options) -> RunFolder:
+    if options.folder is not None:
+        return RunFolder(options.folder)
     if options.sensitivity.sense and options.sensitivity.sense_folder:
         return RunFolder(options.sensitivity.sense_folder)
     if options.start.resume_from and options.start.resume_from.is_dir():

@@ -63,6 +63,7 @@ class Session:
     rows: Rows = field(default_factory=Rows)
     best: BestEpochs = field(default_factory=BestEpochs)
     dense_top1: float | None = None
+    dense_val_top1: float | None = None
     trained: bool = False
     interval: Interval = field(default_factory=Interval)
     rate: float = 0.0
@@ -196,6 +197,7 @@ class Session:
             "split_names": list(self.data.split_names),
             "surroundings": surroundings(self.data),
             "dense_top1": self.dense_top1,
+            "dense_val_top1": self.dense_val_top1,
             "trained": self.trained,
             "options": self.options.kept(),
             "early_stopping": None,
@@ -214,7 +216,8 @@ class Session:
         """
         self.epoch = state["epoch"].integer(most=2**31)
         self.minibatch = state["minibatch"].integer(most=self.minibatches)
-        self.dense_top1 = None if state["dense_top1"].value is None else state["dense_top1"].number()
+        self.dense_top1 = _known(state["dense_top1"])
+        self.dense_val_top1 = _known(state["dense_val_top1"]) if "dense_val_top1" in state.value else None
         self.trained = state["trained"].flag()
         pieces, theirs = self.pieces(), state["optimizer_name"].text()
         if theirs != self.options.training.optimizer:
@@ -248,3 +251,8 @@ class Session:
         if path is None:
             self.folder.lead()
         self.interval.restart()
+
+
+def _known(value: Field) -> float | None:
+    """Return a number that may not be known."""
+    return None if value.value is None else value.number()

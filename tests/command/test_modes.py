@@ -43,7 +43,8 @@ def run(tmp_path_factory):
 def test_summary(run):
     summary = json.loads((run / "summary.json").read_text())
     dense, masked, thinned = (summary[name] for name in ("dense", "masked", "thinned"))
-    assert set(thinned) == {"parameters", "macs", "bytes", "packed_bytes", "top1", "latency_ms", "latency_spread_ms"}
+    sizes = {"parameters", "macs", "bytes", "packed_bytes"}
+    assert set(thinned) == sizes | {"top1", "val_top1", "latency_ms", "latency_spread_ms"}
     assert set(thinned["latency_ms"]) == {"1", "64"}
     assert dense["parameters"] == masked["parameters"] == 272_474
     # of each block go half of the first convolution's filters, with their norm, and the second's inputs
@@ -59,7 +60,7 @@ def test_summary(run):
 def test_run_folder(run):
     names = {path.name for path in run.iterdir()}
     assert {"checkpoint.pt", "best.pt", "thinned.pt", "thinned.safetensors", "metrics.csv", "summary.json"} <= names
-    assert {"schedule.yaml", "environment.json", "run.log", "recipe.json", "recipe.txt"} <= names
+    assert {"schedule.yaml", "environment.json", "run.log", "recipe.json", "recipe.txt", "report.html"} <= names
     assert {"metrics.png", "metrics.svg", "channels.png", "channels.svg"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert run.resolve().name.startswith("half_")

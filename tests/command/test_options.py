@@ -74,7 +74,7 @@ def test_every_option_is_of_one_group_and_frozen():
     options = parse([])
     names = [name for group in GROUPS for name in vars(getattr(options, group))]
     assert len(names) == len(set(names)) > 60
-    assert set(GROUPS) | {"checkpoint"} == set(Options.__dataclass_fields__)
+    assert set(GROUPS) | {"checkpoint", "folder"} == set(Options.__dataclass_fields__)
     with pytest.raises(AttributeError):
         options.training.epochs = 3
 

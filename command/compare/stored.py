@@ -1,0 +1,149 @@
+"""Reads what a finished run left in its folder. The folder may be a stranger's: each value is checked."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from potstill.compression import CheckpointError
+from potstill.compression.files.checked import Field, reading
+from potstill.thinning.files.checked import parse_json
+from potstill.thinning.files.regular import open_regular
+
+SUMMARY, SWEEP = "summary.json", "sweep.json"
+MOST = 1 << 25
+"""Bytes of a file: a summary of a network with 10,000 layers has 2 MB."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network costs and reaches: MACs of one image, milliseconds by batch size, accuracies in percent."""
+
+    parameters: int
+    macs: int
+    bytes: int
+    latency: Mapping[str, float]
+    top1: float | None = None
+    val_top1: float | None = None
+    packed_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        name: what tables call it.
+        dense: the network before compression.
+        masked: with zeros, in the dense one's shapes.
+        thinned: what it became.
+        summary: all that `summary.json` says.
+        values: what a sweep set, by path in the schedule.
+    """
+
+    path: Path
+    name: str
+    dense: Network
+    masked: Network
+    thinned: Network
+    summary: Field = field(repr=False)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def zeros(self) -> float:
+        """Percent of the thinned network's parameters that are 0."""
+        return self.summary["zeros"].number()
+
+    def text(self, name: str) -> str:
+        """Return a text of the summary; nothing where an earlier version wrote none."""
+        return self.summary[name].text() if name in self.summary.value else ""
+
+
+def read_run(folder: Path, name: str | None = None, values: Mapping[str, Any] | None = None) -> StoredRun:
+    """Return a finished run.
+
+    Raises:
+        CheckpointError: it is not finished, or its summary is damaged.
+    """
+    path = folder / SUMMARY
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no finished run ({SUMMARY} is missing)")
+    with reading(str(path)):
+        summary = Field(parse_json(bounded(path)))
+        dense, masked, thinned = (_network(summary[which]) for which in ("dense", "masked", "thinned"))
+        return StoredRun(folder, name or folder.resolve().name, dense, masked, thinned, summary, values or {})
+
+
+def _network(state: Field) -> Network:
+    parameters, macs, size = (state[name].integer() for name in ("parameters", "macs", "bytes"))
+    latency = {batch: value.number() for batch, value in state["latency_ms"].mapping().items()}
+    packed = None if state.value.get("packed_bytes") is None else state["packed_bytes"].integer()
+    return Network(parameters, macs, size, latency, _known(state, "top1"), _known(state, "val_top1"), packed)
+
+
+def _known(state: Field, name: str) -> float | None:
+    """Return a number, or None where it is not known."""
+    return None if state.value.get(name) is None else state[name].number()
+
+
+def bounded(path: Path) -> bytes:
+    """Return what a regular file holds.
+
+    Raises:
+        CheckpointError: it is larger than any of ours.
+        OSError: it cannot be read, or is a link.
+    """
+    with open_regular(path, "rb") as file:
+        content: bytes = file.read(MOST + 1)
+    if len(content) > MOST:
+        raise CheckpointError(f"{path}: has more than {MOST >> 20} MiB")
+    return content
+
+
+def read_metrics(folder: Path) -> dict[str, list[float | None]]:
+    """Return the columns of `metrics.csv` by name; a cell without a number is None.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return {}
+    with reading(str(path)), _as_rows():
+        rows = list(csv.DictReader(io.StringIO(bounded(path).decode())))
+        return {str(name): [_number(row.get(name)) for row in rows] for name in (rows[0] if rows else ())}
+
+
+@contextmanager
+def _as_rows() -> Iterator[None]:
+    """Let what is wrong with a CSV file be wrong with its values."""
+    try:
+        yield
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _number(text: Any) -> float | None:
+    return float(text) if text else None
+
+
+def runs_in(folders: Iterable[Path]) -> Iterator[StoredRun]:
+    """Return the finished runs of folders; a sweep's folder stands for its dense network and all of its runs.
+
+    Raises:
+        CheckpointError: a folder holds none, or a summary is damaged.
+    """
+    for folder in folders:
+        if (folder / SUMMARY).exists() or not (folder / SWEEP).exists():
+            yield read_run(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob(f"*/{SUMMARY}") if not path.parent.is_symlink())
+        if not inside:
+            raise CheckpointError(f"{folder} is a sweep of which no run is finished yet: --resume-from goes on with it")
+        yield from (read_run(path, f"{folder.resolve().name}/{path.name}") for path in inside)

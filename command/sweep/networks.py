@@ -1,0 +1,64 @@
+"""The networks of finished runs, loaded to be compared side by side: at one time, on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.compression import load_checkpoint
+from potstill.compression.files.checked import reading
+from potstill.compression.latency.fastest import LAYOUTS
+from potstill.thinning.files.regular import must_be_regular
+
+from ..cli.options import Options
+from ..cli.output_options import StartOptions
+from ..compare.stored import Network, StoredRun
+from ..run.evaluation import evaluate
+from ..run.prepare import build_model, example_inputs, find_device, load_data, place
+from ..run.resume import check_sizes
+from ..run.size_report import latencies
+
+
+def thinned_network(options: Options, run: StoredRun) -> tuple[nn.Module, Options, Mapping[str, Any]]:
+    """Return a run's network as thinning left it, the options to begin with it, and its checkpoint.
+
+    Raises:
+        CheckpointError: its checkpoint is damaged.
+    """
+    path = must_be_regular(run.path / "thinned.pt")
+    checkpoint = load_checkpoint(path)
+    with reading(str(path)):
+        check_sizes(checkpoint)
+    start = replace(options, start=StartOptions(resume_from=path))
+    model = build_model(start, checkpoint["num_classes"], checkpoint["input_shape"][0], checkpoint)
+    placed = place(model, find_device(options.training.device))
+    layout = LAYOUTS.get(run.text("layout"))
+    return (placed if layout is None else placed.to(memory_format=layout)).eval(), start, checkpoint
+
+
+def side_by_side(options: Options, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return the runs with latencies measured in turn; those of their summaries are of other moments."""
+    loaded = {run.name: thinned_network(options, run) for run in runs}
+    shape = tuple(next(iter(loaded.values()))[2]["input_shape"])
+    example = example_inputs(shape).to(find_device(options.training.device), memory_format=torch.channels_last)
+    found = latencies({name: model for name, (model, *_) in loaded.items()}, example)
+    dense = next(iter(found.values()))
+    return [replace(run, thinned=_with(run.thinned, found[run.name]), dense=_with(run.dense, dense)) for run in runs]
+
+
+def _with(network: Network, times: Mapping[str, Mapping[str, float]]) -> Network:
+    return replace(network, latency={batch: time["median"] for batch, time in times.items()})
+
+
+def test_accuracies(options: Options, runs: Sequence[StoredRun]) -> list[float]:
+    """Return the accuracy of each network on the test images, in percent."""
+    return [_test_accuracy(*thinned_network(options, run)) for run in runs]
+
+
+def _test_accuracy(model: nn.Module, options: Options, checkpoint: Mapping[str, Any]) -> float:
+    device, test = find_device(options.training.device), load_data(options, checkpoint).test
+    return evaluate(model, test, options.training.batch_size, device).accuracy()
