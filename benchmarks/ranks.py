@@ -1,8 +1,11 @@
 """Several processes: what a scheduler costs a step of DistributedDataParallel, and what it sends.
 
-`python benchmarks/ranks.py` prints two tables: the ratio of a step with a scheduler to one without, in one process and
-in two, and messages and bytes by policy, per step and per epoch. `--processes 4` takes other numbers, `--steps 40` more
-steps, `--steps 0` only counts.
+`python benchmarks/ranks.py` prints two tables: the ratio of a step with a scheduler to one without, for a network of
+one process and for one that two train, and messages and bytes by policy, per step and per epoch. `--processes 4` takes
+other numbers, `--steps 40` more steps, `--steps 0` only counts.
+
+The four kinds of steps take turns in the same processes, and ratios are medians over these turns: what else the machine
+does is the same for all four.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import socket
 import statistics
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from potstill.compression import dict_config
 from potstill.models import create_model
 
-CONVOLUTIONS, BATCH, EPOCH = ["layer*.conv1.weight"], 32, 10
+CONVOLUTIONS, EPOCH = ["layer*.conv1.weight"], 10
+BATCH, SMALL = 32, 8  # what is sent does not depend on the batch
 ALWAYS = {"starting_epoch": 0, "ending_epoch": 100}
 
 
@@ -84,18 +89,20 @@ class Sent:
 
 
 class Loop:
-    """A network in training, with a scheduler or without."""
+    """A network in training, with a scheduler or without, by all processes or by each its own."""
 
-    def __init__(self, compress: dict[str, Any] | None) -> None:
+    def __init__(self, compress: dict[str, Any] | None, alone: bool = False, batch: int = BATCH) -> None:
         torch.manual_seed(0)
         self.model = create_model("resnet20_cifar", 10, 3)
-        self.network = DistributedDataParallel(self.model) if dist.is_initialized() else self.model
+        self.network = self.model if alone else DistributedDataParallel(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01, 0.9)
-        draw = torch.Generator().manual_seed(dist.get_rank() if dist.is_initialized() else 0)
-        self.images, self.labels = torch.randn(BATCH, 3, 32, 32, generator=draw), torch.randint(10, (BATCH,))
+        draw = torch.Generator().manual_seed(dist.get_rank())
+        self.images, self.labels = torch.randn(batch, 3, 32, 32, generator=draw), torch.randint(10, (batch,))
         self.scheduler, self.count = None, 0
         if compress is not None:
-            self.scheduler = dict_config(self.model, self.optimizer, compress, example_inputs=self.images[:2])
+            group = dist.new_group([dist.get_rank()], use_local_synchronization=True) if alone else None
+            more: dict[str, Any] = {"example_inputs": self.images[:2], "process_group": group}
+            self.scheduler = dict_config(self.model, self.optimizer, compress, **more)
 
     def step(self) -> None:
         """One step, through the scheduler's hooks."""
@@ -117,27 +124,32 @@ class Loop:
         self.count += 1
 
 
-def ratio(compress: dict[str, Any], steps: int) -> tuple[float, float]:
-    """Median time of a step with the scheduler / without, the two in turn: by the clock, and of this process alone."""
-    loops = Loop(compress), Loop(None)
-    times: tuple[list[Any], list[Any]] = ([], [])
-    for number in range(steps + 3):
-        for loop, found in zip(loops, times, strict=True):
-            if dist.is_initialized():
-                dist.barrier()
+def ratios(compress: dict[str, Any], steps: int) -> Iterator[tuple[float, float, float]]:
+    """Yield, by the clock and by the process's own time, with / without: alone, together, and the second by the first.
+
+    Medians over turns, in each of which all four make a step.
+    """
+    loops = [Loop(compress, alone=True), Loop(None, alone=True), Loop(compress), Loop(None)]
+    turns = []
+    for _ in range(steps + 3):
+        turn = []
+        for loop in loops:
+            dist.barrier()
             begun = time.perf_counter(), time.process_time()
             loop.step()
-            if number >= 3 and loop.count % EPOCH != 1:  # an epoch's begin is no step
-                found.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
-    clock, own = (
-        statistics.median(t[kind] for t in times[0]) / statistics.median(t[kind] for t in times[1]) for kind in (0, 1)
-    )
-    return clock, own
+            turn.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+        if loops[0].count > 3 and loops[0].count % EPOCH != 1:  # an epoch's begin is no step
+            turns.append(turn)
+    for kind in (0, 1):
+        each = [[times[kind] for times in turn] for turn in turns]
+        pairs = [(a / b, c / d, c / d / (a / b)) for a, b, c, d in each]
+        alone, together, beyond = (statistics.median(column) for column in zip(*pairs, strict=True))
+        yield alone, together, beyond
 
 
 def sent(compress: dict[str, Any], counts: Counter[str]) -> dict[str, float]:
     """Messages and bytes of an epoch's begin, and of a step (the ranking in the second epoch included in the first)."""
-    loop, found = Loop(compress), Counter[str]()
+    loop, found = Loop(compress, batch=SMALL), Counter[str]()
     for number in range(2 * EPOCH):
         counts.clear()
         loop.step()
@@ -153,29 +165,26 @@ def sent(compress: dict[str, Any], counts: Counter[str]) -> dict[str, float]:
 def work(rank: int, size: int, port: int, steps: int) -> None:
     """What each process does; the first prints."""
     torch.set_num_threads(1)
-    if size > 1:
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_PORT=str(port))
-        dist.init_process_group("gloo", timeout=timedelta(minutes=5))
-    for name, compress in TIMED.items():
-        clock, own = ratio(compress, steps) if steps else (0.0, 0.0)
-        if rank == 0 and steps:
-            text = f"step x {clock:.3f} by the clock, x {own:.3f} of the process's own time"
-            print(f"{name:26s} {size} process{'es' if size > 1 else '  '}  {text}", flush=True)
-    if size == 1:
-        return
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_PORT=str(port))
+    dist.init_process_group("gloo", timeout=timedelta(minutes=5))
+    for name, compress in TIMED.items() if steps else ():
+        for clock, found in zip(("the clock", "own time"), ratios(compress, steps), strict=True):
+            if rank == 0:
+                text = "alone x {:.3f}  together x {:.3f}  beyond x {:.3f}".format(*found)
+                print(f"{name:24s} {size} processes  by {clock:9s}  {text}", flush=True)
     counter = Sent()
     for name, compress in COUNTED.items():
         values = sent(compress, counter.counts)
         if rank == 0:
             shown = "  ".join(f"{key} {value:10,.1f}" for key, value in values.items())
-            print(f"{name:26s} {size} processes  {shown}", flush=True)
+            print(f"{name:24s} {size} processes  {shown}", flush=True)
 
 
 def main() -> None:
     """Run the processes of each number."""
     options = argparse.ArgumentParser()
-    options.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    options.add_argument("--steps", type=int, default=27)
+    options.add_argument("--processes", type=int, nargs="+", default=[2])
+    options.add_argument("--steps", type=int, default=57)
     given = options.parse_args()
     loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
     os.environ.update(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME=loopback, MASTER_ADDR="127.0.0.1")

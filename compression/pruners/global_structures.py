@@ -22,6 +22,7 @@ from ..parts.channel_scores import find_score
 from ..parts.selection import count, keep_highest
 from ..parts.sparsity_rates import Rate, agp, constant, falling
 from ..parts.structures import FILTERS, Group, oriented
+from ..processes.shards import refuse_sharded
 from ..steps import Window
 from .base import Pruner, View
 from .cover_channel import NEEDS_GRAPH, channel_graph, hide
@@ -54,8 +55,13 @@ class GlobalStructures(Pruner):
         return apart(rates, without_gradients(args, shapes) if args.get("score") == "taylor" else ())
 
     def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `weights`, and begin to watch gradients where the score looks at them."""
+        """Resolve the names of `weights`, and begin to watch gradients where the score looks at them.
+
+        Raises:
+            ValueError: a weight is sharded.
+        """
         self._groups = {name: oriented(FILTERS, name, model) for name in resolve(self.weights, model)}
+        refuse_sharded(type(self).__name__, self._groups, model)
         self._outcomes: Mapping[str, Outcome] = {}
         self._statistics = Statistics()
         self._handles: list[Any] = []

@@ -2,25 +2,32 @@
 
 import pytest
 
-from .pool import Pool
+from .pool import Pool, Starter
 
 
-def _pool(size):
-    pool = Pool(size)
+@pytest.fixture(scope="session")
+def starter():
+    starter = Starter()
+    yield starter
+    starter.stop()
+
+
+def _pool(*given):
+    pool = Pool(*given)
     yield pool
     pool.stop()
 
 
 @pytest.fixture(scope="session")
-def alone():
-    yield from _pool(1)
+def alone(starter):
+    yield from _pool(starter, 1)
 
 
 @pytest.fixture(scope="session")
-def pair():
-    yield from _pool(2)
+def pair(starter):
+    yield from _pool(starter, 2)
 
 
 @pytest.fixture(scope="session", params=[3, 4])
-def several(request):
-    yield from _pool(request.param)
+def several(request, starter):
+    yield from _pool(starter, request.param)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -105,6 +109,25 @@ def alone():
     scheduler = dict_config(model, None, half([0]), example_inputs=EXAMPLE)
     scheduler.on_epoch_begin(0)
     return [count_macs(model, EXAMPLE), sparsity(model), len(sparsity_table(model)), trace(model, EXAMPLE).count]
+
+
+def command(arguments):
+    """The command line, as torchrun starts it: its exit status, and what this rank says."""
+    with tempfile.TemporaryFile("w+") as said:
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            from compress_classifier import main
+
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        return [status, said.read()]
 
 
 def late():

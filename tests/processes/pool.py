@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-HERE = Path(__file__).parent
+WORKER = Path(__file__).with_name("worker.py")
 STARTING = 240  # seconds, on a busy machine
 LOOPBACK = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
@@ -22,45 +25,66 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class Pool:
-    """`size` ranks that are started once and do many jobs: loading torch takes longer than any of these."""
+class Starter:
+    """The process that ranks are forks of: loading torch takes longer than any of their jobs."""
 
-    def __init__(self, size: int) -> None:
-        self.size, self.workers = size, []
+    def __init__(self) -> None:
+        shared = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK, "MASTER_ADDR": "127.0.0.1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **shared},
+        )
+        assert self.process.stdout.readline() == "ready\n"
 
-    def start(self) -> None:
-        ranks = {"WORLD_SIZE": self.size, "LOCAL_WORLD_SIZE": self.size, "MASTER_PORT": free_port()}
-        shared = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK, "MASTER_ADDR": "127.0.0.1"}
-        for rank in range(self.size):
-            own = {key: str(value) for key, value in {**ranks, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            self.workers.append(
-                subprocess.Popen(
-                    [sys.executable, str(HERE / "worker.py")],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    env={**shared, **(own if self.size > 1 else {})},
-                )
-            )
-        if not all(self._answers(time.monotonic() + STARTING)):
-            self.stop()
-            raise AssertionError(f"processes did not start within {STARTING} s")
+    def order(self, *what: object) -> None:
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
 
     def stop(self) -> None:
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
-            worker.stdin.close()
-            worker.stdout.close()
-        self.workers.clear()
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Pool:
+    """`size` ranks that are started once and do many jobs."""
+
+    def __init__(self, starter: Starter, size: int, backend: str = "gloo") -> None:
+        self.starter, self.size, self.backend = starter, size, backend
+        self.ranks: dict[int, tuple] = {}
+
+    def start(self) -> None:
+        shared = {"WORLD_SIZE": self.size, "LOCAL_WORLD_SIZE": self.size, "MASTER_PORT": free_port()}
+        every = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(self.size)]
+        environments = [{key: str(value) for key, value in own.items()} for own in every]
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
+            door.bind(f"{folder}/door")
+            door.listen()
+            door.settimeout(STARTING)
+            self.starter.order(f"{folder}/door", self.backend, environments if self.size > 1 else [{}])
+            for _ in range(self.size):
+                connection, _ = door.accept()
+                answers = connection.makefile()
+                number, pid = json.loads(answers.readline())
+                self.ranks[number] = connection, answers, pid
+
+    def stop(self) -> None:
+        for connection, answers, pid in self.ranks.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            answers.close()
+            connection.close()
+        self.ranks.clear()
 
     def do(self, module: str, function: str, seconds: float = 60, **arguments: object) -> list:
         """What each rank answers; a rank that does not in time is a failure, and all begin anew."""
-        if not self.workers:
+        if not self.ranks:
             self.start()
-        for worker in self.workers:
-            worker.stdin.write(json.dumps([module, function, arguments]) + "\n")
-            worker.stdin.flush()
+        for connection, *_ in self.ranks.values():
+            connection.sendall(json.dumps([module, function, arguments]).encode() + b"\n")
         lines = self._answers(time.monotonic() + seconds)
         answers = [json.loads(line) if line else None for line in lines]
         wrong = [rank for rank, answer in enumerate(answers) if answer is None]
@@ -74,10 +98,12 @@ class Pool:
     def _answers(self, end: float) -> list[str]:
         lines = [""] * self.size
         with selectors.DefaultSelector() as selector:
-            for rank, worker in enumerate(self.workers):
-                selector.register(worker.stdout, selectors.EVENT_READ, rank)
+            for rank, (connection, answers, _) in self.ranks.items():
+                selector.register(connection, selectors.EVENT_READ, (rank, answers))
             while selector.get_map() and (left := end - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    lines[key.data] = key.fileobj.readline()
+                    rank, answers = key.data
+                    with suppress(ConnectionResetError):
+                        lines[rank] = answers.readline()
                     selector.unregister(key.fileobj)
         return lines

@@ -82,15 +82,27 @@ def same(answers):
     return answers[0]
 
 
-@pytest.mark.parametrize(("section", "name"), CLASSES)
-def test_all_ranks_end_alike(pair, section, name):
+def class_schedule(section, name):
+    """A schedule in which a class decides something."""
     keep = {"keep_mask": True} if "threshold_criteria" in OF_CLASS.get(name, {}) else None
     plan = schedule(section, name, keep)
     if registered(section)[name].__name__ == "Thinner":
-        plan = plus(schedule("pruners", "L1RankedStructureParameterPruner", when={"epochs": [1]}), plan)
-    answer = same(pair.do("training", "train", schedule=plan, how={"given": "wrapper"}))
+        return plus(schedule("pruners", "L1RankedStructureParameterPruner", when={"epochs": [1]}), plan)
+    return plan
+
+
+@pytest.mark.parametrize(("section", "name"), CLASSES)
+def test_all_ranks_end_alike(pair, section, name):
+    answer = same(pair.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))
     if name not in LEAVES_ALONE:
         assert answer["removed"] or max(answer["zeros"].values()) >= 0.2, "nothing was decided"
+
+
+def test_a_class_that_draws_by_itself_does_not_pass(pair):
+    answers = pair.do("training", "careless")
+    assert all("ranks differ in the mask of conv1.weight by it" in answer["error"] for answer in answers)
+    with pytest.raises(AssertionError):
+        same(answers)
 
 
 SOFT = {"mask_on_forward_only": True, "use_double_copies": True, "mini_batch_pruning_frequency": 2, "keep_mask": True}
@@ -144,4 +156,4 @@ def test_loops(pair, loop):
 @pytest.mark.slow
 @pytest.mark.parametrize(("section", "name"), CLASSES)
 def test_three_and_four_ranks(several, section, name):
-    same(several.do("training", "train", schedule=schedule(section, name)))
+    same(several.do("training", "train", schedule=class_schedule(section, name)))

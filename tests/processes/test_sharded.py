@@ -2,7 +2,7 @@
 
 import pytest
 
-from .test_every_class import schedule
+from .test_every_class import CLASSES, KINDS, plus, schedule
 
 RISING = {"initial_sparsity": 0.1, "final_sparsity": 0.6}
 ALL = ["conv1.weight", "conv2.weight", "conv3.weight", "fc1.weight", "fc1.bias", "fc2.weight"]
@@ -38,6 +38,14 @@ PLANS = {
     ),
     "chance": schedule("pruners", "RandomRankedFilterPruner", weights=FILTERS),
     "dropped filters": schedule("pruners", "BernoulliFilterPruner", SOFT, weights=FILTERS),
+    "a level by chance": schedule(
+        "pruners", "RandomLevelStructureParameterPruner", weights=FILTERS, group_type="Filters"
+    ),
+    "rewound": plus(
+        schedule("pruners", "AutomatedGradualPruner", weights=["conv1.weight"], **RISING),
+        schedule("extensions", "Rewinder", when={"epochs": [3]}),
+    ),
+    "mean activations": schedule("pruners", "ActivationMeanRankedFilterPruner", weights=FILTERS),
     "activations": schedule("pruners", "ActivationAPoZRankedFilterPruner", weights=FILTERS),
     "gradients": schedule("pruners", "GradientRankedFilterPruner", weights=FILTERS),
     "L1": schedule(
@@ -86,6 +94,19 @@ def as_one(answers, alone, name):
             assert max(abs(a - b) for a, b in zip(values, answer["weights"][weight], strict=True)) < 1e-4, weight
     if name not in NOTHING:
         assert one["masks"][-1]
+
+
+REFUSED = {"FMReconstructionChannelPruner", "GroupVarianceRegularizer"}
+REFUSED |= {"GlobalStructurePruner", "GlobalStructurePruner_AGP"}
+REFUSED |= {"Thinner", "StructureRemover", "FilterRemover", "ChannelRemover"}
+NO_WEIGHTS = {"KnowledgeDistillationPolicy"}
+
+
+def test_every_class_is_tried_or_refused():
+    """A new class is to be given a plan here; one that rises by AGP is tried with one that does not, or in turn."""
+    instances = [part for plan in PLANS.values() for section in KINDS for part in plan.get(section, {}).values()]
+    tried = {part["class"].removesuffix("_AGP") for part in instances}
+    assert {name for _, name in CLASSES if name.removesuffix("_AGP") not in tried} == REFUSED | NO_WEIGHTS
 
 
 SHORT = {"AGP", "splicing", "global", "N:M", "RigL", "filters", "blocks", "coupled", "activations", "gradients"}
@@ -146,6 +167,7 @@ def test_a_target_out_of_reach_is_refused_as_in_one_process(pair, alone):
     [
         (schedule("pruners", "FMReconstructionChannelPruner"), "FMReconstructionChannelPruner"),
         (schedule("regularizers", "GroupVarianceRegularizer"), "GroupVarianceRegularizer"),
+        (schedule("pruners", "GlobalStructurePruner"), "GlobalStructurePruner"),
         (schedule("pruners", L1_FILTERS, {"fold_batchnorm": True}), "fold_batchnorm"),
     ],
 )

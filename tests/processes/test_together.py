@@ -6,6 +6,7 @@ from torch import nn
 
 from potstill.compression.processes.digests import digests
 
+from .pool import Pool
 from .test_every_class import VARIANTS, plus, same, schedule
 
 
@@ -76,6 +77,16 @@ def test_from_two_to_one_to_three(pair, alone, several, tmp_path):
         same(alone.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}1")))
         same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}1")))
         same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
+
+
+def test_a_mistake_on_the_command_line_is_said_once(starter, tmp_path):
+    arguments = ["-a", "simplenet_mnist", "--dataset", "digits", "--device", "cpu", "-o", str(tmp_path), "-b", "3"]
+    pool = Pool(starter, 2, backend="")
+    first, second = pool.do("meeting", "command", arguments=arguments)
+    pool.stop()
+    assert first[0] == second[0] == 2
+    mistake = "2 processes share each batch: it must have 4 images at least, not 3"
+    assert (first[1] + second[1]).count(mistake) == 1 and "Traceback" not in first[1] + second[1]
 
 
 HALF = schedule("pruners", "L1RankedStructureParameterPruner", when={"epochs": [1]})

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from potstill.compression import dict_config
+from potstill.compression import Pruner, dict_config, register
+from potstill.compression.declare import Names, registry, resolve
 
 EPOCHS, STEPS, IMAGES = 4, 3, 8
 
@@ -108,6 +109,28 @@ def train(schedule, save="", load="", how=None):
     logging.getLogger("potstill").removeHandler(heard)
     zeros = {name: float((parameter == 0).float().mean()) for name, parameter in model.named_parameters()}
     return {"story": story, "removed": removed, "heard": heard.texts, "zeros": zeros, "leaks": run.leaks}
+
+
+def careless():
+    """Train with a pruner that draws by itself, from what each rank seeded for its own."""
+
+    @register("pruners")
+    class CarelessPruner(Pruner):
+        def __init__(self, weights: Names) -> None:
+            self.weights = weights
+
+        def bind(self, model):
+            self._names = resolve(self.weights, model)
+
+        def masks(self, view):
+            return {name: (torch.rand_like(view.weights[name]) > 0.5).float() for name in self._names}
+
+    try:
+        args = {"class": "CarelessPruner", "weights": ["conv1.weight"]}
+        named = {"pruner": {"instance_name": "it"}, "epochs": [1]}
+        return train({"version": 1, "pruners": {"it": args}, "policies": [named]})
+    finally:
+        del registry._classes["pruners"]["CarelessPruner"]
 
 
 class Run:
