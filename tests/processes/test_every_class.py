@@ -156,4 +156,4 @@ def test_loops(pair, loop):
 @pytest.mark.slow
 @pytest.mark.parametrize(("section", "name"), CLASSES)
 def test_three_and_four_ranks(several, section, name):
-    same(several.do("training", "train", schedule=class_schedule(section, name)))
+    same(several.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))
