@@ -102,6 +102,7 @@ def test_dead_channels_leave_sums_over_them(total):
 
 
 FIXED_WEIGHT = "aten.convolution in the model (Net): the weight has a fixed size"
+OTHER_AXIS = "varies along another dimension"
 KEPT = {
     "logsumexp": (lambda m, x: x.logsumexp(1, keepdim=True), 1, "aten.logsumexp in the model (Net): over the channels"),
     "largest": (lambda m, x: x.amax(1, keepdim=True), 1, "aten.amax in the model (Net): over the channels"),
@@ -134,6 +135,9 @@ KEPT = {
         3,
         "aten.index_select in the model (Net): chosen by an index",
     ),
+    "rows that become larger": (lambda m, x: F.pixel_shuffle(x[None, :, :, None], 2).flatten(2)[0], 32, OTHER_AXIS),
+    "rows that become smaller": (lambda m, x: F.pixel_unshuffle(x[None, None], 2).flatten(2)[0], 8, OTHER_AXIS),
+    "reflected": (lambda m, x: F.pad(x[None], (1, 1), mode="reflect")[0], 10, "padded along the channels"),
     "one by its number": (lambda m, x: x[:, 3:4], 1, "one channel is taken by its number"),
 }
 
@@ -208,6 +212,7 @@ MOVED = {
     "flip": lambda x: x.flip(3),
     "unfold and fold": lambda x: F.fold(F.unfold(x, 2, stride=2), x.shape[2:], 2, stride=2),
     "rows by an index": lambda x: x.index_select(2, torch.tensor([0, 2, 3])),
+    "windows": lambda x: x.unfold(2, 2, 1).sum(-1),
     "strides": lambda x: x.as_strided(x.shape, x.stride()),
     "half of the rows times the sigmoid of the others": lambda x: F.glu(x, 2),
     "memory format": lambda x: x.contiguous(memory_format=torch.channels_last),
