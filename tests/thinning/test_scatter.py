@@ -35,6 +35,12 @@ def largest(messages, to, count):
     return scattered(messages, to, count, "amax")
 
 
+def placed(messages, to, count):
+    out = messages.new_zeros(messages.shape)
+    out[torch.arange(len(messages)).flip(0)] = messages
+    return out
+
+
 class Graph(nn.Module):
     """Two layers that send what they compute along edges."""
 
@@ -51,7 +57,7 @@ def inputs():
     return torch.randn(9, 6), torch.randint(9, (2, 20))
 
 
-@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest])
+@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest, placed])
 def test_channels_pass_through_sums_over_edges(thinned, gather):
     recipe = thinned(Graph(gather), inputs())
     assert sorted(recipe.selectors()) == ["first.bias", "first.weight", "second.weight"]
@@ -76,11 +82,32 @@ def across(messages, to, count):
     return messages.new_zeros(len(messages), 12).scatter_add(1, where, messages)
 
 
+def columns(messages, to, count):
+    out = messages.new_zeros(messages.shape)
+    out[:, torch.arange(12).flip(0)] = messages
+    return out
+
+
+def into_channels(messages, to, count):
+    out = messages.t().clone()
+    out[torch.tensor([0, 5])] = 1.0
+    return out.t()
+
+
+def channels_as_rows(messages, to, count):
+    out = messages.new_zeros(12, len(messages))
+    out[torch.arange(12).flip(0)] = messages.t()
+    return out.t()
+
+
 REASONS = {
     constant: "",
     fixed: "a size is fixed in the model's code",
     part: "takes a part of what it reads",
     across: "rows are chosen by an index",
+    columns: "rows are chosen by an index",
+    into_channels: "rows are chosen by an index",
+    channels_as_rows: "rows are chosen by an index",
 }
 
 
