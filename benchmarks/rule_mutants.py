@@ -108,7 +108,9 @@ def _first_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
         node = parents[node]
     if not isinstance(node, ast.FunctionDef):
         return node.lineno
-    return node.body[len(node.body) > 1 and ast.get_docstring(node) is not None].lineno
+    body: list[ast.stmt] = node.body[ast.get_docstring(node) is not None :]
+    # a function of a docstring alone runs the line on which it begins
+    return (body or node.decorator_list or [node])[0].lineno
 
 
 def _function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
