@@ -41,6 +41,11 @@ def placed(messages, to, count):
     return out
 
 
+def beside_zeros(messages, to, count):
+    zeros = messages.new_zeros(messages.shape)
+    return zeros.index_add(0, to, messages) + zeros.index_put((to,), messages) + zeros
+
+
 class Graph(nn.Module):
     """Two layers that send what they compute along edges."""
 
@@ -57,7 +62,7 @@ def inputs():
     return torch.randn(9, 6), torch.randint(9, (2, 20))
 
 
-@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest, placed])
+@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest, placed, beside_zeros])
 def test_channels_pass_through_sums_over_edges(thinned, gather):
     recipe = thinned(Graph(gather), inputs())
     assert sorted(recipe.selectors()) == ["first.bias", "first.weight", "second.weight"]
