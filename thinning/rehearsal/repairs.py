@@ -80,9 +80,10 @@ class FailedRemoval:
 
     def options(self, model: nn.Module) -> Options:
         """Yield each change worth a try, with a key that says whether it was tried before."""
-        yield from self._attributes(model)
-        yield from self._splits()
-        yield from self._unions(model)
+        for step in self._steps:
+            yield from self._attributes(model, step)
+            yield from self._splits(step)
+            yield from self._unions(model, step)
 
     def concerns(self, change: FailedRemoval) -> bool:
         """Return whether an earlier change counts, by attributes, channels that fail now."""
@@ -144,38 +145,49 @@ class FailedRemoval:
         return next((step for step in before if self._touched(step)), None)
 
     @property
-    def _step(self) -> int:
-        """Return the operation whose sizes are looked at."""
-        here = self._nearest() if self.deviation.module is not None else None
-        return self.deviation.step if here is None else here
+    def _steps(self) -> list[int]:
+        """Return the operations whose sizes are looked at.
+
+        Where other code of a module failed: the operation that it would have come to (`reshape` fails before it becomes
+        a view), and the last one before.
+        """
+        due, here = self.deviation.step, self._nearest()
+        if self.deviation.module is None or here is None:
+            return [due]
+        own = self.log.operations[due].module == self.deviation.module
+        return [due, here] if own and due != here else [here]
 
     @property
     def kind(self) -> Any:
+        """Return the kind of the operation that failed."""
+        return self._kind(self._steps[-1])
+
+    def _kind(self, step: int) -> Any:
         """Return what is tried once for all modules of a class; torch's own modules are each a case of their own."""
-        kind = self.log.operations[self._step].kind
-        return self._step if kind[0].__module__.startswith("torch.") else kind
+        kind = self.log.operations[step].kind
+        return step if kind[0].__module__.startswith("torch.") else kind
 
     def _alike(self, step: int) -> list[int]:
         """Return the steps of the same operation in all modules of the same class.
 
         What helps one is tried on all at once: a network of 50 equal blocks needs one repair, not 50.
         """
-        if self.kind == self._step:
+        kind = self._kind(step)
+        if kind == step:
             return [step]
-        kind = self.log.operations[step].kind
         return [other for other in range(step, len(self.log.operations)) if self.log.operations[other].kind == kind]
 
     def _changes(self, ids: Tensor) -> bool:
         return bool(self.dead[self.numbers.labels[ids]].any())
 
-    def _splits(self) -> Options:
+    def _splits(self, step: int) -> Options:
         """Yield: follow another axis of a split made here; the last is followed already."""
-        steps = set(self._alike(self._step))
+        steps = set(self._alike(step))
         # The first split of the step stands for those of all modules of the class: they are turned together.
         here = next((split for split in self.log.splits if split.step in steps and not split.choices), None)
-        if here is not None and here.step == self._step:
+        if here is not None and here.step == step:
             for axis in reversed([dim for dim, size in enumerate(here.ids.shape) if size > 1]):
-                yield ("split", self.kind, axis), partial(self._follow, steps, axis)
+                yield ("split", self._kind(step), axis), partial(self._follow, steps, axis)
 
     def _follow(self, steps: set[int], axis: int) -> TraceLog:
         def turned(split: SplitAxis) -> SplitAxis:
@@ -183,18 +195,19 @@ class FailedRemoval:
 
         return self.log.copy(splits=[turned(split) for split in self.log.splits])
 
-    def _attributes(self, model: nn.Module) -> Options:
+    def _attributes(self, model: nn.Module, step: int) -> Options:
         """Yield: count by integers of the modules around that equal sizes which change."""
-        for level in range(self.log.operations[self._step].module.count(".") + 2):
-            direct = self._matches(model, level, direct_sizes(self.log.operations[self._step]))
-            further = self._matches(model, level, further_sizes(self.log, self._step))
+        for level in range(self.log.operations[step].module.count(".") + 2):
+            direct = self._matches(model, level, step, direct_sizes(self.log.operations[step]))
+            further = self._matches(model, level, step, further_sizes(self.log, step))
             for chosen in choices(direct, further, self.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
-                yield (self.kind, level, tuple(names.items())), partial(self._count_by, model, names, level)
+                change = partial(self._count_by, model, step, level, names)
+                yield (self._kind(step), level, tuple(names.items())), change
 
-    def _matches(self, model: nn.Module, level: int, sizes: Iterator[Size]) -> list[Match]:
+    def _matches(self, model: nn.Module, level: int, step: int, sizes: Iterator[Size]) -> list[Match]:
         """Return the attributes of the module `level` above that equal a size which changes, and are not known yet."""
-        operation = self.log.operations[self._step]
+        operation = self.log.operations[step]
         path = ancestor(operation.module, level)
         if path is None:
             return []
@@ -207,12 +220,12 @@ class FailedRemoval:
             if (name, index) not in taken
         ]
 
-    def _count_by(self, model: nn.Module, names: dict[tuple[str, int | None], Any], level: int) -> TraceLog:
+    def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:
         counts = []
-        for step in self._alike(self._step):
-            operation = self.log.operations[step]
+        for other in self._alike(step):
+            operation = self.log.operations[other]
             path = ancestor(operation.module, level)
-            sizes = {size.slot: size for size in (*direct_sizes(operation), *further_sizes(self.log, step))}
+            sizes = {size.slot: size for size in (*direct_sizes(operation), *further_sizes(self.log, other))}
             for (name, index), slot in names.items() if path is not None else ():
                 size, module = sizes.get(slot), submodule(model, path or "")
                 if size is not None and (name, index) in set(matches(module, size, len(operation.made))):
@@ -221,17 +234,17 @@ class FailedRemoval:
         new = {(c.module, c.name, c.index): c for c in reversed(counts)}
         return self.log.copy(attributes=[*self.log.attributes, *(new[key] for key in new if key not in taken)])
 
-    def _unions(self, model: nn.Module) -> Options:
+    def _unions(self, model: nn.Module, step: int) -> Options:
         """Yield: let channels go together whose sizes one number gives, counted by it where it is known."""
-        for level in range(self.log.operations[self._step].module.count(".") + 2):
-            for match in self._matches(model, level, equal_sizes(self.log.operations[self._step])):
-                yield (self.kind, level, match.name, match.size.slot), partial(self._unite, level, match)
+        for level in range(self.log.operations[step].module.count(".") + 2):
+            for match in self._matches(model, level, step, equal_sizes(self.log.operations[step])):
+                yield (self._kind(step), level, match.name, match.size.slot), partial(self._unite, step, level, match)
 
-    def _unite(self, level: int, match: Match) -> TraceLog:
+    def _unite(self, step: int, level: int, match: Match) -> TraceLog:
         log, rows = self.log.copy(), match.size.equal
         if rows is not None:
-            log.unite(rows, rows[:1], f"{log.operations[self._step].place}: parts of one size")
-        path = ancestor(log.operations[self._step].module, level) or ""
+            log.unite(rows, rows[:1], f"{log.operations[step].place}: parts of one size")
+        path = ancestor(log.operations[step].module, level) or ""
         log.attributes.append(count_of(path, match.name, match.index, match.size))
         return log
 
