@@ -16,6 +16,7 @@ from .rehearsal.repairs import FailedRemoval, Repairs
 from .rehearsal.shapes_only import ShapeRun
 from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
 from .running.default_device import on_cpu
+from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
 from .tracing.labels import info_of
@@ -155,7 +156,7 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
     tracer.adopt(model)
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     given = {id(tensor) for tensor in tensors_of(example_inputs)}
-    with plain_run(model), watched(tracer), tracer:
+    with plain_run(model), watched(tracer), IndexLists(), tracer:
         out = run(model, example_inputs)
     # What others may read after the call is an output too, whether it was returned or not.
     left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]

@@ -80,6 +80,77 @@ def test_a_query_of_one_key_alone_stays():
     assert thinned(model, *batches()).removes_nothing
 
 
+class Turned(nn.Module):
+    """Heads of which the first `turned` places are turned by a table that the code makes; keys may be one for all."""
+
+    def __init__(self, turned, keys, repeated=True):
+        super().__init__()
+        self.q, self.o = nn.Linear(16, 4 * HEAD), nn.Linear(4 * HEAD, 16)
+        self.k, self.v = nn.Linear(16, keys * HEAD), nn.Linear(16, keys * HEAD)
+        self.turned, self.groups, self.repeated = turned, 4 // keys, repeated
+
+    def turn(self, x):
+        angles = torch.arange(x.shape[2]).unsqueeze(1) * torch.arange(1, self.turned // 2 + 1)
+        part, rest = x[..., : self.turned], x[..., self.turned :]
+        left, right = part.chunk(2, -1)
+        turned = part * angles.cos().repeat(1, 2) + torch.cat([-right, left], -1) * angles.sin().repeat(1, 2)
+        return torch.cat([turned, rest], -1)
+
+    def repeat(self, x):
+        """Repeat keys for their queries as eager attention does, or leave it to the product."""
+        if not self.repeated:
+            return x
+        batch, keys, length, width = x.shape
+        many = x[:, :, None].expand(batch, keys, self.groups, length, width)
+        return many.reshape(batch, keys * self.groups, length, width)
+
+    def forward(self, x):
+        q, k, v = (w(x).unflatten(-1, (-1, HEAD)).transpose(1, 2) for w in (self.q, self.k, self.v))
+        weights = (self.turn(q) @ self.repeat(self.turn(k)).transpose(2, 3)).softmax(-1)
+        return self.o((weights @ self.repeat(v)).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("turned", [2, 4, HEAD])
+def test_heads_that_a_fixed_table_turns_in_part_or_as_a_whole(turned):
+    model = Turned(turned, 4)
+    with torch.no_grad():
+        for layer in (model.q, model.k, model.v):
+            layer.weight[HEAD : 2 * HEAD] = layer.bias[HEAD : 2 * HEAD] = 0
+    thinned(model, *batches())
+    assert [len(layer.weight) for layer in (model.q, model.k, model.v)] == [3 * HEAD] * 3
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_queries_of_one_key_for_all_go_one_by_one(repeated):
+    model = Turned(4, 1, repeated)
+    with torch.no_grad():
+        model.o.weight[:, HEAD : 2 * HEAD] = 0
+    thinned(model, *batches())
+    assert (len(model.q.weight), len(model.k.weight), model.o.weight.shape[1]) == (3 * HEAD, HEAD, 3 * HEAD)
+    assert model.groups == (3 if repeated else 4)
+
+
+class Fused(nn.Module):
+    """Queries, one key and one value in one weight, taken apart by numbers of rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.o, self.num_heads = nn.Linear(16, 6 * HEAD), nn.Linear(4 * HEAD, 16), 4
+
+    def forward(self, x):
+        rows = self.qkv(x).view(*x.shape[:2], self.num_heads + 2, HEAD)
+        q, k, v = (part.transpose(1, 2) for part in (rows[..., :-2, :], rows[..., [-2], :], rows[..., [-1], :]))
+        return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_rows_that_a_list_of_numbers_takes():
+    model = Fused()
+    with torch.no_grad():
+        model.o.weight[:, HEAD : 2 * HEAD] = 0
+    thinned(model, *batches())
+    assert (model.num_heads, len(model.qkv.weight), model.o.weight.shape[1]) == (3, 5 * HEAD, 3 * HEAD)
+
+
 class RootMeanSquare(nn.Module):
     """The norm of language models; some add 1 to the weight."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,15 @@ def choices(direct: Choice, further: Choice, labels: Tensor) -> Iterator[Choice]
     for number, first in enumerate(every):
         yield from ([first, second] for second in every[number + 1 :] if first.key != second.key)
     yield from ([match] for match in further)
+
+
+def different(matches: Iterable[Match]) -> Choice:
+    """Return those that count other channels or by another attribute: training mode shows the same sizes again."""
+    found: Choice = []
+    for match in matches:
+        if not any(match.key == other.key and torch.equal(match.size.ids, other.size.ids) for other in found):
+            found.append(match)
+    return found
 
 
 def _first_of_each(matches: Choice) -> Choice:

@@ -20,7 +20,7 @@ from ..tracing.labels import Plane
 from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
-from .choices import Match, choices
+from .choices import Match, choices, different
 from .sizes import Size, ancestor, count_of, direct_sizes, equal_sizes, further_sizes, matches, submodule
 
 Options = Iterator[tuple[Any, Callable[[], TraceLog]]]
@@ -212,13 +212,13 @@ class FailedRemoval:
         if path is None:
             return []
         taken = {(count.name, count.index) for count in self.log.counts if count.module == path}
-        return [
+        return different(
             Match(name, index, size)
             for size in sizes
             if self._changes(size.ids)
             for name, index in matches(submodule(model, path), size, len(operation.made))
             if (name, index) not in taken
-        ]
+        )
 
     def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:
         counts = []

@@ -17,6 +17,10 @@ Slot = tuple[Any, ...]
 """Which size of an operation: the same in all modules of a class."""
 
 
+AHEAD = 8
+"""So many operations further on the parts of what an operation makes are looked at."""
+
+
 @dataclass(frozen=True)
 class Size:
     """A number of channels (their ids) in an operation; `part` is the number of the result, None of none.
@@ -47,7 +51,7 @@ def direct_sizes(operation: Operation) -> Iterator[Size]:
 
 
 def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
-    """Yield what the code may compute those sizes from: the axes that go in, rests, products of neighbouring axes."""
+    """Yield what the code may compute those sizes from: the axes that go in, rests, products, parts taken later."""
     operation = log.operations[step]
     for number, plane in enumerate(operation.read):
         for dim in plane.dims:
@@ -59,10 +63,15 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
             for first, last in _runs(plane):
                 block = _narrowed(plane.ids, set(range(plane.ids.ndim)) - set(range(first, last + 1)))
                 yield Size(("product", part, number, first, last), block)
-    for number, split in enumerate(split for split in log.splits if len(split.choices) > 1):
-        if log.operations[split.step].module == operation.module:
-            for dim in range(split.ids.ndim):
-                yield Size(("rows", number, dim), _narrowed(split.ids, {1 - dim}))
+    for number, later in enumerate(log.operations[step + 1 : step + 1 + AHEAD]):
+        # `heads + 2` rows, of which the last two are taken off: the code holds the number of the others
+        if later.module == operation.module and _takes_part(later):
+            for plane in (plane for _, planes in later.made for plane in planes):
+                yield from (Size(("then", number, dim), axis_of(plane, dim)) for dim in plane.dims)
+    rows = (split for split in log.splits if len(split.choices) > 1)
+    for number, split in enumerate(s for s in rows if log.operations[s.step].module == operation.module):
+        for dim in range(split.ids.ndim):
+            yield Size(("rows", number, dim), _narrowed(split.ids, {1 - dim}))
 
 
 def equal_sizes(operation: Operation) -> Iterator[Size]:
@@ -83,9 +92,13 @@ def _stacked(axes: list[Tensor]) -> Tensor:
     return first
 
 
+def _takes_part(operation: Operation) -> bool:
+    return "slice" in str(operation.func) and operation.arguments is not None
+
+
 def _cuts(operation: Operation) -> Iterator[tuple[Tensor, int]]:
     """Yield the axis and the number of each cut of a slice."""
-    if "slice" not in str(operation.func) or operation.arguments is None:
+    if not _takes_part(operation):
         return
     arguments = operation.arguments
     for plane in operation.read:

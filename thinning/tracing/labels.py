@@ -23,7 +23,8 @@ class Plane:
     dimension varies in two of them. `value` (shape of `ids`, float64) is what all elements of a channel are known to
     equal, NaN where that is not known; None for "nowhere known". `leaf` is the parameter dimension that the integers
     come from as they are, `origin` the layer call whose output this still is, `sources` the layer calls that make it,
-    `operand` the number of the operand that it comes from while operands are combined.
+    `operand` the number of the operand that it comes from while operands are combined. `copies`: channels that are copies
+    of one (a key for all queries), as many as are read.
     """
 
     ids: Tensor
@@ -32,6 +33,7 @@ class Plane:
     origin: int | None = None
     sources: frozenset[int] = NOWHERE
     operand: int = 0
+    copies: bool = False
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -154,7 +156,8 @@ class TensorInfo:
     """The planes of a tensor; `weight` names the parameter that it is, with its dimensions in the order `axes`.
 
     `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
-    `whole`: the tensor of which it is a part, where torch does not know.
+    `whole`: the tensor of which it is a part, where torch does not know. `numbers`: the integers that it holds, where
+    the model's code says them.
     """
 
     planes: tuple[Plane, ...] = ()
@@ -164,6 +167,7 @@ class TensorInfo:
     repeated: Tensor | None = None
     read: bool = False
     whole: Tensor | None = None
+    numbers: Tensor | None = None
 
     @property
     def uniform(self) -> bool:

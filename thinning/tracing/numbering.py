@@ -84,7 +84,9 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
         return []
     # Heads come before the width of a head in nearly all code, (heads, width): the last axis keeps the number of heads,
     # which is what code holds as an attribute and divides by.
-    chosen = split.along if split.along in differ else differ[-1]
+    # Where what is frozen would freeze all along it (the keys beside the queries in one weight), another one.
+    free = [dim for dim in differ if bool((frozen[ids] < 0).movedim(dim, 0).flatten(1).all(1).any())]
+    chosen = split.along if split.along in differ else (free or differ)[-1]
     first = ids
     for dim in differ:
         if dim != chosen:

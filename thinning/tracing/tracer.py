@@ -139,7 +139,9 @@ class Tracer(TorchDispatchMode):
         if id(tensor) not in self._converted:
             converted = torch.empty_like(tensor, device="meta")
             known = info_of(tensor)
-            attach(converted, TensorInfo(storage=Storage(uniform=known.uniform, value=known.storage.value)))
+            numbers = None if tensor.is_floating_point() or tensor.is_complex() else tensor
+            storage = Storage(uniform=known.uniform, value=known.storage.value)
+            attach(converted, TensorInfo(storage=storage, numbers=numbers))
             self._converted[id(tensor)] = (tensor, converted)
         return self._converted[id(tensor)][1]
 

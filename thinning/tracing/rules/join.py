@@ -19,9 +19,10 @@ aten = torch.ops.aten
 @rule(aten.cat, aten.concat, aten.concatenate)
 def cat(call: Call) -> None:
     """Join the integers along the joined dimension; unite them along the others."""
-    # Torch lets an empty vector of shape (0,) join anything, as the start of a list does in old code.
-    tensors = [t for t in call.args[0] if t.numel() or t.ndim > 1]
     dim = call.arg(1, "dim", 0) % call.outputs()[0].ndim
+    # Nothing of an empty part is in the result: the start of a list in old code, what is left of heads that are turned
+    # as a whole.
+    tensors = [t for t in call.args[0] if t.numel()]
     _join(call, number_fresh(call, tensors, dim), [tuple(t.shape) for t in tensors], dim)
 
 
@@ -41,19 +42,30 @@ def stack(call: Call) -> None:
 
 def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, ...]], dim: int) -> None:
     out = list(call.outputs()[0].shape)
-    along = [next((plane for plane in info.current if plane.ids.shape[dim] > 1), None) for info in infos]
+    along = _along(infos, dim)
     planes = []
     if any(plane is not None for plane in along):
         planes.append(_joined(call, along, shapes, dim))
     others = [
-        TensorInfo(tuple(p for p in info.current if p.ids.shape[dim] == 1), info.storage, info.storage.version)
-        for info in infos
+        TensorInfo(tuple(p for p in info.current if p is not own), info.storage, info.storage.version)
+        for info, own in zip(infos, along, strict=True)
     ]
     across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
     # Where what is joined varies along another dimension too, the others are of fixed size to `combine`.
     for group in combine(call, others, across, [*out[:dim], 1, *out[dim + 1 :]]):
         planes.append(merge(group, _common(group) if len(group) == len(infos) else None))
     call.emit(planes)
+
+
+def _along(infos: Sequence[TensorInfo], dim: int) -> list[Plane | None]:
+    """Return the plane of each part that is joined along `dim`."""
+    found = [next((plane for plane in info.current if plane.ids.shape[dim] > 1), None) for info in infos]
+    varying = {d for plane in found if plane is not None for d in plane.dims}
+    # A part that is turned by a table of fixed size has one channel a head, beside a part that has one a place.
+    return [
+        plane or next((p for p in info.current if set(p.dims) < varying), None)
+        for plane, info in zip(found, infos, strict=True)
+    ]
 
 
 def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[int, ...]], dim: int) -> Plane:

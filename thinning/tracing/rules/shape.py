@@ -24,7 +24,7 @@ def view(call: Call) -> None:
         call.freeze(call.planes(call.args[0]), "an empty tensor or another type")
         return
     planes = []
-    for plane in call.planes(call.args[0]):
+    for plane in sorted(call.planes(call.args[0]), key=lambda plane: (plane.copies, plane.dims)):
         made = reshape(plane, old, tuple(out.shape))
         # Its code checks embed_dim against the input and divides it by num_heads in C: none of it can change.
         if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
@@ -40,21 +40,21 @@ def view(call: Call) -> None:
     call.emit(_apart(call, planes))
 
 
-def _mixed(planes: list[Plane]) -> list[Plane]:
-    dims = [dim for plane in planes for dim in plane.dims]
-    return [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
-
-
 def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
-    """Freeze two kinds of channels merged into one dimension: they cannot be told apart."""
-    mixed = _mixed(planes)
+    """Of two kinds of channels that are merged into one dimension freeze the second, so that the first may still go."""
+    dims = [dim for plane in planes for dim in plane.dims]
+    mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
     # Filters that are flattened: their channels can still be told apart, all positions of a kernel being one channel's.
     kernel = [plane for plane in mixed if plane.leaf is not None and plane.leaf[1] >= 2]
     call.freeze(kernel, "the size of a kernel")
-    planes = [plane for plane in planes if plane not in kernel]
-    mixed = _mixed(planes)
-    call.freeze(mixed, "merges two kinds of channels")
-    return [plane for plane in planes if plane not in mixed]
+    taken, kept = set[int](), []
+    for plane in (plane for plane in planes if plane not in kernel):
+        if taken.isdisjoint(plane.dims):
+            kept.append(plane)
+            taken |= set(plane.dims)
+        else:
+            call.freeze([plane], "merges two kinds of channels")
+    return kept
 
 
 @rule(aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh, aten.detach_)
@@ -95,10 +95,21 @@ def permute(call: Call) -> None:
 @rule(aten.expand, aten.expand_copy)
 def expand(call: Call) -> None:
     """Repetition without memory; torch computes a linear layer of a batch with its weight repeated like this."""
-    _views(call)
+    pairs = _views(call)
     matrix = call.args[0]
-    if call.info(matrix).weight is not None and matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
+    if call.info(matrix).weight is None:
+        call.emit([*(made for _, made in pairs), *_copies(call)])
+    elif matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
         call.repeated = matrix
+
+
+def _copies(call: Call) -> list[Plane]:
+    """Return new channels along the dimensions that one index becomes several of: what meets them decides how many."""
+    new = tuple(call.outputs()[0].shape)
+    old = (1,) * (len(new) - len(call.shapes[0])) + call.shapes[0]
+    repeated = [dim for dim in range(1, len(new)) if old[dim] == 1 < new[dim]]  # the first is the batch
+    layouts = [[new[dim] if d == dim else 1 for d in range(len(new))] for dim in repeated]
+    return [Plane(call.log.fresh(max(layout)).reshape(layout), copies=True) for layout in layouts]
 
 
 @rule(aten.squeeze, aten.unsqueeze)
@@ -186,7 +197,7 @@ def repeat(call: Call) -> None:
         plane = plane.but(value=call.value_of(plane)).lift(len(times))  # still the parameter's own, several times
         own = [count if size > 1 else 1 for count, size in zip(times, plane.ids.shape, strict=True)]
         planes.append(plane.map(lambda t, own=own: t.repeat(own)))  # type: ignore[misc]
-    call.emit(planes)
+    call.emit(planes if call.info(call.args[0]).weight else [*planes, *_copies(call)])
 
 
 PADS = " ".join(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
@@ -279,10 +290,24 @@ def unfold(call: Call) -> None:
 def pick(call: Call) -> None:
     """Freeze channels along the dimension of which an index chooses elements."""
     dim = call.args[1] % len(call.shapes[0])
-    for plane in call.planes(call.args[0]):
-        if plane.ids.shape[dim] > 1:
-            call.freeze([plane], "chosen by an index")
-    call.emit([squash(plane, ()) for plane in call.planes(call.args[0]) if plane.ids.shape[dim] == 1])
+    chosen = call.args[2] if call.func.overloadpacket is aten.index_select else None
+    planes = [_picked(call, plane, dim, chosen) for plane in call.planes(call.args[0])]
+    call.emit([plane for plane in planes if plane is not None])
+
+
+def _picked(call: Call, plane: Plane, dim: int, chosen: Tensor | None) -> Plane | None:
+    """Return what is left of a plane of which an index takes a part along a dimension: known where the code says it."""
+    if plane.ids.shape[dim] == 1:
+        return plane
+    numbers = call.info(chosen).numbers
+    if numbers is None or numbers.dtype == torch.bool or numbers.ndim != 1:
+        call.freeze([plane], "chosen by an index")
+        return None
+    numbers = numbers.long() % plane.ids.shape[dim]
+    picked = call.known(plane).map(lambda t: t.index_select(dim, numbers))
+    if picked.ids.numel() == 1:
+        call.freeze([plane], "one channel is taken by its number")
+    return picked
 
 
 @rule(aten.index, aten._unsafe_index)
@@ -292,7 +317,10 @@ def index(call: Call) -> None:
     used = [dim for dim, item in enumerate(indices) if item is not None]
     planes = []
     for plane in call.planes(call.args[0]):
-        if set(plane.dims) & set(used) or any(item.dtype == torch.bool for item in indices if item is not None):
+        if len(used) == 1 and used[0] in plane.dims and call.info(indices[used[0]]).numbers is not None:
+            picked = _picked(call, plane, used[0], indices[used[0]])
+            planes += [] if picked is None else [picked]
+        elif set(plane.dims) & set(used) or any(item.dtype == torch.bool for item in indices if item is not None):
             call.freeze([plane], "chosen by an index")
         else:
             zeros = [None if item is None else torch.zeros((1,) * item.ndim, dtype=torch.int64) for item in indices]

@@ -1,0 +1,25 @@
+"""Lists of integers that the model's code writes as an index, `x[:, [0, 2]]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class IndexLists(TorchFunctionMode):
+    """Makes tensors on the CPU of them: torch makes some on the indexed tensor's device, meta, where numbers are lost."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """Carry a function out."""
+        if func is torch.Tensor.__getitem__:
+            tensor, index = args
+            args = tensor, tuple(map(_made, index)) if isinstance(index, tuple) else _made(index)
+        return func(*args, **(kwargs or {}))
+
+
+def _made(index: Any) -> Any:
+    written = isinstance(index, list) and index and all(type(number) is int for number in index)
+    return torch.tensor(index, device="cpu") if written else index
