@@ -230,9 +230,15 @@ class CompressionScheduler:
         """Trace the network anew when the channel graph is next asked for."""
         self._graph = None
 
-    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1) -> Recipe:
+    def thin(
+        self,
+        optimizer: Optimizer | None = None,
+        *,
+        allow_inexact: bool = False,
+        round_to: int = 1,
+        add_bias: bool = False,
+    ) -> Recipe:
         """Remove dead channels from model, masks and optimizer, and check that the function is the same.
-
         All ranks call it: rank 0's buffers (running statistics) count, and `rewrap` is called.
 
         Raises:
@@ -240,7 +246,7 @@ class CompressionScheduler:
             ThinningError: the thinned model computes another function; nothing was changed.
         """
         allow_inexact |= any(policy.allows_inexact for policy in self.policies)
-        return thin_scheduled(self, optimizer, allow_inexact=allow_inexact, round_to=round_to)
+        return thin_scheduled(self, optimizer, allow_inexact=allow_inexact, round_to=round_to, add_bias=add_bias)
 
     def account(self) -> pd.DataFrame:
         """Return what each policy asked of each parameter, what it hid, and what thinning does with it.
@@ -259,9 +265,9 @@ class CompressionScheduler:
         return reduce(Recipe.then, self.recipes) if self.recipes else None
 
     def finish(self) -> None:
-        """Training is over: gates still open are folded, whatever is provisional becomes final.
+        """Fold gates that are open, make final what is provisional, and log the account.
 
-        The account is logged, with a warning for each policy that never acted and for all that stays as zeros.
+        Policies that never acted, and all that stays as zeros, are warned about.
         """
         for policy in self.policies:
             policy.finish()
@@ -283,11 +289,7 @@ class CompressionScheduler:
         return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; the model must have the shapes of then.
-
-        Raises:
-            CheckpointError: (a ValueError) the state does not fit the model or the policies, or is no such state.
-        """
+        """Take back what `state_dict` gave. Raises `CheckpointError` (a ValueError) where it does not fit the model."""
         restore(self, state)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:

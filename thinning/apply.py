@@ -14,6 +14,7 @@ from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
 from .must_fit import held_parameters, must_fit
 from .names import spelling
+from .new_biases import layer_without, new_bias
 from .running.copies import aliases_of, named_tensors
 
 
@@ -45,6 +46,10 @@ class Transaction:
         must_fit(recipe, model, tensors)
         # The optimizer's groups hold parameters by identity: data is swapped under them, so that learning rates, groups
         # and schedulers made before go on.
+        amounts = {fold.name: fold.amounts for fold in recipe.folds}
+        for name in recipe.biases:
+            self.bias(layer_without(model, name), len(amounts[name]), optimizer)
+        tensors = named_tensors(model)
         before = held_parameters(optimizer, model)
         for change in recipe.tensors:
             self.tensor(tensors[change.name], change)
@@ -79,6 +84,15 @@ class Transaction:
         gradient = None if grad is None else like_layout(change.select(grad.detach()), grad)
         self._undo.append(lambda: _put(tensor, data, grad))
         _put(tensor, new, gradient)
+
+    def bias(self, layer: Any, size: int, optimizer: Optimizer | None = None) -> None:
+        """Give a layer a bias of zeros, which learns beside the weight."""
+        self._undo.append(lambda: layer.register_parameter("bias", None))
+        layer.bias = new_bias(layer, size)
+        for group in optimizer.param_groups if optimizer is not None else ():
+            place = next((i for i, held in enumerate(group["params"], 1) if held is layer.weight), None)
+            if place is not None:  # right behind it, where an optimizer that is made anew has it
+                self.entry(group, "params", [*group["params"][:place], layer.bias, *group["params"][place:]])
 
     def attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Set an attribute of a module."""

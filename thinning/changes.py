@@ -141,6 +141,10 @@ class Removal(Protocol):
         """Return the constants to add."""
 
     @property
+    def biases(self) -> tuple[str, ...]:
+        """Return the biases that layers get."""
+
+    @property
     def rescalings(self) -> tuple[Rescaling, ...]:
         """Norms that average over fewer channels."""
 

@@ -89,14 +89,17 @@ def _constant(item: Read) -> Tensor:
 
 
 def fold_target(analysis: Analysis, layer: int) -> str | None:
-    """Return the tensor that takes a constant: the layer's bias, or the running mean of the BatchNorm right behind."""
+    """Return the tensor that takes a constant: the layer's bias, the running mean of the BatchNorm right behind, or a
+    bias that the layer gets.
+    """
     entry = analysis.log.layers[layer]
     if entry.bias is not None:
         return entry.bias
     # y = (x - mean) / s: a constant that the convolution adds to x may be taken off the mean instead. Most convolutions
     # of residual networks have no bias but a BatchNorm behind.
     mean = f"{entry.norm.rpartition('.')[0]}.running_mean".lstrip(".") if entry.norm else ""
-    return mean if mean in analysis.graph.shapes else None
+    new = analysis.without_bias.get(entry.weight) if analysis.add_bias else None
+    return mean if mean in analysis.graph.shapes else new
 
 
 def _unfoldable(analysis: Analysis, item: Read) -> str:
@@ -113,7 +116,8 @@ def _unfoldable(analysis: Analysis, item: Read) -> str:
     if entry.groups > 1:
         return f"a constant other than 0 goes into {name}, which has groups"
     if fold_target(analysis, item.layer) is None:
-        return f"a constant other than 0 goes into {name}, which has no bias to take it"
+        way_out = " (add_bias=True gives it one)" if entry.weight in analysis.without_bias else ""
+        return f"a constant other than 0 goes into {name}, which has no bias to take it{way_out}"
     return ""
 
 
@@ -134,5 +138,6 @@ def folded_constants(analysis: Analysis, dead: Tensor, weights: Mapping[str, Ten
         picked = matrix[:, columns.to(matrix.device)].double().cpu()
         amount = picked.reshape(*picked.shape[:2], -1).sum(2) @ item.value[columns]
         # a running mean is subtracted, so that it takes the constant with the other sign
-        amounts[target] = amounts.get(target, 0) + (amount if target == entry.bias else -amount)
+        bias = target in (entry.bias, analysis.without_bias.get(entry.weight))
+        amounts[target] = amounts.get(target, 0) + (amount if bias else -amount)
     return amounts

@@ -11,6 +11,7 @@ from .attributes import epsilon_problem, size_problem
 from .errors import ThinningError
 from .module_sizes import new_size, resize_to
 from .names import spelling
+from .new_biases import layer_without, new_bias, outputs_of
 from .recipe import Recipe
 from .running.copies import named_tensors
 
@@ -43,7 +44,8 @@ def must_lead_to(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Se
         ThinningError: they do not.
     """
     dense = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    spell = spelling(dense)
+    added = {name for recipe in recipes for name in recipe.biases}
+    spell = spelling({*dense, *added})
     found = {spell(name): tuple(value.shape) for name, value in state_dict.items() if isinstance(value, Tensor)}
     for recipe in reversed(recipes):
         for change in recipe.tensors:
@@ -51,7 +53,8 @@ def must_lead_to(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Se
             if change.new_shape != left:
                 sizes = f"{list(change.new_shape)}, the state dict has {list(left)}"
                 raise ThinningError(f"a recipe leaves '{change.name}' of shape {sizes}")
-            _must_fit(change.name, change.shape, dense)
+            if change.name not in added:
+                _must_fit(change.name, change.shape, dense)
             found[change.name] = change.shape
 
 
@@ -64,7 +67,10 @@ def _must_fit(name: str, shape: tuple[int, ...], dense: Shapes) -> None:
 
 
 def _set_sizes(model: nn.Module, recipes: Sequence[Recipe]) -> None:
-    """Set the attributes as they are after the last recipe."""
+    """Give layers the biases that recipes add, and set the attributes as they are after the last recipe."""
+    for name in (name for recipe in recipes for name in recipe.biases):
+        layer = layer_without(model, name)
+        layer.bias = new_bias(layer, outputs_of(layer, layer.weight.shape))
     modules = dict(model.named_modules())
     for change in (change for recipe in recipes for change in recipe.attributes):
         module: Any = modules.get(change.module)

@@ -12,6 +12,7 @@ from .attributes import epsilon_problem, size_problem
 from .changes import AttributeChange, Removal
 from .errors import ThinningError
 from .module_sizes import new_size
+from .new_biases import layer_without, outputs_of, weight_of
 
 
 def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -27,6 +28,11 @@ def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -
             found = list(tensors[change.name].shape)
             raise ThinningError(f"the recipe expects '{change.name}' of shape {list(change.shape)}, found {found}")
     shapes = {change.name: change.new_shape for change in recipe.tensors}
+    for bias in recipe.biases:
+        layer, weight = layer_without(model, bias), weight_of(bias)
+        shapes[bias] = (outputs_of(layer, shapes.get(weight, tuple(layer.weight.shape))),)
+        if bias not in {fold.name for fold in recipe.folds}:
+            raise ThinningError(f"the recipe adds '{bias}' for no constant")
     for fold in recipe.folds:
         shape = shapes.get(fold.name, tuple(tensors[fold.name].shape) if fold.name in tensors else None)
         if shape != tuple(fold.amounts.shape):

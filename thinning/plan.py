@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .changes import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
 from .dead import Dead, folded_constants
 from .label_sets import class_of_label
+from .new_biases import weight_of
 from .recipe import Kept, Recipe
 from .trace import Analysis
 from .tracing.rescaling import added
@@ -98,21 +99,28 @@ def make_recipe(
     changes = tensor_changes(analysis, gone)
     keep = {change.name: change.keep for change in changes}
     folds = []
+    made = set(analysis.without_bias.values())
     for name, amount in folded_constants(analysis, gone, weights).items():
         # The amounts are by old index; the recipe adds them after slicing.
-        kept = keep.get(name, {}).get(0)
+        like, dim = (weight_of(name), _out_dim(analysis, weight_of(name))) if name in made else (name, 0)
+        kept = keep.get(like, {}).get(dim)
         folds.append(Folding(name, amount if kept is None else amount[kept]))
     recipe = Recipe(
         model=type(model).__name__,
         tensors=changes,
         attributes=attribute_changes(analysis, gone, model),
         folds=tuple(folds),
+        biases=tuple(fold.name for fold in folds if fold.name in made),
         rescalings=tuple(rescalings(analysis, gone, weights, model)),
         frozen=_frozen(analysis),
         refused=_refused(analysis, dead),
         notes=(*analysis.log.warnings, *notes),
     )
     return recipe, gone
+
+
+def _out_dim(analysis: Analysis, weight: str) -> int:
+    return next(layer.out_dim for layer in analysis.log.layers if layer.weight == weight)
 
 
 def _frozen(analysis: Analysis) -> tuple[Kept, ...]:

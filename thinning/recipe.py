@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from .apply import apply
 from .changes import AttributeChange, Folding, Rescaling, TensorChange
-from .names import modules_called, spelling, unwrapped
+from .names import modules_called, normalise, spelling, unwrapped
+from .new_biases import weight_of
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
@@ -38,8 +39,9 @@ class Kept:
 class Recipe:
     """What was removed from a model, and how exactly. Printable; `to_json`, `from_json`, `apply`.
 
-    `frozen` lists the channels that can never be removed, `refused` those that were dead but had to stay. `parameters`
-    and `macs` are (before, after); `max_relative_difference` the measured max |difference| / max |output|.
+    `biases` are those that layers without one get, `frozen` lists the channels that can never be removed, `refused`
+    those that were dead but had to stay. `parameters` and `macs` are (before, after); `max_relative_difference` the
+    measured max |difference| / max |output|.
     """
 
     model: str
@@ -47,6 +49,7 @@ class Recipe:
     attributes: tuple[AttributeChange, ...] = ()
     folds: tuple[Folding, ...] = ()
     rescalings: tuple[Rescaling, ...] = ()
+    biases: tuple[str, ...] = ()
     frozen: tuple[Kept, ...] = ()
     refused: tuple[Kept, ...] = ()
     notes: tuple[str, ...] = ()
@@ -90,10 +93,12 @@ class Recipe:
     def named_for(self, model: nn.Module) -> Recipe:
         """Return the recipe with the names that tensors and modules have in a model, wrapped or not."""
         spell = spelling(named_tensors(model))
+        new = {name: f"{spell(weight_of(name)).removesuffix('weight')}bias" for name in self.biases}
         return replace(
             self,
             tensors=tuple(replace(change, name=spell(change.name)) for change in self.tensors),
-            folds=tuple(replace(fold, name=spell(fold.name)) for fold in self.folds),
+            folds=tuple(replace(fold, name=new.get(fold.name) or spell(fold.name)) for fold in self.folds),
+            biases=tuple(new.values()),
             rescalings=tuple(
                 replace(norm, name=spell(norm.name), module=_holder(model, norm.module, norm.attribute))
                 for norm in self.rescalings
@@ -112,10 +117,11 @@ class Recipe:
         return replace(
             other,
             model=self.model,
-            tensors=_one_after_another(self.tensors, other.tensors),
+            tensors=_one_after_another(self.tensors, [t for t in other.tensors if t.what not in _names(self.biases)]),
             attributes=_one_after_another(self.attributes, other.attributes),
             folds=_one_after_another(_sliced(self.folds, other.tensors), other.folds),
             rescalings=_one_after_another(self.rescalings, other.rescalings),
+            biases=(*self.biases, *other.biases),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             max_relative_difference=max(self.max_relative_difference, other.max_relative_difference),
             parameters=(self.parameters[0], other.parameters[1]),
@@ -155,6 +161,10 @@ def _one_after_another(first: Sequence[Change], second: Sequence[Change]) -> tup
     return tuple(found.values())
 
 
+def _names(names: Sequence[str]) -> set[str]:
+    return {normalise(name) for name in names}
+
+
 def _sliced(folds: Sequence[Folding], changes: Sequence[TensorChange]) -> list[Folding]:
     """Return constants added before some changes as if they were added after them."""
     found = {change.what: change for change in changes}
@@ -177,6 +187,8 @@ def recipe_text(recipe: Recipe) -> str:
         parts.append(table(("tensor", "before", "after"), rows))
     if recipe.folds:
         parts.append("constants folded into: " + ", ".join(fold.name for fold in recipe.folds))
+    if recipe.biases:
+        parts.append("biases added: " + ", ".join(recipe.biases))
     if recipe.rescalings:
         parts.append("rescaled for means over fewer channels: " + ", ".join(norm.name for norm in recipe.rescalings))
     parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)

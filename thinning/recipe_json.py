@@ -16,8 +16,8 @@ from .running.default_device import on_cpu
 from .running.input_spec import checked_spec
 
 FORMAT = "potstill-recipe"
-VERSIONS = (1, 2)
-"""Version 2 has rescalings; recipes without any are of version 1, as before."""
+VERSIONS = (1, 2, 3)
+"""Version 2 has rescalings, 3 biases too; recipes without any are of version 1, as before."""
 
 
 def encode(recipe: Mapping[str, Any]) -> str:
@@ -25,8 +25,8 @@ def encode(recipe: Mapping[str, Any]) -> str:
     changed = [vars(norm) for norm in recipe["rescalings"]]
     data = {
         "format": FORMAT,
-        "version": VERSIONS[bool(changed)],
-        **{key: value for key, value in recipe.items() if key != "rescalings"},
+        "version": 3 if recipe["biases"] else 2 if changed else 1,
+        **{key: value for key, value in recipe.items() if key not in ("rescalings", "biases")},
         "tensors": [
             {"name": c.name, "shape": c.shape, "keep": {str(dim): kept_ranges(c.keep, dim) for dim in c.keep}}
             for c in recipe["tensors"]
@@ -35,7 +35,9 @@ def encode(recipe: Mapping[str, Any]) -> str:
         "folds": [{"name": fold.name, "amounts": fold.amounts.tolist()} for fold in recipe["folds"]],
         "frozen": [vars(kept) for kept in recipe["frozen"]],
         "refused": [vars(kept) for kept in recipe["refused"]],
-    } | ({"rescalings": changed} if changed else {})
+    }
+    data |= {"rescalings": changed} if data["version"] > 1 else {}
+    data |= {"biases": recipe["biases"]} if data["version"] > 2 else {}
     return json.dumps(data, indent=1)
 
 
@@ -52,13 +54,14 @@ def decode(text: str) -> dict[str, Any]:
         raise ThinningError(f"recipe: {error}") from error
     version = top["version"].integer()
     if top["format"].text() != FORMAT or version not in VERSIONS:
-        raise ThinningError(f"recipe: this reads format {FORMAT!r} version 1 or 2; the text says otherwise")
+        raise ThinningError(f"recipe: this reads format {FORMAT!r} version 1, 2 or 3; the text says otherwise")
     return {
         "model": top["model"].text(),
         "tensors": _distinct([_tensor(item) for item in top["tensors"].items()]),
         "attributes": tuple(_attribute(item) for item in top["attributes"].items()),
         "folds": tuple(_fold(item) for item in top["folds"].items()),
         "rescalings": tuple(_rescaling(item) for item in top["rescalings"].items()) if version > 1 else (),
+        "biases": tuple(_bias(item) for item in top["biases"].items()) if version > 2 else (),
         "frozen": _kept(top["frozen"]),
         "refused": _kept(top["refused"]),
         "notes": tuple(item.text() for item in top["notes"].items()),
@@ -115,6 +118,13 @@ def _rescaling(item: _Field) -> Rescaling:
         raise item.error("a positive factor and a number that is not negative")
     old = None if item["old"].value is None else item["old"].number()
     return Rescaling(item["name"].text(), factor, item["offset"].number(), item["module"].text(), name, old, new)
+
+
+def _bias(item: _Field) -> str:
+    name = item.text()
+    if name.rpartition(".")[2] != "bias":
+        raise item.error("the name of a bias")
+    return name
 
 
 def _size(item: _Field) -> int | tuple[int, ...]:

@@ -26,6 +26,7 @@ from .history import must_lead_to
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
 from .packed import pack_zeros, unpack_zeros
+from .new_biases import layer_without, outputs_of
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
@@ -97,26 +98,18 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     """
     weights, plain = _chosen(Path(path))
     model = unwrapped(dense_model)
-    own = {**named_tensors(model)}
-    spell = spelling(own)
-    read = _read(weights)
-    if weights != plain:
-        read = unpack_zeros(read, lambda name: own[spell(name)].numel() if spell(name) in own else 0)
-    stored = {spell(name): tensor for name, tensor in read.items()}
     facts = _facts(_beside(plain, ".json"))
-    missing = sorted(model.state_dict().keys() - stored.keys() - _tied(model))
-    unknown = sorted(stored.keys() - own.keys())
-    if missing or unknown:
-        raise ThinningError(f"{weights} is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
-    for name, tensor in stored.items():
-        if tensor.ndim != own[name].ndim or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
-            shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
-            raise ThinningError(f"'{name}' is {shapes}")
-    if facts.get("sha256" if weights == plain else "packed_sha256", _digest(weights)) != _digest(weights):
-        raise ThinningError(f"{weights} is damaged, or of another network than the {plain.stem}.json beside it")
-    must_lead_to(model, stored, [facts["recipe"].named_for(model)])
+    recipe = facts["recipe"].named_for(model)
     modes = {module: module.training for module in model.modules()}
     with Transaction() as transaction:
+        for name in recipe.biases:
+            layer = layer_without(model, name)
+            transaction.bias(layer, outputs_of(layer, layer.weight.shape))
+        stored = _stored(model, weights, packed=weights != plain)
+        if facts.get("sha256" if weights == plain else "packed_sha256", _digest(weights)) != _digest(weights):
+            raise ThinningError(f"{weights} is damaged, or of another network than the {plain.stem}.json beside it")
+        must_lead_to(model, stored, [recipe])
+        own = named_tensors(model)
         try:
             _become(model, facts, {own[name]: tensor for name, tensor in stored.items()}, transaction)
             if facts["inputs"] is not None:
@@ -131,6 +124,24 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
                 module.training = mode
         transaction.commit()
     return dense_model.eval()
+
+
+def _stored(model: nn.Module, weights: Path, packed: bool) -> dict[str, Tensor]:
+    """Return the stored tensors by the names of a dense model, whose own they have to be, none of them larger."""
+    own, read = named_tensors(model), _read(weights)
+    spell = spelling(own)
+    if packed:
+        read = unpack_zeros(read, lambda name: own[spell(name)].numel() if spell(name) in own else 0)
+    stored = {spell(name): tensor for name, tensor in read.items()}
+    missing = sorted(model.state_dict().keys() - stored.keys() - _tied(model))
+    unknown = sorted(stored.keys() - own.keys())
+    if missing or unknown:
+        raise ThinningError(f"{weights} is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
+    for name, tensor in stored.items():
+        if tensor.ndim != own[name].ndim or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+            shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
+            raise ThinningError(f"'{name}' is {shapes}")
+    return stored
 
 
 def _become(

@@ -18,12 +18,15 @@ def load(model):
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     plain = Path(f"{STEM}.safetensors")
     weights = load_file(plain) if plain.exists() else unpacked(load_file(f"{STEM}.packed.safetensors"))
-    must_fit(model, weights)
+    facts = json.loads(Path(f"{STEM}.json").read_text())
+    biases = facts["recipe"].get("biases", [])
+    must_fit(model, {name: tensor for name, tensor in weights.items() if name not in biases})
     model.cpu()
+    for name in biases:
+        model.get_submodule(name.rpartition(".")[0]).bias = torch.nn.Parameter(torch.zeros(0))
     for name, tensor in weights.items():
         module, _, leaf = name.rpartition(".")
         getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
-    facts = json.loads(Path(f"{STEM}.json").read_text())
     for module, name, value in facts["attributes"]:
         old = getattr(model.get_submodule(module), name)
         setattr(model.get_submodule(module), name, type(old)(value) if isinstance(value, list) else value)

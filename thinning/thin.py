@@ -46,13 +46,15 @@ def thin(  # noqa: PLR0913
     round_to: int = 1,
     validation_batch: Any = None,
     tolerance: float = 1e-5,
+    add_bias: bool = False,
 ) -> Recipe:
     """Remove every channel that cannot change the outputs; return what was removed.
 
     `example_inputs`: a tensor, tuple or dict that the model takes. `masks`: name -> tensor, or a scheduler's masks,
     sliced along. `optimizer`: its state is sliced along; its parameters stay the same objects. `allow_inexact` also
     removes channels that a LayerNorm or GroupNorm averages over (then the difference is reported, not checked).
-    `round_to`: numbers of channels stay multiples of this.
+    `round_to`: numbers of channels stay multiples of this. `add_bias` gives layers without a bias one where it takes
+    the constants of channels that go; the optimizer holds it beside the layer's weight.
 
     The outputs in eval mode, on random inputs and on `validation_batch`, must not change by more than `tolerance`
     times the largest output (in half precision: than its rounding allows). Where they do and the same in double
@@ -69,7 +71,8 @@ def thin(  # noqa: PLR0913
     verifier = Verifier(model, masks, optimizer, [example_inputs, *batches], allowed)
     # Thinning gives parameters new memory: `dense` and `weights` go on to show the old values, at no cost before.
     dense, weights = shared_copy(model), {name: tensor.detach() for name, tensor in named_tensors(model).items()}
-    analysis = best_axes(analyse(model, example_inputs, weights), weights, allow_inexact)
+    analysis = replace(analyse(model, example_inputs, weights), add_bias=add_bias)
+    analysis = best_axes(analysis, weights, allow_inexact)
     recipe, analysis, dead, gone = _removed(model, weights, analysis, verifier, allow_inexact, round_to)
     macs, size = count_macs(dense, example_inputs), _size(dense)
     zeros = with_measured_gap(zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .errors import ThinningError
 from .graph import ChannelGraph
 from .names import unwrapped
+from .new_biases import layers_without_bias
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import FailedRemoval, Repairs
 from .rehearsal.shapes_only import ShapeRun
@@ -31,13 +32,18 @@ LEFT = "left by the forward pass in an attribute or an argument, for others to r
 
 @dataclass(frozen=True)
 class Analysis:
-    """A trace with its log: what planning needs beside the public graph."""
+    """A trace with its log: what planning needs beside the public graph.
+
+    `without_bias`: the weights of layers that could have a bias, and its name; with `add_bias` they get one.
+    """
 
     graph: ChannelGraph
     log: TraceLog
     numbers: Numbering
     rehearsal: Rehearsal
     repairs: Repairs
+    without_bias: Mapping[str, str] = field(default_factory=dict)
+    add_bias: bool = False
 
     def repaired(self, dead: Tensor) -> Analysis | None:
         """Rehearse a removal; return the analysis with what lets the next one get further, None if nothing fails."""
@@ -92,7 +98,8 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
     settle_means(log, model)
     log, numbers, repairs = find_fixed_sizes(log, rehearsal, Repairs(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    return Analysis(graph_of(log, numbers, shapes, aliases_of(model)), log, numbers, rehearsal, repairs)
+    graph = graph_of(log, numbers, shapes, aliases_of(model))
+    return Analysis(graph, log, numbers, rehearsal, repairs, layers_without_bias(model))
 
 
 def _first_run(

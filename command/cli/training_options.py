@@ -145,6 +145,10 @@ class CompressionOptions(Group):
         "--allow-inexact", default=False,
         help="thin also what changes the function a little, such as channels under a LayerNorm",
     )  # fmt: skip
+    add_bias: bool = option(
+        "--add-bias", default=False,
+        help="give layers without a bias one, where it takes the constants of channels that go: more of them go",
+    )  # fmt: skip
     round_to: int = option(
         "--round-to", metavar="N|auto", type=multiple, default=1,
         help="thin to multiples of N channels: often faster, though fewer parameters go; auto measures which, and which"

@@ -52,7 +52,9 @@ def finish(run: Session) -> dict[str, Any]:
     masked = copy.deepcopy(run.model)
     asked = run.options.compression
     choice = Choice(asked.round_to, "channels_last") if asked.round_to else _fastest(run, masked)
-    last = run.scheduler.thin(run.optimizer, allow_inexact=asked.allow_inexact, round_to=choice.multiple)
+    last = run.scheduler.thin(
+        run.optimizer, allow_inexact=asked.allow_inexact, round_to=choice.multiple, add_bias=asked.add_bias
+    )
     run.model.to(memory_format=LAYOUTS[choice.layout])
     recipe = run.scheduler.recipe or last  # what was removed during training too
     logger.info("%s", removed(recipe))

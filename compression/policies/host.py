@@ -29,5 +29,12 @@ class Host(Protocol):
     def graph(self) -> ChannelGraph | None:
         """Return the channel graph, where the model can be traced."""
 
-    def thin(self, optimizer: Optimizer | None = None, *, allow_inexact: bool = False, round_to: int = 1) -> Recipe:
+    def thin(
+        self,
+        optimizer: Optimizer | None = None,
+        *,
+        allow_inexact: bool = False,
+        round_to: int = 1,
+        add_bias: bool = False,
+    ) -> Recipe:
         """Remove dead channels."""

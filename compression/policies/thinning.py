@@ -24,13 +24,14 @@ class Thinner(ScheduledTrainingPolicy):
         dataset: str | None = None,
         allow_inexact: bool = False,
         round_to: Annotated[int, Range(1)] = 1,
+        add_bias: bool = False,
     ) -> None:
         """Take Distiller's three arguments, which change nothing, and what `thin` takes.
 
         `allow_inexact`: remove channels that a LayerNorm averages over, too. `round_to`: numbers of channels stay
-        multiples of this.
+        multiples of this. `add_bias`: layers without a bias get one where it takes the constants of channels that go.
         """
-        self.allow_inexact, self.round_to = allow_inexact, round_to
+        self.options = {"allow_inexact": allow_inexact, "round_to": round_to, "add_bias": add_bias}
 
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Thin, once per time of the window.
@@ -39,4 +40,4 @@ class Thinner(ScheduledTrainingPolicy):
             ThinningError: the thinned model would compute another function.
         """
         if self.window.unit == "minibatch" or moment.step.minibatch == 0:
-            self.scheduler.thin(moment.optimizer, allow_inexact=self.allow_inexact, round_to=self.round_to)
+            self.scheduler.thin(moment.optimizer, **self.options)

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class IndexLists(TorchFunctionMode):
-    """Makes tensors on the CPU of them: torch makes some on the indexed tensor's device, meta, where numbers are lost."""
+    """Makes tensors on the CPU of them: torch makes some on the indexed tensor's device, where meta has no numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry a function out."""

@@ -23,8 +23,8 @@ class Plane:
     dimension varies in two of them. `value` (shape of `ids`, float64) is what all elements of a channel are known to
     equal, NaN where that is not known; None for "nowhere known". `leaf` is the parameter dimension that the integers
     come from as they are, `origin` the layer call whose output this still is, `sources` the layer calls that make it,
-    `operand` the number of the operand that it comes from while operands are combined. `copies`: channels that are copies
-    of one (a key for all queries), as many as are read.
+    `operand` the number of the operand that it comes from while operands are combined. `copies`: channels that are
+    copies of one (a key for all queries), as many as are read.
     """
 
     ids: Tensor
