@@ -25,8 +25,8 @@ from .files.text import printable
 from .history import must_lead_to
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
-from .packed import pack_zeros, unpack_zeros
 from .new_biases import layer_without, outputs_of
+from .packed import pack_zeros, unpack_zeros
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
 from .running.default_device import on_cpu
