@@ -23,7 +23,7 @@ VERSIONS = (1, 2, 3)
 def encode(recipe: Mapping[str, Any]) -> str:
     """See `Recipe.to_json`."""
     changed = [vars(norm) for norm in recipe["rescalings"]]
-    data = {
+    data: dict[str, Any] = {
         "format": FORMAT,
         "version": 3 if recipe["biases"] else 2 if changed else 1,
         **{key: value for key, value in recipe.items() if key not in ("rescalings", "biases")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ..declare.arguments import Range
 from ..declare.registry import register
@@ -31,7 +31,7 @@ class Thinner(ScheduledTrainingPolicy):
         `allow_inexact`: remove channels that a LayerNorm averages over, too. `round_to`: numbers of channels stay
         multiples of this. `add_bias`: layers without a bias get one where it takes the constants of channels that go.
         """
-        self.options = {"allow_inexact": allow_inexact, "round_to": round_to, "add_bias": add_bias}
+        self.options: dict[str, Any] = {"allow_inexact": allow_inexact, "round_to": round_to, "add_bias": add_bias}
 
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Thin, once per time of the window.
