@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -31,6 +32,28 @@ def prepared(model):
 def test_a_sort_of_equal_scores_does_not_keep_channels():
     recipe = thin(prepared(Sorted()), torch.randn(2, 8))
     assert {change.name: change.new_shape for change in recipe.tensors}["first.weight"] == (22, 8)
+
+
+class Counted(Sorted):
+    """Reads a width at run time, behind a sort that hides it from every comparison of outputs."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def forward(self, x):
+        width, order = self.first.out_features, super().forward(x)
+        if self.way == "constant":
+            return order * torch.tensor(float(width))
+        return {"number": order * width, "root": order / width**0.5}[self.way]
+
+
+@pytest.mark.parametrize("way", ["number", "root", "constant"])
+def test_a_sort_does_not_hide_that_the_function_is_another(way):
+    model, x = prepared(Counted(way)), torch.randn(2, 8)
+    recipe = thin(model, x)
+    assert recipe.removes_nothing
+    assert any("number or order of these channels" in kept.reason for kept in recipe.refused)
 
 
 class Standardised(nn.Conv2d):
