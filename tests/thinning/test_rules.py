@@ -128,10 +128,18 @@ KEPT = {
     "every other": (lambda m, x: x.as_strided((4, 4), (8, 2)), 4, "strides of its own"),
     "another type": (lambda m, x: x.view(torch.int32).view(torch.float32), 8, "an empty tensor or another type"),
     "none at all": (lambda m, x: torch.cat([x, m.first(X[:0]).view(0, 8)]), 8, "an empty tensor or another type"),
-    "two kinds in one axis": (lambda m, x: (x.unsqueeze(2) * m.scale).flatten(1), 64, "merges two kinds of channels"),
-    "some by a list": (lambda m, x: x[:, [1, 0, 2]], 3, "aten.index in the model (Net): chosen by an index"),
+    "two kinds in one axis": (
+        lambda m, x: (x.unsqueeze(1) * m.scale.unsqueeze(1)).flatten(1),
+        64,
+        "merges two kinds of channels",
+    ),
+    "some by what is computed": (
+        lambda m, x: x[:, m.scale.argsort()[:3]],
+        3,
+        "aten.index in the model (Net): chosen by an index",
+    ),
     "some by an index": (
-        lambda m, x: x.index_select(1, torch.tensor([1, 0, 2])),
+        lambda m, x: x.index_select(1, m.scale.argsort()[:3]),
         3,
         "aten.index_select in the model (Net): chosen by an index",
     ),
