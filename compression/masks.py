@@ -7,6 +7,7 @@ of plain parameters, outside autograd: modules, state-dict keys and optimizers s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,13 +122,11 @@ class Masks(Mapping[str, ParameterMask]):
         return {name: entry.owners[owner].mask for name, entry in self._masks.items() if owner in entry.owners}
 
     def values(self) -> Any:
-        """Return the `ParameterMask` of each parameter."""
+        """Return all masks."""
         return self._masks.values()
 
     def dense(self, name: str) -> Tensor:
-        """Return the values that pruners rank and optimizers update.
-
-        The dense copy where one is kept, else the parameter's.
+        """Return the values that pruners rank and optimizers update: the dense copy's, else the parameter's own.
 
         Who changes them in place calls `refresh` afterwards.
         """
@@ -241,34 +240,41 @@ class Masks(Mapping[str, ParameterMask]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all masks with their owners and modes, and the dense copies: tensors and plain data."""
-        masks = {
-            name: {owner: packed(owned) for owner, owned in entry.owners.items()}
-            for name, entry in self._masks.items()
-            if entry.owners
-        }
+        masked = {name: entry.owners for name, entry in self._masks.items() if entry.owners}
+        masks = {name: {owner: packed(owned) for owner, owned in owners.items()} for name, owners in masked.items()}
         return {"masks": masks, "dense": {n: e.dense for n, e in self._masks.items() if e.dense is not None}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take masks and dense copies from `state_dict()`; those of before are forgotten.
+        """Take masks and dense copies from `state_dict()`; those of before are forgotten. Raises as `checked` does."""
+        self.checked(state)()
+
+    def checked(self, state: Mapping[str, Any]) -> Callable[[], None]:
+        """Check a state, and return what takes it.
 
         Raises:
             CheckpointError: (a ValueError) a mask is of an unknown parameter or another shape, or a field is not sound.
         """
-        fields = Field({kind: respelled(stored, self._parameters) for kind, stored in state.items()}, "masks")
+        kinds = Field(state, "masks").mapping()
+        fields = Field({kind: respelled(stored.value, self._parameters) for kind, stored in kinds.items()}, "masks")
         masks, dense = fields["masks"].mapping(), fields["dense"].mapping()
-        unknown = (masks.keys() | dense.keys()) - self._masks.keys()
+        unknown = sorted((masks.keys() | dense.keys()) - self._masks.keys())
         if unknown:
-            names = ", ".join(sorted(unknown))
-            raise CheckpointError(f"masks of parameters that the model does not have: {names[:200]}")
-        self._masks = {name: ParameterMask(name) for name in self._parameters}
-        self._plan = None
+            raise CheckpointError(f"masks of parameters that the model does not have: {', '.join(unknown)[:200]}")
+        found, copies = list[tuple[Any, ...]](), dict[str, Tensor]()
         for name, owners in masks.items():
             parameter = self._parameters[name].detach()
             if name in dense:
-                values = dense[name].tensor(parameter.shape, parameter.dtype)
-                self._masks[name].dense = placed(values, parameter)
-            for owner, stored in owners.mapping().items():
-                self.set(owner, name, *unpacked(stored, parameter))
+                copies[name] = dense[name].tensor(parameter.shape, parameter.dtype)
+            found += [(owner, name, *unpacked(stored, parameter)) for owner, stored in owners.mapping().items()]
+        return partial(self._take, found, copies)
+
+    def _take(self, found: Iterable[tuple[Any, ...]], copies: Mapping[str, Tensor]) -> None:
+        self._masks = {name: ParameterMask(name) for name in self._parameters}
+        self._plan = None
+        for name, values in copies.items():
+            self._masks[name].dense = placed(values, self._parameters[name].detach())
+        for arguments in found:
+            self.set(*arguments)
 
     def _remask(self, entry: ParameterMask, parameter: Tensor) -> None:
         """Give the parameter its masked values, and forget a dense copy that nobody needs any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from torch import nn
@@ -58,13 +59,28 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
     """Take back what `state_of` gave.
 
     Raises:
-        CheckpointError: the state does not fit the model or the policies, or is no such state.
+        CheckpointError: the state does not fit the model or the policies, or is no such state: nothing has changed.
     """
-    state = unpack(state)
-    names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
-    stored = {**state, "policies": respelled(state.get("policies"), names)}
-    fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))
-    scheduler.masks.load_state_dict(fields["masks"].value)
+    kept = {name: getattr(scheduler, name) for name in ("recipes", "begun", "removed")}
+    history, policies = vars(scheduler.history).copy(), [(p, p.state_dict()) for p in scheduler.policies]
+    try:
+        _take(scheduler, state)
+    except BaseException:  # Ctrl-C too
+        for policy, before in policies:
+            with suppress(Exception):  # what it has gathered is lost then, and the network is as it was
+                policy.load_state_dict(before)
+        vars(scheduler.history).update(history)
+        vars(scheduler).update(kept)
+        raise
+
+
+def _take(scheduler: Stateful, state: Mapping[str, Any]) -> None:
+    with reading("state"):
+        state = unpack(state)
+        names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
+        stored = {**state, "policies": respelled(state.get("policies"), names)}
+        fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))
+    take_masks = scheduler.masks.checked(fields["masks"].value)
     with reading("recipes"):
         scheduler.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]
     begun = _optional(fields, state, "begun")
@@ -80,6 +96,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
                 policy.load_state_dict(states[policy.name].value)
     if "ranks" in state:
         take_back(scheduler.policies, fields["ranks"], scheduler.ranks)
+    take_masks()  # last: only they change the network
 
 
 def _tell_of_others(policies: Sequence[ScheduledTrainingPolicy], stored: Mapping[str, Field]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ from potstill.thinning.files.text import printable
 MAX_DEPTH = 40
 MAX_EXPANDED = 2**24
 """Bytes that a tensor may seem to have beyond those in the file (stride 0)."""
+MAX_TOGETHER, TIMES = 2**28, 8
+"""Bytes that all tensors together may seem to have, and how many times those in the file: masks of whole channels are
+stored expanded, and are no larger than the weights."""
 
 
 class CheckpointError(ValueError):
@@ -43,7 +46,7 @@ def reading(path: str) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # what takes a state may be a plugin's
         lines = str(error).strip().splitlines() or [""]
         missing = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[0]
         raise CheckpointError(f"{path}: does not fit: {missing or type(error).__name__}") from error
@@ -57,12 +60,23 @@ def check_plain(value: Any) -> None:
     Raises:
         CheckpointError: something else is in it.
     """
-    _check_plain(value, "", [], set())
+    tensors = list[Tensor]()
+    _check_plain(value, "", [], set(), tensors)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if claimed > MAX_TOGETHER + TIMES * held_bytes(tensors):
+        raise CheckpointError(f"its tensors have {claimed:,} bytes, and the file {held_bytes(tensors):,}")
 
 
-def _check_plain(value: Any, path: str, above: list[int], seen: set[int]) -> None:
+def held_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes that tensors really have in memory or in a file: those of views of one memory once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def _check_plain(value: Any, path: str, above: list[int], seen: set[int], tensors: list[Tensor]) -> None:
     if isinstance(value, Tensor):
         _check_tensor(value, path)
+        tensors.append(value)
     elif isinstance(value, (dict, list, tuple)):
         if id(value) in above or len(above) > MAX_DEPTH:
             raise CheckpointError(f"{path[:80]}: is nested without end")
@@ -72,7 +86,7 @@ def _check_plain(value: Any, path: str, above: list[int], seen: set[int]) -> Non
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if not isinstance(key, (str, int)):
                 raise CheckpointError(f"{path}: has the key {describe(key)}, not a name or number")
-            _check_plain(item, f"{path}.{key}" if path else str(key), [*above, id(value)], seen)
+            _check_plain(item, f"{path}.{key}" if path else str(key), [*above, id(value)], seen, tensors)
     elif not (value is None or isinstance(value, (bool, int, float, str))):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, neither a tensor nor plain data")
 

@@ -224,11 +224,11 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         return {"stage": self._stage, "metrics": self._last_metrics, "regularizer": self.regularizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; inside of the window the regularizer begins at once."""
+        """Take back what `state_dict` gave; inside of the window the regularizer begins at once, else it stops."""
         fields = Field(state)
         stage: Any = fields["stage"].text(get_args(Stage))
-        if stage == "active":
-            self._begin()
+        if (stage == "active") != (self._stage == "active"):
+            self.regularizer.start() if stage == "active" else self.regularizer.stop()
         self._stage = stage
         self._last_metrics = {name: value.number() for name, value in fields["metrics"].mapping().items()}
         self.regularizer.load_state_dict(fields["regularizer"].value)

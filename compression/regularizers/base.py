@@ -97,6 +97,9 @@ class Regularizer(ABC):
     def start(self) -> None:  # noqa: B027
         """Begin: the window does, or training goes on inside of it."""
 
+    def stop(self) -> None:  # noqa: B027
+        """Undo `start`: a state of before, or one that is refused, leaves nothing of it."""
+
     def after_step(self, step: Step) -> None:  # noqa: B027
         """Follow the optimizer, which made its step."""
 

@@ -118,8 +118,10 @@ def mutate_fields(contents, chance):
     told = []
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         paths = list(places(contents))
+        if not paths:
+            break
         # fields near the top are few and matter most
-        path = chance.choice([p for p in paths if len(p) <= chance.choice([1, 2, 3, 4, 9])])
+        path = chance.choice([p for p in paths if len(p) <= chance.choice([1, 2, 3, 4, 9])] or paths)
         kind = chance.choice(["remove", "rename", "replace", "replace", "replace", "swap", "swap"])
         if kind == "remove":
             contents = remove(contents, path)

@@ -163,6 +163,12 @@ class L0Regularizer(Regularizer):
         self._optimizer = torch.optim.Adam([self._gates.log_alpha], fused=True)
         self._install()
 
+    def stop(self) -> None:
+        """Take the gates' hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
     def loss(self, weights: Mapping[str, Tensor], step: Step) -> Tensor:
         """Return the strength x mean open probability, or multiplier x violation of the target.
 
@@ -170,10 +176,8 @@ class L0Regularizer(Regularizer):
             RuntimeError: parts of the model were called, but not the model: the gates did not act.
         """
         if not self._gates.used:
-            raise RuntimeError(
-                f"{self._site.name}: no forward pass of the whole model since the last loss: gates act when the model "
-                "itself is called, not where its parts are"
-            )
+            why = "gates act when the model itself is called, not where its parts are"
+            raise RuntimeError(f"{self._site.name}: no forward pass of the whole model since the last loss: {why}")
         self._gates.used = False
         probabilities = self._gates.open_probabilities()
         if self._constraint is None:
@@ -203,7 +207,7 @@ class L0Regularizer(Regularizer):
             tell(verdict, self._owner, self._constraint is not None)
             self._gates.log_alpha.copy_(verdict.on(self._gates))
             values = self._gates.deterministic()
-        self._remove()
+        self.stop()
         self._norms.apply()
         weights = dict(self._site.model.named_parameters())
         return Ending(self._channels.factors(values), self._channels.masks(values > 0, weights))
@@ -331,13 +335,8 @@ class L0Regularizer(Regularizer):
         self._channels, self._sizes, self._constraint = self._found.channels, self._found.sizes, self._found.constraint
 
     def _install(self) -> None:
-        self._remove()
+        self.stop()
         model = self._site.model
         self._handles = install(model, self._channels.layout, self._gates, self.sampling)
         if self.recalibrate and self._norms.needed:
             self._handles.append(model.register_forward_pre_hook(self._norms.last, with_kwargs=True))
-
-    def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
