@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .files.checked import CheckpointError, Field, reading
+from .files.distributed_metadata import check_metadata
 from .processes.shards import first_sharded, is_sharded, part, with_part
 
 Where = tuple[Any, ...]
@@ -76,9 +77,14 @@ def load_distributed(scheduler: Loadable, path: str | Path, key: str = "schedule
     """
     import torch.distributed.checkpoint as dcp
 
+    check_metadata(Path(path))
     with reading(str(path)):
         stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     sizes: dict[str, Any] = {name: entry for name, entry in stored.items() if name.startswith(f"{key}.")}
+    held = sum(file.stat().st_size for file in Path(path).glob("*.distcp"))
+    for name, entry in sizes.items():  # anything but a tensor torch would unpickle
+        if not isinstance(entry, dcp.TensorStorageMetadata) or entry.size.numel() > held:
+            raise CheckpointError(f"{path}: {name} is no tensor that the folder holds")
     if f"{key}.plain" not in sizes:
         raise CheckpointError(f"{path}: holds no state of a scheduler with sharded masks under {key!r}")
     state: dict[str, Any] = {"plain": torch.empty(sizes[f"{key}.plain"].size, dtype=torch.uint8), "parts": {}}
