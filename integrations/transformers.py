@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,6 +27,8 @@ from transformers import (
 from potstill.compression import CompressionScheduler
 from potstill.compression.files.checkpoints import load_state, save_state
 from potstill.thinning import Recipe, ThinningError
+from potstill.thinning.dense_size import dense_problem
+from potstill.thinning.files.regular import must_be_file
 
 from .config_sizes import fitted_config
 from .driver import Driver, Schedule
@@ -203,8 +205,9 @@ def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
         if not (path / RECIPE).exists():
             model: PreTrainedModel = kind.from_pretrained(path)
             return model
-        recipe = Recipe.from_json((path / RECIPE).read_text(encoding="utf-8"))
-        weights = load_file(path / "thinned.safetensors")
+        recipe = Recipe.from_json(must_be_file(path / RECIPE).read_text(encoding="utf-8"))
+        weights = load_file(must_be_file(path / "thinned.safetensors"))
+        _must_be_explained(kind, config, weights)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:  # whatever a foreign config brings
         raise ThinningError(f"{path} holds no thinned model: {error}") from error
     model = kind(config)
@@ -215,3 +218,18 @@ def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
     if unexpected or lost:
         raise ThinningError(f"{path}: the weights do not fit: missing {sorted(lost)[:5]}, unexpected {unexpected[:5]}")
     return model.eval()
+
+
+def _must_be_explained(kind: type[PreTrainedModel], config: PreTrainedConfig, weights: Mapping[str, Tensor]) -> None:
+    """Check, before it is built, that the weights explain the size of the network that a config describes.
+
+    Raises:
+        ThinningError: they do not.
+    """
+    named = {name: value for name, value in config.to_dict().items() if "layer" in name and type(value) is int}
+    for name, layers in named.items():
+        if layers > len(weights):  # each layer has a tensor at least
+            raise ThinningError(f"its config has {name} = {layers}, and there are {len(weights)} weights")
+    problem = dense_problem(lambda: kind(config), sum(value.nbytes for value in weights.values()))
+    if problem:
+        raise ThinningError(problem)

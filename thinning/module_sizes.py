@@ -146,12 +146,12 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
     missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
     if missing or extra:
         raise ThinningError(f"the state dict is of another model: missing {missing[:5]}, unexpected {extra[:5]}")
-    for name, tensor in own.items():
-        found = state_dict[name]
-        if not isinstance(found, Tensor) or not isinstance(tensor, Tensor):
-            continue
+    pairs = {name: (tensor, state_dict[name]) for name, tensor in own.items()}
+    pairs = {name: pair for name, pair in pairs.items() if all(isinstance(value, Tensor) for value in pair)}
+    for name, (tensor, found) in pairs.items():
         if found.ndim != tensor.ndim or any(new > old for new, old in zip(found.shape, tensor.shape, strict=True)):
             raise ThinningError(f"'{name}' is {list(found.shape)} in the state dict, {list(tensor.shape)} in the model")
+    for tensor, found in pairs.values():
         if found.shape != tensor.shape:
             replace_data(tensor, torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device))
     fit_sizes(inner)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from potstill.compression.files.checked import Field, reading
-from potstill.models import model_info
+from potstill.compression.files.checked import CheckpointError, Field, held_bytes, reading
+from potstill.models import create_model, model_info
 from potstill.models.datasets import DataBundle
 from potstill.thinning import Recipe, resize_by
+from potstill.thinning.dense_size import dense_problem
 from potstill.thinning.files.regular import must_be_regular
 
 from ..errors import UsageError
@@ -32,11 +34,15 @@ def check_sizes(checkpoint: Mapping[str, Any]) -> None:
         CheckpointError: they are missing or cannot be.
     """
     state = Field(dict(checkpoint))
-    sides = [side for tensor in checkpoint["state_dict"].values() for side in tensor.shape]
-    state["num_classes"].integer(1, max([2, *sides]))  # a layer that is nowhere in the file would take any memory
+    weights = list(checkpoint["state_dict"].values())
+    sides = [side for tensor in weights if 0 not in tensor.stride() for side in tensor.shape]
+    classes = state["num_classes"].integer(1, max([2, *sides]))  # a layer that is nowhere in the file takes any memory
     takes = model_info(state["arch"].text()).input_shape  # not what the file says: images of 4096 x 4096 take 16 GB
     if state["input_shape"].integers(3) != tuple(takes):
         raise state["input_shape"].error(f"{list(takes)}, which {checkpoint['arch']} takes")
+    problem = dense_problem(partial(create_model, checkpoint["arch"], classes, takes[0]), held_bytes(weights))
+    if problem:
+        raise CheckpointError(problem)
 
 
 def thinned(checkpoint: Mapping[str, Any]) -> list[Recipe]:

@@ -2,16 +2,19 @@
 
 import copy
 import json
+import resource
 
 import pytest
 import torch
 from torch import nn
 
 import compress_classifier
-from potstill.compression import load_checkpoint, save_checkpoint
+from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
+from potstill.compression.files.checked import check_plain
 from potstill.models import create_model
 from potstill.thinning import Recipe, ThinningError, load, resize_by, save, thin
 from potstill.thinning.attributes import is_size, size_problem
+from potstill.thinning.dense_size import dense_problem
 from potstill.thinning.kept_ranges import KeptRanges, kept_count, kept_ranges
 
 
@@ -143,6 +146,46 @@ def test_a_reader_raises_its_own_error(name):
     with pytest.raises(ThinningError) as caught:
         Recipe.from_json(TEXTS[name])
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_dense_network_is_bounded_before_it_is_built():
+    def build(width):
+        return nn.Sequential(nn.Linear(16, width), nn.BatchNorm1d(width), nn.Linear(width, 16))
+
+    state, made = torch.get_rng_state(), without_memory(lambda: dense_problem(lambda: build(2 * 10**9), 10**6))
+    assert "the dense network would take" in made and "it holds 1,000,000" in made
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dense_problem(lambda: build(64), 1) == ""
+    assert dense_problem(lambda: build(2 * 10**7), 10**8) == ""  # 20 times the file
+
+
+def without_memory(act):
+    """What an act returns, if it took no memory to speak of."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = act()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+    return found
+
+
+def test_a_checkpoint_cannot_ask_for_a_huge_network(tmp_path, capsys):
+    """17 million classes of a small file: an expanded tensor explains none."""
+    model = create_model("mlp")
+    contents = {"epoch": 0, "minibatch": 0, "arch": "mlp", "state_dict": model.state_dict(), "input_shape": [1, 28, 28]}
+    for wide in (torch.zeros(1, dtype=torch.uint8).expand(2**24), torch.zeros(2**24, dtype=torch.uint8)):
+        state = {**contents["state_dict"], "wide": wide}
+        torch.save({"format": 1, **contents, "state_dict": state, "num_classes": 2**24}, tmp_path / "c.pt")
+        with pytest.raises(SystemExit):
+            compress_classifier.main(["-a", "mlp", "--exp-load-weights-from", str(tmp_path / "c.pt"), "--dry-run",
+                                      "--compress", "x", "-o", str(tmp_path)])  # fmt: skip
+        said = capsys.readouterr().err
+        assert "num_classes" in said or "the dense network would take" in said, said
+
+
+def test_small_tensors_cannot_stand_for_many_large_ones():
+    wide = torch.zeros(1).expand(2**22)
+    check_plain({str(number): wide for number in range(10)})
+    with pytest.raises(CheckpointError, match=r"its tensors have 1,342,177,280 bytes, and the file 4"):
+        check_plain({str(number): wide for number in range(80)})
 
 
 def test_inputs_of_any_size_are_not_drawn():
