@@ -41,6 +41,9 @@ def read(folder: Path | None, settings: Settings) -> RawData:
 
 
 def _read_batches(folder: Path, train: bool, download: bool) -> RawPart:
+    for file in sorted((folder / "cifar-10-batches-py").glob("*")):
+        if file.exists() and not file.is_file():  # sums of a pipe or a device are never done
+            raise DatasetError(f"{file}: is no regular file; fetch the data set again")
     try:
         data = CIFAR10(str(folder), train=train, download=download)
     except (RuntimeError, OSError) as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,9 @@ from .errors import DatasetError
 Shape = tuple[int, int, int]
 DECODE_CHUNK = 256
 RESIZE_CHUNK = 1024
+LARGE = 2**24
+"""Pixels above which one image at a time is decoded: Pillow takes up to 179 millions, of 8 bytes while it converts."""
+_large = Lock()
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL's conversion to grey
 
 
@@ -89,11 +94,8 @@ def read_image(path: Path, shape: Shape) -> np.ndarray:
         DatasetError: the file is not a readable image.
     """
     channels, height, width = shape
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path}: not a readable image ({error}); replace or delete it") from error
+    with _opened(path) as file, _large if file.width * file.height > LARGE else nullcontext():
+        image = file.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     array = np.asarray(image)
@@ -106,10 +108,25 @@ def file_shape(path: Path) -> Shape:
     Raises:
         DatasetError: the file is not a readable image.
     """
+    with _opened(path) as file:
+        return (1 if file.mode in {"1", "L", "I", "I;16", "F"} else 3, file.height, file.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever is wrong with it is the fault of that file.
+
+    Raises:
+        DatasetError: the file is not a readable image.
+    """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("it is no regular file")
         with Image.open(path) as file:
-            return (1 if file.mode in {"1", "L", "I", "I;16", "F"} else 3, file.height, file.width)
-    except (OSError, ValueError, SyntaxError) as error:
+            yield file
+    except (DatasetError, MemoryError):
+        raise
+    except Exception as error:  # decoders of many formats fail in many ways
         raise DatasetError(f"{path}: not a readable image ({error}); replace or delete it") from error
 
 
