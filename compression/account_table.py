@@ -30,6 +30,7 @@ COLUMNS = (
     "first",
     "last",
 )
+TITLE = "asked and done, by policy and parameter:"
 COUNTS = ("of", "asked", "hidden", "removable", "inexact", "stays")
 SHARES = ("asked (%)", "hidden (%)")
 
@@ -67,12 +68,13 @@ def account_table(entries: Iterable[Entry]) -> pd.DataFrame:
     return table.astype({name: "Int64" if name in COUNTS else "Float64" for name in (*COUNTS, *SHARES)})
 
 
-def account_text(table: pd.DataFrame, form: str = "text") -> str:
+def account_text(table: pd.DataFrame) -> Lines:
     """Return the account as text, without columns that say nothing."""
     shown = condensed(table)
-    if form == "text":  # a warning says why structures stay: once is enough, and the table is narrower
-        shown = shown.assign(why=shown["why"].where((shown["stays"].fillna(0) == 0) | (shown["unit"] == "weights"), ""))
-    return Lines("asked and done, by policy and parameter:\n" + format_table(with_something_in(shown), form))
+    # A warning says why structures stay: once is enough, and the table is narrower.
+    shown = shown.assign(why=shown["why"].where((shown["stays"].fillna(0) == 0) | (shown["unit"] == "weights"), ""))
+    text, in_markdown = (format_table(with_something_in(shown), form) for form in ("text", "markdown"))
+    return Lines(f"{TITLE}\n{text}", f"{TITLE}\n\n{in_markdown}")
 
 
 def condensed(table: pd.DataFrame, most: int = 3) -> pd.DataFrame:

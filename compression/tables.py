@@ -98,7 +98,8 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
         [show(value) if isinstance(value, str) else value for value in row]
         for row in [list(table.columns), *table.to_numpy().tolist()]
     )
-    return Lines(tabulate(rows, headers=heads, tablefmt=styles[form], floatfmt=".5g", intfmt=","))
+    text = tabulate(rows, headers=heads, tablefmt=styles[form], floatfmt=".5g", intfmt=",")
+    return Lines(text, in_markdown=text if form == "markdown" else None)
 
 
 def sparsity_text(model: nn.Module | Mapping[str, Tensor], form: str = "text") -> str:

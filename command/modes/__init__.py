@@ -98,7 +98,8 @@ def _summarise(options: Options, kinds: Sequence[str]) -> None:
         if kind.startswith("png"):
             logger.info("%s", draw_network(model, example, Path("model"), parameters=kind == "png_w_params"))
             continue
-        logger.info("%s", Lines(SUMMARY_PRINTERS[kind](model, example, options.output.table)))
+        text = SUMMARY_PRINTERS[kind](model, example, options.output.table)
+        logger.info("%s", text if isinstance(text, Lines) else Lines(text, in_markdown=f"```\n{text}\n```"))
 
 
 def _import(options: Options) -> None:

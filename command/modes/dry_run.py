@@ -66,7 +66,7 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
     epochs = end_of_training(options.training, by_epoch, None)
     walked = min(epochs, LONGEST)
     logger.info("%s", format_table(policies_table(found), options.output.table))
-    if names := names_text(found, options.output.table):
+    if names := names_text(found):
         logger.info("%s", names)
     dense = size(scheduler)
     rows = timeline(scheduler, optimizer, walked) if by_epoch.policies else []

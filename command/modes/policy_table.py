@@ -15,7 +15,7 @@ from potstill.compression.declare.names import resolve, resolve_mapping
 from potstill.compression.language.signatures import KINDS, classes
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.compression.steps import when
-from potstill.thinning.files.text import Lines, markdown, printable
+from potstill.thinning.files.text import Lines, printable
 
 NAMED_ARGUMENTS = ("weights", "levels", "sensitivities", "thresholds", "reg_regims")
 
@@ -79,7 +79,7 @@ def _class_name(instance: InstancePlan) -> str:
     return own if own in known or not known else known[0]
 
 
-def names_text(found: Sequence[Acting], form: str = "text") -> str:
+def names_text(found: Sequence[Acting]) -> str:
     """Return the parameters of each instance, and when they are meant."""
     times: dict[tuple[str, ...], list[str]] = {}
     for one in found:
@@ -87,9 +87,10 @@ def names_text(found: Sequence[Acting], form: str = "text") -> str:
             times.setdefault((one.plan.instance, *one.names), []).append(when(one.plan.window))
     lines = []
     for (instance, *names), windows in times.items():
-        lines.append(f"{instance} ({'; '.join(windows)}) names {len(names)} parameter{'s' if len(names) > 1 else ''}:")
+        named = f"names {len(names)} parameter{'s' if len(names) > 1 else ''}:"
+        lines.append(f"{printable(instance)} ({'; '.join(windows)}) {named}")
         lines += [f"  {line}" for line in textwrap.wrap(", ".join(names), 116, break_on_hyphens=False)]
-    return Lines("\n".join(map(markdown if form == "markdown" else printable, lines)))
+    return Lines("\n".join(lines))
 
 
 SIZES = {"target_macs": "MACs {:g}", "target_latency": "latency {:g}", "target_milliseconds": "{:g} ms"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         rows.append([f"speed-up at batch {batch}", *(f"{times['dense'] / times[n]:.2f}" for n in names)])
     rows.append(["top1 (%)", *("-" if summary[n]["top1"] is None else f"{summary[n]['top1']:.2f}" for n in names)])
     align = ("left", *["right"] * len(names))
-    return Lines(tabulate(rows, ["", *names], tablefmt="psql", disable_numparse=True, colalign=align))
+    of_form = partial(tabulate, rows, ["", *names], disable_numparse=True, colalign=align)
+    return Lines(of_form(tablefmt="psql"), in_markdown=of_form(tablefmt="github"))
 
 
 def _spread(quartiles: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ from potstill.command.errors import text_of
 from potstill.command.plots.style import label
 from potstill.command.run.folder import RunFolder
 from potstill.command.run.log_text import OneLine, Plain
+from potstill.command.run.size_report import summary_table
 from potstill.compression import CheckpointError, format_table
+from potstill.compression.account_table import Entry, account_table, account_text
 from potstill.compression.schedule import ScheduleError, load_schedule
 from potstill.thinning.files.text import Lines, cell, csv_text, markdown, printable, shown
 
@@ -35,6 +38,7 @@ def test_a_message_is_one_line_unless_the_program_made_it_of_several():
     assert OneLine().format(record("from \x1b elsewhere")) == r"from \x1b elsewhere"
     assert Plain().format(record("%s", "a")) == "warning: a"
     assert Plain(show=markdown).format(record("%s", "<b>|")) == r"warning: &lt;b&gt;\|"
+    assert Plain(show=markdown).format(record("%s", Lines("<b>|\n<i>"))) == "warning: &lt;b&gt;\\|\n&lt;i&gt;"
 
 
 def test_errors_are_one_line_and_those_of_schedules_one_each(tmp_path):
@@ -79,6 +83,20 @@ def test_a_row_of_markdown_has_the_cells_that_it_has():
     text = format_table(pd.DataFrame([[name, 1]], columns=["n", "v"]), "markdown")
     assert len(text.splitlines()) == 3
     assert "<img" not in text and r"\|a\|" in text and r"\[c](d)" in text
+
+
+def test_lines_have_a_form_in_markdown():
+    name = "<img src=x>|a|"
+    entry = Entry(name, name, "filters", 4, 2, 2, 2, 0, 0, name)
+    text = account_text(account_table([entry]))
+    assert name in Plain().format(record("%s", text))
+    told = Plain(show=markdown).format(record("%s", text))
+    assert "<img" not in told
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in told.splitlines() if line.startswith("|")]
+    assert len(bars) == 3 and len(set(bars)) == 1, told
+    summary = {"parameters": 4, "macs": 8, "bytes": 9, "top1": None, "latency_ms": {"1": 0.5, "64": 1.5}}
+    told = Plain(show=markdown).format(record("%s", summary_table({"dense": summary, "masked": summary})))
+    assert all(line.count("|") == 4 for line in told.splitlines()), told
 
 
 def test_a_label_is_no_formula_of_matplotlib():

@@ -16,7 +16,19 @@ MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "<": "&lt;", ">": "&gt;", "`"
 
 
 class Lines(str):
-    """Text whose line breaks are meant: made by the program, of parts that are `printable`."""
+    """Text whose line breaks are meant: made by the program, of parts that are `printable`.
+
+    Attributes:
+        in_markdown: what stands for it in a Markdown document, all markup in it meant; None: its lines are plain text.
+    """
+
+    in_markdown: str | None
+
+    def __new__(cls, text: object, in_markdown: str | None = None) -> Lines:
+        """Take the text, and perhaps what stands for it in Markdown."""
+        lines = super().__new__(cls, text)
+        lines.in_markdown = in_markdown
+        return lines
 
 
 def printable(text: object) -> str:
@@ -26,8 +38,12 @@ def printable(text: object) -> str:
 
 
 def shown(value: object, show: Callable[[object], str] = printable) -> str:
-    """Return a text as it may be shown: `Lines` line by line, as they are made; anything else on one line by `show`."""
-    return Lines("\n".join(map(printable, value.split("\n")))) if isinstance(value, Lines) else show(value)
+    """Return a text as it may be shown: `Lines` line by line, anything else on one line."""
+    if not isinstance(value, Lines):
+        return show(value)
+    if show is markdown and value.in_markdown is not None:
+        value, show = value.in_markdown, printable
+    return Lines("\n".join(map(show, value.split("\n"))))
 
 
 def markdown(text: object) -> str:
