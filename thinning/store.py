@@ -21,6 +21,7 @@ from .difference import relative_difference
 from .errors import ThinningError
 from .files.atomic import write_atomically
 from .files.checked import parse_json
+from .files.regular import must_be_file
 from .files.text import printable
 from .history import must_lead_to
 from .module_sizes import new_size, sizes_of
@@ -233,14 +234,14 @@ def _tied(model: nn.Module) -> set[str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return load_file(must_be_file(path))
     except (OSError, SafetensorError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
 
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        facts = parse_json(path.read_bytes())
+        facts = parse_json(must_be_file(path).read_bytes())
     except (OSError, ValueError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != 1:

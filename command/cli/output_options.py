@@ -54,7 +54,7 @@ class OutputOptions(Group):
     name: str | None = option(
         "--name", "-n", metavar="NAME", type=folder_name, help="name of the run, begins its folder's"
     )
-    out_dir: Path = option(
+    out_dir: Path = of_this_call(
         "--out-dir", "-o", metavar="DIR", type=Path, default=Path("runs"),
         help="folder that holds run folders (default: %(default)s); DIR/latest leads to the newest training",
     )  # fmt: skip

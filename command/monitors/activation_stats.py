@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compression.pruners.follow_activations import only
-from potstill.thinning.files.text import printable
+from potstill.thinning.files.atomic import write_atomically
+from potstill.thinning.files.text import csv_text, printable
 
 PHASES = ("train", "valid", "test")
 
@@ -89,7 +90,9 @@ class ActivationStats:
     def write(self, folder: Path, phase: str) -> Path:
         """Write `activations_<phase>.csv`, and begin anew."""
         path = folder / f"activations_{phase}.csv"
-        self.table().to_csv(path, index=False)
+        table = self.table().astype(object)
+        rows = table.where(table.notna(), "").to_numpy().tolist()
+        write_atomically(path, csv_text([list(table.columns), *rows]).encode())
         self._sums.clear()
         return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +47,8 @@ class EventWriter:
         require_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        # The name says time and process; what nobody can guess in it keeps a link from waiting there.
+        self._writer = SummaryWriter(str(folder), filename_suffix=f".{secrets.token_hex(8)}")
 
     def write(self, row: Mapping[str, Any], model: nn.Module) -> None:
         """Write one epoch."""

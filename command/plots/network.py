@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from potstill.thinning.files.atomic import write_atomically
+
 from ..errors import UsageError
 
 LOOKS = frozenset({"size", "dim", "shape", "__get__", "numel", "is_floating_point", "stride", "device", "dtype"})
@@ -135,13 +137,14 @@ def draw_network(model: nn.Module, example: Tensor, path: Path, parameters: bool
         UsageError: there is no Graphviz, or it fails; the .dot file is there.
     """
     source, picture = path.with_suffix(".dot"), path.with_suffix(".png")
-    source.write_text(dot_text(network_graph(model, example, parameters)), encoding="utf-8")
+    write_atomically(source, dot_text(network_graph(model, example, parameters)).encode())
     program = shutil.which("dot")
     if program is None:
         raise UsageError(f"{source} is written, but for a picture of it Graphviz (the program dot) has to be installed")
-    done = subprocess.run([program, "-Tpng", f"-o{picture}", str(source)], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, "-Tpng", str(source)], capture_output=True, check=False)
     if done.returncode:
-        raise UsageError(f"{source}: Graphviz cannot draw it: {done.stderr.strip()[:200]}")
+        raise UsageError(f"{source}: Graphviz cannot draw it: {done.stderr.decode(errors='replace').strip()[:200]}")
+    write_atomically(picture, done.stdout)
     return picture
 
 

@@ -109,7 +109,7 @@ def test_a_picture_needs_graphviz(tmp_path, monkeypatch):
         draw_network(Branches(), torch.randn(1, 3, 6, 6), tmp_path / "model")
     assert (tmp_path / "model.dot").read_text().startswith("digraph")
     program = tmp_path / "dot"
-    program.write_text('#!/bin/sh\nfor a; do case $a in -o*) echo picture > "${a#-o}";; esac; done\n')
+    program.write_text("#!/bin/sh\necho picture\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), "/bin", "/usr/bin"]))
     picture = draw_network(Branches(), torch.randn(1, 3, 6, 6), tmp_path / "model")

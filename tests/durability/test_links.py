@@ -1,15 +1,22 @@
 """A stranger's folder: nothing is opened through its links and pipes, and one process at a time uses it."""
 
+import copy
+import json
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
 
 import compress_classifier
+from potstill.command.errors import UsageError
+from potstill.command.plots.network import draw_network
 from potstill.command.run.lock import hold, release
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
+from potstill.thinning import ThinningError, load, save, thin
 from potstill.thinning.files.atomic import write_atomically
 from potstill.thinning.files.regular import NotRegularError, make_folder, must_be_regular, open_regular
 
@@ -69,6 +76,51 @@ def test_a_link_under_the_name_of_a_result_is_replaced(folder, victim, capsys, n
     assert victim.read_text() == "precious\n"
     assert (folder / name).is_file()
     assert not (folder / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["activations_train.csv", "activations_test.csv", "environment.json"])
+def test_what_options_write_replaces_a_link(folder, victim, capsys, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(victim)
+    assert resumed(folder, capsys, "--act-stats", "train", "test")[0] == 0
+    assert victim.read_text() == "precious\n"
+
+
+def test_a_network_is_drawn_beside_a_link(tmp_path, victim, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "model.dot").symlink_to(victim)
+    with pytest.raises(UsageError, match=r"model.dot is written"):
+        draw_network(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "model")
+    assert victim.read_text() == "precious\n" and (tmp_path / "model.dot").read_text().startswith("digraph")
+
+
+def test_a_run_folder_does_not_say_where_else_to_write(folder, tmp_path, monkeypatch, capsys):
+    contents = torch.load(folder / "checkpoint.pt", weights_only=True)
+    contents["options"]["out_dir"] = str(tmp_path / "elsewhere")
+    torch.save(contents, folder / "checkpoint.pt")
+    monkeypatch.chdir(tmp_path)
+    half = {"pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": {"weight": 0.5}}}}
+    half["pruners"]["p"]["levels"] = dict.fromkeys(list(contents["state_dict"])[:1], 0.5)
+    half["policies"] = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
+    (tmp_path / "s.yaml").write_text(json.dumps(half))
+    asked = ["--resume-from", str(folder), "--dry-run", "--plot", "--compress", str(tmp_path / "s.yaml")]
+    assert compress_classifier.main(asked) == 0
+    assert not (tmp_path / "elsewhere").exists() and (tmp_path / "runs").is_dir()
+
+
+def test_thinned_networks_are_read_from_files_and_links_to_files(tmp_path, victim):
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    path = save(model, thin(model, torch.ones(2, 4)), tmp_path / "store" / "net.safetensors")
+    (tmp_path / "cache").mkdir()
+    for file in path.parent.iterdir():
+        (tmp_path / "cache" / file.name).symlink_to(file)  # as hubs keep what they have downloaded
+    load(copy.deepcopy(model), tmp_path / "cache" / "net.safetensors")
+    for name in ("net.json", "net.probe.safetensors", "net.safetensors"):
+        away = path.with_name(name).rename(tmp_path / "away")
+        os.mkfifo(path.with_name(name))
+        with pytest.raises(ThinningError, match=f"{name}.*no regular file"):
+            load(copy.deepcopy(model), path)
+        away.replace(path.with_name(name))
 
 
 def test_a_pipe_is_not_waited_for(folder, capsys):

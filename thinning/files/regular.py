@@ -37,6 +37,17 @@ def must_be_regular(path: Path) -> Path:
     return path
 
 
+def must_be_file(path: Path) -> Path:
+    """Return a path that is a regular file or a link to one, as caches of downloads hold them, or nothing.
+
+    Raises:
+        OSError: it leads to a pipe or a device, which may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path
+
+
 def open_regular(path: Path, mode: str, **text: Any) -> IO[Any]:
     """Open a regular file, without going through a link.
 
