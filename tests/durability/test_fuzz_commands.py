@@ -4,6 +4,7 @@ The long form is `--mutations 10000`: 1,000 command lines, each in a process of 
 """
 
 import json
+import math
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ import torch
 import compress_classifier
 
 from .mutate import mutate_bytes, mutate_fields
+from .test_fuzz_schedules import mutate_text
 
 SECONDS, MOST_MEMORY, SHORT = 60, 2500, 500
 SMALL = ["-a", "simplenet_cifar", "--limit-train", "48", "--limit-test", "20", "-b", "16", "--epochs", "1"]
@@ -36,10 +38,22 @@ OPTIONS = {
     "--checkpoint-every": [*NUMBERS, "1m", "0m", "m"],
     "--device": ["cpu", "nowhere", "cuda:99"],
     "--optimizer": ["sgd", "adam", "none"],
+    "--table": ["text", "csv", "markdown", "json"],
+    "--act-stats": ["train", "test"],
+    "--on-nan": ["skip"],
+    "--best-by": ["top1"],
+    "--final": ["best"],
+    "--augmentation": ["none", "crop_flip"],
+    "--kd-teacher": ["simplenet_cifar"],
+    "--kd-resume": TEXTS,
 }
+SWITCHES = ["--confusion", "--masks-sparsity", "--tensorboard", "--reset-optimizer", "--save-untrained-model", "--det"]
 MODES = [
     [], [], [], ["-e"], ["--thinnify"], ["--summary", "sparsity"], ["--summary", "channels"], ["--dry-run"],
     ["--sense", "element", "--sense-range", "0", "0.5", "0.5"], ["--dry-run", "--table", "markdown"],
+    ["--summary", "params"], ["--summary", "compute", "--table", "csv"], ["--dry-run", "--plot"],
+    ["--greedy", "--greedy-target-density", "0.97", "--greedy-pruning-step", "0.5", "--greedy-ft-epochs", "0"],
+    ["--sense", "filter", "--sense-range", "0", "0.5", "0.5", "--sense-folder", "run"],
 ]  # fmt: skip
 
 
@@ -56,14 +70,20 @@ def spoiled(folder, victim, chance):
     names = sorted(path.name for path in folder.iterdir())
     name = chance.choice(["checkpoint.pt"] * 4 + names)
     path = folder / name
-    kind = chance.choice(["link", "fifo", "bytes", "fields", "fields", "fields", "missing", "name"])
-    if kind in ("link", "fifo", "missing"):
+    kind = chance.choice(
+        [*["link", "fifo", "bytes", "device", "missing", "name", "option", "schedule"], *["fields"] * 3]
+    )
+    if kind in ("link", "fifo", "missing", "device"):
         path.unlink(missing_ok=True)
     if kind == "link":
         path.symlink_to(victim)
         (folder / f"{name}.part").symlink_to(victim)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
     elif kind == "fifo":
         os.mkfifo(path)
+    elif kind == "schedule":
+        (folder / "schedule.yaml").write_text(mutate_text(SCHEDULE, chance), "utf-8", "surrogateescape")
     elif kind == "bytes":
         path.write_bytes(mutate_bytes(path.read_bytes(), chance))
     elif kind == "fields":
@@ -74,6 +94,11 @@ def spoiled(folder, victim, chance):
         contents = torch.load(folder / "checkpoint.pt", weights_only=True)
         contents[chance.choice(["arch", "optimizer_name", "split", "split_names", "rows"])] = chance.choice(TEXTS)
         torch.save(contents, folder / "checkpoint.pt")
+    elif kind == "option":
+        contents = torch.load(folder / "checkpoint.pt", weights_only=True)
+        name = chance.choice(sorted(contents["options"]))
+        contents["options"][name] = chance.choice([*TEXTS, 0, -1, 2**40, 0.5, True, str(victim), [1], math.nan])
+        torch.save(contents, folder / "checkpoint.pt")
     return f"{kind} {name}"
 
 
@@ -83,6 +108,7 @@ def command(chance, folder):
     arguments = chance.choice([start, start, SMALL, [*SMALL, *start]])
     for name in chance.sample(sorted(OPTIONS), chance.choice([0, 0, 1, 2])):
         arguments = [*arguments, name, chance.choice(OPTIONS[name])]
+    arguments = [*arguments, *chance.sample(SWITCHES, chance.choice([0, 0, 1]))]
     return [*map(str, arguments), *chance.choice(MODES)]
 
 
@@ -93,6 +119,7 @@ def executed(arguments, out):
         status = 99
         try:
             signal.alarm(SECONDS)
+            os.chdir(out.parent)
             file = os.open(out, os.O_WRONLY | os.O_CREAT)
             os.dup2(file, 1)
             os.dup2(file, 2)
@@ -130,6 +157,7 @@ def test_command_lines_end_in_order(sound, tmp_path, mutations, fuzz_seed):
         assert not [c for c in said if c != "\n" and unicodedata.category(c) in ("Cc", "Cs")], where
         assert not any(line.startswith("FORGED") for line in said.splitlines()), where
         assert victim.read_text() == "precious\n", where
+        assert {path.name for path in room.iterdir()} <= {"victim", "run", "out", "said", "runs"}, where
         assert peak < MOST_MEMORY, f"{peak} MiB: {where}"
         worst, ended[status] = max(worst, peak), ended.get(status, 0) + 1
         shutil.rmtree(room)
