@@ -29,8 +29,17 @@ WORDS = {
     "amp": "precision (--amp)",
     "deterministic": "choice of kernels (--deterministic)",
     "on_nan": "way with bad numbers (--on-nan)",
+    "data": "folder of the data set",
+    "early_stop": "rule of early stopping",
+    "kd_resume": "checkpoint of the teacher",
 }
-"""Options that decide what is computed."""
+"""What options that decide what is computed are called; others by their own names."""
+SAME_RESULTS = frozenset({
+    *("arch", "optimizer", "compress", "plugin"),  # told elsewhere, or refused
+    *("epochs", "workers", "name", "checkpoint_every", "num_best_scores", "table", "print_freq", "masks_sparsity"),
+    *("confusion", "plot", "tensorboard", "trajectory", "greedy"),
+})  # fmt: skip
+"""Options with which a run has the same numbers, as far as it goes."""
 OF_THE_OPTIMIZER = {"lr": "learning rate", "momentum": "momentum", "weight_decay": "weight decay"}
 """Options that the optimizer's state, which comes from the checkpoint, overrules."""
 
@@ -56,9 +65,9 @@ def tell_changes(now: Mapping[str, Any], data: DataBundle, checkpoint: Field) ->
         CheckpointError: it cannot be read.
     """
     before = {name: value.value for name, value in checkpoint["options"].mapping().items()}
-    for name, word in WORDS.items():
-        if name in before and name in now and before[name] != now[name]:
-            _warn(word, before[name], now[name])
+    for name, value in now.items():
+        if name in before and before[name] != value and name not in SAME_RESULTS | OF_THE_OPTIMIZER.keys():
+            _warn(WORDS.get(name, f"option --{name.replace('_', '-')}"), before[name], value)
     if checkpoint["optimizer_name"].value == now["optimizer"]:  # another one starts afresh, which is told
         for name, word in OF_THE_OPTIMIZER.items():
             if name in before and before[name] != now[name]:

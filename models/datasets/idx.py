@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         DatasetError: the file is damaged or does not have this number of dimensions.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as packed, cast(IO[bytes], gzip.open(packed)) if path.suffix == ".gz" else packed as file:
             return _read(file, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: damaged ({error}); fetch it again") from error

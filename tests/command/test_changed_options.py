@@ -7,8 +7,11 @@ import torch
 from PIL import Image
 
 import compress_classifier
+from potstill.command.cli.options import parse
 from potstill.command.run import size_report
+from potstill.command.run.changed_options import SAME_RESULTS, surroundings, tell_changes
 from potstill.compression import load_checkpoint, save_checkpoint
+from potstill.compression.files.checked import Field
 from potstill.models.datasets import DatasetError, load_dataset
 
 SMALL = ["-a", "mlp_bn_drop", "--limit-train", "64", "--limit-test", "20", "-b", "32", "--epochs", "2", "--lr", "0.02"]
@@ -62,6 +65,26 @@ def test_the_same_run_is_quiet(folder, capsys):
 def test_other_options_are_told(folder, capsys, options, told):
     found = warnings_of(folder, capsys, *options)
     assert len(found) == 1 and told in found[0], found
+
+
+def test_every_other_option_is_told_with_both_values(caplog):
+    """Whichever it is; those that change no result are few, and named."""
+    options = parse(SMALL)
+    data = load_dataset("digits", limit_train=20, limit_test=20, limit_validation=20)
+    now = options.kept()
+    state = {"options": now, "optimizer_name": now["optimizer"], "surroundings": surroundings(data)}
+    assert now.keys() >= SAME_RESULTS
+    for name in now.keys() - SAME_RESULTS:
+        caplog.clear()
+        before = {**now, name: "something else"}
+        tell_changes(now, data, Field({**state, "options": before}))
+        assert len(caplog.messages) == 1, name
+        said = caplog.messages[0]
+        shown = "not given" if now[name] is None else str(now[name])
+        assert "something else" in said and shown in said, said
+    caplog.clear()
+    tell_changes(now, data, Field(state))
+    assert not caplog.messages
 
 
 def test_other_surroundings_are_told(folder, capsys):

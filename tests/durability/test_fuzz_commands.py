@@ -48,6 +48,7 @@ OPTIONS = {
     "--kd-resume": TEXTS,
 }
 SWITCHES = ["--confusion", "--masks-sparsity", "--tensorboard", "--reset-optimizer", "--save-untrained-model", "--det"]
+KINDS = ["link", "fifo", "bytes", "device", "missing", "name", "option", "schedule", "fields", "fields", "fields"]
 MODES = [
     [], [], [], ["-e"], ["--thinnify"], ["--summary", "sparsity"], ["--summary", "channels"], ["--dry-run"],
     ["--sense", "element", "--sense-range", "0", "0.5", "0.5"], ["--dry-run", "--table", "markdown"],
@@ -70,9 +71,7 @@ def spoiled(folder, victim, chance):
     names = sorted(path.name for path in folder.iterdir())
     name = chance.choice(["checkpoint.pt"] * 4 + names)
     path = folder / name
-    kind = chance.choice(
-        [*["link", "fifo", "bytes", "device", "missing", "name", "option", "schedule"], *["fields"] * 3]
-    )
+    kind = chance.choice(KINDS)
     if kind in ("link", "fifo", "missing", "device"):
         path.unlink(missing_ok=True)
     if kind == "link":
