@@ -37,7 +37,7 @@ WORDS = {
 SAME_RESULTS = frozenset({
     *("arch", "optimizer", "compress", "plugin"),  # told elsewhere, or refused
     *("epochs", "workers", "name", "checkpoint_every", "num_best_scores", "table", "print_freq", "masks_sparsity"),
-    *("confusion", "plot", "tensorboard", "trajectory", "greedy"),
+    *("confusion", "plot", "tensorboard", "trajectory", "greedy", "exports"),
 })  # fmt: skip
 """Options with which a run has the same numbers, as far as it goes."""
 OF_THE_OPTIMIZER = {"lr": "learning rate", "momentum": "momentum", "weight_decay": "weight decay"}

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from potstill.compression import sparsity
 from potstill.models.datasets import Split
 from potstill.thinning import Recipe
-from potstill.thinning.files.text import Lines, printable
+from potstill.thinning.files.text import Lines, markdown, printable
 
 from ..errors import UsageError
 from ..exports import Export, exports
@@ -98,7 +98,11 @@ def export_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what was written as a table for people."""
     rows = [[name, printable(facts["file"]), *_cells(facts)] for name, facts in found.items()]
     head = ["format", "file", "bytes", "difference", "top1 (%)"]
-    return Lines(tabulate(rows, head, tablefmt="psql", disable_numparse=True))
+    marked = [[name, markdown(facts["file"]), *map(markdown, _cells(facts))] for name, facts in found.items()]
+    return Lines(
+        tabulate(rows, head, tablefmt="psql", disable_numparse=True),
+        in_markdown=tabulate(marked, head, tablefmt="github", disable_numparse=True),
+    )
 
 
 def _cells(facts: Mapping[str, Any]) -> list[str]:

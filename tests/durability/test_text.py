@@ -94,7 +94,8 @@ def test_lines_have_a_form_in_markdown():
     assert "<img" not in told
     bars = [len(re.findall(r"(?<!\\)\|", line)) for line in told.splitlines() if line.startswith("|")]
     assert len(bars) == 3 and len(set(bars)) == 1, told
-    summary = {"parameters": 4, "macs": 8, "bytes": 9, "top1": None, "latency_ms": {"1": 0.5, "64": 1.5}}
+    times = {"latency_ms": {"1": 0.5, "64": 1.5}, "latency_spread_ms": {"1": [0.4, 0.6], "64": [1.25, 1.75]}}
+    summary = {"parameters": 4, "macs": 8, "bytes": 9, "packed_bytes": 5, "top1": None, **times}
     told = Plain(show=markdown).format(record("%s", summary_table({"dense": summary, "masked": summary})))
     assert all(line.count("|") == 4 for line in told.splitlines()), told
 

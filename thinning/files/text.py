@@ -24,7 +24,7 @@ class Lines(str):
 
     in_markdown: str | None
 
-    def __new__(cls, text: object, in_markdown: str | None = None) -> Lines:
+    def __new__(cls, text: object = "", in_markdown: str | None = None) -> Lines:
         """Take the text, and perhaps what stands for it in Markdown."""
         lines = super().__new__(cls, text)
         lines.in_markdown = in_markdown
