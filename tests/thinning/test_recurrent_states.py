@@ -14,6 +14,7 @@ from .networks import Between, class_of, left_after, rand
 GATES = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1, nn.LSTM: 4, nn.GRU: 3}
 HIDDEN = {"none": 13, "attribute": 13, "number": 16, "ones": 16}
 UNITS = [1, 5, 7]
+FIXED = "starts from a given state of fixed size"
 
 
 class Steps(nn.Module):
@@ -100,7 +101,15 @@ def test_a_state_that_a_cell_is_given_has_its_units():
 def test_units_of_a_cell_that_is_given_a_state_of_fixed_size_stay():
     model = Between(lambda m, x: m.cell(x, torch.eye(4, 8)), parts={"cell": nn.GRUCell(8, 8)})
     found = class_of(model, rand(4, 6), "cell.weight_hh")
-    assert (found.status, found.reason.split(": ")[1]) == ("frozen", "starts from a given state of fixed size")
+    assert (found.status, found.reason.split(": ")[1]) == ("frozen", FIXED)
+
+
+def test_what_a_layer_reads_of_the_input_and_its_units_from_a_fixed_state_stay():
+    steps, state = rand(3, 4, 5), torch.eye(4, 8)[None]
+    model = Between(lambda m, x: m.rnn(steps, state)[0][0] + x, parts={"rnn": nn.GRU(5, 8)})
+    parts = (("rnn.weight_ih_l0", 1), ("first.bias", 0))
+    reasons = [class_of(model, rand(4, 6), *part).reason for part in parts]
+    assert reasons == [f"GRU in rnn (GRU): {why}" for why in ("reads an input of fixed size", FIXED)]
 
 
 class Projected(nn.Module):
