@@ -27,6 +27,7 @@ from .tracing.rescaling import settle_means
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
+OUTPUT = "an output of the model"
 LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
@@ -167,7 +168,7 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
         out = run(model, example_inputs)
     # What others may read after the call is an output too, whether it was returned or not.
     left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]
-    kept = {"an output of the model": tensors_of(out), LEFT: [tensor for tensor in left if not info_of(tensor).read]}
+    kept = {OUTPUT: tensors_of(out), LEFT: [tensor for tensor in left if not info_of(tensor).read]}
     for why, tensors in kept.items():
         for plane in (plane for tensor in tensors for plane in info_of(tensor).planes):
             tracer.log.freeze(plane.ids, why)

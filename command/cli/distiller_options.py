@@ -105,9 +105,11 @@ def translate(options: argparse.Namespace) -> None:
     """Set our options by Distiller's, and say what was done with those that have no equal."""
     if options.folder is not None:
         options.data = options.folder
-    options.dataset_given = options.dataset is not None or options.folder is not None
-    if options.dataset is None:
-        options.dataset = _dataset_of(options.arch) if options.folder is not None else "digits"
+    options.dataset_given = options.dataset is not None or options.data is not None
+    if options.dataset is None and options.folder is not None:
+        options.dataset = _dataset_of(options.arch)
+    elif options.dataset is None:
+        options.dataset = "imagefolder" if options.data is not None else "digits"
     if options.resume is not None:
         options.resume_from, options.reset_optimizer = options.resume, True
     if options.load_serialized:

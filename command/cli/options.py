@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from potstill.compression import load_checkpoint
+from potstill.compression import CheckpointError, load_checkpoint
 
 from ..run.lock import hold
 from ..run.ranks import leads
@@ -20,7 +21,7 @@ from .option import Group
 from .output_options import ModeOptions, OutputOptions, StartOptions, add_exports
 from .plugins import load_plugins
 from .sensitivity_options import SensitivityOptions
-from .stored_options import stored_network, stored_options
+from .stored_options import stored_architecture, stored_network, stored_options
 from .sweep_options import FILE, SweepOptions, is_sweep, stored_sweep
 from .training_options import CompressionOptions, DataOptions, TrainingOptions
 
@@ -111,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Parse and check what argparse alone cannot; exit with status 2 and one line where something is wrong.
 
-    A run folder given to `--resume-from` brings its own options; those given now go first.
+    A run folder given to `--resume-from` brings its own options, a checkpoint its architecture; those given now go
+    first.
 
     Raises:
         CheckpointError: the run folder has no sound checkpoint, or another process uses it.
@@ -131,10 +133,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         checkpoint = load_checkpoint(path)
         known = stored_options(GROUPS.values(), path, checkpoint, found.plugin)
         found = top.parse_args(given, argparse.Namespace(**known))
-    elif found.export and (start := StartOptions.of(found).path) is not None:
-        checkpoint = load_checkpoint(stored_network(start, exporting=True))
-        if top.parse_args(given, argparse.Namespace(arch=None)).arch is None:  # the file knows it
-            found = top.parse_args(["--arch", checkpoint["arch"], *given])
+    elif (start := found.resume_from or found.resume or found.exp_load_weights_from) is not None:
+        path = stored_network(start, bool(found.export))
+        with suppress(CheckpointError):  # said where it is used
+            checkpoint = load_checkpoint(path)
+        if checkpoint is not None:
+            found = top.parse_args(given, argparse.Namespace(arch=stored_architecture(path, checkpoint)))
     translate(found)
     groups: dict[str, Any] = {name: group.of(found) for name, group in GROUPS.items()}
     options = Options(**groups, checkpoint=checkpoint)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..exports import Export, exports
 from .option import Group, of_this_call, option
-from .option_types import count, every, folder_name, formats, trajectory
+from .option_types import count, count0, every, folder_name, formats, trajectory
 
 SUMMARIES = ("sparsity", "compute", "model", "modules", "params", "channels", "png", "png_w_params")
 PHASES = ("train", "valid", "test")
@@ -61,6 +61,10 @@ class OutputOptions(Group):
     checkpoint_every: str | None = option(
         "--checkpoint-every", type=every, metavar="N",
         help="also write a checkpoint every N minibatches or Nm minutes",
+    )  # fmt: skip
+    keep_checkpoints: int = option(
+        "--keep-checkpoints", type=count0, default=0, metavar="N",
+        help="keep the checkpoints of the last N epochs, as checkpoint_EPOCH.pt (default: the newest alone)",
     )  # fmt: skip
     num_best_scores: int = option("--num-best-scores", type=count, default=1, metavar="N", help="best epochs to print")
     best_by: str = option(

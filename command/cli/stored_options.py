@@ -11,6 +11,7 @@ from potstill.compression.files.checked import Field, reading
 from potstill.thinning.files.regular import must_be_regular
 
 from .option import Group
+from .training_options import DataOptions
 
 
 def stored_network(path: Path, exporting: bool) -> Path:
@@ -19,6 +20,16 @@ def stored_network(path: Path, exporting: bool) -> Path:
         return path
     thinned = path / "thinned.pt"
     return must_be_regular(thinned if exporting and thinned.exists() else path / "checkpoint.pt")
+
+
+def stored_architecture(path: Path, checkpoint: Mapping[str, Any]) -> str:
+    """Return the name of a checkpoint's network, checked like `--arch`.
+
+    Raises:
+        CheckpointError: there is no such network here.
+    """
+    with reading(str(path)):
+        return DataOptions.stored({"arch": Field(dict(checkpoint))["arch"]})["arch"]
 
 
 def stored_options(

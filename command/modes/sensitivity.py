@@ -14,6 +14,8 @@ from potstill.compression import format_table
 from potstill.compression.declare.names import UnknownName
 from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
 from potstill.models.datasets import Split
+from potstill.thinning import trace
+from potstill.thinning.trace import OUTPUT
 
 from ..cli.options import Options
 from ..cli.sensitivity_options import Structure
@@ -112,6 +114,12 @@ def _names(run: Session, kind: Structure) -> list[str]:
     return names
 
 
+def output_weights(model: nn.Module, example: Tensor) -> set[str]:
+    """Return the weights whose filters are the network's outputs: a filter that goes takes its class along."""
+    classes = trace(model, example).classes()
+    return {name for group in classes if group.reason == OUTPUT for name, _, role in group.uses if role == "out"}
+
+
 def _analysis(run: Session, kind: Structure, names: list[str], levels_: list[float], batches: list[Batch]) -> Analysis:
     images = {f"{what} {i}": part for i, batch in enumerate(batches) for what, part in zip("xy", batch, strict=True)}
     return Analysis(
@@ -134,7 +142,10 @@ def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float
     rows = [[name, found[name], accuracies.get((name, found[name]), dense)] for name in found]
     title = ["parameter", f"sparsity at -{loss:g} Top1", "Top1 (%)"]
     logger.info("%s", format_table(pd.DataFrame(rows, columns=title), run.options.output.table))
-    text = schedule_text(kind, found, dense, loss)
+    outputs = output_weights(run.model, run.example).intersection(found)
+    text = schedule_text(kind, {name: level for name, level in found.items() if name not in outputs}, dense, loss)
+    if text and outputs:
+        logger.info("the schedule leaves out the output layer: %s", ", ".join(sorted(outputs)))
     written = [table.path]
     if text:
         written.append(run.folder.write_text("sensitivity.yaml", text))

@@ -13,6 +13,7 @@ from .best_epochs import Score
 from .confusion import confusion_matrix, confusion_text
 from .evaluation import Meter, evaluate
 from .finite import check_epoch
+from .kept_checkpoints import keep_checkpoint
 from .local_state import pooled
 from .network_size import acting_gates, parameter_count
 from .session import Session
@@ -100,6 +101,7 @@ def after_epoch(run: Session, validation: Meter) -> None:
     run.epoch, run.minibatch = epoch + 1, 0
     if run.options.output.final == "best" and run.compressed_by(epoch) and run.best.is_final(score, run.compressed_by):
         run.save(run.folder.best_final)
+    keep_checkpoint(run, epoch)
     if best:  # first, so that a run killed in between makes it again
         run.save(run.folder.best)
     run.save()
