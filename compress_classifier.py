@@ -125,7 +125,7 @@ def train_epoch(run: Session, epoch: int) -> None:
         scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
         watch = Watch(run, images)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.options.training.amp):
-            loss, logits = classification_loss(run.network(images), labels)
+            loss, logits = classification_loss(run.network(images), labels, run.options.training.label_smoothing)
         share = loss * run.weight(len(labels))  # of the minibatch, where processes share it
         total, parts = scheduler.before_backward_pass(epoch, step, steps, share, optimizer, return_loss_components=True)
         optimizer.zero_grad()

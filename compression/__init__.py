@@ -29,6 +29,8 @@ else:
         Rewinder,
         ScheduledTrainingPolicy,
         Thinner,
+        WarmUp,
+        WeightAverage,
     )
     from .processes.digests import RanksDiffer
     from .pruners import Pruner, View
@@ -62,6 +64,8 @@ else:
         "Step",
         "Thinner",
         "View",
+        "WarmUp",
+        "WeightAverage",
         "Window",
         "adopt_torch_pruning",
         "build",

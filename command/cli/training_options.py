@@ -17,6 +17,7 @@ from .option_types import (
     count,
     count0,
     dataset,
+    decay,
     multiple,
     number,
     numbers,
@@ -108,6 +109,19 @@ class TrainingOptions(Group):
     weight_decay: float = option(
         "--weight-decay", "--wd", type=number, default=1e-4, metavar="X", help="(default: %(default)s)"
     )
+    warmup_epochs: int = option(
+        "--warmup-epochs", type=count0, default=0, metavar="N",
+        help="let the learning rate rise linearly to what it is set to, over so many epochs (default: none)",
+    )  # fmt: skip
+    label_smoothing: float = option(
+        "--label-smoothing", type=part, default=0.0, metavar="PART",
+        help="train on labels of which this part is shared among all classes (default: %(default)s)",
+    )  # fmt: skip
+    ema: float | None = option(
+        "--ema", type=decay, metavar="DECAY",
+        help="average the weights over the steps, by DECAY (0.999, for example); the average is what is validated, "
+        "stored, thinned and exported",
+    )  # fmt: skip
     device: str = option(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)"
     )

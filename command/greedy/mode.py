@@ -147,7 +147,7 @@ class _Search:
         model.train()
         for images, labels in self._batches():
             inputs = images.to(run.device, memory_format=torch.channels_last)
-            loss, _ = classification_loss(model(inputs), labels.to(run.device))
+            loss, _ = classification_loss(model(inputs), labels.to(run.device), run.options.training.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

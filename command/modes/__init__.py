@@ -20,6 +20,7 @@ from ..greedy.mode import greedy
 from ..migration.distiller_checkpoint import import_distiller
 from ..migration.sparseml import print_schedule
 from ..plots.network import draw_network
+from ..run.averages import take_average
 from ..run.deploy import metadata
 from ..run.epochs import print_scores, test
 from ..run.finish import finish
@@ -123,6 +124,7 @@ def _import_sparseml(options: Options, source: Path) -> None:
 def _evaluate(options: Options) -> None:
     session = prepare(options)
     warn_if_untrained(session)
+    take_average(session.scheduler)
     scores = test(session, session.data.test)
     print_scores(session, scores)
     session.folder.close()

@@ -17,6 +17,7 @@ from potstill.models import model_info
 from ..cli.options import Options
 from ..plots.style import require_matplotlib
 from ..plots.timeline import plot_timeline
+from ..run.averages import with_options
 from ..run.folder import RunFolder
 from ..run.optimizers import make_optimizer
 from ..run.prepare import build_model, class_count_of, example_inputs, read_schedule, start_checkpoint
@@ -49,6 +50,7 @@ def dry_run(options: Options) -> None:
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
     if schedule is None:
         return
+    schedule = with_options(options.training, schedule, end_of_training(options.training, _by_epoch(schedule), None))
     optimizer = make_optimizer(options.training, model)
     scheduler = CompressionScheduler(model, example_inputs(info.input_shape))
     build(_by_epoch(schedule), model, optimizer, scheduler=scheduler, build_teacher=teachers)

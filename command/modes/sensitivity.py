@@ -21,6 +21,7 @@ from ..cli.options import Options
 from ..cli.sensitivity_options import Structure
 from ..errors import UsageError
 from ..plots.sensitivity import plot_sensitivity
+from ..run.averages import take_average
 from ..run.evaluation import evaluate_batches
 from ..run.first_lines import warn_if_untrained
 from ..run.prepare import prepare
@@ -42,6 +43,7 @@ def sense(options: Options, kind: Structure) -> None:
     output = replace(options.output, tensorboard=False)  # nothing here goes by epochs
     run = prepare(replace(options, output=output))
     warn_if_untrained(run)
+    take_average(run.scheduler)
     try:
         _sense(run, kind)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import torch
 from potstill.compression import format_table, masks_table, sparsity_table, sparsity_text
 from potstill.models.datasets import Split
 
+from .averages import averaged
 from .best_epochs import Score
 from .confusion import confusion_matrix, confusion_text
 from .evaluation import Meter, evaluate
@@ -38,8 +39,9 @@ def before_epoch(run: Session) -> None:
 
 def evaluate_together(run: Session, split: Split) -> Meter:
     """Loss and accuracy over a split, each process a part of it, with the running statistics of the first."""
-    run.ranks.follow_first(run.model.buffers())
-    return pooled(evaluate(run.model, split, run.options.training.batch_size, run.device), run.ranks)
+    with averaged(run.scheduler):
+        run.ranks.follow_first(run.model.buffers())
+        return pooled(evaluate(run.model, split, run.options.training.batch_size, run.device), run.ranks)
 
 
 def test(run: Session, split: Split) -> Meter:

@@ -73,24 +73,30 @@ AUXILIARY_WEIGHTS = {"aux": 0.4, "aux_logits": 0.4, "aux_logits1": 0.3, "aux_log
 """Weights of the extra outputs that Inception v3 and GoogLeNet have in training (Szegedy et al. 2015, section 5)."""
 
 
-def classification_loss(outputs: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+def classification_loss(outputs: Any, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Cross entropy, with the weighted losses of auxiliary outputs where there are some.
 
     For networks with a single output, which is the probability of the second of two classes, half the squared error
     of it, mean over images (Rumelhart, Hinton and Williams 1986, eq. 3, divided by the number of images).
 
+    Args:
+        outputs: of the network: a tensor (images, classes), or what has it as `logits`.
+        labels: int64 (images,).
+        smoothing: the part of each label that is shared among all classes (Szegedy et al. 2016, section 7).
+
     Returns:
         The loss and the logits of the main output: of all classes, also where there is a single output.
     """
     if isinstance(outputs, Tensor) and outputs.shape[1] == 1:
-        return F.mse_loss(outputs[:, 0], labels.to(outputs)) / 2, torch.cat([1 - outputs, outputs], 1)
+        targets = labels.to(outputs) * (1 - smoothing) + smoothing / 2
+        return F.mse_loss(outputs[:, 0], targets) / 2, torch.cat([1 - outputs, outputs], 1)
     if isinstance(outputs, Tensor):
-        return F.cross_entropy(outputs, labels), outputs
-    loss = F.cross_entropy(outputs.logits, labels)
+        return F.cross_entropy(outputs, labels, label_smoothing=smoothing), outputs
+    loss = F.cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
     for name, weight in AUXILIARY_WEIGHTS.items():
         extra = getattr(outputs, name, None)
         if extra is not None:
-            loss = loss + weight * F.cross_entropy(extra, labels)
+            loss = loss + weight * F.cross_entropy(extra, labels, label_smoothing=smoothing)
     return loss, outputs.logits
 
 

@@ -23,6 +23,7 @@ from potstill.thinning.files.text import Lines, printable
 from ..errors import UsageError
 from ..plots.training import plot_channels, plot_metrics, plot_trajectory
 from ..report import write_report
+from .averages import take_average
 from .deploy import deploy, export_table
 from .epochs import evaluate_together, print_scores, test
 from .evaluation import Meter
@@ -44,6 +45,7 @@ def finish(run: Session) -> dict[str, Any]:
         UsageError: all is written but a format of `--export`.
     """
     chosen = choose_network(run)
+    take_average(run.scheduler)
     run.scheduler.finish()
     logger.info("the network is that of %s", chosen)
     entries = run.scheduler.account()

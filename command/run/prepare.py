@@ -27,6 +27,7 @@ from ..monitors.stopping_rules import parse_rule
 from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..monitors.trajectory import Trajectory, TrajectoryOption
 from ..plots.style import require_matplotlib
+from .averages import with_options
 from .deploy import require_exports
 from .folder import Followed, RunFolder
 from .local_state import seed_rank
@@ -175,7 +176,9 @@ def prepare(options: Options) -> Session:
     scheduler.recipes = thinned(checkpoint) if checkpoint else []
     teachers = Teachers.of(options, len(data.classes), shape)
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
-    if schedule is not None:
+    epochs = end_of_training(options.training, schedule, data.train.batch_count(options.training.batch_size))
+    schedule = with_options(options.training, schedule, epochs)
+    if schedule.policies:
         build(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
     session = Session(
         options=options,
@@ -185,7 +188,7 @@ def prepare(options: Options) -> Session:
         model=model,
         optimizer=optimizer,
         scheduler=scheduler,
-        epochs=end_of_training(options.training, schedule, data.train.batch_count(options.training.batch_size)),
+        epochs=epochs,
     )
     try:
         _begin(session, schedule, checkpoint)

@@ -18,6 +18,7 @@ from potstill.thinning.dense_size import dense_problem
 from potstill.thinning.files.regular import must_be_regular
 
 from ..errors import UsageError
+from .averages import keep_average
 from .changed_options import tell_changes
 from .session import Session
 
@@ -123,8 +124,10 @@ def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:
         state = Field(dict(checkpoint))
         if start.reset_optimizer:
             session.scheduler.load_state_dict({**state["scheduler"].value, "policies": {}})
+            keep_average(session.scheduler, state)
             return
         mode = session.options.mode
         if not (mode.evaluate or mode.thinnify or session.options.sensitivity.sense):
             tell_changes(session.options.kept(), session.data, state)
         session.restore(state)
+        keep_average(session.scheduler, state)

@@ -25,6 +25,7 @@ from ..monitors.checkpoint_interval import Interval
 from ..monitors.early_stopping import EarlyStopping
 from ..monitors.tensorboard import EventWriter
 from ..monitors.trajectory import Trajectory
+from .averages import TrainingWeights, average_of, network_of
 from .best_epochs import BestEpochs
 from .changed_options import surroundings
 from .clock import Clock
@@ -178,6 +179,7 @@ class Session:
             "best": self.best,
             "early_stopping": self.early_stopping,
             "trajectory": self.trajectory,
+            "training_weights": TrainingWeights(self.scheduler) if average_of(self.scheduler) else None,
         }
         return {name: piece for name, piece in found.items() if piece is not None}
 
@@ -191,7 +193,7 @@ class Session:
             "input_shape": list(self.data.input_shape),
             "mean": list(self.data.mean),
             "std": list(self.data.std),
-            "state_dict": self.model.state_dict(),
+            "state_dict": network_of(self.scheduler),
             "optimizer_name": self.options.training.optimizer,
             "split": list(self.data.split_indices),
             "split_names": list(self.data.split_names),
@@ -202,6 +204,7 @@ class Session:
             "options": self.options.kept(),
             "early_stopping": None,
             "trajectory": None,
+            "training_weights": None,
             **{name: piece.state() for name, piece in self.pieces().items()},
             "meter": pooled(self.meter, self.ranks).state(),
             "random": Randomness().state(),
@@ -226,7 +229,7 @@ class Session:
             )
             del pieces["optimizer"]
         for name, piece in pieces.items():
-            if state[name].value is not None:
+            if name in state.value and state[name].value is not None:
                 piece.restore(state[name])
         self.meter.restore(state["meter"])
         if state["random"].value is not None:

@@ -8,6 +8,8 @@ from .pruning import PruningPolicy
 from .regularization import RegularizationPolicy, RegularizerArgs
 from .rewinding import Rewinder
 from .thinning import Thinner
+from .warm_up import WarmUp
+from .weight_average import WeightAverage
 
 __all__ = [
     "KnowledgeDistillationPolicy",
@@ -24,4 +26,6 @@ __all__ = [
     "ScheduledTrainingPolicy",
     "TeacherBuilder",
     "Thinner",
+    "WarmUp",
+    "WeightAverage",
 ]

@@ -89,6 +89,23 @@ policies:
   - {extension: {instance_name: thinner}, epochs: [1]}
 """,
     ),
+    "an average of weights": (
+        [*CONV, "--ema", "0.9", "--warmup-epochs", "2", "--label-smoothing", "0.1", "--optimizer", "adamw"],
+        """
+pruners:
+  filters: {class: L1RankedStructureParameterPruner, desired_sparsity: 0.4, group_type: 3D, weights: [conv2.weight]}
+  soft: {class: SparsityLevelParameterPruner, levels: {fc2.weight: 0.5}}
+extensions:
+  thinner: {class: StructureRemover}
+policies:
+  - {pruner: {instance_name: filters}, epochs: [0]}
+  - pruner: {instance_name: soft, args: {mask_on_forward_only: true, use_double_copies: true}}
+    starting_epoch: 0
+    ending_epoch: 3
+    frequency: 1
+  - {extension: {instance_name: thinner}, epochs: [1]}
+""",
+    ),
     "early stopping and trajectory": (
         [*MLP, "--early-stop", "UP:1", "--trajectory", "layers.*.weight:1"],
         """

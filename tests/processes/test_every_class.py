@@ -40,7 +40,7 @@ OF_CLASS = {
     "L2Regularizer": {"reg_regims": {"conv1.weight": 0.05, "fc1.weight": 0.05}, "threshold_criteria": "Max"},
     "KnowledgeDistillationPolicy": {"arch": "simplenet_mnist", "checkpoint": "none"},
 }
-LEAVES_ALONE = {"GroupVarianceRegularizer", "KnowledgeDistillationPolicy", "Rewinder"}
+LEAVES_ALONE = {"GroupVarianceRegularizer", "KnowledgeDistillationPolicy", "Rewinder", "WarmUp", "WeightAverage"}
 CLASSES = [(section, name) for section in KINDS for name in registered(section)]
 
 
