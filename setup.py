@@ -12,7 +12,8 @@ TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
 LIGHTNING = ["lightning>=2.2"]
 TRANSFORMERS = ["transformers>=4.46", "accelerate>=1.0"]
-EXAMPLES = ["timm>=1.0", "torchao>=0.7"]
+TIMM = ["timm>=1.0"]
+EXAMPLES = ["torchao>=0.7"]
 TEST = [
     "hypothesis>=6.80",
     "jsonschema>=4.20",
@@ -55,11 +56,12 @@ setup(
         "Jinja2>=3.1",
     ],
     extras_require={
-        "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS + EXAMPLES,
+        "test": TEST + PLOT + TENSORBOARD + ONNX + LIGHTNING + TRANSFORMERS + TIMM + EXAMPLES,
         "plot": PLOT,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
         "lightning": LIGHTNING,
         "transformers": TRANSFORMERS,
+        "timm": TIMM,
     },
 )

@@ -11,35 +11,20 @@ One function with a decorator adds a network::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from potstill.near_names import did_you_mean
 
 from .again import is_same
+from .info import ModelError, ModelInfo
+from .timm_models import is_timm_name, timm_info
 from .torchvision_models import is_torchvision_name, torchvision_names
+from .transformers_models import is_transformers_name, transformers_info
 
 Factory = Callable[[int, int], nn.Module]
-
-
-class ModelError(ValueError):
-    """A network cannot be built as asked; the message is one line that says why and what to do."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a network expects when nothing else is said.
-
-    `input_shape` is (channels, height, width); `source` is "potstill" or "torchvision".
-    """
-
-    name: str
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    description: str
-    source: str = "potstill"
 
 
 _infos: dict[str, ModelInfo] = {}
@@ -71,16 +56,24 @@ def register_model(
 
 
 def model_names() -> list[str]:
-    """Return all names that `create_model` takes, sorted."""
+    """Return the names of the project's own networks and torchvision's, sorted; timm's are `timm/NAME`."""
     return sorted({*_factories, *torchvision_names()})
 
 
-def model_info(name: str) -> ModelInfo:
+def model_info(name: str, config: Mapping[str, Any] | None = None) -> ModelInfo:
     """Return the usual input shape, number of classes and a line of description of a network.
+
+    Args:
+        name: as `create_model` takes it.
+        config: what a network of transformers is built from, where its folder is not to be read.
 
     Raises:
         ModelError: no network has this name; the message suggests near ones.
     """
+    if is_timm_name(name):
+        return timm_info(name)
+    if is_transformers_name(name):
+        return transformers_info(name, config)
     if name in _infos:
         return _infos[name]
     if is_torchvision_name(name):

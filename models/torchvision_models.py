@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from urllib.error import URLError
@@ -26,19 +27,28 @@ def is_torchvision_name(name: str) -> bool:
     return name in torchvision_names()
 
 
-def torchvision_model(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def size_arguments(name: str, height: int, width: int) -> dict[str, Any]:
+    """Return what tells a network of torchvision's that its images are of another size; most need not be told."""
+    if name.startswith("vit_"):
+        return {"image_size": height} if height == width else {"image_size": (height, width)}
+    return {"input_size": (height, width)} if name.startswith("maxvit") else {}
+
+
+def torchvision_model(
+    name: str, num_classes: int, in_channels: int, pretrained: bool, size: Mapping[str, Any]
+) -> nn.Module:
     """Build a torchvision model; with `pretrained`, its default ImageNet weights as far as the shapes allow.
 
-    Where the input does not have three channels the first convolution is replaced, where pretrained weights are asked
-    for another number of classes the last layers are.
+    `size` is what `size_arguments` says. Where the input does not have three channels the first convolution is
+    replaced, where pretrained weights are asked for another number of classes the last layers are.
 
     Raises:
         OSError: the weights can be neither found nor downloaded.
     """
     if not pretrained:
-        model = torchvision.models.get_model(name, num_classes=num_classes, **_quick(name))
+        model = torchvision.models.get_model(name, num_classes=num_classes, **_quick(name), **size)
     else:
-        model = _pretrained_model(name)
+        model = _pretrained_model(name, size)
         _replace_heads(model, num_classes)
     if in_channels != 3:
         _replace_first_convolution(model, in_channels, keep_weights=pretrained)
@@ -49,10 +59,12 @@ def _quick(name: str) -> dict[str, Any]:
     return {"init_weights": False} if name in SLOW_INITIALISATION else {}
 
 
-def _pretrained_model(name: str) -> nn.Module:
+def _pretrained_model(name: str, size: Mapping[str, Any]) -> nn.Module:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        return torchvision.models.get_model(name, weights=weights)
+        return torchvision.models.get_model(name, weights=weights, **size)
+    except RuntimeError as error:
+        raise OSError(f"the pretrained weights of {name} are for images of another size: {error}") from error
     except (URLError, OSError) as error:
         cache_folder = f"{torch.hub.get_dir()}/checkpoints"
         raise OSError(

@@ -10,7 +10,7 @@ from .names import compiled_of, unwrapped
 from .recipe import Recipe
 from .running.default_device import on_cpu
 from .running.inputs import beside
-from .store import load, save
+from .store import load, read_about, save
 from .summary import channels_text
 from .thin import thin
 from .trace import trace
@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "on_cpu",
     "outlook",
+    "read_about",
     "resize_by",
     "resize_to",
     "rule",

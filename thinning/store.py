@@ -44,7 +44,13 @@ logger = logging.getLogger(__name__)
 
 
 @on_cpu
-def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any = None) -> Path:
+def save(
+    model: nn.Module,
+    recipe: Recipe,
+    path: str | Path,
+    example_inputs: Any = None,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a thinned model so that it opens anywhere; return the path of the weights.
 
     `path` names the weights, `<stem>.safetensors`; beside them go `<stem>.json` (sizes and recipe),
@@ -52,7 +58,8 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
     Potstill. Where many weights are 0, `<stem>.packed.safetensors` holds the same in as few bytes as its content needs,
     and may be given away in their place. The probe's input is random, of the shapes that the model was thinned with,
     unless `example_inputs` is given. Where the model was thinned several times, the last recipe stands for all (of a
-    copy that was made between them give `first.then(second)`).
+    copy that was made between them give `first.then(second)`). `about` is what else is worth knowing (names of classes,
+    how images are normalised): plain data, kept in the JSON for `read_about`.
     """
     weights = Path(path).with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +73,7 @@ def save(model: nn.Module, recipe: Recipe, path: str | Path, example_inputs: Any
         "attributes": _attributes(model, recipe),
         "inputs": None,
         "recipe": json.loads(recipe.to_json()),
+        "about": dict(about or {}),
     }
     if inputs is not None:
         probe, facts["inputs"] = pack(inputs)
@@ -143,6 +151,15 @@ def _stored(model: nn.Module, weights: Path, packed: bool) -> dict[str, Tensor]:
             shapes = f"{list(tensor.shape)} in {weights}, {list(own[name].shape)} in the model"
             raise ThinningError(f"'{name}' is {shapes}")
     return stored
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """Return what `save` was told of a thinned model beside it, as plain data that anybody may have written.
+
+    Raises `ThinningError` if the file beside the weights is damaged.
+    """
+    facts: dict[str, Any] = _facts(_beside(_chosen(Path(path))[1], ".json"))["about"]
+    return facts
 
 
 def _become(
@@ -254,6 +271,8 @@ def _facts(path: Path) -> dict[str, Any]:
         if not isinstance(facts.get(key, ""), str):
             raise ThinningError(f"{path}: '{key}' must be a text")
     facts.setdefault("inputs", None)
+    if not isinstance(facts.setdefault("about", {}), dict):
+        raise ThinningError(f"{path}: 'about' must be a mapping")
     return facts
 
 

@@ -27,9 +27,12 @@ def load(model):
     for name, tensor in weights.items():
         module, _, leaf = name.rpartition(".")
         getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
+    modules = dict(model.named_modules())
     for module, name, value in facts["attributes"]:
-        old = getattr(model.get_submodule(module), name)
-        setattr(model.get_submodule(module), name, type(old)(value) if isinstance(value, list) else value)
+        if not hasattr(modules.get(module), name):
+            raise RuntimeError(f"the files are of another model: it has no '{module}.{name}'")
+        old = getattr(modules[module], name)
+        setattr(modules[module], name, type(old)(value) if isinstance(value, list) else value)
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
     return model.eval().to(device)
@@ -47,6 +50,11 @@ def unpacked(stored):
     return found
 
 
+def about():
+    """What is known of the model: names of classes, how images are normalised."""
+    return json.loads(Path(f"{STEM}.json").read_text())["about"]
+
+
 def must_fit(model, weights):
     """The model must have the tensors that were stored, each with as many dimensions; of tied ones a name is enough."""
     own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
@@ -56,8 +64,9 @@ def must_fit(model, weights):
     if missing or unknown:
         raise RuntimeError(f"{STEM}.safetensors is of another model: missing {missing[:3]}, unexpected {unknown[:3]}")
     for name, tensor in weights.items():
-        if tensor.ndim != own[name].ndim:
-            raise RuntimeError(f"'{name}' is {list(tensor.shape)} in {STEM}.safetensors, {list(own[name].shape)} here")
+        shape = own[name].shape
+        if tensor.ndim != len(shape) or any(kept > dense for kept, dense in zip(tensor.shape, shape)):
+            raise RuntimeError(f"'{name}' is {list(tensor.shape)} in {STEM}.safetensors, {list(shape)} in the model")
 
 
 def check(model, spec, probe):
@@ -67,10 +76,14 @@ def check(model, spec, probe):
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         random.seed(0)
-        found = tensors(model(*args, **kwargs))
+        try:
+            found = tensors(model(*args, **kwargs))
+        except Exception as error:
+            told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise RuntimeError(f"{STEM}.safetensors: the model does not run with it: {told}") from error
     expected = [probe[f"output.{i}"] for i in range(sum(name.startswith("output.") for name in probe))]
     if [value.shape for value in found] != [value.shape for value in expected]:
-        raise RuntimeError("the loaded model does not return what it returned when stored")
+        raise RuntimeError("the loaded model does not compute what it computed when stored: difference inf")
     for value, wanted in zip(found, expected):
         value, wanted = torch.nan_to_num(value).to(torch.complex128), torch.nan_to_num(wanted).to(torch.complex128)
         gap = ((value - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)).item() if wanted.numel() else 0.0

@@ -122,6 +122,8 @@ def translate(options: argparse.Namespace) -> None:
 
 def _dataset_of(arch: str) -> str:
     """Return the data set that Distiller took a network's name to mean."""
+    if "/" in arch:  # timm's and transformers': Distiller had none
+        return "imagefolder"
     return "cifar10" if "cifar" in arch else "mnist" if "mnist" in arch else "imagefolder"
 
 

@@ -6,9 +6,10 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from potstill.models import model_names
+from potstill.models import model_info, model_names
 from potstill.models.datasets import dataset_names
 from potstill.near_names import did_you_mean
 
@@ -17,6 +18,9 @@ from ..monitors.checkpoint_interval import Interval
 from ..monitors.stopping_rules import parse_rule
 from ..monitors.trajectory import TrajectoryOption
 from .distiller_options import EARLY_EXIT
+
+LIBRARIES = ("timm/", "transformers/")
+"""What the names of their networks begin with."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,14 @@ class _OrAuto(Number):
 
 multiple = _OrAuto(int, count0.what, count0.fits)
 
+LARGEST_SIDE = 1024
+"""Of an image, so that a checkpoint's size is none that takes any memory."""
+
 
 def architecture(text: str) -> str:
-    """Return the name of a network, or `list`."""
+    """Return the name of a network, or `list`; a folder of transformers as an absolute path."""
+    if text.startswith(LIBRARIES):
+        return _of_a_library(*text.split("/", 1))
     if text == "list" or text in model_names() or text.lower() in model_names():
         return text if text in model_names() else text.lower()
     why = EARLY_EXIT if "earlyexit" in text.lower() else "--arch list names all"
@@ -100,6 +109,23 @@ def trajectory(text: str) -> str:
 def every(text: str) -> str:
     """Return a number of minibatches or minutes."""
     return _checked(Interval, text)
+
+
+def image_size(text: str) -> str:
+    """Return the height and width of images."""
+    return _checked(sides, text)
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Return height and width, of `224` or `224x160`.
+
+    Raises:
+        ValueError: they are none, or very large.
+    """
+    found = [int(side) for side in text.split("x") if side.isascii() and side.isdecimal() and len(side) < 5]
+    if len(found) != text.count("x") + 1 or len(found) > 2 or not all(1 <= side <= LARGEST_SIDE for side in found):
+        raise ValueError(f"{text[:40]!a} is no size, such as 224 or 224x160, of at most {LARGEST_SIDE}")
+    return found[0], found[-1]
 
 
 def numbers(text: str) -> str:
@@ -140,6 +166,20 @@ def folder_name(text: str) -> str:
 def resolved(text: str) -> Path:
     """Return an absolute path: a resumed run must find the same file, and `runs/latest` will soon be another folder."""
     return Path(text).resolve()
+
+
+def _of_a_library(library: str, name: str) -> str:
+    if find_spec(library) is None:
+        raise argparse.ArgumentTypeError(f'{library} is not installed: pip install "potstill[{library}]"')
+    if library == "timm":
+        try:
+            model_info(f"timm/{name}")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return f"timm/{name}"
+    if not name or "\0" in name:
+        raise argparse.ArgumentTypeError("transformers/ needs the folder of an image classifier: transformers/FOLDER")
+    return f"transformers/{Path(name).expanduser().absolute()}"
 
 
 def _checked(parse: Callable[[str], object], text: str) -> str:

@@ -18,6 +18,7 @@ from .option_types import (
     count0,
     dataset,
     decay,
+    image_size,
     multiple,
     number,
     numbers,
@@ -46,7 +47,7 @@ class DataOptions(Group):
 
     arch: str = option(
         "--arch", "-a", default="resnet20_cifar", metavar="NAME", type=architecture,
-        help="network (default: %(default)s); --arch list names all",
+        help="network (default: %(default)s); --arch list names all; also timm/NAME and transformers/FOLDER",
     )  # fmt: skip
     dataset: str = option(
         "--dataset", metavar="NAME", type=dataset, help=lambda: f"one of {', '.join(dataset_names())} (default: digits)"
@@ -54,7 +55,12 @@ class DataOptions(Group):
     dataset_given: bool = field(default=False)
     """Whether the data set was asked for; no option."""
     data: Path | None = option("--data", metavar="DIR", type=Path, help="folder of the data set")
-    pretrained: bool = of_this_call("--pretrained", default=False, help="torchvision's trained weights")
+    input_size: str | None = option(
+        "--input-size", type=image_size, metavar="N|HxW", help="size of the images (default: the network's usual one)"
+    )
+    pretrained: bool = of_this_call(
+        "--pretrained", default=False, help="begin with trained weights: torchvision's, timm's, or those of the folder"
+    )
     workers: int = option(
         "--workers", "-j", type=workers, default=0, metavar="N", help="loader processes for large sets"
     )
@@ -68,7 +74,7 @@ class DataOptions(Group):
     normalise: bool = option("--no-normalise", default=True, help="leave the images' values between 0 and 1")
     mean: str | None = option(
         "--mean", type=numbers, metavar="X[,X...]",
-        help="normalise by this mean of each channel, values in 0..1 (default: the checkpoint's, or the data set's)",
+        help="normalise by this mean of each channel, in 0..1 (default: the checkpoint's, the network's or the data's)",
     )  # fmt: skip
     std: str | None = option(
         "--std", type=numbers, metavar="X[,X...]", help="and by this deviation: (value - mean) / deviation"

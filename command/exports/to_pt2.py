@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from potstill.compression.distillation import logits_of
+
 from ..errors import UsageError
 from .registry import Runner, register_export
 
@@ -35,7 +37,6 @@ def export_pt2(model: nn.Module, example: Tensor, path: Path, metadata: Mapping[
     loaded = torch.export.load(path).module()
 
     def run(images: Tensor) -> Tensor:
-        found: Tensor = loaded(images)
-        return found
+        return logits_of(loaded(images), "program")
 
     return run

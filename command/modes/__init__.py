@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from potstill.models import model_info, model_names
+from potstill.models import ModelInfo, model_info, model_names
 from potstill.thinning.files.text import Lines
 
 from ..cli.options import Options
@@ -25,7 +25,16 @@ from ..run.deploy import metadata
 from ..run.epochs import print_scores, test
 from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
-from ..run.prepare import build_model, class_count_of, example_inputs, prepare, start_checkpoint
+from ..run.network import about, class_names
+from ..run.prepare import (
+    build_model,
+    class_count_of,
+    described,
+    example_inputs,
+    prepare,
+    start_checkpoint,
+    statistics,
+)
 from .dry_run import dry_run
 from .schema import write_schema
 from .sensitivity import sense
@@ -76,21 +85,29 @@ def run_mode(options: Options) -> bool:
 def _list() -> None:
     for name in model_names():
         logger.info("%-32s %s", name, model_info(name).description)
+    logger.info("%-32s %s", "timm/NAME", "timm's, where it is installed (timm.list_models() names them)")
+    logger.info("%-32s %s", "transformers/FOLDER", "an image classifier of transformers: a folder with its config")
 
 
 def _network(options: Options) -> tuple[nn.Module, Tensor]:
     """Return a network, fresh or from a checkpoint, and images for it: without data."""
-    checkpoint = start_checkpoint(options)
-    info = model_info(options.data.arch)
-    shape = tuple(checkpoint["input_shape"]) if checkpoint else info.input_shape
-    return build_model(options, class_count_of(options, checkpoint), shape[0], checkpoint), example_inputs(shape)
+    model, info = _built(options, start_checkpoint(options))
+    return model, example_inputs(info.input_shape)
+
+
+def _built(options: Options, checkpoint: Mapping[str, Any] | None) -> tuple[nn.Module, ModelInfo]:
+    info = described(options, checkpoint)
+    return build_model(options, info, class_count_of(options, checkpoint, info), checkpoint), info
 
 
 def _export(options: Options, export: Export, path: Path) -> None:
-    model, example = _network(options)
-    checkpoint = options.checkpoint or {}
-    known = {name: checkpoint[name] for name in ("classes", "mean", "std") if name in checkpoint}
-    write(export, model, example, path, metadata(options.data.arch, example.shape[1:], **known))
+    """Write a network in another format, with what is known of it."""
+    checkpoint = start_checkpoint(options)
+    model, info = _built(options, checkpoint)
+    classes = None if checkpoint is None else class_names(checkpoint)
+    given = {"mean": options.data.mean, "std": options.data.std}
+    mean, std = (statistics(what, text, checkpoint, info) for what, text in given.items())
+    write(export, model, example_inputs(info.input_shape), path, metadata(**about(info, classes, mean, std)))
 
 
 def _summarise(options: Options, kinds: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from potstill.compression import CompressionScheduler, build, format_table
 from potstill.compression.account import tell_account
 from potstill.compression.files.checked import reading
 from potstill.compression.schedule import Schedule
-from potstill.models import model_info
 
 from ..cli.options import Options
 from ..plots.style import require_matplotlib
@@ -20,7 +19,7 @@ from ..plots.timeline import plot_timeline
 from ..run.averages import with_options
 from ..run.folder import RunFolder
 from ..run.optimizers import make_optimizer
-from ..run.prepare import build_model, class_count_of, example_inputs, read_schedule, start_checkpoint
+from ..run.prepare import build_model, class_count_of, described, example_inputs, read_schedule, start_checkpoint
 from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
 from ..run.training_end import end_of_training
@@ -42,10 +41,10 @@ def dry_run(options: Options) -> None:
     if options.output.plot:
         require_matplotlib()
     seed_everything(options.training.seed, options.training.deterministic)
-    info = model_info(options.data.arch)
     checkpoint = start_checkpoint(options)
-    classes = class_count_of(options, checkpoint)
-    model = build_model(options, classes, info.input_shape[0], checkpoint)
+    info = described(options, checkpoint)
+    classes = class_count_of(options, checkpoint, info)
+    model = build_model(options, info, classes, checkpoint)
     teachers = Teachers.of(options, classes, info.input_shape)
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
     if schedule is None:

@@ -18,6 +18,7 @@ WORDS = {
     "batch_size": "batch size",
     "seed": "seed",
     "validation_split": "validation split",
+    "input_size": "size of the images (--input-size)",
     "augmentation": "augmentation",
     "normalise": "normalisation",
     "limit_train": "number of training images (--limit-train)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..exports import Export, exports
 from ..exports.registry import Runner
 from ..exports.written import require, write
+from .network import about
 from .session import Session
 
 CALIBRATION = 256
@@ -43,10 +44,9 @@ def require_exports(text: str | None) -> None:
         require(export)
 
 
-def metadata(arch: str, shape: Sequence[int], **facts: Any) -> dict[str, str]:
+def metadata(**facts: Any) -> dict[str, str]:
     """Return what a file says about its network, each as JSON or a plain text."""
-    texts = {"arch": arch, "input_shape": list(shape), **facts}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in texts.items()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
 def deploy(run: Session, recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -54,11 +54,7 @@ def deploy(run: Session, recipe: Recipe) -> dict[str, dict[str, Any]]:
     images = calibration_images(run)
     data = run.data
     texts = metadata(
-        run.options.data.arch,
-        data.input_shape,
-        classes=list(data.classes),
-        mean=list(data.mean),
-        std=list(data.std),
+        **about(run.info, data.classes, data.mean, data.std),
         sparsity=f"{sparsity(run.model):.6f}",
         recipe_sha256=hashlib.sha256(recipe.to_json().encode()).hexdigest(),
     )

@@ -13,7 +13,7 @@ from torch import nn
 from potstill.compression import load_checkpoint, sparsity
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.latency.fastest import LAYOUTS, Choice, fastest
-from potstill.models import create_model
+from potstill.models.create import build
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
 from potstill.thinning import save as save_thinned
@@ -27,6 +27,7 @@ from .averages import take_average
 from .deploy import deploy, export_table
 from .epochs import evaluate_together, print_scores, test
 from .evaluation import Meter
+from .network import about
 from .network_size import parameter_count
 from .prepare import place
 from .ranks import leads
@@ -65,7 +66,7 @@ def finish(run: Session) -> dict[str, Any]:
     if not leads():
         run.save(run.folder.path / "thinned.pt")
         return {}
-    dense = place(create_model(run.options.data.arch, len(run.data.classes), run.data.input_shape[0]), run.device)
+    dense = place(build(run.info, len(run.data.classes)), run.device)
     models = {"dense": dense, "masked": masked, "thinned": run.model}
     accuracies = {"dense": run.dense_top1, "masked": _accuracy(scores), "thinned": _accuracy(thinned_scores)}
     summary: dict[str, Any] = {name: facts(m, run.example[:1], accuracies[name]) for name, m in models.items()}
@@ -84,7 +85,8 @@ def finish(run: Session) -> dict[str, Any]:
     run.folder.write_json("summary.json", summary)
     run.folder.write_text("recipe.json", recipe.to_json())
     run.folder.write_text("recipe.txt", f"{recipe}\n")
-    load_thinned(dense, save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors"))  # or it is an error
+    known = about(run.info, run.data.classes, run.data.mean, run.data.std)
+    load_thinned(dense, save_thinned(run.model, recipe, run.folder.path / "thinned.safetensors", about=known))
     run.save(run.folder.path / "thinned.pt")
     if run.options.output.plot:
         _plot(run, summary["layers"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from potstill.compression import CompressionScheduler, load_checkpoint
 from potstill.compression.declare.names import UnknownName
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.processes.ranks import Ranks
-from potstill.compression.schedule import Schedule, ScheduleError, build, load_schedule
-from potstill.models import create_model, model_info
+from potstill.compression.schedule import Schedule, ScheduleError, load_schedule
+from potstill.compression.schedule import build as build_schedule
+from potstill.models import ModelInfo
+from potstill.models.create import build
 from potstill.models.datasets import DataBundle, class_count, load_dataset
+from potstill.models.transformers_models import has_weights
 
 from ..cli.option_types import floats
 from ..cli.options import Options
@@ -31,10 +34,11 @@ from .averages import with_options
 from .deploy import require_exports
 from .folder import Followed, RunFolder
 from .local_state import seed_rank
+from .network import network_info
 from .optimizers import make_optimizer
 from .randomness import seed_everything
 from .ranks import leads, own_device, started
-from .resume import check_fit, check_sizes, checkpoint_path, fill, restore, thinned, validation_images, validation_names
+from .resume import checkpoint_path, fill, restore, tell_classes, thinned, validation_images, validation_names
 from .session import Session
 from .teachers import Teachers, with_teacher
 from .training_end import end_of_training
@@ -71,12 +75,25 @@ def start_checkpoint(options: Options) -> Mapping[str, Any] | None:
     checkpoint = options.checkpoint or load_checkpoint(checkpoint_path(path))
     if checkpoint["arch"] != options.data.arch:
         raise UsageError(f"{path} is a checkpoint of {checkpoint['arch']}, not of {options.data.arch} (--arch)")
-    with reading(str(path)):
-        check_sizes(checkpoint)
     return checkpoint
 
 
-def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBundle:
+def described(options: Options, checkpoint: Mapping[str, Any] | None) -> ModelInfo:
+    """Return what the network is, and say where weights lie unused.
+
+    Raises:
+        CheckpointError: the checkpoint describes none.
+        ModelError: there is no such network.
+    """
+    with reading(str(options.start.path)):
+        info = network_info(options, checkpoint)
+    unused = info.source == "transformers" and checkpoint is None and not options.data.pretrained
+    if unused and has_weights(info.name):
+        logger.info("the weights in %s are not used: --pretrained begins with them", info.name)
+    return info
+
+
+def load_data(options: Options, checkpoint: Mapping[str, Any] | None, info: ModelInfo) -> DataBundle:
     """Return the data set, its images in the network's size; a run that goes on validates on the same as before."""
     data = options.data
     goes_on = checkpoint if checkpoint and options.start.resume_from else None
@@ -86,11 +103,11 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBun
         validation_split=data.validation_split,
         seed=options.training.seed,
         workers=data.workers,
-        input_shape=model_info(data.arch).input_shape,
+        input_shape=info.input_shape,
         augmentation=data.augmentation,
         normalise=data.normalise,
-        mean=_statistics("mean", data.mean, checkpoint),
-        std=_statistics("std", data.std, checkpoint),
+        mean=statistics("mean", data.mean, checkpoint, info),
+        std=statistics("std", data.std, checkpoint, info),
         share_train=data.effective_train_size,
         share_validation=data.effective_valid_size,
         share_test=data.effective_test_size,
@@ -103,29 +120,32 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None) -> DataBun
     )
 
 
-def _statistics(what: str, given: str | None, checkpoint: Mapping[str, Any] | None) -> list[float] | None:
-    """The mean or deviation to normalise by: as given, else as the checkpoint's network learned; None: the data's."""
+def statistics(
+    what: str, given: str | None, checkpoint: Mapping[str, Any] | None, info: ModelInfo
+) -> Sequence[float] | None:
+    """The mean or deviation to normalise by: given, else of the checkpoint, else the network's; None: the data's."""
     if given is not None:
         return floats(given)
     if checkpoint is None or checkpoint.get(what) is None:
-        return None
+        found: Sequence[float] | None = getattr(info, what)
+        return found
     return [value.number() for value in Field(dict(checkpoint))[what].items()]
 
 
-def build_model(options: Options, classes: int, channels: int, checkpoint: Mapping[str, Any] | None) -> nn.Module:
+def build_model(options: Options, info: ModelInfo, classes: int, checkpoint: Mapping[str, Any] | None) -> nn.Module:
     """Return the network with its starting weights, thinned where the checkpoint's is.
 
     Raises:
         CheckpointError: the checkpoint does not fit.
     """
-    model = create_model(options.data.arch, classes, channels, pretrained=options.data.pretrained)
+    model = build(info, classes, options.data.pretrained and checkpoint is None)
     if checkpoint is not None:
         with reading(str(options.start.path)):
-            fill(model, checkpoint)
+            fill(model, checkpoint, info.input_shape)
     return model
 
 
-def class_count_of(options: Options, checkpoint: Mapping[str, Any] | None) -> int:
+def class_count_of(options: Options, checkpoint: Mapping[str, Any] | None, info: ModelInfo) -> int:
     """Return the classes of a network that is shown without data.
 
     They are those of the checkpoint or of the data set that was asked for, if its classes can be known unread; else as
@@ -134,7 +154,7 @@ def class_count_of(options: Options, checkpoint: Mapping[str, Any] | None) -> in
     if checkpoint is not None:
         return int(checkpoint["num_classes"])
     known = class_count(options.data.dataset, options.data.data) if options.data.dataset_given else None
-    return known or model_info(options.data.arch).num_classes
+    return known or info.num_classes
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
@@ -155,13 +175,15 @@ def prepare(options: Options) -> Session:
         require_tensorboard()
     require_exports(options.output.exports)
     checkpoint = start_checkpoint(options)
-    data = load_data(options, checkpoint)
+    info = described(options, checkpoint)
+    data = load_data(options, checkpoint, info)
     # Behind the data: a library that is imported to read them may draw random numbers, the first time in a process.
     seed_everything(options.training.seed, options.training.deterministic)
     shape = data.input_shape
     if checkpoint is not None:
-        check_fit(checkpoint, data)
-    model = build_model(options, len(data.classes), shape[0], checkpoint)
+        with reading(str(options.start.path)):
+            tell_classes(checkpoint, data)
+    model = build_model(options, info, len(data.classes), checkpoint)
     if options.training.sync_bn:
         model = synchronised(model, device)
     model = place(model, device)
@@ -179,11 +201,12 @@ def prepare(options: Options) -> Session:
     epochs = end_of_training(options.training, schedule, data.train.batch_count(options.training.batch_size))
     schedule = with_options(options.training, schedule, epochs)
     if schedule.policies:
-        build(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
+        build_schedule(schedule, model, optimizer, scheduler=scheduler, build_teacher=teachers)
     session = Session(
         options=options,
         folder=_folder(options, scheduler.ranks),
         device=device,
+        info=info,
         data=data,
         model=model,
         optimizer=optimizer,

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from potstill.compression.files.checked import CheckpointError, Field, held_bytes, reading
-from potstill.models import create_model, model_info
+from potstill.compression.files.checked import Field, reading
 from potstill.models.datasets import DataBundle
 from potstill.thinning import Recipe, resize_by
-from potstill.thinning.dense_size import dense_problem
 from potstill.thinning.files.regular import must_be_regular
 
-from ..errors import UsageError
 from .averages import keep_average
 from .changed_options import tell_changes
+from .network import class_names
 from .session import Session
+
+logger = logging.getLogger("potstill")
 
 
 def checkpoint_path(path: Path) -> Path:
     """Return the checkpoint that a path means: a file, or the newest one of a run folder."""
     return must_be_regular(path / "checkpoint.pt") if path.is_dir() else path
-
-
-def check_sizes(checkpoint: Mapping[str, Any]) -> None:
-    """Check what a network is built from: the classes and the input shape (channels, height, width).
-
-    Raises:
-        CheckpointError: they are missing or cannot be.
-    """
-    state = Field(dict(checkpoint))
-    weights = list(checkpoint["state_dict"].values())
-    sides = [side for tensor in weights if 0 not in tensor.stride() for side in tensor.shape]
-    classes = state["num_classes"].integer(1, max([2, *sides]))  # a layer that is nowhere in the file takes any memory
-    takes = model_info(state["arch"].text()).input_shape  # not what the file says: images of 4096 x 4096 take 16 GB
-    if state["input_shape"].integers(3) != tuple(takes):
-        raise state["input_shape"].error(f"{list(takes)}, which {checkpoint['arch']} takes")
-    problem = dense_problem(partial(create_model, checkpoint["arch"], classes, takes[0]), held_bytes(weights))
-    if problem:
-        raise CheckpointError(problem)
 
 
 def thinned(checkpoint: Mapping[str, Any]) -> list[Recipe]:
@@ -78,8 +60,8 @@ def validation_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
     return names or None
 
 
-def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Give a dense network the sizes and weights of a checkpoint's, and run it once.
+def fill(model: nn.Module, checkpoint: Mapping[str, Any], shape: Sequence[int] | None = None) -> None:
+    """Give a dense network the sizes and weights of a checkpoint's, and run it once, on images of its or this shape.
 
     Raises:
         CheckpointError: it is of another network, or one with another code.
@@ -96,21 +78,21 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         Field(parameter.detach(), f"state_dict.{name}").tensor()
     mode = model.training
     with torch.no_grad(), reading("the network, as its file describes it"):
-        model.eval()(torch.zeros(2, *checkpoint["input_shape"]))
+        model.eval()(torch.zeros(2, *(shape or checkpoint["input_shape"])))
     model.train(mode)
 
 
-def check_fit(checkpoint: Mapping[str, Any], data: DataBundle) -> None:
-    """Check that a network was made for images of this shape.
+def tell_classes(checkpoint: Mapping[str, Any], data: DataBundle) -> None:
+    """Warn where a network's classes have other names than those of the data: its answers mean something else.
 
     Raises:
-        UsageError: it takes others.
+        CheckpointError: its classes are no names.
     """
-    theirs = tuple(checkpoint["input_shape"])
-    if theirs != tuple(data.input_shape):
-        raise UsageError(
-            f"the checkpoint's network takes images of {list(theirs)}, {data.name} has {list(data.input_shape)}"
-        )
+    theirs = class_names(checkpoint)
+    if theirs is not None and theirs != data.classes:
+        was, now = next((a, b) for a, b in zip(theirs, data.classes, strict=True) if a != b)
+        told = ascii(now)[:80], ascii(was)[:80]
+        logger.warning("the classes are others than the checkpoint's: one is %s, which was %s", *told)
 
 
 def restore(session: Session, checkpoint: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from potstill.compression import CompressionScheduler, save_checkpoint
 from potstill.compression.files.checked import Field
 from potstill.compression.processes.ranks import Ranks
+from potstill.models import ModelInfo
 from potstill.models.datasets import DataBundle
 
 from ..cli.options import Options
@@ -53,6 +54,7 @@ class Session:
     options: Options
     folder: RunFolder
     device: torch.device
+    info: ModelInfo
     data: DataBundle
     model: nn.Module
     optimizer: Optimizer
@@ -189,7 +191,9 @@ class Session:
             "epoch": self.epoch,
             "minibatch": self.minibatch,
             "arch": self.options.data.arch,
+            "config": None if self.info.config is None else dict(self.info.config),
             "num_classes": len(self.data.classes),
+            "classes": list(self.data.classes),
             "input_shape": list(self.data.input_shape),
             "mean": list(self.data.mean),
             "std": list(self.data.std),

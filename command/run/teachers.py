@@ -14,12 +14,15 @@ from torch import nn
 from potstill.compression import DistillationLossWeights, KnowledgeDistillationPolicy, Window, load_checkpoint
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
-from potstill.models import create_model, model_info
+from potstill.models import ModelInfo, model_info
+from potstill.models.create import build
+from potstill.models.transformers_models import is_transformers_name
 from potstill.thinning.files.checked import describe
 
 from ..cli.options import Options
 from ..errors import UsageError
-from .resume import check_sizes, checkpoint_path, fill
+from .network import stored_info
+from .resume import checkpoint_path, fill
 from .training_end import end_of_training
 
 logger = logging.getLogger("potstill")
@@ -60,7 +63,8 @@ class Teachers:
             CheckpointError: the checkpoint is missing, damaged or of a network with another code.
             UsageError: the network does not fit the student.
         """
-        model_info(arch)
+        if checkpoint is None or not is_transformers_name(arch):  # its folder may be gone
+            model_info(arch)
         path = None if checkpoint is None else checkpoint_path(Path(checkpoint).expanduser())
         if not self.trains and (path is None or not path.exists()):
             if path is not None:
@@ -78,23 +82,27 @@ class Teachers:
                 f"the pretrained {arch} knows ImageNet's {PRETRAINED_CLASSES} classes, the student has {self.classes}: "
                 "train the teacher on these data and give its checkpoint"
             )
-        model = create_model(arch, self.classes, self.input_shape[0], pretrained=True)
+        model = build(self._like_the_student(model_info(arch)), self.classes, pretrained=True)
         with torch.no_grad(), reading(f"the pretrained {arch} on images of {list(self.input_shape)}"):
             model.eval()(torch.zeros(2, *self.input_shape))
         return _channels_last(model)
+
+    def _like_the_student(self, info: ModelInfo) -> ModelInfo:
+        channels, height, width = self.input_shape
+        return replace(info, input_shape=(channels, height, width))
 
     def _trained(self, arch: str, path: Path, contents: Mapping[str, Any]) -> nn.Module:
         if contents["arch"] != arch:
             raise UsageError(f"{path} is a checkpoint of {contents['arch']}, not of {arch}")
         with reading(str(path)):
-            check_sizes(contents)
+            info = stored_info(contents)
         if contents["num_classes"] != self.classes:
             raise UsageError(f"the teacher {path} knows {contents['num_classes']} classes, the student {self.classes}")
         if tuple(contents["input_shape"]) != tuple(self.input_shape):
             theirs, ours = list(contents["input_shape"]), list(self.input_shape)
             raise UsageError(f"the teacher {path} takes images of {theirs}, the student of {ours}")
         self._compare_images(path, contents)
-        model = create_model(arch, self.classes, self.input_shape[0])
+        model = build(info, self.classes)
         with reading(str(path)):
             fill(model, contents)
         return _channels_last(model)

@@ -13,7 +13,7 @@ from potstill.models.datasets import DataBundle
 
 from ..cli.options import Options
 from ..run.optimizers import make_optimizer
-from ..run.prepare import build_model, example_inputs, start_checkpoint
+from ..run.prepare import build_model, described, example_inputs, start_checkpoint
 from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
 from ..run.training_end import end_of_training
@@ -45,7 +45,8 @@ def check(point: Point, options: Options, data: DataBundle) -> Checked:
     """
     seed_everything(options.training.seed, options.training.deterministic)
     classes, shape = len(data.classes), data.input_shape
-    model = build_model(options, classes, shape[0], start_checkpoint(options))
+    checkpoint = start_checkpoint(options)
+    model = build_model(options, described(options, checkpoint), classes, checkpoint)
     name = ", ".join(f"--sweep {key}={value}" for key, value in point.values.items())
     loaded = load_schedule(point.data, model, name=name or None)
     teachers = Teachers.of(options, classes, shape)

@@ -19,7 +19,7 @@ from ..errors import TrainingError, UsageError
 from ..report import write_comparison_report
 from ..report.render import places
 from ..run.folder import RunFolder
-from ..run.prepare import load_data, start_checkpoint
+from ..run.prepare import described, load_data, start_checkpoint
 from ..run.ranks import started
 from .checks import Checked, check, departs, minibatches
 from .departure import DENSE, Plan, begin_dense, begin_point
@@ -99,7 +99,8 @@ def _planned(options: Options, goes_on: Path | None) -> tuple[list[Checked], Pla
     """
     if goes_on is not None:
         options = replace(options, start=StartOptions(exp_load_weights_from=goes_on / DENSE / "checkpoint.pt"))
-    data = load_data(options, start_checkpoint(options))
+    checkpoint = start_checkpoint(options)
+    data = load_data(options, checkpoint, described(options, checkpoint))
     schedule = load_schedule(options.compression.compress or "", None)
     written = data_of(schedule)
     points = list(grid(written, options.sweep.axes))

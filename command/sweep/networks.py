@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from potstill.compression import load_checkpoint
-from potstill.compression.files.checked import reading
 from potstill.compression.latency.fastest import LAYOUTS
 from potstill.thinning.files.regular import must_be_regular
 
@@ -18,8 +17,7 @@ from ..cli.options import Options
 from ..cli.output_options import StartOptions
 from ..compare.stored import Network, StoredRun
 from ..run.evaluation import evaluate
-from ..run.prepare import build_model, example_inputs, find_device, load_data, place
-from ..run.resume import check_sizes
+from ..run.prepare import build_model, described, example_inputs, find_device, load_data, place
 from ..run.size_report import latencies
 
 
@@ -31,10 +29,9 @@ def thinned_network(options: Options, run: StoredRun) -> tuple[nn.Module, Option
     """
     path = must_be_regular(run.path / "thinned.pt")
     checkpoint = load_checkpoint(path)
-    with reading(str(path)):
-        check_sizes(checkpoint)
     start = replace(options, start=StartOptions(resume_from=path))
-    model = build_model(start, checkpoint["num_classes"], checkpoint["input_shape"][0], checkpoint)
+    info = described(start, checkpoint)
+    model = build_model(start, info, info.num_classes, checkpoint)
     placed = place(model, find_device(options.training.device))
     layout = LAYOUTS.get(run.text("layout"))
     return (placed if layout is None else placed.to(memory_format=layout)).eval(), start, checkpoint
@@ -60,5 +57,6 @@ def test_accuracies(options: Options, runs: Sequence[StoredRun]) -> list[float]:
 
 
 def _test_accuracy(model: nn.Module, options: Options, checkpoint: Mapping[str, Any]) -> float:
-    device, test = find_device(options.training.device), load_data(options, checkpoint).test
+    device, info = find_device(options.training.device), described(options, checkpoint)
+    test = load_data(options, checkpoint, info).test
     return evaluate(model, test, options.training.batch_size, device).accuracy()
