@@ -36,7 +36,7 @@ LAYERS = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 
 
 def listed(model: nn.Module) -> list[str]:
-    """The weights to prune: all of the layers, but that of the last one, whose filters are the classes."""
+    """Return the weights to prune: all of the layers, but that of the last one, whose filters are the classes."""
     owners = [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
     weights = [f"{name}.{kind}" for name in owners for kind in ("weight", "in_proj_weight")]
     known = dict(model.named_parameters())
@@ -44,7 +44,7 @@ def listed(model: nn.Module) -> list[str]:
 
 
 def last_weight(model: nn.Module) -> str:
-    """The weight whose filters are the classes."""
+    """Return the weight whose filters are the classes."""
     return [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 

@@ -26,7 +26,7 @@ import compress_classifier
 
 
 def cosine(epochs: int) -> str:
-    """A schedule that lets the learning rate fall along a cosine to nearly 0."""
+    """Return a schedule that lets the learning rate fall along a cosine to nearly 0."""
     window = {"starting_epoch": 0, "ending_epoch": epochs}
     return yaml.safe_dump(
         {
@@ -61,20 +61,20 @@ def student(options: argparse.Namespace, seed: int, lessons: Sequence[object]) -
 
 
 def data(options: argparse.Namespace) -> list[object]:
-    """The data set, and half precision where it is asked for."""
+    """Return the data set, and half precision where it is asked for."""
     folder = ["--data", options.data] if options.data else []
     return ["--dataset", options.dataset, *folder, *(["--amp"] if options.amp else [])]
 
 
 def interval(differences: Sequence[float]) -> float:
-    """Half the width of a 95 % interval of the mean (Student's t, by scipy, which scikit-learn brings)."""
+    """Return half the width of a 95 % interval of the mean (Student's t, by scipy, which scikit-learn brings)."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
 
 
 def report(options: argparse.Namespace, teacher: float, alone: list[float], taught: list[float]) -> str:
-    """The table, and what the pairs say."""
+    """Return the table, and what the pairs say."""
     gains = [b - a for a, b in zip(alone, taught, strict=True)]
     rows = [
         [seed, f"{a:.2f}", f"{b:.2f}", f"{gain:+.2f}"]
@@ -101,7 +101,7 @@ def report(options: argparse.Namespace, teacher: float, alone: list[float], taug
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, help="its folder, where it has one")

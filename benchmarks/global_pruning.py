@@ -26,7 +26,7 @@ METHODS = ("kthvalue", "threshold", "in place")
 
 
 def measure(method: str, millions: int, threads: int) -> tuple[float, float]:
-    """Seconds (the best of three) and extra megabytes of a method, here."""
+    """Return seconds (the best of three) and extra megabytes of a method, here."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     weights = [torch.randn(millions * 1_000_000 // PARTS) * 0.02 for _ in range(PARTS)]

@@ -50,7 +50,7 @@ class Row:
     matches: str | None = None
 
     def schedule(self, folder: Path) -> dict[str, Any]:
-        """The full schedule; `folder` has the rows that were run."""
+        """Return the full schedule; `folder` has the rows that were run."""
         schedule = yaml.safe_load((SCHEDULES / f"{'target_0.64' if self.matches else self.name}.yaml").read_text())
         if self.matches:
             summary = json.loads((folder / self.matches / "latest" / "summary.json").read_text())
@@ -59,7 +59,7 @@ class Row:
 
 
 def sparsity(summary: dict[str, Any]) -> float:
-    """The share of the dense network's parameters that a run's thinning removed."""
+    """Return the share of the dense network's parameters that a run's thinning removed."""
     return 1 - summary["thinned"]["parameters"] / summary["dense"]["parameters"]
 
 
@@ -82,7 +82,7 @@ ROWS = (
 
 
 def shortened(schedule: dict[str, Any], epochs: int, steps: int) -> dict[str, Any]:
-    """A full schedule with its times in proportion to `epochs`, and a one-cycle rate over `steps` minibatches."""
+    """Return a full schedule, its times in proportion to `epochs`, and a one-cycle rate over `steps` minibatches."""
     cycle = {"class": "OneCycleLR", "max_lr": PEAK, "total_steps": steps, "cycle_momentum": False}
     policies = []
     for policy in schedule["policies"]:
@@ -97,7 +97,7 @@ def shortened(schedule: dict[str, Any], epochs: int, steps: int) -> dict[str, An
 
 
 def command(row: Row, options: argparse.Namespace, folder: Path) -> list[str]:
-    """The command line of a row that is not there yet, or that goes on."""
+    """Return the command line of a row that is not there yet, or that goes on."""
     run = [sys.executable, "-m", "compress_classifier"]
     if (folder / "latest" / "checkpoint.pt").exists():
         return [*run, "--resume-from", str((folder / "latest").resolve()), *_data(options)]
@@ -136,7 +136,7 @@ def run_row(row: Row, options: argparse.Namespace) -> None:
 
 
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What the finished rows show."""
+    """Yield what the finished rows show."""
     for row in ROWS:
         latest = options.folder / row.name / "latest"
         if not (latest / "summary.json").exists():
@@ -160,7 +160,7 @@ def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def table(options: argparse.Namespace) -> str:
-    """The table in Markdown, with what must be known to run it again."""
+    """Return the table in Markdown, with what must be known to run it again."""
     again = f"python benchmarks/l0_googlenet.py --data CIFAR10 --protocol {options.protocol} --device {options.device}"
     if options.protocol == "short":
         again += f" --epochs {options.epochs} --train {options.train} --test {options.test}"
@@ -176,7 +176,7 @@ def table(options: argparse.Namespace) -> str:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with what follows from the protocol."""
+    """Return the options, with what follows from the protocol."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocol", choices=("full", "short"), default="short")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/<class>/* and test/<class>/*")

@@ -35,20 +35,20 @@ Step = Callable[[], None]
 
 
 def network(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The network and the published recipe's optimizer."""
+    """Return the network and the published recipe's optimizer."""
     torch.manual_seed(0)
     model = create_model("googlenet_cifar", 10, 3).to(device, memory_format=torch.channels_last)
     return model, torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4)
 
 
 def batch(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images and labels."""
+    """Return random images and labels."""
     images = torch.randn(size, 3, 32, 32).to(device, memory_format=torch.channels_last)
     return images, torch.randint(10, (size,)).to(device)
 
 
 def plain_step(size: int, device: torch.device) -> Step:
-    """A training step without gates."""
+    """Return a training step without gates."""
     (model, optimizer), (images, labels) = network(device), batch(size, device)
 
     def step() -> None:
@@ -62,7 +62,7 @@ def plain_step(size: int, device: torch.device) -> Step:
 
 
 def gated_step(size: int, device: torch.device, sampling: str, target: bool) -> Step:
-    """A training step with a gate on each channel, and all that the scheduler does for it."""
+    """Return a training step with a gate on each channel, and all that the scheduler does for it."""
     (model, optimizer), (images, labels) = network(device), batch(size, device)
     scheduler = CompressionScheduler(model, images[:2])
     aim = {"target_sparsity": 0.5} if target else {"strength": 1.0}
@@ -85,7 +85,7 @@ def gated_step(size: int, device: torch.device, sampling: str, target: bool) -> 
 
 
 def seconds(step: Step, device: torch.device) -> float:
-    """How long a step takes."""
+    """Return how long a step takes."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -97,7 +97,7 @@ def seconds(step: Step, device: torch.device) -> float:
 
 
 def compare(plain: Step, gated: Step, pairs: int, device: torch.device) -> tuple[float, float, float]:
-    """Median seconds of both and median ratio of a pair; the order within a pair changes from pair to pair."""
+    """Return the median seconds of both and the median ratio of a pair; the order within changes from pair to pair."""
     times: tuple[list[float], list[float]] = [], []
     for pair in range(-WARM_UP, pairs):
         for which in (0, 1) if pair % 2 else (1, 0):

@@ -49,7 +49,7 @@ def train(model, data, optimizer, epochs: Sequence[int], scheduler=None) -> None
 
 
 def network(channels: int, classes: int) -> nn.Module:
-    """Four convolutions with BatchNorm and a Linear."""
+    """Return four convolutions with BatchNorm and a Linear."""
     layers: list[nn.Module] = []
     for before, after in ((channels, 32), (32, 32), (32, 48), (48, 48)):
         parts = {"conv": nn.Conv2d(before, after, 3, 2, 1, bias=False), "norm": nn.BatchNorm2d(after), "act": nn.ReLU()}
@@ -58,7 +58,7 @@ def network(channels: int, classes: int) -> nn.Module:
 
 
 def run(seed: int, dense: int, window: int, share: float) -> dict[str, list[float]]:
-    """Accuracies by N: behind the window, and after one epoch more."""
+    """Return accuracies by N: behind the window, and after one epoch more."""
     torch.manual_seed(seed)
     data = load_dataset("digits", None, validation_split=0.1, seed=seed)
     model = network(data.input_shape[0], len(data.classes))
@@ -83,7 +83,7 @@ def run(seed: int, dense: int, window: int, share: float) -> dict[str, list[floa
 
 
 def accuracy(model, data) -> float:
-    """Percent of the test images."""
+    """Return the percentage of the test images that are classified right."""
     return evaluate(model, data.test, 256, torch.device("cpu")).accuracy()
 
 

@@ -34,7 +34,7 @@ ALWAYS = {"starting_epoch": 0, "ending_epoch": 100}
 
 
 def schedule(*parts: tuple[str, str, dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
-    """A schedule of (section, class, arguments, times)."""
+    """Return a schedule of (section, class, arguments, times)."""
     found: dict[str, Any] = {"version": 1, "policies": []}
     for number, (section, name, args, when) in enumerate(parts):
         found.setdefault(section, {})[f"p{number}"] = {"class": name, **args}
@@ -43,7 +43,7 @@ def schedule(*parts: tuple[str, str, dict[str, Any], dict[str, Any]]) -> dict[st
 
 
 def of(name: str, when: dict[str, Any] = ALWAYS, **args: Any) -> dict[str, Any]:
-    """A schedule of one class."""
+    """Return a schedule of one class."""
     section = "regularizers" if name.endswith("Regularizer") else "pruners"
     return schedule((section, name, args, when))
 
@@ -105,7 +105,7 @@ class Loop:
             self.scheduler = dict_config(self.model, self.optimizer, compress, **more)
 
     def step(self) -> None:
-        """One step, through the scheduler's hooks."""
+        """Take one step, through the scheduler's hooks."""
         at, s = (*divmod(self.count, EPOCH), EPOCH), self.scheduler
         if s and at[1] == 0:
             s.on_epoch_begin(at[0], self.optimizer, EPOCH)
@@ -163,7 +163,7 @@ def sent(compress: dict[str, Any], counts: Counter[str]) -> dict[str, float]:
 
 
 def work(rank: int, size: int, port: int, steps: int) -> None:
-    """What each process does; the first prints."""
+    """Do what each process has to do; the first prints."""
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_PORT=str(port))
     dist.init_process_group("gloo", timeout=timedelta(minutes=5))

@@ -55,7 +55,7 @@ ROWS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def schedule(row: str, epochs: int) -> dict[str, Any]:
-    """The schedule of a row."""
+    """Return the schedule of a row."""
     _, kind, instance = ROWS[row]
     start, end = max(1, epochs // 10), max(2, epochs * 7 // 10)
     content: dict[str, Any] = {
@@ -85,7 +85,7 @@ def start(row: str, options: argparse.Namespace) -> subprocess.Popen[bytes]:
 
 
 def cells(options: argparse.Namespace) -> Iterator[dict[str, str]]:
-    """What the finished rows show."""
+    """Yield what the finished rows show."""
     for row, (what, _, _) in ROWS.items():
         summary = options.out / row / "latest" / "summary.json"
         if not summary.exists():

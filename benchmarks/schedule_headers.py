@@ -52,12 +52,12 @@ class Shipped:
 
     @property
     def method(self) -> str:
-        """What the first sentence begins with."""
+        """Return what the first sentence begins with."""
         return self.title.partition(": ")[0]
 
     @property
     def paper(self) -> str:
-        """What stands behind `Paper:`."""
+        """Return what stands behind `Paper:`."""
         return self.says("Paper").rstrip(".")
 
     @property
@@ -77,39 +77,39 @@ class Shipped:
 
     @property
     def runs_everywhere(self) -> bool:
-        """Whether its data set needs no files, so that it is run here."""
+        """Return whether its data set needs no files, so that it is run here."""
         return option(self.commands[0], "--dataset") == "digits" and self.path.parent.name in FOLDERS
 
     def figures(self, kind: str) -> tuple[str, ...]:
-        """Accuracy, parameters, MACs and sparsity (or nothing) behind `Baseline:` or `Result:`; empty if not there."""
+        """Return accuracy, parameters, MACs and perhaps sparsity behind `Baseline:` or `Result:`; () without one."""
         found = FIGURES.match(self.says(kind))
         return found.groups("") if found else ()
 
     def says(self, label: str) -> str:
-        """What stands behind a label, with the lines that go on indented or in small letters."""
+        """Return what stands behind a label, with the lines that go on indented or in small letters."""
         text = "\n".join(self.header)
         found = re.search(rf"^(?:Published )?(?i:{label}):\s*(.*(?:\n[ a-z].*)*)", text, re.MULTILINE)
         return " ".join(found.group(1).split()) if found else ""
 
 
 def commands(text: str) -> list[list[str]]:
-    """The arguments of all commands in a text."""
+    """Return the arguments of all commands in a text."""
     found = re.findall(r"compress_classifier\.py ((?:.*\\\n)*.*)", text)
     return [shlex.split(arguments.replace("\\\n", " ")) for arguments in found]
 
 
 def option(arguments: Sequence[str], name: str) -> str:
-    """The value of an option of a command; nothing where it is not given."""
+    """Return the value of an option of a command; nothing where it is not given."""
     return arguments[arguments.index(name) + 1] if name in arguments else ""
 
 
 def shipped() -> list[Shipped]:
-    """All shipped schedules, those of the networks to start from first."""
+    """Return all shipped schedules, those of the networks to start from first."""
     return [Shipped(path) for path in sorted(SCHEDULES.rglob("*.yaml"))]
 
 
 def final_table(log: str) -> list[str]:
-    """The last sparsity table of a log, without rules and without what says nothing.
+    """Return the last sparsity table of a log, without rules and without what says nothing.
 
     Rows without any zero are left out, but where training went on with a thinned network, which has none at all.
     """
@@ -129,13 +129,13 @@ def final_table(log: str) -> list[str]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A row of the table: name and shape to the left, numbers to the right."""
+    """Return a row of the table: name and shape to the left, numbers to the right."""
     padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
     return "  ".join(padded)
 
 
 def index(schedules: Iterable[Shipped]) -> str:
-    """The page `schedules/README.md`, from the headers."""
+    """Return the page `schedules/README.md`, from the headers."""
     schedules = list(schedules)
     parts = [INTRODUCTION]
     for folder, title in FOLDERS.items():

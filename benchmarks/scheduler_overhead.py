@@ -36,7 +36,7 @@ CASES = [
 
 
 def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
-    """A training step without a scheduler."""
+    """Return a training step without a scheduler."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
@@ -49,7 +49,7 @@ def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[
 
 
 def scheduled_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
-    """The same step with AGP and L1 on all convolutions and Linear layers, and group lasso on all filters."""
+    """Return the same step with AGP and L1 on all convolutions and Linear layers, and group lasso on all filters."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     scheduler = CompressionScheduler(model, x[:1])
     names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
@@ -76,7 +76,7 @@ def scheduled_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callab
 
 
 def handmade_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
-    """The arithmetic of `scheduled_step` with fixed masks, written out with as few operations as torch allows."""
+    """Return a step with the arithmetic of `scheduled_step` and fixed masks, in as few operations as torch allows."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     filters = [weight for weight in weights if weight.dim() == 4]
@@ -104,7 +104,7 @@ def handmade_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callabl
 
 
 def ratios(name: str, batch: int, rounds: int, device: torch.device) -> tuple[float, float, float]:
-    """The median ratios of the scheduled and of the handmade step, and the median milliseconds of a plain one."""
+    """Return the median ratios of the scheduled and the handmade step, and the median milliseconds of a plain one."""
     torch.manual_seed(0)
     model = create_model(name).to(device)
     x, y = torch.randn(batch, 3, 32, 32).to(device), torch.randint(10, (batch,)).to(device)

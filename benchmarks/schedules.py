@@ -28,7 +28,7 @@ from schedule_headers import INDEX, ROOT, Shipped, final_table, index, shipped
 
 
 def run(schedule: Shipped, out: Path) -> Path:
-    """The finished run of a schedule: the one that is there, or a new one, or the rest of one that was cut off."""
+    """Return the finished run of a schedule: the one that is there, a new one, or the rest of one that was cut off."""
     base = schedule.dense
     if base != schedule:
         run(base, out)
@@ -55,14 +55,14 @@ def run(schedule: Shipped, out: Path) -> Path:
 
 
 def own(schedule: Shipped) -> list[str]:
-    """The schedule's own command, with the full path of its file."""
+    """Return the schedule's own command, with the full path of its file."""
     arguments = list(schedule.commands[0])
     arguments[arguments.index("--compress") + 1] = str(schedule.path)
     return arguments
 
 
 def recipe(schedule: Shipped) -> str:
-    """What decides over the result of a run: the command and the content of the schedule."""
+    """Return what decides over the result of a run: the command and the content of the schedule."""
     return shlex.join(own(schedule)) + "\n" + json.dumps(yaml.safe_load(schedule.path.read_text()))
 
 
@@ -88,17 +88,17 @@ def write_header(schedule: Shipped, out: Path) -> None:
 
 
 def summary_of(schedule: Shipped, out: Path) -> dict[str, Any]:
-    """The summary of a schedule's finished run."""
+    """Return the summary of a schedule's finished run."""
     return json.loads((out / "runs" / schedule.path.stem / "latest" / "summary.json").read_text())
 
 
 def result(summary: dict[str, Any]) -> str:
-    """What came out, as `figures` reads it."""
+    """Return what came out, as `figures` reads it."""
     return f"{_figures(summary['thinned'])}, sparsity {sparsity(summary):.2f} %"
 
 
 def sparsity(summary: dict[str, Any]) -> float:
-    """The share of the dense network's parameters that are gone, or zeros that stay, in percent."""
+    """Return the share of the dense network's parameters that are gone, or zeros that stay, in percent."""
     return summary["gone"] + summary["zeros"] * (1 - summary["gone"] / 100)
 
 
@@ -107,7 +107,7 @@ def _figures(network: dict[str, Any]) -> str:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="schedules, by path in schedules/ or by file name (default: all)")
     parser.add_argument("--write", action="store_true", help="write the results into headers and index")

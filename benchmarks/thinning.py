@@ -56,18 +56,18 @@ HEAD = (
 
 
 def build(name: str) -> nn.Module:
-    """A torchvision model with random weights."""
+    """Return a torchvision model with random weights."""
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, **options)
 
 
 def size_of(name: str) -> int:
-    """The side of the images that the model is made for here."""
+    """Return the side of the images that the model is made for here."""
     return 299 if name == "inception_v3" else 224
 
 
 def trains(model: nn.Module, images: Tensor) -> bool:
-    """Whether one training step runs and reaches every parameter that asks for a gradient."""
+    """Return whether one training step runs and reaches every parameter that asks for a gradient."""
     model.train()
     out = model(images)
     parts = [out] if isinstance(out, Tensor) else list(out)
@@ -79,14 +79,14 @@ def trains(model: nn.Module, images: Tensor) -> bool:
 
 
 def loads(name: str, model: nn.Module, recipe: Any, device: torch.device) -> bool:
-    """Whether a saved thinned model comes back from the bare class with the same outputs (the probe checks it)."""
+    """Return whether a saved thinned model comes back from the bare class with the same outputs, as its probe tells."""
     with tempfile.TemporaryDirectory() as folder:
         load(build(name).to(device), save(model, recipe, Path(folder) / "thinned.safetensors"))
     return True
 
 
 def peer_seconds(name: str) -> str:
-    """What torch_pruning takes for the same model, "-" if it is not installed, its error if it fails."""
+    """Return what torch_pruning takes for the same model, "-" if it is not installed, its error if it fails."""
     try:
         import torch_pruning
     except ImportError:
@@ -108,7 +108,7 @@ def peer_seconds(name: str) -> str:
 
 
 def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
-    """One row of the table."""
+    """Return one row of the table."""
     side = size_of(name)
     torch.manual_seed(0)
     images = torch.randn(2, 3, side, side).to(device)

@@ -35,20 +35,20 @@ class Watch(threading.Thread):
             self.peak = max(self.peak, resident())
 
     def stop(self) -> int:
-        """The memory beyond that of the start."""
+        """Return the memory beyond that of the start."""
         self._over.set()
         self.join()
         return self.peak - self.base
 
 
 def resident() -> int:
-    """The resident memory of this process in bytes."""
+    """Return the resident memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def measure(name: str) -> str:
-    """A line about one model."""
+    """Return a line about one model."""
     model, x = torchvision.models.get_model(name).eval(), torch.randn(1, 3, 224, 224)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     make_sensitive(model, torch.randn(2, 3, 224, 224))  # heads of zeros (ViT, DenseNet) give outputs of zeros

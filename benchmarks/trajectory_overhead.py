@@ -27,7 +27,7 @@ EPOCHS = 5
 
 
 def seconds(act: Callable[[], object], times: int) -> float:
-    """Median processor time of a call: other work on the machine does not count."""
+    """Return the median processor time of a call: other work on the machine does not count."""
     found = []
     for _ in range(times):
         start = time.process_time()
@@ -37,7 +37,7 @@ def seconds(act: Callable[[], object], times: int) -> float:
 
 
 def measure(name: str, shape: tuple[int, ...], batch: int, steps: int) -> str:
-    """One case as a line of text."""
+    """Return one case as a line of text."""
     model = create_model(name)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, labels = torch.randn(batch, *shape), torch.randint(10, (batch,))

@@ -90,7 +90,7 @@ def tell_account(scheduler: Accountable) -> None:
 
 
 def hidden_structures(scheduler: Hiding) -> dict[str, dict[str, int]]:
-    """Policy -> parameter -> how many structures its masks hide now."""
+    """Return policy -> parameter -> how many structures its masks hide now."""
     found: dict[str, dict[str, int]] = {}
     for policy in scheduler.policies:
         masks = scheduler.masks.of(policy.name)

@@ -58,7 +58,7 @@ def logits_of(output: Any, whose: str) -> Tensor:
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 of a network's weights and buffers, the same on every device."""
+    """Return the SHA-256 of a network's weights and buffers, the same on every device."""
     total = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         total.update(name.encode())

@@ -52,7 +52,7 @@ class History:
                 logger.warning(NO_EPOCHS, ", ".join(waiting))
 
     def tell_idle(self, policies: Iterable[ScheduledTrainingPolicy]) -> None:
-        """Training is over: warn of each policy that never acted, once, and say why."""
+        """Warn of each policy that never acted, once, and say why: training is over."""
         for policy in () if self._unknown else policies:
             if policy.name not in self.spans and policy.name not in self._told:
                 self._told.add(policy.name)

@@ -109,7 +109,7 @@ class PiecewiseLR(torch_schedulers.LRScheduler):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """Pieces that overlap or run backwards."""
+        """Complain of pieces that overlap or run backwards."""
         last = 0
         for number, (first, end, *_) in enumerate(args["pieces"]):
             if first < last or end <= first:

@@ -206,7 +206,7 @@ class Masks(Mapping[str, ParameterMask]):
         return undo
 
     def reshape(self, select: Mapping[str, Any]) -> None:
-        """After thinning, keep of each mask and dense copy what was kept of its parameter.
+        """Keep of each mask and dense copy what thinning kept of its parameter.
 
         Args:
             select: name -> function that takes a tensor of the old shape to one of the new; buffers have no masks.
@@ -217,7 +217,7 @@ class Masks(Mapping[str, ParameterMask]):
         self._plan = None
 
     def _rescale(self, norms: Iterable[Rescaling]) -> None:
-        """After thinning: dense copies are scaled like their weights; where 0 does not stay 0, masks let go."""
+        """Scale dense copies as thinning scaled their weights; where 0 does not stay 0, let masks go."""
         for norm in norms:
             name = self._spell(norm.name)
             if name in self._masks:
@@ -227,7 +227,7 @@ class Masks(Mapping[str, ParameterMask]):
         self._plan = None
 
     def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:
-        """After thinning: masks let go of what took a folded constant, and dense copies take it too."""
+        """Let masks go of what took a constant folded by thinning; give dense copies that constant too."""
         for name, amounts in constants:
             name = self._spell(name)
             if name in self._masks:

@@ -140,12 +140,12 @@ class ParameterMask:
 
     @property
     def is_soft(self) -> bool:
-        """Whether hidden values may come back."""
+        """Return whether hidden values may come back."""
         return bool(self._modes - {"hard"})
 
     @property
     def keeps_copy(self) -> bool:
-        """Whether the optimizer updates the dense copy."""
+        """Return whether the optimizer updates the dense copy."""
         return "copy" in self._modes
 
     def _product(self, kind: str) -> Tensor | None:

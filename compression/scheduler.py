@@ -144,7 +144,7 @@ class CompressionScheduler:
             policy.copied()
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
-        """Before an epoch's first minibatch: pruners compute masks."""
+        """Let pruners compute masks, before an epoch's first minibatch."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
         self.masks.must_be_of(self.model)
         close(self.policies, moment, "epoch")
@@ -157,7 +157,7 @@ class CompressionScheduler:
     def on_minibatch_begin(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
-        """Before the forward pass: masks by minibatch, thinning."""
+        """Make masks by minibatch and thin, before the forward pass."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         close(self.policies, moment, "minibatch")
         self.history.minibatch_begins(moment.step, self._acting, self.policies)
@@ -174,7 +174,7 @@ class CompressionScheduler:
         optimizer: Optimizer | None = None,
         return_loss_components: bool = False,
     ) -> Any:
-        """With the loss: policies add their terms.
+        """Let policies add their terms to the loss.
 
         Returns:
             The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
@@ -186,7 +186,7 @@ class CompressionScheduler:
     def before_parameter_optimization(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
-        """After the backward pass: gradients of pruned weights stop here, dense copies come back for the optimizer."""
+        """Stop gradients of pruned weights, and bring dense copies back for the optimizer, after the backward pass."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         self.masks.mask_gradients()
         self.masks.restore_dense()
@@ -196,7 +196,7 @@ class CompressionScheduler:
     def on_minibatch_end(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
-        """After the optimizer's step: masks are applied, whether a policy is active or not."""
+        """Apply masks after the optimizer's step, whether a policy is active or not."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
         self.masks.apply()
         for policy in self._acting:
@@ -210,7 +210,7 @@ class CompressionScheduler:
         metrics: Mapping[str, float] | None = None,
         minibatches_per_epoch: int = 1,
     ) -> None:
-        """After training and validation: learning rates of the next epoch."""
+        """Set the learning rates of the next epoch, after training and validation."""
         step = Step(epoch, minibatches_per_epoch - 1, minibatches_per_epoch)
         moment = Moment(step, optimizer, {} if metrics is None else metrics)
         for policy in acting(self.policies, step, by_epoch=True):
@@ -284,7 +284,7 @@ class CompressionScheduler:
         return {name: value for policy in self.policies for name, value in policy.metrics().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks, states of policies, recipes: tensors and plain data, for `weights_only=True`; all ranks call it."""
+        """Return masks, states of policies and recipes, fit for `weights_only=True`; call it on all ranks."""
         compare_ranks(self, "state_dict()")
         return state_of(self)
 

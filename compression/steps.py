@@ -28,7 +28,7 @@ class Step:
 
     @property
     def last_of_epoch(self) -> bool:
-        """Whether this is the epoch's last minibatch."""
+        """Return whether this is the epoch's last minibatch."""
         return self.minibatch + 1 >= self.minibatches_per_epoch
 
 
@@ -46,7 +46,7 @@ class Window:
 
     @classmethod
     def between(cls, start: int, end: int, frequency: int = 1, unit: Literal["epoch", "minibatch"] = "epoch") -> Window:
-        """Times `start, start + frequency, ...` below `end`.
+        """Return times `start, start + frequency, ...` below `end`.
 
         Raises:
             ValueError: the window is empty, or the frequency does not fit into it.
@@ -58,7 +58,7 @@ class Window:
 
     @classmethod
     def at(cls, times: Sequence[int], unit: Literal["epoch", "minibatch"] = "epoch") -> Window:
-        """Exactly the given times.
+        """Return exactly the given times.
 
         Raises:
             ValueError: there are none, one is negative, or they do not rise.

@@ -55,7 +55,7 @@ class AlexNetBN(nn.Module):
         initialise_for_relu(self, mode="fan_in")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.classifier(self.features(x).flatten(1))
 
 

@@ -80,7 +80,7 @@ class InceptionBlock(nn.Module):
         self.max_pool = nn.Sequential(pool | _unit(in_channels, widths.pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, sum of the branches' widths, H, W)."""
+        """Map (N, in_channels, H, W) -> (N, sum of the branches' widths, H, W)."""
         return torch.cat([self.conv_1x1(x), self.conv_3x3(x), self.conv_5x5(x), self.max_pool(x)], 1)
 
 
@@ -104,7 +104,7 @@ class GoogLeNetCifar(nn.Module):
         initialise_for_relu(self, mode="fan_in")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.classifier(self.pool(self.inception_blocks(self.stem(x))).flatten(1))
 
 

@@ -16,7 +16,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def initialise_for_relu(model: nn.Module, mode: str = "fan_out") -> nn.Module:
-    """Kaiming-normal initialisation of all convolutions for ReLU (He et al. 2015); biases start at 0. Returns `model`.
+    """Draw all convolutions Kaiming-normal for ReLU (He et al. 2015), set biases to 0, and return `model`.
 
     Linear layers keep torch's default: none of the networks here has a ReLU after its last one.
     """

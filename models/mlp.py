@@ -35,7 +35,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.layers(x)
 
 

@@ -42,7 +42,7 @@ class MobileNet(nn.Module):
         initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.fc(self.model(x).flatten(1))
 
 

@@ -43,7 +43,7 @@ class PlainCifar(nn.Sequential):
         initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return super().forward(x)
 
 

@@ -102,7 +102,7 @@ class PreactResNet(nn.Module):
         initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         for name in self.body:
             x = self.get_submodule(name)(x)
         return self.fc(self.avgpool(self.final_relu(self.final_bn(x))).flatten(1))

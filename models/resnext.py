@@ -52,7 +52,7 @@ class ResNeXt(nn.Module):
         initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.last_linear(self.features(x).flatten(1))
 
 

@@ -30,7 +30,7 @@ class SimpleNetCifar(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         x = self.pool1(self.relu_conv1(self.conv1(x)))
         x = self.pool2(self.relu_conv2(self.conv2(x))).flatten(1)
         return self.fc3(self.relu_fc2(self.fc2(self.relu_fc1(self.fc1(x)))))
@@ -52,7 +52,7 @@ class SimpleNetMnist(nn.Module):
         self.fc2 = nn.Linear(500, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         x = self.pool1(self.relu1(self.conv1(x)))
         x = self.pool2(self.relu2(self.conv2(x))).flatten(1)
         return self.fc2(self.relu3(self.fc1(x)))

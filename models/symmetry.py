@@ -31,7 +31,7 @@ class SymmetryNet(nn.Module):
             nn.init.uniform_(parameter, -INITIAL_RANGE, INITIAL_RANGE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probability that each input vector is symmetric."""
+        """Return the probability that each input vector is symmetric."""
         return torch.sigmoid(self.output(torch.sigmoid(self.hidden(x.flatten(1)))))
 
 

@@ -33,7 +33,7 @@ class VGGCifar(nn.Module):
         initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores (logits) of a batch of images."""
+        """Return class scores (logits) of a batch of images."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 

@@ -168,14 +168,14 @@ class ChannelGraph:
         return coverage_of(self, name, indices, dim, whole_class)
 
     def followers(self, name: str, dim: int = 0) -> set[tuple[str, int]]:
-        """The (parameter, dim) of a layer's own chain: its weight, its bias, and the norms and depthwise filters that
+        """Return (parameter, dim) of a layer's own chain: weight, bias, and the norms and depthwise filters that
         see its output before anything else is added to it.
         """
         return _own(self, self.aliases.get(name, name), dim)
 
     @cached_property
     def makers(self) -> Tensor:
-        """How many different weights make each label (depthwise filters pass it on, so they do not count)."""
+        """Return how many different weights make each label (depthwise filters pass it on, so they do not count)."""
         return _roots(self)
 
     def scales(self, channels: Iterable[int] | Tensor) -> list[Scale]:

@@ -145,7 +145,7 @@ class ModeOptions(Group):
 
     @property
     def only_reads(self) -> bool:
-        """Whether a checkpoint is looked at and nothing is written beside it."""
+        """Return whether a checkpoint is looked at and nothing is written beside it."""
         return bool(self.dry_run or self.summary or self.export)
 
 

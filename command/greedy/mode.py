@@ -166,7 +166,7 @@ class _Search:
             yield from islice(data.batches(batch, self.run.epoch * self.options.greedy_ft_epochs + epoch), count)
 
     def _size(self) -> Size:
-        """What the network costs now."""
+        """Return what the network costs now."""
         run, latency = self.run, 0.0
         if self.options.greedy_target_latency is not None:
             latency = latencies({"now": run.model}, run.example)["now"]["1"]["median"]

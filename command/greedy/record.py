@@ -76,7 +76,7 @@ class Record:
 
 
 def _read(cls: Callable[..., T], state: Field) -> T:
-    """A dataclass of texts and numbers."""
+    """Return a dataclass of texts and numbers."""
     kinds: dict[str, Callable[[Field], Any]] = {"str": Field.text, "int": Field.integer, "float": Field.number}
     named = fields(cls)  # type: ignore[arg-type]
     state.only([item.name for item in named])

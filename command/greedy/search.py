@@ -41,7 +41,7 @@ class Tried:
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """What decides: top1, then top5, then the loss."""
+        """Return what decides: top1, then top5, then the loss."""
         return self.top1, self.top5, -self.loss
 
 

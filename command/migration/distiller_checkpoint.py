@@ -85,7 +85,7 @@ def import_distiller(source: Path, options: Options) -> None:
 
 
 def converted(found: dict[str, Any], arch: str) -> tuple[dict[str, Any], bool]:
-    """Our checkpoint's contents, and whether the network is thinned.
+    """Return our checkpoint's contents, and whether the network is thinned.
 
     Args:
         found: Distiller's fields (`arch`, `epoch`, `state_dict`, `compression_sched`, ...; all but the third may be
@@ -153,7 +153,7 @@ def _of_each_channel(name: str, values: list[float], channels: int) -> list[floa
 
 
 def dataset_of(arch: str) -> str:
-    """The data set that Distiller took a network's name to mean."""
+    """Return the data set that Distiller took a network's name to mean."""
     return "cifar10" if "cifar" in arch else "mnist" if "mnist" in arch else "imagenet"
 
 
@@ -198,7 +198,7 @@ def _classes(model: nn.Module, shape: Sequence[int]) -> int:
 
 
 def _masks(stored: Field, model: nn.Module) -> Mapping[str, Any]:
-    """Permanent masks of all parameters that have one; what a mask scaled is in the weights already."""
+    """Return permanent masks of all parameters that have one; what a mask scaled is in the weights already."""
     masks: dict[str, Any] = {}
     for key, value in stored.mapping().items():
         if value.value is None:

@@ -101,7 +101,7 @@ class _Reader(_PurePython):
         return values
 
     def load_build(self) -> None:
-        """Objects have no state here: what a pickle would set is dropped."""
+        """Drop what a pickle would set: objects have no state here."""
         self.stack.pop()
 
     dispatch = {**_PurePython.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012

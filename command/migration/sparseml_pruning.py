@@ -20,7 +20,7 @@ def _epochs(modifier: Modifier, result: Translation) -> None:
 
 @rule("GMPruningModifier", "MagnitudePruningModifier", "GlobalMagnitudePruningModifier", "StructuredPruningModifier")
 def _gradual(modifier: Modifier, result: Translation) -> None:
-    """The same cubic rise: SparseML's last update is at `end_epoch`, our window ends after its last one."""
+    """Keep the cubic rise: SparseML's last update is at `end_epoch`, our window ends after its last one."""
     fields = modifier.fields
     start, end = result.epoch(modifier, "start_epoch"), result.epoch(modifier, "end_epoch")
     every = number(modifier, "update_frequency", 1.0)
@@ -60,7 +60,7 @@ def _finals(fields: Mapping[str, Any]) -> list[tuple[float, Any]]:
 
 
 def _of_mask_type(modifier: Modifier, instance: dict[str, Any], when: dict[str, Any]) -> None:
-    """The class for what is pruned as one."""
+    """Choose the class for what is pruned as one."""
     fields = modifier.fields
     kind = fields.get("mask_type", "filter" if modifier.kind == "StructuredPruningModifier" else "unstructured")
     parts = re.fullmatch(r"(\d{1,4}):(\d{1,4})", kind) if isinstance(kind, str) else None
@@ -89,7 +89,7 @@ def _of_mask_type(modifier: Modifier, instance: dict[str, Any], when: dict[str, 
 
 @rule("ConstantPruningModifier")
 def _constant(modifier: Modifier, result: Translation) -> None:
-    """What is zero stays zero."""
+    """Keep what is zero at zero."""
     names = result.weights(modifier, modifier.fields.get("params", PRUNABLE))
     start = result.epoch(modifier, "start_epoch", 0.0)
     thresholds = dict.fromkeys(names, 0.0)

@@ -38,7 +38,7 @@ RENAMED = {"lr_min": "eta_min", "cycle_epochs": "T_0", "cycle_mult": "T_mult"}
 
 @rule("LearningRateModifier")
 def _rate_class(modifier: Modifier, result: Translation) -> None:
-    """The rates that torch's scheduler gives, epoch by epoch: its curve begins at the modifier's own start."""
+    """Take the rates that torch's scheduler gives, epoch by epoch: its curve begins at the modifier's own start."""
     kind = modifier.fields.get("lr_class")
     start = result.epoch(modifier, "start_epoch", 0.0)
     end = result.epoch(modifier, "end_epoch", -1.0)
@@ -71,7 +71,7 @@ def _curve(kind: str, arguments: dict[str, Any], rate: float, start: int, end: i
 
 
 def join_rates(result: Translation) -> None:
-    """One curve of all pieces; a later one ends an earlier one."""
+    """Join all pieces to one curve; a later one ends an earlier one."""
     pieces: list[list[Any]] = []
     for first, end, start, goal, shape in sorted(result.pieces, key=lambda piece: piece[0]):
         if pieces and pieces[-1][0] == first:

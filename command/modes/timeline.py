@@ -145,7 +145,7 @@ def _may_shrink(model: nn.Module) -> bool:
 
 
 def _thinned(scheduler: CompressionScheduler) -> tuple[int, int, int]:
-    """By thinning a copy."""
+    """Count what is left of a thinned copy."""
     model = copy.deepcopy(scheduler.model)
     thin(model, scheduler.example_inputs)
     sizes = [(int(p.count_nonzero()), p.numel()) for p in model.parameters()]

@@ -73,7 +73,7 @@ class EarlyStopping:
         return f"early stopping: {why}; restored the weights of epoch {epoch}: lowest validation loss, {lowest:.4f}"
 
     def state(self) -> dict[str, Any]:
-        """Errors, the reason to stop and the best network, for a checkpoint."""
+        """Return errors, the reason to stop and the best network, for a checkpoint."""
         return {
             "first_epoch": self.first_epoch,
             "training": self.training,

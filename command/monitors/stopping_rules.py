@@ -18,7 +18,7 @@ Errors = Sequence[float]
 
 
 def generalization_loss(validation: Errors) -> float:
-    """GL(t) = 100 (E_va(t) / E_opt(t) - 1): how far the error of the last epoch lies above the lowest, in percent."""
+    """Return GL(t) = 100 (E_va(t) / E_opt(t) - 1): how many percent the last epoch's error lies above the lowest."""
     now, lowest = validation[-1], min(validation)
     if now <= lowest:
         return 0.0
@@ -26,7 +26,7 @@ def generalization_loss(validation: Errors) -> float:
 
 
 def progress(training: Errors, strip: int = STRIP) -> float:
-    """P_k(t) = 1000 (sum of E_tr over the last k epochs / (k x the lowest of them) - 1): how fast training still goes.
+    """Return P_k(t) = 1000 (sum of E_tr over the last k epochs / (k x the lowest of them) - 1): the pace of training.
 
     In thousandths by which the mean training error of the strip exceeds its lowest; 0 where it does not change.
     """
@@ -60,7 +60,7 @@ class Best(StoppingRule):
     """Trains to the last epoch; the weights of E_opt are taken all the same."""
 
     def reason(self, training: Errors, validation: Errors) -> str | None:
-        """Never a reason."""
+        """Return None: there is never a reason."""
         return None
 
 

@@ -49,7 +49,7 @@ class TrajectoryOption:
         return cls(tuple(names.split(",")), int(every) if colon else None)
 
     def interval(self, total: int) -> int:
-        """Steps between two records of a run of `total` steps."""
+        """Return steps between two records of a run of `total` steps."""
         return self.every or max(EVERY, -(-total // MOST))
 
 

@@ -48,7 +48,7 @@ class Probe:
         return [values.take(self._places).float(), values.norm().float()[None], values.mean().float()[None]]
 
     def tensors(self, records: Tensor) -> dict[str, Tensor]:
-        """Records (T, width) by name: `<name>` (T, *shape) where whole, else its parts:
+        """Return records (T, width) by name: `<name>` (T, *shape) where whole, else its parts:
 
         `<name>/shape`, `<name>/coordinates` (n,) into the flattened parameter (both int64), `<name>/sample` (T, n),
         `<name>/norm` (T,) and `<name>/mean` (T,).
@@ -113,5 +113,5 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def sample(name: str, size: int) -> Tensor:
-    """Sorted places of `SAMPLE` values out of `size`, drawn with the name as seed, outside of all global generators."""
+    """Return sorted places of `SAMPLE` values out of `size`, drawn with the name as seed, by no global generator."""
     return torch.tensor(sorted(random.Random(zlib.crc32(name.encode())).sample(range(size), SAMPLE)))

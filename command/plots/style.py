@@ -72,7 +72,7 @@ def _dress(axes: Iterable[Any]) -> None:
 
 
 def grey(axis: Any) -> None:
-    """Texts, ticks and frame of a panel in a grey that shows on white and on black."""
+    """Draw texts, ticks and frame of a panel in a grey that shows on white and on black."""
     axis.tick_params(which="both", colors=GREY)
     for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
         text.set_color(GREY)

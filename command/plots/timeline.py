@@ -14,7 +14,7 @@ COLOURS = dict(zip(("pruner", "regularizer", "lr_scheduler", "extension"), LINES
 
 
 def plot_timeline(found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int], folder: Path) -> list[Path]:
-    """`timeline.png` and `timeline.svg`: policies as bars over epochs, learning rate, sparsity, parameters and MACs.
+    """Draw policies as bars over epochs, learning rate, sparsity, parameters and MACs into `timeline.png` and `.svg`.
 
     Args:
         found: the policies; those that count minibatches are left out.
@@ -60,7 +60,7 @@ def _policies(axis: Any, shown: Sequence[Acting]) -> None:
 
 
 def _label(one: Acting) -> str:
-    """Instance, how sparse, on how many parameters."""
+    """Return instance, how sparse, on how many parameters."""
     count = f"{len(one.names)} parameter{'s' if len(one.names) > 1 else ''}" if one.names else ""
     told = [part for part in (target(one), count) if part]
     return label(f"{one.plan.instance} ({', '.join(told)})" if told else one.plan.instance)

@@ -17,7 +17,7 @@ from .style import GREY, LINES, colour_bar, figure_of, label, save
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Loss, accuracy, learning rate, sparsity and the parts of the loss by epoch: `metrics.png` and `metrics.svg`."""
+    """Draw loss, accuracy, learning rate, sparsity and parts of the loss by epoch: `metrics.png` and `metrics.svg`."""
     if not rows:  # --epochs 0
         return []
     parts = [name for name in dict.fromkeys(k for row in rows for k in row) if name not in METRICS]
@@ -71,7 +71,7 @@ WEIGHTS, PANELS = 4, 12
 
 
 def plot_trajectory(tensors: Mapping[str, Tensor], folder: Path) -> list[Path]:
-    """Norms over time, the weights that moved most over time, the path in the plane of its first two components.
+    """Draw norms over time, the weights that moved most over time, the path in the plane of its first two components.
 
     Writes `norms`, `weights` and `path`, each as PNG and SVG.
 
@@ -142,7 +142,7 @@ def principal_path(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _colours_of_time() -> Any:
-    """From blue to orange, both of which show on white and on black."""
+    """Return a map from blue to orange, both of which show on white and on black."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("time", [LINES[0], LINES[3], LINES[4]])

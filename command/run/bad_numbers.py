@@ -91,7 +91,7 @@ def first_bad(run: Session, images: Tensor, parts: Iterable[tuple[str, Tensor]] 
 
 @contextmanager
 def _hooked(model: nn.Module, found: list[str]) -> Iterator[None]:
-    """While it lasts, forward passes note the modules whose outputs are not finite."""
+    """Let forward passes note the modules whose outputs are not finite, while it lasts."""
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

@@ -110,7 +110,7 @@ def after_epoch(run: Session, validation: Meter) -> None:
 
 
 def choose_best(run: Session) -> None:
-    """With early stopping: say why training ended, and go on with the weights of the best epoch."""
+    """Say why early stopping ended the training, and go on with the weights of the best epoch."""
     if run.early_stopping:
         run.early_stopping.restore_best()
         logger.info("%s", run.early_stopping)

@@ -37,15 +37,15 @@ class Meter:
             self.parts[name] = self.parts.get(name, 0.0) + value * len(labels)
 
     def mean_loss(self) -> float:
-        """Mean loss per image."""
+        """Return the mean loss per image."""
         return self.loss / max(self.images, 1)
 
     def accuracy(self, k: int = 1) -> float:
-        """Percentage of images whose label is the answer (k = 1), or among the five likeliest (k = 5)."""
+        """Return the percentage of images whose label is the answer (k = 1), or among the five likeliest (k = 5)."""
         return 100 * (self.top1 if k == 1 else self.top5) / max(self.images, 1)
 
     def scores(self) -> tuple[float, float, float]:
-        """Top1, top5 and mean loss."""
+        """Return top1, top5 and mean loss."""
         return self.accuracy(), self.accuracy(5), self.mean_loss()
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Meter:
         self.parts = {name: mean.number() for name, mean in state["parts"].mapping().items()}
 
     def mean_parts(self) -> dict[str, float]:
-        """Mean of each part of the loss."""
+        """Return the mean of each part of the loss."""
         return {name: value / max(self.images, 1) for name, value in self.parts.items()}
 
 

@@ -164,16 +164,16 @@ class Followed(RunFolder):
         self.path = path
 
     def lead(self) -> None:
-        """Nothing: the first process does it."""
+        """Do nothing: the first process does it."""
 
     def discard(self) -> None:
-        """Nothing: the first process does it."""
+        """Do nothing: the first process does it."""
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
     def write_text(self, name: str, text: str) -> Path:
-        """Where the first process writes it."""
+        """Return where the first process writes it."""
         return self.path / name
 
 

@@ -302,7 +302,7 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _folder(options: Options, ranks: Ranks) -> RunFolder:
-    """The run folder, which the first process makes and writes to."""
+    """Return the run folder, which the first process makes and writes to."""
     folder = _own_folder(options) if leads() else None
     path = ranks.first(None if folder is None else str(folder.path))
     return Followed(Path(path)) if folder is None else folder

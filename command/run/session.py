@@ -101,7 +101,7 @@ class Session:
         return self.scheduler.ranks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
-        """The run itself: a copied network may lead here by its hooks."""
+        """Return the run itself: a copied network may lead here by its hooks."""
         return self
 
     def wrap(self) -> None:
@@ -109,7 +109,7 @@ class Session:
         self.network = wrapped(self.model, self.ranks)
 
     def weight(self, images: int) -> float:
-        """What the mean loss of this process's part of the minibatch counts, so that the mean of all is the batch's."""
+        """Return the weight of this process's mean loss, by which the mean over all processes is the batch's."""
         if self.ranks.size == 1:
             return 1.0
         whole = self.data.train.batch_length(self.options.training.batch_size, self.minibatch)
@@ -117,23 +117,23 @@ class Session:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run is to stop, as all processes know it."""
+        """Return whether the run is to stop, as all processes know it."""
         return self.stop if self.ranks.size == 1 else self.agreed
 
     def checkpoint_is_due(self) -> bool:
-        """Whether a checkpoint is due, and whether to stop (see `stopped`), as all processes know it."""
+        """Return whether a checkpoint is due, and whether to stop (see `stopped`), as all processes know it."""
         over = self.interval.is_over(self.minibatch)
         self.agreed, due = self.agreement.post([self.stop, leads() and over])
         return due if self.interval.seconds is not None else over
 
     def stops(self) -> bool:
-        """Whether some process was asked to stop: a message that all wait for."""
+        """Return whether some process was asked to stop: a message that all wait for."""
         self.agreement.settle()
         return bool(self.ranks.largest([int(self.stop)])[0])
 
     @property
     def example(self) -> Tensor:
-        """What the network is called with: the inputs that channels were traced with."""
+        """Return what the network is called with: the inputs that channels were traced with."""
         return self.scheduler.example_inputs
 
     @property
@@ -143,7 +143,7 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether early stopping ended the training."""
+        """Return whether early stopping ended the training."""
         return self.early_stopping is not None and self.early_stopping.reason is not None
 
     def stepped(self) -> None:
@@ -159,7 +159,7 @@ class Session:
 
     @cached_property
     def sizes(self) -> SizeMeter:
-        """What measures zeros and gone."""
+        """Return what measures zeros and gone."""
         return SizeMeter(self.scheduler)
 
     def compressed_by(self, epoch: int) -> bool:

@@ -23,7 +23,7 @@ SECONDS = 0.6
 
 
 def facts(model: nn.Module, example: Tensor, top1: float | None) -> dict[str, Any]:
-    """Size and accuracy of a network: parameters, multiply-adds of one image, bytes of its weights as safetensors.
+    """Return a network's accuracy and size: parameters, multiply-adds of one image, bytes as safetensors.
 
     `packed_bytes` is what the file needs in which zeros cost a bit each (`thinned.packed.safetensors`).
     """

@@ -48,7 +48,7 @@ class Teachers:
 
     @classmethod
     def of(cls, options: Options, classes: int, input_shape: tuple[int, ...]) -> Teachers:
-        """For the student of the options."""
+        """Find those for the student of the options."""
         mode = options.mode
         trains = not (mode.dry_run or mode.evaluate or mode.thinnify or options.sensitivity.sense)
         return cls(classes, input_shape, trains, {name: getattr(options.data, name) for name in IMAGES})

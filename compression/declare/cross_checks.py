@@ -108,7 +108,7 @@ class Unknown(Given):
         self.complete = False
 
     def __getitem__(self, name: str) -> Any:
-        """None that is known.
+        """Return None: no value is known.
 
         Raises:
             Withheld: always.
@@ -116,7 +116,7 @@ class Unknown(Given):
         raise Withheld(name)
 
     def __contains__(self, name: object) -> bool:
-        """There may be any argument."""
+        """Return True: there may be any argument."""
         return True
 
 
@@ -180,7 +180,7 @@ class Use:
 
     @property
     def window(self) -> Window:
-        """When the policy acts.
+        """Return when the policy acts.
 
         Raises:
             Withheld: its times are wrong.

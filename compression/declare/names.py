@@ -149,7 +149,7 @@ class ParameterIndex:
         return {name: values[keys[0]] for name, keys in owners.items()}
 
     def clashes(self, values: Mapping[str, V], star: bool = False) -> dict[str, str]:
-        """Keys whose value contradicts an equally specific key's for one parameter, with the complaint."""
+        """Return the keys whose value contradicts an equally specific key's for one parameter, with the complaint."""
         found: dict[str, str] = {}
         for name, (first, *others) in self.owners(values, star).items():
             for other in others:

@@ -37,7 +37,7 @@ class Field(checked.Field):
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """What goes wrong inside is the fault of the value at `path`.
+    """Blame what goes wrong inside on the value at `path`.
 
     Raises:
         CheckpointError: anything went wrong.

@@ -173,7 +173,7 @@ class Either(Kind):
         return {"anyOf": [kind.schema() for kind in self.options if not isinstance(kind, Unsayable)]}
 
     def right(self, value: Any, wrong: Collection[Any], index: ParameterIndex | None) -> Any:
-        """As the kind does that takes the value."""
+        """Return what the kind that takes the value does."""
         for kind in () if wrong else self.options:
             trial = Faults(index)
             kind.read(value, (), trial)

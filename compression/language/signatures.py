@@ -135,7 +135,7 @@ def injected(cls: type, offers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hints(of: Any) -> dict[str, Any]:
-    """Annotations; those of other people that do not evaluate are left out."""
+    """Return the annotations; those of other people that do not evaluate are left out."""
     try:
         return typing.get_type_hints(of, include_extras=True)
     except (NameError, TypeError, AttributeError):

@@ -36,7 +36,7 @@ LATEST = 10**12
 
 
 def window(entry: Mapping[str, Any], path: Path, report: Report) -> Window | None:
-    """When an entry acts, or None with the reason reported; each time is checked, whatever is wrong with the others."""
+    """Return when an entry acts, or None with the reason reported; check each time, whatever is wrong with others."""
     written = [key for key in entry if key in WHEN]
     right = _right(entry, written, path, report)
     forms = [(unit, keys) for unit, keys in FORMS if set(written) & set(keys)]

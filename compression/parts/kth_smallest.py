@@ -77,7 +77,7 @@ def _of_all(counts: Any, sharded: Tensor | None, device: torch.device) -> Any:
 
 
 def chunks(tensor: Tensor, size: int = CHUNK) -> Iterator[Tensor]:
-    """Views of consecutive elements, in memory order where the tensor is dense (a copy where it is not)."""
+    """Yield views of consecutive elements, in memory order where the tensor is dense (a copy where it is not)."""
     flat = tensor.detach()
     # Order does not matter to a histogram: channels-last weights are read as they lie, without a copy.
     if not flat.is_contiguous():

@@ -12,17 +12,17 @@ Magnitude = Literal["l1", "l2"]
 
 
 def l1(structures: Tensor) -> Tensor:
-    """Mean absolute value of each structure."""
+    """Return the mean absolute value of each structure."""
     return structures.abs().mean(1)
 
 
 def l2(structures: Tensor) -> Tensor:
-    """Euclidean norm of each structure over its number of elements."""
+    """Return the Euclidean norm of each structure over its number of elements."""
     return structures.norm(dim=1) / structures.shape[1]
 
 
 def largest(structures: Tensor) -> Tensor:
-    """Largest absolute value of each structure."""
+    """Return the largest absolute value of each structure."""
     return structures.abs().amax(1)
 
 

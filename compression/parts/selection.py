@@ -77,7 +77,7 @@ class Share:
 
     @property
     def living(self) -> Tensor:
-        """Where a structure lives (bool, on the CPU)."""
+        """Return where a structure lives (bool, on the CPU)."""
         return torch.ones(len(self.sets), dtype=torch.bool) if self.alive is None else self.alive.cpu()
 
 

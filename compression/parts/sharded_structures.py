@@ -69,7 +69,7 @@ def spread(group: Group, values: Tensor, weight: Tensor) -> Tensor:
 
 
 def combined(group: Group, local: Tensor, weight: Tensor, largest: bool = False) -> Tensor:
-    """Sums (or the largest) by structure of values for the part that is here, over all parts."""
+    """Return sums (or the largest) by structure of values for the part that is here, over all parts."""
     found = local.new_zeros(group.count(weight.shape))
     places = _structures(group, weight).expand(local.shape).reshape(-1)
     if largest:

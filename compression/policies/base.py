@@ -88,12 +88,12 @@ class ScheduledTrainingPolicy:
 
     @property
     def zeroes_weights(self) -> bool:
-        """Whether it makes weights zero without a mask."""
+        """Return whether it makes weights zero without a mask."""
         return False
 
     @property
     def allows_inexact(self) -> bool:
-        """Whether it counts on `allow_inexact` when the network is thinned."""
+        """Return whether it counts on `allow_inexact` when the network is thinned."""
         return False
 
     def goal(self) -> Goal | None:
@@ -101,39 +101,39 @@ class ScheduledTrainingPolicy:
         return None
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
-        """Called once, when the policy is added to a scheduler."""
+        """Get ready, once, when the policy is added to a scheduler."""
         self.scheduler, self.window, self.name = scheduler, window, name
 
     def copied(self) -> None:
-        """Called in a copy (`copy.deepcopy`) of a scheduler: watch the copy's model."""
+        """Watch the copy's model: called in a copy (`copy.deepcopy`) of a scheduler."""
 
     def on_epoch_begin(self, moment: Moment) -> None:
-        """Before an epoch's first minibatch."""
+        """Act before an epoch's first minibatch."""
 
     def on_minibatch_begin(self, moment: Moment) -> None:
-        """Before the forward pass."""
+        """Act before the forward pass."""
 
     def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss | None:
-        """With the loss; returns the loss to go on with, or None to leave it."""
+        """Act on the loss; return the loss to go on with, or None to leave it."""
         return None
 
     def before_parameter_optimization(self, moment: Moment) -> None:
-        """After the backward pass, before the optimizer's step."""
+        """Act after the backward pass, before the optimizer's step."""
 
     def on_minibatch_end(self, moment: Moment) -> None:
-        """After the optimizer's step; masks have been applied."""
+        """Act after the optimizer's step; masks have been applied."""
 
     def on_epoch_end(self, moment: Moment) -> None:
-        """After training and validation of an epoch, before its checkpoint."""
+        """Act after training and validation of an epoch, before its checkpoint."""
 
     def after_window(self, moment: Moment) -> None:
         """End the work: called where the window ends, and again when later epochs begin."""
 
     def finish(self) -> None:
-        """Training is over: whatever is provisional becomes final, though the window may not have ended."""
+        """Make final whatever is provisional: training is over, though the window may not have ended."""
 
     def metrics(self) -> dict[str, float]:
-        """Numbers worth a column in the metrics of an epoch."""
+        """Return numbers worth a column in the metrics of an epoch."""
         return {}
 
     def own_parameters(self) -> Iterable[Tensor]:
@@ -141,10 +141,10 @@ class ScheduledTrainingPolicy:
         return ()
 
     def before_thinning(self) -> None:
-        """Channels are going to be removed: what would disturb the comparison of outputs makes room."""
+        """Take away what would disturb the comparison of outputs: channels are going to be removed."""
 
     def after_thinning(self, recipe: Recipe | None) -> None:
-        """Channels were removed as the recipe says: shapes are others now. None: it failed and changed nothing."""
+        """Go on with other shapes: channels were removed as the recipe says. None: it failed and changed nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a resume: tensors and plain data."""

@@ -48,10 +48,10 @@ class LRPolicy(ScheduledTrainingPolicy):
         return type(self._scheduler).__name__
 
     def check_class(self, name: str) -> None:
-        """Any: rates follow absolute time, so that another curve can go on where one ended."""
+        """Accept any: rates follow absolute time, so that another curve can go on where one ended."""
 
     def acts_in(self, hook: str, step: Step) -> bool:
-        """In the hooks of what the window counts."""
+        """Return True for the hooks of what the window counts."""
         return hook == self.window.unit
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
@@ -133,7 +133,7 @@ class LRPolicy(ScheduledTrainingPolicy):
             setattr(mine, name, state[name].integer(most=2**40))
 
     def _rejoin(self, moment: Moment) -> None:
-        """After a resume with another curve: set the rate that this one would have now."""
+        """Set the rate that this curve would have now, after a resume with another one."""
         if not self._joins:
             return
         self._joins = False

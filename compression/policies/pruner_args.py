@@ -53,12 +53,12 @@ class PrunerArgs:
 
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """Arguments that would change nothing."""
+        """Complain of arguments that would change nothing."""
         return apart(_levels_of_none(use), _frequency_of_minibatches(use), _skips_all(use))
 
     @property
     def mode(self) -> Mode:
-        """How the masks treat what they hide."""
+        """Return how the masks treat what they hide."""
         if not self.mask_on_forward_only:
             return "hard"
         return "copy" if self.use_double_copies else "forward"

@@ -95,7 +95,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self._conclude(moment.step)
 
     def after_window(self, moment: Moment) -> None:
-        """Soft masks end with the window, unless they are kept; its last minibatch may have been left out."""
+        """End soft masks with the window, unless they are kept; its last minibatch may have been left out."""
         self._conclude(moment.step)
         if self.args.mask_on_forward_only and not self.args.keep_mask:
             self.scheduler.masks.drop(self.name)

@@ -103,12 +103,12 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
 
     @property
     def zeroes_weights(self) -> bool:
-        """Where a threshold or the proximal step does."""
+        """Return whether a threshold or the proximal step does."""
         return self.args.mode == "proximal" or bool(tuple(self.targets()))
 
     @property
     def allows_inexact(self) -> bool:
-        """Where the regularizer was told so."""
+        """Return whether the regularizer was told so."""
         return bool(getattr(self.regularizer, "allow_inexact", False))
 
     def goal(self) -> Goal | None:

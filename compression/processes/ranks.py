@@ -35,7 +35,7 @@ class Ranks:
         self._control: tuple[Any, Any] = (None, None)
 
     def __deepcopy__(self, memo: Any) -> Ranks:
-        """The same processes: a copied model may lead here by its hooks."""
+        """Return the same processes: a copied model may lead here by its hooks."""
         return self
 
     @property

@@ -32,7 +32,7 @@ def keep_highest_sharded(scores: Tensor, prune: int, alive: Tensor | None) -> Te
 
 
 def first_of(equal: Tensor, number: int, like: Tensor) -> Tensor:
-    """Bool, (elements here,): the first `number` of the elements that are `equal`, in the order of the whole tensor."""
+    """Return bool, (elements here,): the first `number` of those that are `equal`, in the whole tensor's order."""
     if int(add_parts(equal.sum(), like)) <= number:
         return equal
     places = _places(equal.nonzero().flatten(), like)
@@ -55,7 +55,7 @@ def _places(local: Tensor, like: Tensor) -> Tensor:
 
 
 def _ordered(values: Tensor) -> tuple[Tensor, int]:
-    """Whole numbers in the order of floating-point values, all positive but for the sign bit of 64, and their bits."""
+    """Return whole numbers in the order of floating-point values, positive but for the sign bit of 64; their bits."""
     width = values.element_size()
     values = torch.where(values == 0, torch.zeros_like(values), values)  # -0.0 is 0.0
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[width]

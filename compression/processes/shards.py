@@ -78,7 +78,7 @@ def span(tensor: Tensor) -> Span:
 
 
 def here(values: Tensor, tensor: Tensor) -> Tensor:
-    """Of values that broadcast to the whole tensor, those that broadcast to the part that is here."""
+    """Return what belongs to the part that is here of values that broadcast to the whole tensor."""
     if is_sharded(tensor):
         for dim, (start, size) in enumerate(zip(*span(tensor), strict=True)):
             if values.shape[dim] > 1 or tensor.shape[dim] == 1:
@@ -160,7 +160,7 @@ def counts_here(tensor: Tensor, sharded: Tensor | None) -> bool:
 
 
 def _shardings(tensor: Any) -> list[tuple[int, int, int]]:
-    """For each dimension of the mesh that shards: its size, this process's place in it, the dimension of the tensor."""
+    """Return (size, this process's place in it, dimension of the tensor) of each dimension of the mesh that shards."""
     if not is_sharded(tensor):
         return []
     mesh, found = tensor.device_mesh, []

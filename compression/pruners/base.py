@@ -49,7 +49,7 @@ class View:
 
     @property
     def progress(self) -> float:
-        """How far the window is, 0 to 1."""
+        """Return how far the window is, 0 to 1."""
         return self.window.progress(self.step)
 
     def alive(self, name: str) -> Tensor | None:
@@ -84,7 +84,7 @@ class Pruner(ABC):
         """Resolve names against the model and attach what gathers statistics. Called once, before the first step."""
 
     def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:  # noqa: B027
-        """Called once, after `bind`: check what can go wrong before training begins."""
+        """Check what can go wrong before training begins: called once, after `bind`."""
 
     @abstractmethod
     def masks(self, view: View) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class Pruner(ABC):
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """What the last ranking asked and did, by weight; nothing for pruners that hide no counted structures."""
+        """Return what the last ranking asked and did, by weight; nothing where no counted structures are hidden."""
         return {}
 
     def asked(self, view: View) -> Mapping[str, int]:
@@ -115,11 +115,11 @@ class Pruner(ABC):
         return True
 
     def values(self, view: View, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """New values for weights, to go with the masks just made; most pruners have none."""
+        """Return new values for weights, to go with the masks just made; most pruners have none."""
         return {}
 
     def settle(self, view: View) -> dict[str, Tensor]:
-        """Further masks to go with soft masks that have just become permanent."""
+        """Return further masks to go with soft masks that have just become permanent."""
         return {}
 
     def targets(self) -> Iterable[str]:
@@ -137,10 +137,10 @@ class Pruner(ABC):
         """Detach what `bind` attached: the window is over."""
 
     def copied(self, model: nn.Module) -> None:  # noqa: B027  (most watch nothing)
-        """Called in a copy, for which what `bind` attached watches the original: watch `model` instead."""
+        """Watch `model`, that of a copy, for which what `bind` attached watches the original."""
 
     def after_thinning(self) -> None:  # noqa: B027  (most keep nothing that has a shape)
-        """Channels were removed: forget what has the old shapes."""
+        """Forget what has the old shapes: channels were removed."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a resume beside masks and weights: tensors and plain data."""

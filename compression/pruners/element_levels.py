@@ -45,7 +45,7 @@ class SparsityLevelParameterPruner(Pruner):
         return {name: prune_elements(name, level, view) for name, level in levels.items() if level > 0}
 
     def asked(self, view: View) -> Mapping[str, int]:
-        """Level x number of weights of each parameter."""
+        """Return level x number of weights of each parameter."""
         levels = self._resolved if view.levels is None else resolve_mapping(view.levels, view.model, star=True)
         return {name: count(level, view.weights[name].numel()) for name, level in levels.items()}
 

@@ -45,7 +45,7 @@ def channel_dim(name: str, model: nn.Module) -> int:
 
 
 def unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Those of `weights` whose layers cannot be watched."""
+    """Complain of those of `weights` whose layers cannot be watched."""
     model: nn.Module | None = getattr(shapes, "model", None)
     if model is None:
         return

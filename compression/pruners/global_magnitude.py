@@ -48,7 +48,7 @@ def zero_smallest(parameters: Iterable[Tensor], number: int) -> None:
 
 
 def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Masks (bool) that hide exactly `number` elements: what is not alive, then the smallest absolute values.
+    """Return masks (bool) that hide exactly `number` elements: what is not alive, then the smallest absolute values.
 
     Args:
         weights: by name; where `alive` is False they are zero.
@@ -107,7 +107,7 @@ def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -
 
 
 def _chunk_size(tensor: Tensor) -> int:
-    """Small enough for the cache, and for torch to stay on one thread: on busy cores threads wait for each other."""
+    """Return a size that fits the cache, and keeps torch on one thread: on busy cores threads wait for each other."""
     return 1 << 15 if tensor.is_cpu else 1 << 22
 
 
@@ -126,7 +126,7 @@ class GlobalPruner(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """Patterns that fit nothing but norms."""
+        """Complain of patterns that fit nothing but norms."""
         return _norms_only(args, shapes)
 
     def bind(self, model: nn.Module) -> None:
@@ -190,5 +190,5 @@ class GlobalMagnitudePruner_AGP(GlobalPruner):  # noqa: N801  (named like the ot
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """Patterns that fit nothing but norms, and a sparsity that does not rise."""
+        """Complain of patterns that fit nothing but norms, and a sparsity that does not rise."""
         return apart(_norms_only(args, shapes), falling(args))

@@ -50,7 +50,7 @@ class GlobalStructures(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """A sparsity that does not rise, and weights that get no gradient for a score that needs it."""
+        """Complain of a sparsity that does not rise, and weights that get no gradient for a score that needs it."""
         rates = falling(args) if "final_sparsity" in args else ()
         return apart(rates, without_gradients(args, shapes) if args.get("score") == "taylor" else ())
 
@@ -88,21 +88,21 @@ class GlobalStructures(Pruner):
             raise ValueError(f"{type(self).__name__} {NEEDS_GRAPH}")
 
     def targets(self) -> Iterable[str]:
-        """The listed weights."""
+        """Return the listed weights."""
         return self._groups
 
     def structures(self) -> Mapping[str, Group]:
-        """How each weight splits."""
+        """Return how each weight splits."""
         return self._groups
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """What the last ranking hid, by weight."""
+        """Return what the last ranking hid, by weight."""
         return self._outcomes
 
     @on_cpu
     def masks(self, view: View) -> dict[str, Tensor]:
-        """The masks by parameter; new statistics begin."""
+        """Return the masks by parameter; begin new statistics."""
         graph = channel_graph(view, type(self).__name__)
         channels = {name: graph.channels_of(name, group.kept[0]) for name, group in self._groups.items()}
         ids = torch.cat(list(channels.values())).unique()
@@ -141,7 +141,7 @@ class GlobalStructures(Pruner):
         return living
 
     def at_last_level(self, view: View) -> bool:
-        """Whether later steps of the window ask for no more."""
+        """Return whether later steps of the window ask for no more."""
         return self.rate(view.progress) == self.rate(1.0)
 
     def release(self) -> None:
@@ -157,11 +157,11 @@ class GlobalStructures(Pruner):
             self._attach(model)
 
     def after_thinning(self) -> None:
-        """Statistics of the old channels are worth nothing."""
+        """Drop the statistics of the old channels, which are worth nothing."""
         self._statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums of gradients."""
+        """Return the sums of gradients."""
         return {"statistics": self._statistics.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class Ties:
 
     @property
     def count(self) -> int:
-        """How many sets there are."""
+        """Return how many sets there are."""
         return 1 + max(int(sets.max()) for sets in self.sets.values())
 
     def mean(self, scores: Mapping[str, Tensor]) -> Tensor:
@@ -63,7 +63,7 @@ def alone(name: str, number: int) -> Ties:
 
 
 def sizes(sets: Tensor) -> dict[int, int]:
-    """Size -> how many of the numbered sets have it."""
+    """Return size -> how many of the numbered sets have it."""
     found, counts = sets.unique(return_counts=True)[1].unique(return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
@@ -113,7 +113,7 @@ def ties(counts: Mapping[str, int], places: Mapping[str, int], graph: ChannelGra
 
 
 def _same_channels(weights: list[_Filters], graph: ChannelGraph, led: bool) -> list[Pair]:
-    """Filters (nodes, labels) of channels that can be removed, or of which each weight has one filter."""
+    """Return filters (nodes, labels) of channels that can be removed, or of which each weight has one filter."""
     others = graph.makers
     if led:
         others = others - _made_by({weight.name for weight in weights}, graph)
@@ -138,7 +138,7 @@ def _made_by(names: set[str], graph: ChannelGraph) -> Tensor:
 
 
 def _along_the_chain(weights: list[_Filters], graph: ChannelGraph) -> Iterable[list[Pair]]:
-    """Filters of a layer and of a listed depthwise layer right behind it, which are hidden along with them."""
+    """Return filters of a layer and of a listed depthwise layer right behind it, which are hidden along with them."""
     chains = {weight.name: graph.followers(weight.name, weight.dim) for weight in weights}
     for one, other in permutations(weights, 2):
         if (graph.aliases.get(other.name, other.name), other.dim) not in chains[one.name]:
@@ -151,7 +151,7 @@ def _along_the_chain(weights: list[_Filters], graph: ChannelGraph) -> Iterable[l
 
 
 def _together(roots: Mapping[str, Tensor], led: bool) -> list[Ties]:
-    """Weights that share a set, together; the sets of each numbered anew."""
+    """Return weights that share a set, together; the sets of each numbered anew."""
     numbers = {name: set(root.tolist()) for name, root in roots.items()}
     clusters: list[list[str]] = [] if not led else [list(roots)]
     for name in () if led else roots:

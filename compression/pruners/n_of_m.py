@@ -30,7 +30,7 @@ class NMPruner(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """More to keep than there are, or weights that groups of m do not divide."""
+        """Complain of more to keep than there are, or weights that groups of m do not divide."""
         return apart(_too_many(args), _undivided(args, shapes))
 
     def bind(self, model: nn.Module) -> None:

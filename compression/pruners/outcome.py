@@ -32,7 +32,7 @@ class Outcome:
 
     @property
     def short(self) -> int:
-        """How many fewer are hidden than asked."""
+        """Return how many fewer are hidden than asked."""
         return max(0, self.asked - self.hidden)
 
     @property

@@ -88,7 +88,7 @@ class Gathering(RankedStructurePruner):
             self.attach(model)
 
     def after_thinning(self) -> None:
-        """Statistics of the old filters are worth nothing."""
+        """Drop the statistics of the old filters, which are worth nothing."""
         self.statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Bernoulli(RankedStructurePruner):
 
 
 def _unknown() -> None:
-    """No channel graph: each filter is for itself."""
+    """Return None, no channel graph: each filter is for itself."""
 
 
 @register("pruners")

@@ -106,7 +106,7 @@ class RankedStructurePruner(Pruner):
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """What the last ranking asked and did, by weight."""
+        """Return what the last ranking asked and did, by weight."""
         return self._outcomes
 
     def masks(self, view: View) -> dict[str, Tensor]:

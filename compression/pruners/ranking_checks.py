@@ -47,7 +47,7 @@ def _group_of(args: Mapping[str, Any]) -> Group:
 
 
 def splits(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Weights that do not have such structures, or must not lose one."""
+    """Complain of weights that do not have such structures, or must not lose one."""
     group = _group_of(args)
     for name in args["weights"]:
         problem = shape_problem(group, args["group_type"], name, shapes[name])
@@ -72,7 +72,7 @@ def _sizes(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterabl
 
 
 def _of_coupled(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    """Arguments that coupled channels, which are ranked each by itself, do not look at."""
+    """Complain of arguments that coupled channels, which are ranked each by itself, do not look at."""
     if args["group_type"] == "Coupled":
         yield from apart(_size_of_coupled(args), _leader_of_coupled(args))
 

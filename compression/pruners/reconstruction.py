@@ -159,7 +159,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             self._handles = {name: self._attach(name, model) for name in self._groups}
 
     def after_thinning(self) -> None:
-        """Samples of the old shapes are worth nothing."""
+        """Drop the samples of the old shapes, which are worth nothing."""
         self._data = {name: [] for name in self._data}
 
     def state_dict(self) -> dict[str, Any]:

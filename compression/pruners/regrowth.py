@@ -98,7 +98,7 @@ class RigLPruner(RegrowingPruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Weights without gradients."""
+        """Complain of weights without gradients."""
         return without_gradients(args, shapes)
 
     def bind(self, model: nn.Module) -> None:
@@ -136,7 +136,7 @@ class RigLPruner(RegrowingPruner):
             self._gradients.clear()
 
     def after_thinning(self) -> None:
-        """Gradients of the old shapes are worth nothing."""
+        """Drop the gradients of the old shapes, which are worth nothing."""
         self._gradients.clear()
 
     def state_dict(self) -> dict[str, Any]:

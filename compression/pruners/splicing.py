@@ -42,7 +42,7 @@ class SplicingPruner(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterable[Complaint]:
-        """Thresholds that are the wrong way round."""
+        """Complain of thresholds that are the wrong way round."""
         low, high = args["low_thresh_mult"], args["hi_thresh_mult"]
         if high < low:
             yield "hi_thresh_mult", f"{high:g} must not be below low_thresh_mult {low:g}"
@@ -70,7 +70,7 @@ class SplicingPruner(Pruner):
         return self._resolved
 
     def state_dict(self) -> dict[str, Any]:
-        """Mean and deviation by parameter."""
+        """Return the mean and deviation by parameter."""
         return {"statistics": {name: list(pair) for name, pair in self._statistics.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class Statistics:
 
     @contextmanager
     def pooled(self, ranks: Ranks, like: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, means are over what all ranks have added; `like` has a tensor of its mean's shape for each name.
+        """Let means be over what all ranks have added; `like` has a tensor of its mean's shape for each name.
 
         A message of 8 bytes for each number and name.
         """
@@ -84,7 +84,7 @@ class Statistics:
             self._used |= other._used
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
+        """Return sums and counts."""
         return {"sums": dict(self._sums), "counts": dict(self._counts), "used": sorted(self._used)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

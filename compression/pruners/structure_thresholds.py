@@ -35,7 +35,7 @@ class StructureParameterPruner(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Groups that a tensor does not have, or whose end would be that of a weight norm."""
+        """Complain of groups that a tensor does not have, or whose end would be that of a weight norm."""
         for name, (_, group) in args["reg_regims"].items():
             problem = rank_problem(group, name, shapes[name]) or direction_problem(GROUPS[group], name, shapes)
             if problem:
@@ -65,7 +65,7 @@ class StructureParameterPruner(Pruner):
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """What the last comparison with the thresholds asked and did, by weight."""
+        """Return what the last comparison with the thresholds asked and did, by weight."""
         return self._outcomes
 
     def masks(self, view: View) -> dict[str, Tensor]:

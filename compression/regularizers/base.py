@@ -92,7 +92,7 @@ class Regularizer(ABC):
         return ()
 
     def prepare(self, site: Site) -> None:  # noqa: B027  (most need to know no more)
-        """Called once, after `bind`: check what can go wrong before training begins."""
+        """Check what can go wrong before training begins: called once, after `bind`."""
 
     def start(self) -> None:  # noqa: B027
         """Begin: the window does, or training goes on inside of it."""
@@ -112,24 +112,24 @@ class Regularizer(ABC):
         return ()
 
     def metrics(self) -> dict[str, float]:
-        """Numbers worth a column in the metrics of an epoch, while the window lasts."""
+        """Return numbers worth a column in the metrics of an epoch, while the window lasts."""
         return {}
 
     def before_thinning(self) -> None:  # noqa: B027
-        """Channels are going to be removed."""
+        """Get ready: channels are going to be removed."""
 
     def copied(self) -> None:  # noqa: B027  (most act on nothing but the loss)
-        """Called in a copy of a scheduler: act on the copy's model."""
+        """Act on the model of a copy of the scheduler."""
 
     def after_thinning(self, recipe: Recipe | None) -> None:  # noqa: B027
-        """Channels were removed as the recipe says; None if thinning failed and changed nothing."""
+        """Go on with other shapes: channels were removed as the recipe says. None: it failed and changed nothing."""
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks of what is small enough to be zero now, by parameter. Without a threshold there are none."""
+        """Return masks of what is small enough to be zero now, by parameter. Without a threshold there are none."""
         return {}
 
     def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
-        """Instead of adding to the loss: change weights in place after the optimizer's step.
+        """Change weights in place after the optimizer's step, instead of adding to the loss.
 
         Args:
             weights: the values that the optimizer updated, by name.

@@ -73,7 +73,7 @@ class GroupLassoRegularizer(Regularizer):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Groups that a tensor does not have, or whose end would be that of a weight norm."""
+        """Complain of groups that a tensor does not have, or whose end would be that of a weight norm."""
         return apart(_ranks(args, shapes), _thresholds(args, shapes))
 
     @classmethod
@@ -131,7 +131,7 @@ class GroupLassoRegularizer(Regularizer):
         return [Penalty(term, term.part.tensors(weights)) for term in self._terms]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks that keep the groups that are large enough."""
+        """Return masks that keep the groups that are large enough."""
         if self.threshold_criteria is None:
             return {}
         masks: dict[str, Tensor] = {}

@@ -44,7 +44,7 @@ class GroupPart(ABC):
 
     @abstractmethod
     def by_name(self, values: Mapping[str, float]) -> Tensor:
-        """For each group the value of the weight that the schedule listed it by."""
+        """Return for each group the value of the weight that the schedule listed it by."""
 
     def tensors(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the tensors that the groups lie in."""
@@ -104,7 +104,7 @@ class PlainGroups(GroupPart):
         return [here(value, t) for value, t in zip(unflatten(values, self._thin), self._tensors, strict=True)]
 
     def by_name(self, values: Mapping[str, float]) -> Tensor:
-        """For each group its weight's value."""
+        """Return for each group its weight's value."""
         return self._each([values[name] for name in self.names]).to(self.strengths)
 
     @on_cpu
@@ -192,7 +192,7 @@ class CoupledGroups(GroupPart):
 
     @on_cpu
     def by_name(self, values: Mapping[str, float]) -> Tensor:
-        """For each channel the value of the weight that lists it."""
+        """Return for each channel the value of the weight that lists it."""
         return torch.tensor([values[name] for name in self._listed]).to(self.strengths)
 
     def _reduced(self, tensors: Sequence[Tensor], order: float) -> list[Tensor]:

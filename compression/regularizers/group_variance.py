@@ -31,7 +31,7 @@ class GroupVarianceRegularizer(Regularizer):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Weights without channels, or with one alone, whose norm has no variance."""
+        """Complain of weights without channels, or with one alone, whose norm has no variance."""
         for name in args["reg_regims"]:
             problem = rank_problem("Channels", name, shapes[name])
             if problem:

@@ -110,5 +110,5 @@ def flatten(tensors: list[Tensor]) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
-    """Views of a vector in the shapes of some tensors."""
+    """Return views of a vector in the shapes of some tensors."""
     return list(_unflatten_dense_tensors(vector, like))

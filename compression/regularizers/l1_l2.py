@@ -52,7 +52,7 @@ class Elements(Term):
             torch._foreach_add_(grads, unflatten(kept * (factor * scale), tensors))
 
     def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Any]:
-        """For few elements, where calls cost more than what they compute: all of them in one vector."""
+        """Compute all elements in one vector: of few, calls cost more than what they compute."""
         vector = flatten(tensors)
         slopes = vector.sign() if self.power == 1 else vector
         if self._common is not None:
@@ -64,7 +64,7 @@ class Elements(Term):
         return _dot(vector, slopes) / self.power, slopes
 
     def _sharded(self, tensors: list[Tensor], sharded: Tensor) -> tuple[Tensor, Any]:
-        """For parts of tensors: the value is that of all parts."""
+        """Compute on parts of tensors; the value is that of all parts."""
         own = parts(tensors)
         pairs = list(zip(own, tensors, strict=True))
         _, slopes = self._one_by_one(own)
@@ -72,7 +72,7 @@ class Elements(Term):
         return add_parts(value, sharded), slopes
 
     def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
-        """For many, without copies of all; the slopes are yet to be multiplied by the strengths."""
+        """Compute one by one, without copies of all; the slopes are yet to be multiplied by the strengths."""
         self.strengths = self.strengths.to(tensors[0].device)
         slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
         sums = torch.stack([_dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
@@ -112,7 +112,7 @@ class ElementRegularizer(Regularizer):
         return [Penalty(self._term, [weights[name] for name in self._strengths])]
 
     def threshold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks that keep absolute values above the strength."""
+        """Return masks that keep absolute values above the strength."""
         if self.threshold_criteria is None:
             return {}
         return {name: weights[name].abs() > strength for name, strength in self._strengths.items()}

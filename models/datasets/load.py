@@ -113,7 +113,7 @@ def _source(part: RawPart, canvas: Shape, memory_limit: int) -> Source:
 
 
 def _statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Per-channel mean or deviation for another number of channels; a colour's share in grey is its luma weight."""
+    """Return mean or deviation for another number of channels; a colour's share in grey is its luma weight."""
     if len(values) == channels:
         return values
     if len(values) == len(LUMA) and channels == 1:

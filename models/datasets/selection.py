@@ -15,7 +15,7 @@ from .settings import Settings
 
 
 def stratified_sample(labels: Tensor, fraction: float, seed: int, use: Use) -> list[int]:
-    """Sorted indices of `fraction` of the images, spread over the classes by their sizes (largest remainders).
+    """Return sorted indices of `fraction` of the images, spread over the classes by their sizes (largest remainders).
 
     Raises:
         DatasetError: the fraction is so small or so large that it selects none or all.

@@ -35,7 +35,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, indices: Tensor) -> Tensor:
-        """uint8 (len(indices), C, H, W)."""
+        """Return uint8 (len(indices), C, H, W)."""
         ...
 
 
@@ -103,7 +103,7 @@ def read_image(path: Path, shape: Shape) -> np.ndarray:
 
 
 def file_shape(path: Path) -> Shape:
-    """(channels, height, width) of an image file, from its header; three channels unless it is grey.
+    """Return (channels, height, width) of an image file, from its header; three channels unless it is grey.
 
     Raises:
         DatasetError: the file is not a readable image.

@@ -45,7 +45,7 @@ class Split:
         workers: int = 0,
         share: float = 1.0,
     ) -> None:
-        """With a `share` below 1 an epoch is that part of the images, which are drawn anew for each."""
+        """Split; with a `share` below 1 an epoch is that part of the images, which are drawn anew for each."""
         self.share = share
         self.rank, self.ranks = 0, 1
         self.source = source
@@ -68,21 +68,21 @@ class Split:
 
     @property
     def images_per_epoch(self) -> int:
-        """How many images an epoch has."""
+        """Return how many images an epoch has."""
         return max(1, int(self.share * len(self)))
 
     def batch_length(self, batch_size: int, position: int) -> int:
-        """Number of images of a training batch over all processes; `position` counts batches."""
+        """Return the number of images of a training batch over all processes; `position` counts batches."""
         last = position + 1 == self.batch_count(batch_size)
         return self.images_per_epoch - position * batch_size if last else batch_size
 
     def batch_count(self, batch_size: int) -> int:
-        """Number of batches of an epoch: of all processes together."""
+        """Return the number of batches of an epoch: of all processes together."""
         count = -(-self.images_per_epoch // batch_size)
         return count - 1 if count > 1 and self._joins_last(batch_size) else count
 
     def batches(self, batch_size: int, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Batches of (float32 images (N, C, H, W), int64 labels (N,)); the first `start` are left out, not loaded.
+        """Yield (float32 images (N, C, H, W), int64 labels (N,)); the first `start` batches are left out, not loaded.
 
         All images of an epoch are given once. The last batch is smaller where the numbers do not divide; a single
         training image left over joins the batch before it, since BatchNorm cannot train on one. With several processes
@@ -121,7 +121,7 @@ class Split:
         return chunks
 
     def _own(self, chunks: list[Tensor]) -> list[Tensor]:
-        """What this process gets of the batches."""
+        """Return what this process gets of the batches."""
         if self.shuffle_seed is None:
             return chunks[self.rank :: self.ranks]
         return [chunk.tensor_split(self.ranks)[self.rank] for chunk in chunks]

@@ -19,7 +19,7 @@ SHARDED = (
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor."""
+    """Return whether a tensor is a DTensor."""
     return hasattr(tensor, "device_mesh")
 
 
@@ -35,13 +35,13 @@ def refuse_sharded(model: nn.Module) -> None:
 
 
 def whole_shape(tensor: Tensor) -> Tensor:
-    """The tensor, or of a sharded one a tensor of the whole's shape without memory."""
+    """Return the tensor, or of a sharded one a tensor of the whole's shape without memory."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_sharded(tensor) else tensor
 
 
 @contextmanager
 def unsharded_classes(model: nn.Module) -> Iterator[dict[int, Any]]:
-    """Within, modules have the classes that `fully_shard` found, which can be copied.
+    """Give modules, meanwhile, the classes that `fully_shard` found, which can be copied.
 
     Gives:
         by id, what copies of them have instead of hooks that gather parameters.
@@ -58,7 +58,7 @@ def unsharded_classes(model: nn.Module) -> Iterator[dict[int, Any]]:
 
 
 def _hooks(module: nn.Module) -> list[tuple[Any, OrderedDict[Any, Any]]]:
-    """The hooks of a module and what a copy has of them; what `fully_shard` keeps and hooks on state dicts stay out."""
+    """Return a module's hooks and what a copy has of them, less what `fully_shard` keeps and those on state dicts."""
     kept = [(hooks, _without_own(hooks)) for hooks in (module._forward_pre_hooks, module._forward_hooks)]
     left_out = [value for name, value in vars(module).items() if "state" in name and isinstance(value, dict)]
     return [*kept, *((value, OrderedDict()) for value in left_out)]

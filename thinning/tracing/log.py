@@ -91,7 +91,7 @@ class SplitAxis:
 
     @property
     def first(self) -> bool:
-        """Whether the first choice is followed."""
+        """Return whether the first choice is followed."""
         return self.along is not None and self.along in self.choices[:1]
 
     @property
@@ -224,7 +224,7 @@ class TraceLog:
             self.aligned.append((ids.reshape(-1), multiple))
 
     def mean(self, mean: MeanOver) -> None:
-        """Removing these channels changes a mean over the remaining ones, unless its module can make up for that."""
+        """Note that removing these channels changes a mean over the others, unless its module can make up for it."""
         self.means.append(mean)
 
     def _reason(self, why: str) -> int:
@@ -248,7 +248,7 @@ class TraceLog:
         self.splits.append(SplitAxis(ids, len(self.operations)))
 
     def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
-        """Each row of channels has one mean: whole rows go exactly, as many of each row do not."""
+        """Note that each row of channels has one mean: whole rows go exactly, as many of each row do not."""
         self.splits.append(SplitAxis(ids, len(self.operations), 0, (0, 1), None, self._reason(why), count))
 
     @property

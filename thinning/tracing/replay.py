@@ -61,7 +61,7 @@ class Replay:
         self.data_read = False
 
     def begin(self, func: Any) -> None:
-        """Before an operation: it must be the one that the first run carried out here."""
+        """Check before an operation that it is the one that the first run carried out here."""
         # Branches on sizes (`if x.shape[1] % 8`) take another path in the thinned model: the channels must stay then.
         # Where data decides, the removal of channels that are not zero proves nothing.
         if self.step >= len(self.operations) or self.operations[self.step].func is not func:
@@ -71,7 +71,7 @@ class Replay:
         self.inside = True
 
     def end(self, made: Made) -> None:
-        """After an operation: shapes and channels must be what is left of the first run's."""
+        """Check after an operation that shapes and channels are what is left of the first run's."""
         operation = self.operations[self.step]
         self.inside = False
         if len(made) != len(operation.made):
@@ -159,31 +159,31 @@ class ReplayLog(TraceLog):
         return torch.zeros(size, dtype=torch.int64)
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
-        """Nothing to learn: the results are compared."""
+        """Learn nothing: the results are compared."""
 
     def freeze(self, ids: Tensor, why: str) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def mark_inexact(self, ids: Tensor, why: str) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def split(self, ids: Tensor) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def mean(self, mean: MeanOver) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
-        """Rows must be what is left of the first run's."""
+        """Check that rows are what is left of the first run's."""
         labels = self._labels[ids].sort(1).values
         if not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
             raise UnequalRowsError("a number of groups is fixed in the model's code")
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def link(self, ids: Tensor, shared: Tensor, why: str) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def operation(self, operation: Operation) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""

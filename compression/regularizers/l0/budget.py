@@ -134,7 +134,7 @@ class Budget:
 def _collect(
     tensors: Iterable[tuple[str, float, tuple[int, ...] | None]], constant: float, graph: ChannelGraph, layout: Layout
 ) -> tuple[list[tuple[float, list[Tensor]]], float]:
-    """Splits tensors into those with gated dimensions and those that are there in any case."""
+    """Split tensors into those with gated dimensions and those that are there in any case."""
     terms = []
     for name, factor, chosen in tensors:
         dimensions = []

@@ -22,7 +22,7 @@ def steps_in(window: Window, step: Step) -> int:
 
 
 def steps_left(window: Window, step: Step) -> int:
-    """How many minibatches the window has yet, with this one."""
+    """Return how many minibatches the window has yet, with this one."""
     return round(steps_in(window, step) * (1 - elapsed(window, step)))
 
 
@@ -78,7 +78,7 @@ class Constraint:
         return self.budget.share(is_open.double()).item()
 
     def update(self) -> None:
-        """After a step: gradient ascent on the multiplier, or restart where the constraint holds."""
+        """Raise the multiplier by gradient ascent after a step, or restart it where the constraint holds."""
         # The restart at 0 ("dual restarts" of Gallego-Posada et al.) lets go at once of the force that was summed up
         # while the constraint was violated; else it would shrink the network far below the goal.
         risen = (self.multiplier + self._rate * self._violation).clamp(min=0)

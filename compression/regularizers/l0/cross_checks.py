@@ -18,7 +18,7 @@ EXAMPLES = "L0Regularizer with sampling: example"
 
 
 def aims(args: Mapping[str, Any]) -> Iterable[Complaint]:
-    """Not exactly one of the arguments that say how much."""
+    """Complain of not exactly one of the arguments that say how much."""
     given = [name for name in AIMS if args[name] is not None]
     if len(given) != 1:
         message = f"give exactly one of {', '.join(AIMS)}, not {' and '.join(given) or 'none'}"
@@ -33,13 +33,13 @@ def stretch(args: Mapping[str, Any]) -> Iterable[Complaint]:
 
 
 def compiled(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Draws for each example in a compiled model."""
+    """Complain of draws for each example in a compiled model."""
     if args["sampling"] == "example":
         yield from hooks_left_out(EXAMPLES, shapes)
 
 
 def directions(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    """Weights that must not become zero."""
+    """Complain of weights that must not become zero."""
     for name in args["weights"] if shapes else ():
         problem = direction_problem(FILTERS, name, shapes) if len(shapes[name]) >= FILTERS.min_rank else None
         if problem:

@@ -34,7 +34,7 @@ class Verdict:
 
     @torch.no_grad()
     def on(self, gates: Gates) -> Tensor:
-        """(gates,): `log_alpha` after it."""
+        """Return (gates,): `log_alpha` after it."""
         settled = gates.log_alpha.detach().clone()
         settled[self.opened] = gates.distribution.position(AJAR)
         # At `position(0)` itself the gate is 0 only up to rounding; 1 in log_alpha further it is 0 in every precision.
@@ -44,7 +44,7 @@ class Verdict:
 
 @torch.no_grad()
 def judge(gates: Gates, channels: GatedChannels, constraint: Constraint | None, removable: Tensor | None) -> Verdict:
-    """Which gates to open or close so that the deterministic network is one that can stay.
+    """Return which gates to open or close so that the deterministic network is one that can stay.
 
     Each listed layer keeps its most open gate. With a target, gates are closed or opened in the order of `log_alpha`
     (one threshold for all) until the size of the thinned network is as near to the goal as it can be; those whose
@@ -72,7 +72,7 @@ def tell(verdict: Verdict, owner: str, target: bool) -> None:
 
 
 def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:
-    """Bool, (gates,): the most open gate of each layer."""
+    """Return bool, (gates,): the most open gate of each layer."""
     spared = torch.zeros(len(log_alpha), dtype=torch.bool, device=log_alpha.device)
     for layer in channels.layers.values():
         gates = layer.to(log_alpha.device)
@@ -127,7 +127,7 @@ def _nearest_blocks(order: Tensor, blocks: Tensor, is_open: Tensor) -> list[int]
 
 
 def _changes(near: list[int], blocks: int) -> Tensor:
-    """(changes, blocks): how many gates more or fewer are open, in up to 3 of the blocks, small changes first."""
+    """Return (changes, blocks): how many more or fewer gates are open, in up to 3 of the blocks, small ones first."""
     rows, changed = [], min(3, len(near))
     # As far as it goes with some 10,000 rows, which are sized in one matrix product.
     reach = max(1, int((ROWS / comb(len(near), changed)) ** (1 / changed) - 1) // 2)

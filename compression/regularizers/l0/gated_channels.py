@@ -49,7 +49,7 @@ class GatedChannels:
 
     @on_cpu
     def matching(self, before: GatedChannels, kept: Mapping[str, Tensor]) -> Tensor:
-        """(gates,): the gate that each had before thinning.
+        """Return (gates,): the gate that each had before thinning.
 
         Args:
             before: the channels with gates before.
@@ -75,7 +75,7 @@ class GatedChannels:
 
     @on_cpu
     def masks(self, opened: Tensor, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Masks of everything that makes the channels whose gates are shut, by parameter; placed as `weights` are."""
+        """Return masks of all that makes the channels whose gates are shut, by parameter; placed as `weights` are."""
         masks: dict[str, Tensor] = {}
         for parameter, dim, indices in self.makers(opened):
             if parameter not in masks:

@@ -53,7 +53,7 @@ class Gates:
         return len(self.log_alpha)
 
     def draw(self, training: bool) -> Tensor | None:
-        """(gates,): a sample for a training step, else the deterministic gates; None where they are suspended."""
+        """Return (gates,): a sample for a training step, else the deterministic gates; None while suspended."""
         self.used = True
         if self.suspended:
             return None
@@ -63,7 +63,7 @@ class Gates:
 
     @contextmanager
     def fixed(self, values: Tensor) -> Iterator[None]:
-        """Meanwhile all draws are these values, and do not count as used."""
+        """Let all draws be these values meanwhile, and not count as used."""
         used, self._fixed = self.used, values
         try:
             yield
@@ -71,16 +71,16 @@ class Gates:
             self.used, self._fixed = used, None
 
     def draw_rows(self, rows: int) -> Tensor:
-        """(rows, gates): a sample for each example of a batch."""
+        """Return (rows, gates): a sample for each example of a batch."""
         self.used = True
         return self._sample(torch.Size((rows, len(self))), self._noise if self.ranks.size == 1 else self._own_noise())
 
     def deterministic(self) -> Tensor:
-        """(gates,): the gates of evaluation."""
+        """Return (gates,): the gates of evaluation."""
         return self.distribution.deterministic(self.log_alpha)
 
     def open_probabilities(self) -> Tensor:
-        """(gates,): the probability of each gate that it is not 0."""
+        """Return (gates,): the probability of each gate that it is not 0."""
         return self.distribution.open_probability(self.log_alpha)
 
     def keep(self, kept: Tensor, optimizer: Optimizer) -> None:
@@ -94,7 +94,7 @@ class Gates:
         self.log_alpha.data = self.log_alpha.data[kept]
 
     def state_dict(self) -> dict[str, Any]:
-        """Locations and state of the noise."""
+        """Return locations and state of the noise."""
         return {"log_alpha": self.log_alpha.detach().clone(), "noise": self._noise.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Gates:
         self._noise.set_state(fields["noise"].tensor(None, torch.uint8).cpu())
 
     def _own_noise(self) -> torch.Generator:
-        """Noise for this rank's examples; the common noise moves on alike on all ranks, however many they have."""
+        """Return noise for this rank's examples; move the common noise on alike, however many ranks there are."""
         state = zlib.crc32(self._noise.get_state().numpy().tobytes())
         torch.empty(1, device=self.log_alpha.device).uniform_(generator=self._noise)
         return torch.Generator(self.log_alpha.device).manual_seed(state + (self.ranks.rank << 32))

@@ -38,7 +38,7 @@ class HardConcrete:
         return math.log((1 - droprate) / droprate)
 
     def sample(self, log_alpha: Tensor, noise: Tensor) -> Tensor:
-        """Gates in [0, 1] (eq. 10 and 11).
+        """Return gates in [0, 1] (eq. 10 and 11).
 
         Args:
             log_alpha: the locations.
@@ -51,7 +51,7 @@ class HardConcrete:
         return self._stretched(torch.sigmoid(log_alpha))
 
     def open_probability(self, log_alpha: Tensor) -> Tensor:
-        """Probability of a gate that is not 0 (eq. 12)."""
+        """Return the probability of a gate that is not 0 (eq. 12)."""
         return torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
 
     def position(self, gate: float) -> float:

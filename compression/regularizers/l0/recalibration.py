@@ -36,7 +36,7 @@ class Recalibration:
 
     @property
     def needed(self) -> bool:
-        """Whether the network has norms with running statistics that training changes."""
+        """Return whether the network has norms with running statistics that training changes."""
         return bool(_norms(self._model))
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Recalibration:
             norm.get_buffer("running_var").copy_(variance / self.count)
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and their number."""
+        """Return sums and their number."""
         return {"count": self.count, "sums": {name: list(pair) for name, pair in self._sums.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -99,12 +99,12 @@ class LastInput:
             self.given = args, kwargs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The hook of a copy remembers nothing of this one."""
+        """Make a copy's hook one that remembers nothing of this one."""
         return LastInput, ()
 
 
 def _norms(model: nn.Module) -> dict[str, _NormBase]:
-    """The norms whose running statistics training changes, by name."""
+    """Return the norms whose running statistics training changes, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -114,7 +114,7 @@ def _norms(model: nn.Module) -> dict[str, _NormBase]:
 
 @contextmanager
 def _measuring(model: nn.Module, norms: Iterable[_NormBase]) -> Any:
-    """The network in eval mode but for the norms, whose running statistics become those of one batch meanwhile."""
+    """Keep the network in eval mode but for the norms, whose running statistics become those of one batch."""
     norms = list(norms)
     modes = {module: module.training for module in model.modules()}
     kept = [(norm, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]

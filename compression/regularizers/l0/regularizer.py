@@ -185,7 +185,7 @@ class L0Regularizer(Regularizer):
         return self._constraint.term(probabilities, elapsed(self._site.window, step))
 
     def after_step(self, step: Step) -> None:
-        """Adam on the gates (not where a gradient is not finite, as loss scaling has it), then the multiplier."""
+        """Step the gates by Adam (unless a gradient is not finite, as loss scaling has it), then the multiplier."""
         gradient = self._gates.log_alpha.grad
         if gradient is None:
             return
@@ -264,7 +264,7 @@ class L0Regularizer(Regularizer):
         return replace(goal, left=round(goal.of * self._settled))
 
     def structures(self) -> Mapping[str, Group]:
-        """Output channels."""
+        """Return output channels."""
         return dict.fromkeys(self._names, FILTERS)
 
     def own_parameters(self) -> Iterable[Tensor]:
@@ -273,7 +273,7 @@ class L0Regularizer(Regularizer):
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """Penalty, expected and present sparsity of the network, open gates, mean gate, multiplier of a target."""
+        """Return penalty, expected and present sparsity, open gates, mean gate, multiplier of a target."""
         probabilities, values = self._gates.open_probabilities(), self._gates.deterministic()
         numbers = {
             "penalty": probabilities.mean().item(),
@@ -289,7 +289,7 @@ class L0Regularizer(Regularizer):
         return numbers
 
     def state_dict(self) -> dict[str, Any]:
-        """Gates, their optimizer and the multiplier, while the window lasts."""
+        """Return gates, their optimizer and the multiplier, while the window lasts."""
         if not self._handles:
             return {}
         return {

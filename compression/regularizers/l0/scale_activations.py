@@ -52,19 +52,19 @@ class GatedExamples(GatedForward):
         return handles
 
     def __call__(self, root: nn.Module, args: Any) -> None:
-        """Before the forward pass: get ready to draw, or scale the parameters."""
+        """Get ready to draw, or scale the parameters, before the forward pass."""
         if root.training and not self.source.suspended:
             self._drawing, self._rows = True, None
         else:
             super().__call__(root, args)
 
     def leave(self) -> None:
-        """After the forward pass: draw no more, and put the parameters back."""
+        """Draw no more, and put the parameters back, after the forward pass."""
         self._drawing, self._rows = False, None
         super().leave()
 
     def rows(self, like: Tensor) -> Tensor | None:
-        """(examples, gates + 1) with a last column of ones: drawn once per forward pass; None where none act."""
+        """Return (examples, gates + 1) with a last column of ones: drawn once per forward pass; None where none act."""
         if self._drawing and self._rows is None:
             rows = self.source.draw_rows(len(like)).to(like)
             self._rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
@@ -75,13 +75,13 @@ class GatedOutputs(GatedExamples):
     """Hooks that multiply outputs in evaluation too: sharded parameters are whole only while a module runs."""
 
     def __call__(self, root: nn.Module, args: Any) -> None:
-        """Before the forward pass: draw once for all examples."""
+        """Draw once for all examples, before the forward pass."""
         gates = self.source.draw(unwrapped(root).training)
         self._drawing = gates is not None
         self._rows = None if gates is None else torch.cat([gates, gates.new_ones(1)])[None]
 
     def rows(self, like: Tensor) -> Tensor | None:
-        """(1, gates + 1), drawn before the forward pass; None where the gates do not act."""
+        """Return (1, gates + 1), drawn before the forward pass; None where the gates do not act."""
         return None if self._rows is None else self._rows.to(like)
 
 
@@ -89,7 +89,7 @@ class GatedExampleOutputs(GatedOutputs):
     """The same with a draw for each example in training."""
 
     def __call__(self, root: nn.Module, args: Any) -> None:
-        """Before the forward pass: get ready to draw, or draw the gates of evaluation."""
+        """Get ready to draw, or draw the gates of evaluation, before the forward pass."""
         if unwrapped(root).training and not self.source.suspended:
             self._drawing, self._rows = True, None
         else:
@@ -97,7 +97,7 @@ class GatedExampleOutputs(GatedOutputs):
             self._drawing = False
 
     def rows(self, like: Tensor) -> Tensor | None:
-        """As in training of `GatedExamples`, or the one row of evaluation."""
+        """Return those of `GatedExamples` in training, else the one row of evaluation."""
         return GatedExamples.rows(self, like) if self._drawing else super().rows(like)
 
 

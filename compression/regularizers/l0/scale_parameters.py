@@ -22,7 +22,7 @@ class GateSource(Protocol):
     """What gives the gates of a forward pass."""
 
     def draw(self, training: bool) -> Tensor | None:
-        """(gates,), or None where the gates do not act now."""
+        """Return (gates,), or None where the gates do not act now."""
 
 
 class FixedGates:
@@ -121,7 +121,7 @@ class GatedForward:
         return [root.register_forward_pre_hook(self), root.register_forward_hook(leave, always_call=True)]
 
     def __call__(self, root: nn.Module, args: Any) -> None:
-        """Before the forward pass: put the scaled parameters into the modules."""
+        """Put the scaled parameters into the modules, before the forward pass."""
         self._depth += 1  # a model that calls itself is scaled once, by its outermost call
         root = unwrapped(root)
         gates = self.source.draw(root.training) if self._depth == 1 else None
@@ -140,7 +140,7 @@ class GatedForward:
                 place[0][place[1]] = value
 
     def leave(self) -> None:
-        """After the forward pass, also a failed one: put the parameters back."""
+        """Put the parameters back after the forward pass, also a failed one."""
         self._depth = max(0, self._depth - 1)
         if self._depth == 0:
             for (table, key), parameter in self._held:

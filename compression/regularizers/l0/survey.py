@@ -42,7 +42,7 @@ class Target:
 
     @classmethod
     def of(cls, arguments: Any) -> Target | None:
-        """The target of a regularizer's arguments, None where there is none."""
+        """Return the target of a regularizer's arguments, None where there is none."""
         common = (arguments.multiplier_lr, arguments.ramp, arguments.allow_inexact)
         if arguments.target_sparsity is not None:
             return cls("parameters", 1 - float(arguments.target_sparsity), *common)
@@ -56,7 +56,7 @@ class Target:
         return None
 
     def goal(self, found: Survey) -> Goal | None:
-        """What is to be removed of the network that was surveyed."""
+        """Return what is to be removed of the network that was surveyed."""
         if found.constraint is None:
             return None
         of = round(found.constraint.budget.total)

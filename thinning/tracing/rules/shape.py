@@ -204,7 +204,7 @@ PADS = " ".join(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for 
 
 @rule(aten.constant_pad_nd, aten.pad, aten._pad_circular, *operations(PADS))
 def pad(call: Call) -> None:
-    """Padding: what is added along an axis of channels is no channel; elsewhere it belongs to the channel it pads."""
+    """Pad: what is added along an axis of channels is no channel; elsewhere it belongs to the channel it pads."""
     amounts = list(call.args[1])
     fill = float(call.arg(2, "value", 0) or 0) if call.func.overloadpacket is aten.constant_pad_nd else None
     planes = []
