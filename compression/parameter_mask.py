@@ -105,6 +105,8 @@ class ParameterMask:
         The dense values become those of the parameter where an element was hidden; the others go through `change`.
         """
         if self.dense is not None:
+            # A hidden element of the dense copy holds what it was before it was hidden; what thinning put into the
+            # parameter is what counts now.
             hidden = elements if self.mask is None else elements & (self.mask == 0)
             self.dense = torch.where(hidden, parameter, change(self.dense))
         self.changed()
@@ -113,6 +115,7 @@ class ParameterMask:
 
     def way_back(self) -> Callable[[], None]:
         """Return what puts the masks and dense values of now back."""
+        # Thinning replaces masks and changes none in place, so that keeping the old ones costs no copy.
         masks, dense = {owner: owned.mask for owner, owned in self.owners.items()}, self.dense
 
         def go_back() -> None:

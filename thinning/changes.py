@@ -49,6 +49,7 @@ class TensorChange:
             raise ThinningError(f"recipes that do not follow each other: the first leaves '{self.name}' of {shapes}")
         keep = dict(self.keep)
         for dim, kept in other.keep.items():
+            # Indices of the second are places among those that the first kept.
             keep[dim] = keep[dim][kept] if dim in keep else kept
         return tensor_change(self.name, self.shape, keep)
 
@@ -166,4 +167,6 @@ def filled(recipe: Removal) -> list[str]:
 
 def scaled(weight: Tensor, factor: float, offset: float) -> Tensor:
     """Return a weight to which its module adds `offset`, such that the sum is `factor` times what it was."""
+    # In double precision and rounded once: an addition and a subtraction of the offset in float32 would leave its
+    # rounding.
     return ((weight.double() + offset) * factor - offset).to(weight.dtype)

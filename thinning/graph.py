@@ -236,6 +236,7 @@ def coverage_of(
         raise ThinningError(
             f"'{name}' has {len(use.labels)} channels in dimension {dim}; got indices {chosen.tolist()}"
         )
+    # A label dies as a whole only if all of its indices are given: of a pixel shuffle's channel all r*r filters, say.
     given = torch.zeros(len(use.labels), dtype=torch.bool)
     given[chosen] = True
     several = use.labels.bincount(minlength=graph.count + 1) > 1
@@ -243,6 +244,8 @@ def coverage_of(
     whole[use.labels[given]] = True
     whole[use.labels[~given]] = False
     whole[0] = False
+    # Beyond a layer's own chain only where no other weight makes the channel: the other term of a residual sum is not
+    # zero by this layer's being so.
     everywhere = whole if whole_class else whole & (graph.makers <= 1) & ~(several & (graph.frozen >= 0))
     own = graph.followers(name, use.dim)
     slices: Slices = {}

@@ -56,5 +56,6 @@ def class_of_label(uses: Sequence[Tensor], *status: Tensor) -> Tensor:
 
 def members(group: Tensor) -> list[Tensor]:
     """Return the labels (from 1) of each class; a class of label 0 alone is empty."""
+    # One sort and one split, instead of a comparison with every class: networks have thousands of these.
     order = group[1:].argsort(stable=True) + 1
     return list(order.split(group[1:].bincount(minlength=int(group.max()) + 1).tolist()))

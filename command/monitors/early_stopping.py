@@ -46,6 +46,7 @@ class EarlyStopping:
             return
         self.training.append(training)
         self.validation.append(validation if math.isfinite(validation) else math.inf)
+        # Masks and gates belong to the weights: those of another epoch would hide other ones.
         if self.best_epoch == epoch:
             now = {"state_dict": self.model.state_dict(), "scheduler": self.scheduler.state_dict()}
             self._best = copy.deepcopy(now)

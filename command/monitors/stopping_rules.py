@@ -34,6 +34,7 @@ def progress(training: Errors, strip: int = STRIP) -> float:
     mean, lowest = sum(last) / len(last), min(last)
     if mean <= lowest:
         return 0.0
+    # A training error of 0 cannot fall: any rise above it is endless progress, and stops nothing.
     return 1000 * (mean / lowest - 1) if lowest > 0 else math.inf
 
 
@@ -87,6 +88,7 @@ class ProgressQuotient(StoppingRule):
 
     def reason(self, training: Errors, validation: Errors) -> str | None:
         """Return the quotient, where it is above alpha at the end of a strip."""
+        # Only at the end of a strip, as in the paper: P_k within one would mix two.
         if len(training) % self.strip:
             return None
         loss, pace = generalization_loss(validation), progress(training, self.strip)

@@ -36,6 +36,7 @@ def channel_means(
         channels = graph.channels_of(name, dims[name])
         total.index_add_(0, channels, values)
         members.index_add_(0, channels, torch.ones_like(values))
+    # Only what a layer makes is ranked: a channel of the model's input has readers, and no maker.
     made = members > 0
     for channels, rows in _further_members(parameters, graph) if measure.grouped else ():
         total.index_add_(0, channels, measure.of(Outputs(rows)).double().cpu())
@@ -71,10 +72,15 @@ def channel_keys(graph: ChannelGraph, scores: Tensor, scope: Scope) -> Tensor:
             continue
         ordered = ids[scores[ids].argsort(stable=True)]
         if scope == "layer":
+            # The place within the set, as a share of it (middles, so that no key is 0 or 1): a cut at 0.3 takes 30 % of
+            # each.
             keys[ordered] = (torch.arange(len(ids), dtype=torch.float64) + 0.5) / len(ids)
         else:
+            # Layers differ in scale by their fan-in and by what follows them: divided by their mean they can be
+            # compared.
             mean = scores[ids].mean() if scope == "normalized" else torch.ones(())
             keys[ids] = scores[ids] / mean if mean > 0 else 0
+        # Where some are not scored they stay anyway, so that the set is not emptied.
         if len(ids) == len(group.channels):
             keys[ordered[-1]] = torch.inf
     return keys

@@ -133,6 +133,8 @@ def fpgm(outputs: Outputs) -> Tensor:
 @score("lamp")
 def lamp(outputs: Outputs) -> Tensor:
     """Return the squared norm over the sum of those that are no smaller (Lee et al. 2021, LAMP, equation 5)."""
+    # The score of the largest filter is 1 in every layer, so that a global ranking takes a layer's last filter when
+    # only such are left.
     squares = outputs.weights.double().square().sum(1)
     order = squares.argsort(stable=True)
     rest = squares[order].flip(0).cumsum(0).flip(0)  # each filter's own and all larger ones'

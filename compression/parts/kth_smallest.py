@@ -45,6 +45,8 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
     Raises:
         ValueError: there are fewer than k values, or one is not a number.
     """
+    # Sorting needs a copy of all weights and their order, 12 bytes each; two passes over the bits need none, and read
+    # memory in its order.
     total = sum(tensor.numel() for tensor in tensors)
     sharded = first_sharded(tensors)
     tensors = parts(tensors)
@@ -65,6 +67,7 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> Cut:
         rank -= int(below[digit] - counts[digit])
         prefix.append(digit)
     # What is left of the rank counts the values that equal the result, up to k: where ties are to be cut.
+    # The lowest 16 bits lie first in memory (little endian), and the highest were found first.
     lanes = torch.tensor(prefix[::-1], device="cpu").to(LANE)
     return Cut(float(lanes.view(kind)), rank)
 
@@ -111,6 +114,7 @@ def _histogram(tensor: Tensor, kind: torch.dtype, prefix: Sequence[int]) -> Any:
 
 
 def _count(lanes: Tensor, prefix: Sequence[int]) -> Tensor:
+    # The sign is the highest bit of the last lane: without it the bits are those of |x|.
     digits = lanes[:, -1] & MAGNITUDE
     if prefix:
         fits = digits == prefix[0]

@@ -100,6 +100,8 @@ def keep_whole_sets(scores: Tensor, shares: Sequence[Share]) -> list[Tensor]:
     scores = scores.detach().cpu()
     if torch.isnan(scores).any():
         raise ValueError("scores that are not numbers (NaN) cannot be ranked")
+    # (sets, weights): how many living structures of each weight go with each set. What is dead already costs nothing
+    # and is off what is asked.
     costs = torch.stack([share.sets[share.living].bincount(minlength=len(scores)) for share in shares], 1)
     left = [share.prune - int((~share.living).sum()) for share in shares]
     order = scores.argsort(stable=True)
@@ -117,6 +119,8 @@ def _fitting(costs: Tensor, left: list[int]) -> Tensor:
     taken = []
     for place, row in enumerate(costs.tolist()):
         if all(cost <= have or not cost for cost, have in zip(row, left, strict=True)):
+            # Greedy in the order of scores, not the fullest packing: no set goes in place of a lower-scored one that
+            # fits.
             left = [have - cost for cost, have in zip(row, left, strict=True)]
             taken.append(place)
     return torch.tensor(taken, dtype=torch.int64)

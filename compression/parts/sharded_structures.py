@@ -45,6 +45,8 @@ def scored(score: Score, group: Group, weight: Tensor) -> Tensor:
     made = OF_PARTS.get(score)
     if made is None:
         raise ValueError(f"{getattr(score, '__name__', score)} needs whole weights, and this one is sharded")
+    # Each process sees parts of structures: sums (or the largest) by structure go round, the weights themselves never
+    # do.
     found = combined(group, made.element(part(weight).double()), weight, made.largest)
     return made.finish(found, weight.numel() // len(found)).to(weight.dtype)
 
@@ -87,5 +89,6 @@ def _structures(group: Group, weight: Tensor) -> Tensor:
         if group.block or dim in group.kept:
             along = (torch.arange(size[dim], device=places.device) + start[dim]) // block[dim]
             places = places + (along * stride).view([-1 if d == dim else 1 for d in range(rank)])
+            # Row-major over the dimensions that tell structures apart, as `Group.split` numbers them on whole weights.
             stride *= weight.shape[dim] // block[dim]
     return places

@@ -36,6 +36,8 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
     if ranks.size == 1:
         return
     found = digests(parts)
+    # Seven bytes: the number and its negative must fit a signed integer of 64 bits. If the largest number and the
+    # largest negative agree, all ranks have the same: one reduction instead of a gathering.
     whole = int.from_bytes(hashlib.sha256(repr(found).encode()).digest()[:7], "little")
     most, least = ranks.largest([whole, -whole])
     if most == -least:
@@ -96,6 +98,8 @@ def tensor_digest(tensor: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for number, chunk in enumerate(bits.split(CHUNK)):
         places = torch.arange(len(chunk), device=flat.device) + number * CHUNK
+        # A factor for each place, odd (an even one would lose the highest bits), so that two swapped elements change
+        # the sum. Integers wrap around alike on every device, where floating-point sums depend on the order.
         factors = (places * MULTIPLIER + INCREMENT) ^ (places << 29)
         total += ((chunk.long() + 1) * (factors | 1)).sum()
     return total

@@ -24,6 +24,7 @@ def keep_highest_sharded(scores: Tensor, prune: int, alive: Tensor | None) -> Te
         raise ValueError("scores that are not numbers (NaN) cannot be ranked")
     keep = torch.ones_like(flat, dtype=torch.bool)
     if prune > 0:
+        # Radix selection as in `kth_smallest`, but on signed scores, and on counts that go round: 256 of them a byte.
         keys, bits = _ordered(flat)
         cut, ties = _select(keys, prune, bits, scores)
         equal = keys == cut
@@ -61,6 +62,7 @@ def _ordered(values: Tensor) -> tuple[Tensor, int]:
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[width]
     bits = values.view(kind).long() if width < 8 else values.view(kind)
     top = 1 << (8 * width - 1)
+    # IEEE 754 numbers are ordered by their bits, negative ones the other way round: turn those.
     signed = torch.where(bits < 0, -(bits + top) if width < 8 else bits ^ (top - 1), bits)
     return (signed + top, 8 * width) if width < 8 else (signed, 64)
 

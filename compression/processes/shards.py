@@ -70,6 +70,7 @@ def span(tensor: Tensor) -> Span:
     """
     size, start = list(tensor.shape), [0] * tensor.dim()
     for ranks, place, dim in _shardings(tensor):
+        # As torch cuts: pieces of the rounded-up size, the last ones shorter or empty.
         step = -(-size[dim] // ranks)
         first = min(step * place, size[dim])
         start[dim] += first
@@ -133,6 +134,7 @@ def mean_and_deviation(tensor: Tensor) -> tuple[float, float]:
     if not is_sharded(tensor):
         mean = float(tensor.mean()) if tensor.numel() else 0.0
         return mean, float(tensor.std()) if tensor.numel() > 1 else 0.0
+    # In two passes: squares less the squared mean would cancel where the mean is large.
     local, count = part(tensor).double(), tensor.numel()
     mean = float(add_parts(local.sum(), tensor)) / max(count, 1)
     squares = float(add_parts((local - mean).square().sum(), tensor))

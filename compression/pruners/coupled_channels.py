@@ -89,6 +89,8 @@ def _numbered(channels: Mapping[str, Tensor], removable: set[int]) -> Ties:
     ids = torch.tensor(sorted(removable), dtype=torch.int64)
     sets, begin = {}, len(ids)
     for name, found in channels.items():
+        # Filters without a channel (the classes of the last layer, say) are numbered behind the others, where no
+        # ranking reaches them.
         frozen = found == 0
         numbers = torch.searchsorted(ids, found) if len(ids) else torch.zeros_like(found)
         numbers[frozen] = torch.arange(begin, begin + int(frozen.sum()))
@@ -110,6 +112,8 @@ def _keep(
         lives[sets[removable & living]] = True
         gone = int((~living[~removable]).sum())
         shares.append(Share(sets[removable], asked[name] - gone, living[removable]))
+    # Two limits at once: so many channels of the cluster, and of each weight no more filters than are asked (a channel
+    # may have several of one weight).
     channels = Share(torch.arange(total), number, lives)
     kept = keep_whole_sets(scores, [channels, *shares])[1:] if total else [share.living for share in shares]
     keeps = {}

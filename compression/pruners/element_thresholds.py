@@ -133,6 +133,8 @@ class BaiduRNNPruner(Pruner):
         """Return the threshold at a step (Narang et al. 2017, algorithm 1), in the window's unit of time."""
         now, start, every = window.position(step), window.start, window.frequency
         ramp = start + self.offset
+        # Narang et al. 2017, equation 1: theta = 2 q freq / (2 (ramp - start) + 3 (end - ramp)). With the second slope
+        # 1.5 times the first, the threshold reaches q at the end.
         slope = 2 * self.q * every / (2 * (ramp - start) + 3 * (window.end - ramp))
         if now < ramp:
             return slope * (now - start + 1) / every

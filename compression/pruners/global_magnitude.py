@@ -59,6 +59,7 @@ def masks_of_smallest(weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
     if number <= dead:
         return dict(alive)
     cut = kth_smallest(list(weights.values()), number)
+    # Pruned weights are zeros and among the smallest: at a threshold of 0 they are part of the ties.
     ties = cut.ties - (dead if cut.value == 0 else 0)
     if first_sharded(list(weights.values())) is not None:
         return _masks_of_parts(weights, alive, cut.value, ties)
@@ -84,6 +85,8 @@ def _masks_of_parts(
         size = part(weight).abs().flatten()
         live = part(alive[name]).flatten() if name in alive else torch.ones_like(size, dtype=torch.bool)
         equal = (size == value) & live
+        # Ties are divided in the order of the weights and, within one, of the whole tensor's elements: as in one
+        # process.
         here = min(ties, int(add_parts(equal.sum(), weight)))
         keep = (size >= value) & live
         if here:
@@ -100,6 +103,7 @@ def _above(chunk: Tensor, value: float, ties: int, live: Tensor | None = None) -
     if live is not None:
         keep &= live
     if ties:
+        # Of values equal to the threshold the first ones go, as many as are asked: half of a tensor of zeros, say.
         equal = ((size == value) & keep).nonzero().flatten()[:ties]
         keep[equal] = False
         ties -= len(equal)
@@ -132,6 +136,8 @@ class GlobalPruner(Pruner):
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`; parameters of norms stay out unless they are named in full."""
         listed = [self.weights] if isinstance(self.weights, str) else self.weights
+        # Norms' scales are small in number and near 1: in a common ranking they would hardly ever go, and where one
+        # does a whole channel goes with it.
         full = {name for text in listed if not is_pattern(text) for name in resolve(text, model)}
         self._names = [name for name in resolve(listed, model) if name in full or not _of_norm(name, model)]
         if not self._names:

@@ -105,6 +105,7 @@ class GlobalStructures(Pruner):
         """Return the masks by parameter; begin new statistics."""
         graph = channel_graph(view, type(self).__name__)
         channels = {name: graph.channels_of(name, group.kept[0]) for name, group in self._groups.items()}
+        # A channel that several listed weights make is ranked once, and counts once.
         ids = torch.cat(list(channels.values())).unique()
         ids = ids[ids > 0]
         like = {name: group.split(view.weights[name])[:, 0] for name, group in self._groups.items()}
@@ -112,6 +113,8 @@ class GlobalStructures(Pruner):
             keys = channel_keys(graph, self._scores(view, graph), self.scope)[ids]
         self._statistics.restart()
         living = self._living(view, channels, graph)[ids]
+        # No more than may go at all: of each set the best stays (key inf). What is dead already counts, whatever its
+        # key.
         number = min(count(self.rate(view.progress), len(ids)), int((keys.isfinite() | ~living).sum()))
         dead = torch.zeros(graph.count + 1, dtype=torch.bool)
         dead[ids[~keep_highest(keys, number, living)]] = True

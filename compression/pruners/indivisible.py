@@ -102,9 +102,12 @@ def ties(counts: Mapping[str, int], places: Mapping[str, int], graph: ChannelGra
         nodes = torch.arange(begin, begin + number)
         weights.append(_Filters(name, places[name], nodes, torch.zeros_like(nodes) if use is None else use.labels))
         begin += number
+    # A graph whose nodes are filters; its components are the sets. Led weights follow the first one index by index.
     pairs = [(weights[0].nodes, other.nodes) for other in weights[1:]] if led else []
     hubs = 0
     if graph is not None:
+        # Each kind of tie has hubs of its own, a node a label: filters of one label meet there, and two kinds do not
+        # mix.
         for tied in (_same_channels(weights, graph, led), *_along_the_chain(weights, graph)):
             pairs += [(nodes, begin + hubs + labels) for nodes, labels in tied]
             hubs += graph.count + 1
@@ -117,10 +120,13 @@ def _same_channels(weights: list[_Filters], graph: ChannelGraph, led: bool) -> l
     others = graph.makers
     if led:
         others = others - _made_by({weight.name for weight in weights}, graph)
+    # A channel that several weights make (a residual sum) does not die with the filters of one, so that these are no
+    # set. Led weights are hidden together: of their channels only makers outside of the list count.
     shared = (others > 0) & (graph.makers > 1)
     fixed = shared | (graph.frozen >= 0)
     whole = torch.zeros(graph.count + 1, dtype=torch.bool)
     for weight in weights:
+        # Filters of one weight whose channel stays anyway need not go together either.
         divisible = fixed & (weight.labels.bincount(minlength=graph.count + 1) > 1)
         whole[weight.labels[~(divisible | shared)[weight.labels]]] = True
     whole[0] = False

@@ -59,8 +59,10 @@ class NMPruner(Pruner):
         _must_hold_groups(name, weight, dim, self.m)
         size = part(weight).abs().movedim(dim, -1)
         if alive is not None:
+            # Below every absolute value: what is pruned already goes first, also among zeros.
             size = size.masked_fill(~part(alive).movedim(dim, -1), -1)
         groups = size.reshape(-1, self.m)
+        # Stable, so that among equal values the first stay, and every rank and run chooses alike (`topk` does not).
         order = groups.argsort(dim=1, descending=True, stable=True)
         keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, : self.n], True)
         return view.still(name, with_part(weight, keep.view(size.shape).movedim(-1, dim)))

@@ -106,6 +106,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
         return sum(len(inputs) for inputs, _ in self._data[name]) >= self.samples
 
     def _take(self, name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        # Seeded by the weight and by how many samples there are: a resumed run draws what an uninterrupted one does.
         source = generator(name, len(self._data[name]))
         if isinstance(layer, nn.Linear):
             x, y = inputs.flatten(0, -2), output.flatten(0, -2)
@@ -116,6 +117,7 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
             patches = _patches(inputs[images.to(inputs.device)], layer)  # type: ignore[arg-type]
             y = output[images.to(inputs.device)].flatten(2).transpose(1, 2).flatten(0, 1)
             rows = torch.randint(len(y), (self.points_per_pass,), generator=source, device="cpu").to(y.device)
+            # About ten points of each of 20 images: neighbouring points of one image are nearly alike and tell little.
             x, y = patches[rows], y[rows]
         bias = getattr(layer, "bias", None)
         if x.isfinite().all() and y.isfinite().all():
@@ -135,8 +137,11 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
 
     def _fit(self, name: str, mask: Tensor, weight: Tensor) -> Tensor:
         x, y = _joined(self._data[name])
+        # The same columns for all outputs: a mask of whole input channels.
         kept = mask.flatten(1)[0].nonzero().flatten()
         least = torch.finfo(x.dtype).eps * max(x.shape)  # singular values below it are rounding errors of the samples
+        # Fewer samples than columns, or inputs that depend on each other (zeros behind a ReLU): the solution of least
+        # norm, by singular values (gelsd), where a QR factorisation would fail.
         solution = torch.linalg.lstsq(x[:, kept].double().cpu(), y.double().cpu(), rcond=least, driver="gelsd").solution
         fitted = torch.zeros_like(weight.flatten(1))
         fitted[:, kept] = solution.T.to(fitted)
@@ -192,6 +197,7 @@ def _of_all(data: dict[str, list[Samples]], view: View, most: int) -> dict[str, 
     """
     if view.ranks.size == 1:
         return data
+    # Rounded up.
     share = -(-most // view.ranks.size)
     every = view.ranks.all({name: [part[:share].cpu() for part in _joined(pairs)] for name, pairs in data.items()})
     found: dict[str, list[Samples]] = {name: [] for name in data}

@@ -64,11 +64,15 @@ class RegrowingPruner(Pruner):
 
     def _exchange(self, name: str, view: View) -> Tensor:
         alive, wish = view.masks[name] != 0, self.growth(name, view)
+        # f_decay of Evci et al. 2020: alpha / 2 (1 + cos(pi t / T)).
         share = self.drop_fraction / 2 * (1 + math.cos(math.pi * view.progress))
         living = count_of(alive)
+        # No more leave than there are places to come to life: the sparsity stays what it is.
         leave = min(count(share, living), alive.numel() - living)
         if wish is None or leave == 0:
             return alive
+        # First who leaves (the smallest of those alive), then who comes: all that stay rank above every wish, so that
+        # what comes is chosen among the dead and those that have just left.
         stay = keep_highest(view.weights[name].abs(), alive.numel() - living + leave, alive)
         return keep_highest(wish.masked_fill(stay, torch.inf), alive.numel() - living)
 

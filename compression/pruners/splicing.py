@@ -61,6 +61,8 @@ class SplicingPruner(Pruner):
         if name not in self._statistics:
             self._statistics[name] = (mean_and_deviation(size)[0], deviation(size, name))
         mean, spread = self._statistics[name]
+        # Guo et al. 2016, equation 3: below a hidden, from b on shown, in between as before. The distance of a and b
+        # keeps weights from flickering at one threshold.
         middle = mean + spread * sensitivity
         before = view.masks[name] != 0 if name in view.masks else torch.ones_like(size, dtype=torch.bool)
         return view.still(name, (size >= middle * self.high) | (before & (size >= middle * self.low)))

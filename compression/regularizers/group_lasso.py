@@ -45,6 +45,7 @@ class GroupNorms(Term):
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add strength x weight / norm, zero for a group that is zero: its factor has to be finite for that."""
+        # The gradient of |w| is w / |w|; at 0, where it has none, 0 is one of its subgradients.
         least, most = torch.finfo(kept.dtype).tiny, torch.finfo(kept.dtype).max
         factors = (self.part.strengths * scale / kept.clamp_min(least)).clamp_(max=most)
         torch._foreach_addcmul_(grads, tensors, self.part.spread(factors, 0.0))
@@ -153,7 +154,10 @@ class GroupLassoRegularizer(Regularizer):
             groups.move(tensors)
             shrink = groups.by_name(rates) * groups.strengths
             norms = groups.norms(tensors)
+            # A group that is zero stays zero: 0 times whatever its factor is, if that is finite.
             norms.clamp_min_(torch.finfo(norms.dtype).tiny)
+            # The minimiser of 1/2 |x - w|^2 + t |x|: the group keeps its direction, and is zero where its norm is below
+            # t.
             factors = (1 - shrink / norms).clamp_min(0)
             for tensor, factor in zip(tensors, groups.spread(factors, 1.0), strict=True):
                 part(tensor).mul_(factor)

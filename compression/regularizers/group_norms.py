@@ -63,6 +63,7 @@ class GroupPart(ABC):
             return values
         if order == torch.inf:
             return largest_of_parts(values, self._sharded)
+        # Of parts, the squares of Euclidean norms add up, and sums of absolute values as they are.
         return add_parts(values.square_(), self._sharded).sqrt_() if order == 2 else add_parts(values, self._sharded)
 
     def _reduce(self, tensor: Tensor, order: float, dims: Sequence[int], keepdim: bool) -> Tensor:
@@ -142,6 +143,7 @@ class CoupledGroups(GroupPart):
         strengths: list[float] = []
         for name, dim, strength in entries:
             ids = graph.channels_of(name, dim).unique()
+            # A channel that two listed weights make (a residual sum) is one group, with the strength of the first.
             new = ids[(ids > 0) & (self._place[ids] < 0)]
             self._place[new] = torch.arange(len(new)) + len(strengths)
             strengths += [strength] * len(new)
@@ -158,6 +160,7 @@ class CoupledGroups(GroupPart):
             if use.role in ("out", "scale", "shift") and use.name in self._parameters and (place >= 0).any():
                 self.names.append(use.name)
                 self._dims.append(use.dim)
+                # Elements of channels that are not listed go into one further place, which is dropped after the sum.
                 self._places.append(torch.where(place < 0, len(self._listed), place))
         self._ranks = [len(graph.shapes[name]) for name in self.names]
         sizes = [torch.Size(graph.shapes[name]).numel() // graph.shapes[name][dim] for name, dim in self._slices()]

@@ -70,6 +70,7 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
         if known is not None:
             known += pending  # this loss is ours: its hook takes them along, and its value is nobody else's
             return loss.add_(value), value
+    # Not in place: the loop may still hold the loss without penalties, to log it.
     loss = loss + value
     loss.register_hook(lambda scale: _when_done(pending, scale))
     setattr(loss, _KNOWN, pending)
@@ -78,6 +79,8 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
 
 def _when_done(pending: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
     """Add the gradients when the backward pass is over."""
+    # The gradient of the loss by itself is 1, or what a loss scaler or a division for accumulation made of it:
+    # penalties must be scaled alike.
     total = scale.sum() if scale.dim() else scale  # a loss for each example: the penalty is part of all
     after_backward_pass(lambda: _add(pending, total), after_readers=True)
 

@@ -74,12 +74,14 @@ class Elements(Term):
     def _one_by_one(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """Compute one by one, without copies of all; the slopes are yet to be multiplied by the strengths."""
         self.strengths = self.strengths.to(tensors[0].device)
+        # |x| = x sign(x) and x^2 = x x: the value is a dot product with the slope, which the gradient needs anyway.
         slopes = torch._foreach_sign(tensors) if self.power == 1 else tensors
         sums = torch.stack([_dot(w.flatten(), s.flatten()) for w, s in zip(tensors, slopes, strict=True)])
         return self.strengths.to(sums).dot(sums) / self.power, slopes
 
 
 def _dot(values: Tensor, slopes: Tensor) -> Tensor:
+    # Half precision ends at 65504, which a sum of squares passes soon.
     return values.dot(slopes) if values.dtype.itemsize > 2 else values.float().dot(slopes.float())
 
 
@@ -139,6 +141,8 @@ class L1Regularizer(ElementRegularizer):
         """Draw each element towards zero by rate x strength, and not beyond."""
         for name, strength in self._strengths.items():
             weight = part(weights[name])
+            # The minimiser of 1/2 (x - w)^2 + t |x|: sign(w) max(|w| - t, 0), with exact zeros, which no gradient step
+            # gives.
             weight.copy_(F.softshrink(weight, rates[name] * strength))
 
 
@@ -154,4 +158,5 @@ class L2Regularizer(ElementRegularizer):
     def proximal(self, weights: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Shrink each element."""
         for name, strength in self._strengths.items():
+            # The minimiser of 1/2 (x - w)^2 + t/2 x^2.
             part(weights[name]).div_(1 + rates[name] * strength)

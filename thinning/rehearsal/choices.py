@@ -33,12 +33,15 @@ def choices(direct: Choice, further: Choice, labels: Tensor) -> Iterator[Choice]
 
     Two attributes of one value may count two kinds of channels: then they are taken in their order first.
     """
+    # Attributes in the order in which `__init__` set them, sizes in that of the operation's axes: of equal numbers the
+    # first attribute most often is the first size.
     yield from _in_order(direct, labels)
     if direct:
         yield _first_of_each(direct)
         yield from ([match] for match in direct)
     if further:
         yield _first_of_each([*direct, *further])
+    # At last any two, quadratic in number: the caller bounds how many are tried.
     every = [*direct, *further]
     for number, first in enumerate(every):
         yield from ([first, second] for second in every[number + 1 :] if first.key != second.key)

@@ -100,6 +100,7 @@ class FailedRemoval:
 
     def undone(self, log: TraceLog) -> TraceLog:
         """Return a later log without the change."""
+        # By identity: two guesses may name the same attribute, and only this one's are taken back.
         added = {id(count) for count in self.counts()}
         return log.copy(attributes=[count for count in log.attributes if id(count) not in added])
 
@@ -211,6 +212,7 @@ class FailedRemoval:
         path = ancestor(operation.module, level)
         if path is None:
             return []
+        # One attribute counts one thing: what has an answer is no guess any more.
         taken = {(count.name, count.index) for count in self.log.counts if count.module == path}
         return different(
             Match(name, index, size)
@@ -242,6 +244,7 @@ class FailedRemoval:
 
     def _unite(self, step: int, level: int, match: Match) -> TraceLog:
         log, rows = self.log.copy(), match.size.equal
+        # One number is the size of all parts (`c // 2`): they have it afterwards only if the same positions go in each.
         if rows is not None:
             log.unite(rows, rows[:1], f"{log.operations[step].place}: parts of one size")
         path = ancestor(log.operations[step].module, level) or ""

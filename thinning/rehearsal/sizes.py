@@ -60,6 +60,7 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
         yield Size(("after", number), axis[cut:])
     for part, (_, planes) in enumerate(operation.made):
         for number, plane in enumerate(planes):
+            # `view(b, heads * width)` is written with a product, which an attribute may hold (`embed_dim`).
             for first, last in _runs(plane):
                 block = _narrowed(plane.ids, set(range(plane.ids.ndim)) - set(range(first, last + 1)))
                 yield Size(("product", part, number, first, last), block)
@@ -105,6 +106,7 @@ def _cuts(operation: Operation) -> Iterator[tuple[Tensor, int]]:
         dim = arguments[1] if len(arguments) > 1 else 0
         size = plane.ids.shape[dim]
         for cut in arguments[2:4]:
+            # A cut at an end cuts nothing; a negative one counts from the end, which moves along.
             if isinstance(cut, int) and 0 < abs(cut) < size:
                 yield axis_of(plane, dim), cut % size
 

@@ -41,6 +41,7 @@ class Budget:
         """
         self._count = count
         self._cache: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        # Two dimensions with the same uses of the same gates have the same expected size: each such sum is kept once.
         sums: dict[bytes, int] = {}
         rows: list[Tensor] = []
         weights: Counter[tuple[int, ...]] = Counter()
@@ -51,6 +52,7 @@ class Budget:
                 key.append(sums.setdefault(uses.numpy().tobytes(), len(rows)))
                 if key[-1] == len(rows):
                     rows.append(uses)
+            # Tensors that are products of the same sums are one term: their factors add up.
             weights[tuple(sorted(key))] += factor  # type: ignore[assignment]  # a Counter of floats
         self._build(rows, weights, constant)
         self.total = 1.0
@@ -109,15 +111,20 @@ class Budget:
     def share(self, probabilities: Tensor) -> Tensor:
         """Return the expected size relative to `total`: a scalar, differentiable in the probabilities (gates,)."""
         weights, fixed, matrix, blocks, *factors = self._tensors(probabilities.device, probabilities.dtype)
+        # Linear in each block's sum of probabilities, so one addition a gate and a matrix product as small as there are
+        # blocks.
         grouped = probabilities.new_zeros(matrix.shape[1]).index_add(0, blocks, probabilities)
         sums = torch.addmv(fixed, matrix, grouped)
         for factor in factors:
+            # The expectation of a product of independent gates is the product of expectations; within one tensor's two
+            # dimensions a channel that occurs in both is counted as if independent.
             weights = weights * sums[factor]
         return (weights.sum() + self._constant) / self.total
 
     def shares(self, counts: Tensor) -> Tensor:
         """Return the size relative to `total` for each row of (rows, blocks): how many gates of each block are open."""
         weights, fixed, matrix, _, *factors = self._tensors(counts.device, counts.dtype)
+        # Whole rows of candidates in one matrix product: `nearest` asks for some 10,000 at a time.
         sums = torch.addmm(fixed, counts, matrix.t())
         sizes = weights.expand(len(counts), -1)
         for factor in factors:

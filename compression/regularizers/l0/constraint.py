@@ -28,6 +28,7 @@ def steps_left(window: Window, step: Step) -> int:
 
 def elapsed(window: Window, step: Step) -> float:
     """Return how much of the window has gone by, in minibatches: from 0 at its first to nearly 1 at its last."""
+    # A window in epochs counts minibatches too, so that the goal sinks evenly and not by jumps at epochs.
     start = window.start * (step.minibatches_per_epoch if window.unit == "epoch" else 1)
     return (step.index - start) / steps_in(window, step)
 

@@ -76,6 +76,7 @@ def protected(log_alpha: Tensor, channels: GatedChannels) -> Tensor:
     spared = torch.zeros(len(log_alpha), dtype=torch.bool, device=log_alpha.device)
     for layer in channels.layers.values():
         gates = layer.to(log_alpha.device)
+        # Without it the layer would pass nothing on; thinning would keep one channel, of zeros, all the same.
         spared[gates[log_alpha[gates].argmax()]] = True
     return spared
 
@@ -103,6 +104,7 @@ def nearest(log_alpha: Tensor, spared: Tensor, constraint: Constraint) -> Tensor
         index = int((gaps <= CLOSE).int().argmax()) if bool((gaps <= CLOSE).any()) else int(gaps.argmin())
         if gaps[index].item() >= best:
             break
+        # Each round starts from the best so far, until no change of up to three blocks comes nearer.
         counts, best = tries[index], gaps[index].item()
     return _place_in_block(order, blocks) < counts[blocks]
 
@@ -114,6 +116,7 @@ def _by_block(which: Tensor, blocks: Tensor) -> Tensor:
 
 def _place_in_block(order: Tensor, blocks: Tensor) -> Tensor:
     """Return the place of each gate among those of its block."""
+    # One sort by (block, place): places are below len(order), so the product keeps blocks apart.
     by_block = (blocks * len(order) + order).argsort()
     counts = blocks.bincount()
     first = (counts.cumsum(0) - counts)[blocks]  # the block's place in `by_block`

@@ -32,6 +32,7 @@ class GatedChannels:
         found: dict[int, int] = {}
         self.layers: dict[str, Tensor] = {}
         for name in names:
+            # Numbered as they are met: a channel of two layers (a residual sum) keeps the number of the first.
             ids = graph.channels_of(name, 0).tolist()
             if 0 in ids:
                 raise ValueError(f"{name} cannot have gates: {_why(graph, name)}")
@@ -88,6 +89,7 @@ class GatedChannels:
         """Yield all slices that make the channels whose gates are shut: parameter, dimension and indices."""
         opened = opened.cpu()
         for name, gates in self.layers.items():
+            # Whole classes: a closed channel has to be zero in all that makes it, or thinning could not remove it.
             shut = (~opened[gates]).nonzero().flatten()
             for parameter, slices in self._graph.coverage(name, shut, whole_class=True).items():
                 for dim, indices in slices:

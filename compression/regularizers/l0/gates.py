@@ -43,6 +43,7 @@ class Gates:
     ) -> None:
         """Start `count` gates with the given droprate."""
         self.distribution, self.ranks = distribution, Ranks()
+        # On the gates' device: noise drawn elsewhere would have to be copied at every step.
         self._noise = torch.Generator(device).manual_seed(seed)
         start = torch.empty(count, device=device)
         start.normal_(distribution.location(droprate), SPREAD, generator=self._noise)
@@ -64,6 +65,7 @@ class Gates:
     @contextmanager
     def fixed(self, values: Tensor) -> Iterator[None]:
         """Let all draws be these values meanwhile, and not count as used."""
+        # `used` tells whether the loop has called the model since its last loss; recalibration is no call of the loop.
         used, self._fixed = self.used, values
         try:
             yield
@@ -85,11 +87,13 @@ class Gates:
 
     def keep(self, kept: Tensor, optimizer: Optimizer) -> None:
         """Forget all gates but those with the indices `kept`, in that order, here and in the optimizer's state."""
+        # Moments of Adam have the gates' shape and shrink with them; its step count has not, and stays.
         kept, before = kept.to(self.log_alpha.device), self.log_alpha.shape
         state = optimizer.state[self.log_alpha]
         for key, value in state.items():
             if value.shape == before:
                 state[key] = value[kept]
+        # The tensor stays the same object, so that the optimizer's group need not be made anew.
         self.log_alpha.grad = None
         self.log_alpha.data = self.log_alpha.data[kept]
 
@@ -113,10 +117,13 @@ class Gates:
 
     def _own_noise(self) -> torch.Generator:
         """Return noise for this rank's examples; move the common noise on alike, however many ranks there are."""
+        # Each rank has other examples and needs other noise, but the common generator must stand where it stands on
+        # every other rank: one number is drawn from it, and a generator seeded with its state and the rank.
         state = zlib.crc32(self._noise.get_state().numpy().tobytes())
         torch.empty(1, device=self.log_alpha.device).uniform_(generator=self._noise)
         return torch.Generator(self.log_alpha.device).manual_seed(state + (self.ranks.rank << 32))
 
     def _sample(self, shape: torch.Size, noise: torch.Generator) -> Tensor:
+        # log u - log(1 - u) of uniform u is logistic noise (eq. 10).
         uniform = torch.empty(shape, device=self.log_alpha.device).uniform_(EDGE, 1 - EDGE, generator=noise)
         return self.distribution.sample(self.log_alpha, uniform.logit_())

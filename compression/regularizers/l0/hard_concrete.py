@@ -22,6 +22,7 @@ class HardConcrete:
         ValueError: the temperature is not positive, or the stretch does not reach beyond 0 and 1.
     """
 
+    # The values of the paper's experiments.
     temperature: float = 2 / 3
     low: float = -0.1
     high: float = 1.1
@@ -35,6 +36,7 @@ class HardConcrete:
 
     def location(self, droprate: float) -> float:
         """Return the `log_alpha` of a gate whose concrete variable is below 1/2 with probability `droprate`."""
+        # P(s < 1/2) = sigmoid(-log_alpha), whatever the temperature: at s = 1/2 the logistic noise equals -log_alpha.
         return math.log((1 - droprate) / droprate)
 
     def sample(self, log_alpha: Tensor, noise: Tensor) -> Tensor:
@@ -44,14 +46,18 @@ class HardConcrete:
             log_alpha: the locations.
             noise: log u - log(1 - u) for u uniform in (0, 1), of a shape that broadcasts with `log_alpha`.
         """
+        # Reparametrised: the noise has no parameters, so the gradient reaches `log_alpha` through the sample itself.
         return self._stretched(torch.sigmoid((noise + log_alpha) / self.temperature))
 
     def deterministic(self, log_alpha: Tensor) -> Tensor:
         """Return the gates of evaluation (eq. 13)."""
+        # Eq. 13 has no temperature: with the values above a gate with log_alpha from -2.40 (-log 11) to -1.60 is open
+        # here, though more than half of its samples are 0.
         return self._stretched(torch.sigmoid(log_alpha))
 
     def open_probability(self, log_alpha: Tensor) -> Tensor:
         """Return the probability of a gate that is not 0 (eq. 12)."""
+        # P(gate > 0) is the mass of s above the point that the stretch takes to 0, s = -low / (high - low).
         return torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
 
     def position(self, gate: float) -> float:
@@ -59,6 +65,7 @@ class HardConcrete:
 
         At 0 the gate closes below it.
         """
+        # `deterministic` turned round: undo the stretch, then the sigmoid.
         share = (gate - self.low) / (self.high - self.low)
         return math.log(share / (1 - share))
 

@@ -48,6 +48,7 @@ def find_reach(model: nn.Module, inputs: Any, channels: GatedChannels, allow_ine
     """
     removable = torch.zeros(len(channels), dtype=torch.bool)
     obstacles: dict[str, str] = {}
+    # Of each layer one gate has to stay open; with the first left open and then the last, each is shut once.
     for last in (False, True):
         opened = torch.zeros(len(channels), dtype=torch.bool)
         for gates in channels.layers.values():

@@ -53,12 +53,15 @@ class Recalibration:
         with _measuring(self._model, norms.values()):
             self._model(*args, **kwargs)
             found = {name: _statistics(norm) for name, norm in norms.items()}
+        # One message a type of numbers: a message for each norm would cost its latency as often.
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for tensor in (tensor for pair in found.values() for tensor in pair):
             kinds.setdefault(tensor.dtype, []).append(tensor)
         for tensors in kinds.values():
             ranks.average(tensors)
         for name, (mean, variance) in found.items():
+            # Sums, divided at the end: each minibatch counts the same, where a running mean would forget the first
+            # ones.
             before = self._sums.get(name, (torch.zeros_like(mean), torch.zeros_like(variance)))
             self._sums[name] = before[0] + mean, before[1] + variance
         self.count += 1
@@ -120,6 +123,7 @@ def _measuring(model: nn.Module, norms: Iterable[_NormBase]) -> Any:
     kept = [(norm, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     model.eval()
     for norm in norms:
+        # With momentum 1 the running statistics become those of this batch alone, whatever they were.
         norm.training, norm.momentum = True, 1.0
     try:
         yield

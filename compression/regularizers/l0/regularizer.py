@@ -155,6 +155,8 @@ class L0Regularizer(Regularizer):
             self._survey()
             check_target(self._found, self._target, self._owner)
         device = tensor_of(self._site.model, self._channels.layout.names[0]).device
+        # Two gate policies of one run must not draw the same noise, nor may it depend on the order in which they are
+        # listed: the names of the weights tell them apart. Rank 0's seed is everyone's.
         own = zlib.crc32(" ".join(map(normalise, self._names)).encode())
         seed = (self._site.ranks.first(torch.initial_seed()) + own) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
@@ -189,6 +191,7 @@ class L0Regularizer(Regularizer):
         gradient = self._gates.log_alpha.grad
         if gradient is None:
             return
+        # DistributedDataParallel averages the gradients of the model's parameters, and gates are none of them.
         self._site.ranks.average([gradient])
         self._optimizer.param_groups[0]["lr"] = self.gate_lr or rate_for(self._site.window, step)
         self._optimizer.found_inf = (~gradient.isfinite()).any().float()  # type: ignore[attr-defined]  # fused kernels skip
@@ -196,6 +199,7 @@ class L0Regularizer(Regularizer):
         self._optimizer.zero_grad()
         if self._constraint is not None:
             self._constraint.update()
+        # With gates as they would be settled now: the nearest that is known to the network that stays.
         if steps_left(self._site.window, step) <= self.recalibrate:
             with self._gates.fixed(self._gates.distribution.deterministic(self._verdict().on(self._gates))):
                 self._norms.gather(self._site.ranks)
@@ -206,6 +210,7 @@ class L0Regularizer(Regularizer):
             verdict = self._verdict()
             tell(verdict, self._owner, self._constraint is not None)
             self._gates.log_alpha.copy_(verdict.on(self._gates))
+            # The gates of evaluation (eq. 13), of which the verdict has moved some, are what is multiplied in.
             values = self._gates.deterministic()
         self.stop()
         self._norms.apply()
@@ -248,6 +253,7 @@ class L0Regularizer(Regularizer):
             kept = {change.name: change.keep[0] for change in recipe.tensors if 0 in change.keep}
             before, sizes, constraint = self._channels, self._sizes, self._constraint
             self._survey()
+            # Shares go on to be of the network of before, or the target would mean another size from here on.
             self._sizes.total = sizes.total
             if constraint is not None and self._constraint is not None:
                 self._part = self._constraint.follow(constraint)

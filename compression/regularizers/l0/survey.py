@@ -96,6 +96,8 @@ def survey(site: Site, names: Sequence[str], target: Target | None) -> Survey:
     sizes = Budget.of_parameters(graph, parameters, channels.layout)
     if target is None:
         return Survey(channels, sizes)
+    # Gates whose channels cannot be removed must not count as size that can be saved, or the target would be met by the
+    # expected size and missed by the thinned network.
     reach = find_reach(site.model, site.example_inputs, channels, target.allow_inexact)
     counted = reach.counted(channels.layout)
     if target.unit == "latency":
@@ -140,7 +142,9 @@ def check_target(found: Survey, target: Target | None, owner: str) -> None:
         return
     constraint, removable = found.constraint, found.reach.removable
     chance = torch.Generator().manual_seed(0)
+    # How near the target can be met depends on which gates close: four random orders stand for what training may want.
     orders = [torch.randperm(len(removable), generator=chance, device="cpu").float() for _ in range(4)]
+    # The smallest network there can be: one channel in each gated layer, and all that thinning cannot remove.
     spared = protected(orders[0], found.channels) | ~removable
     least = constraint.size(spared)
     if least > constraint.goal + CLOSE:
