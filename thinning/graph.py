@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -168,15 +168,21 @@ class ChannelGraph:
         return coverage_of(self, name, indices, dim, whole_class)
 
     def followers(self, name: str, dim: int = 0) -> set[tuple[str, int]]:
-        """Return (parameter, dim) of a layer's own chain: weight, bias, and the norms and depthwise filters that
-        see its output before anything else is added to it.
-        """
+        """Return (parameter, dim) of a layer's own chain: weight, bias, norms and depthwise filters before any sum."""
         return _own(self, self.aliases.get(name, name), dim)
 
     @cached_property
     def makers(self) -> Tensor:
         """Return how many different weights make each label (depthwise filters pass it on, so they do not count)."""
-        return _roots(self)
+        return self.made_by({layer.weight for layer in self.layers})
+
+    def made_by(self, weights: Collection[str]) -> Tensor:
+        """Return how many of some weights make each label."""
+        count = torch.zeros(self.count + 1, dtype=torch.int64)
+        for weight, dim in {(layer.weight, layer.out_dim) for layer in self.layers if not layer.depthwise}:
+            if weight in weights and (use := self.use(weight, dim)) is not None:
+                count[use.labels.unique()] += 1
+        return count
 
     def scales(self, channels: Iterable[int] | Tensor) -> list[Scale]:
         """Return the slices that gates on `channels` multiply, so that a gate of 0 makes its channel's values 0.
@@ -268,16 +274,6 @@ def _own(graph: ChannelGraph, name: str, dim: int) -> set[tuple[str, int]]:
             if layer.bias is not None:
                 own.add((layer.bias, 0))
     return own
-
-
-def _roots(graph: ChannelGraph) -> Tensor:
-    """Return how many different weights produce each label (depthwise filters pass it on, so they do not count)."""
-    count = torch.zeros(graph.count + 1, dtype=torch.int64)
-    producers = {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}
-    for weight, dim in producers:
-        if (use := graph.use(weight, dim)) is not None:
-            count[use.labels.unique()] += 1
-    return count
 
 
 @on_cpu

@@ -6,7 +6,7 @@ is right. Asking for what is not ends the check that asks, and no other; a defau
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -186,6 +186,17 @@ class Use:
             Withheld: its times are wrong.
         """
         return _known(self._window)
+
+
+def refused_weights(
+    args: Mapping[str, Any], shapes: Mapping[str, Any], find: Callable[[str, nn.Module], Any]
+) -> Iterable[Complaint]:
+    """Complain of those of `weights` for which `find` raises a `ValueError`; of none where the model is not known."""
+    for name in args["weights"] if (model := getattr(shapes, "model", None)) is not None else ():
+        try:
+            find(name, model)
+        except ValueError as error:
+            yield f"weights.{name}", str(error)
 
 
 def _known(value: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph
 
 from .channel_scores import ChannelScore, Outputs
+from .scores import mean_by_number
 
 Scope = Literal["global", "normalized", "layer"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -29,19 +30,15 @@ def channel_means(
         parameters: by name; what grouped scores look at further.
         graph: which outputs are the same channel.
     """
-    total = torch.zeros(graph.count + 1, dtype=torch.float64)
-    members = torch.zeros(graph.count + 1, dtype=torch.float64)
     dims = {layer.weight: layer.out_dim for layer in graph.layers if not layer.depthwise}
-    for name, values in found.items():
-        channels = graph.channels_of(name, dims[name])
-        total.index_add_(0, channels, values)
-        members.index_add_(0, channels, torch.ones_like(values))
+    made = [(graph.channels_of(name, dims[name]), values) for name, values in found.items()]
+    further = _further_members(parameters, graph) if measure.grouped else ()
+    scored = (*made, *((channels, measure.of(Outputs(rows))) for channels, rows in further))
     # Only what a layer makes is ranked: a channel of the model's input has readers, and no maker.
-    made = members > 0
-    for channels, rows in _further_members(parameters, graph) if measure.grouped else ():
-        total.index_add_(0, channels, measure.of(Outputs(rows)).double().cpu())
-        members.index_add_(0, channels, torch.ones(len(channels), dtype=torch.float64))
-    return torch.where(made, total / members, torch.inf)
+    unmade = torch.ones(graph.count + 1, dtype=torch.bool, device="cpu")
+    for channels, _ in made:
+        unmade[channels] = False
+    return mean_by_number(graph.count + 1, scored).masked_fill(unmade, torch.inf)
 
 
 def _further_members(parameters: Mapping[str, Tensor], graph: ChannelGraph) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from potstill.thinning import ChannelGraph, on_cpu
 
+from ..parts.scores import mean_by_number
 from ..parts.selection import Share, keep_whole_sets
 from ..parts.sharded_structures import any_in
 from ..parts.structures import Group
@@ -138,14 +139,6 @@ def _limit(channels: Tensor, name: str, dim: int, graph: ChannelGraph) -> str:
 
 
 def _scores(graph: ChannelGraph, score: Callable[[str, int], Tensor]) -> Tensor:
-    """Return the score of each channel id.
-
-    The mean over the outputs of all layers that make it, inf where none does.
-    """
-    total = torch.zeros(graph.count + 1, dtype=torch.float64)
-    makers = torch.zeros(graph.count + 1, dtype=torch.float64)
-    for weight, dim in {(layer.weight, layer.out_dim): None for layer in graph.layers if not layer.depthwise}:
-        channels = graph.channels_of(weight, dim)
-        total.index_add_(0, channels, score(weight, dim).double().cpu())
-        makers.index_add_(0, channels, torch.ones(len(channels), dtype=torch.float64))
-    return torch.where(makers > 0, total / makers, torch.inf)
+    """Return the score of each channel id: the mean over the outputs of all layers that make it, else inf."""
+    makers = dict.fromkeys((layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise)
+    return mean_by_number(graph.count + 1, ((graph.channels_of(*maker), score(*maker)) for maker in makers))

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from ..declare.cross_checks import Complaint
+from ..declare.cross_checks import Complaint, refused_weights
 
 Mark = TypeVar("Mark")
 Key = tuple[int, ...]
@@ -46,14 +46,7 @@ def channel_dim(name: str, model: nn.Module) -> int:
 
 def unwatched(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
     """Complain of those of `weights` whose layers cannot be watched."""
-    model: nn.Module | None = getattr(shapes, "model", None)
-    if model is None:
-        return
-    for name in args["weights"]:
-        try:
-            channel_dim(name, model)
-        except ValueError as error:
-            yield f"weights.{name}", str(error)
+    return refused_weights(args, shapes, channel_dim)
 
 
 class Finder:

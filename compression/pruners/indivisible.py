@@ -18,6 +18,8 @@ from torch import Tensor
 from potstill.thinning import ChannelGraph, on_cpu
 from potstill.thinning.label_sets import components
 
+from ..parts.scores import mean_by_number
+
 
 @dataclass(frozen=True)
 class Ties:
@@ -42,11 +44,7 @@ class Ties:
 
         The mean over the filters that have one, inf where none has.
         """
-        total, number = torch.zeros(2, self.count, dtype=torch.float64)
-        for name, values in scores.items():
-            total.index_add_(0, self.sets[name], values.detach().double().cpu())
-            number.index_add_(0, self.sets[name], torch.ones(len(values), dtype=torch.float64))
-        return torch.where(number > 0, total / number, torch.inf)
+        return mean_by_number(self.count, ((self.sets[name], values) for name, values in scores.items()))
 
     def in_runs(self, length: int) -> Ties:
         """Return the same weights, so many consecutive filters of each united."""
@@ -119,7 +117,7 @@ def _same_channels(weights: list[_Filters], graph: ChannelGraph, led: bool) -> l
     """Return filters (nodes, labels) of channels that can be removed, or of which each weight has one filter."""
     others = graph.makers
     if led:
-        others = others - _made_by({weight.name for weight in weights}, graph)
+        others = others - graph.made_by({graph.aliases.get(weight.name, weight.name) for weight in weights})
     # A channel that several weights make (a residual sum) does not die with the filters of one, so that these are no
     # set. Led weights are hidden together: of their channels only makers outside of the list count.
     shared = (others > 0) & (graph.makers > 1)
@@ -131,16 +129,6 @@ def _same_channels(weights: list[_Filters], graph: ChannelGraph, led: bool) -> l
         whole[weight.labels[~(divisible | shared)[weight.labels]]] = True
     whole[0] = False
     return [(weight.nodes[on], weight.labels[on]) for weight in weights if (on := whole[weight.labels]).any()]
-
-
-def _made_by(names: set[str], graph: ChannelGraph) -> Tensor:
-    """Return how many of the named weights make each label."""
-    count = torch.zeros(graph.count + 1, dtype=torch.int64)
-    names = {graph.aliases.get(name, name) for name in names}
-    for weight, dim in {(layer.weight, layer.out_dim) for layer in graph.layers if not layer.depthwise}:
-        if weight in names and (use := graph.use(weight, dim)) is not None:
-            count[use.labels.unique()] += 1
-    return count
 
 
 def _along_the_chain(weights: list[_Filters], graph: ChannelGraph) -> Iterable[list[Pair]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..declare.arguments import Count, Fraction, Names
-from ..declare.cross_checks import Complaint, apart
+from ..declare.cross_checks import Complaint, apart, refused_weights
 from ..declare.registry import register
 from ..files.checked import Field
 from ..parts.compiled_models import hooks_left_out, refuse_compiled
@@ -76,7 +76,11 @@ class FMReconstructionChannelPruner(RankedStructurePruner):
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
         """Yield what arguments get wrong together, and weights of layers whose outputs cannot be refitted."""
-        return apart(super().problems(args, shapes), _unfitted(args, shapes), hooks_left_out(cls.__name__, shapes))
+        return apart(
+            super().problems(args, shapes),
+            refused_weights(args, shapes, _refitted),
+            hooks_left_out(cls.__name__, shapes),
+        )
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights` and begin to sample.
@@ -225,17 +229,6 @@ def _refitted(name: str, model: nn.Module) -> nn.Module:
     if not plain and not isinstance(layer, nn.Linear):
         raise ValueError(f"{name}: only Linear layers and Conv2d without groups, zero-padded, can be refitted")
     return layer
-
-
-def _unfitted(args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-    model: nn.Module | None = getattr(shapes, "model", None)
-    if model is None:
-        return
-    for name in args["weights"]:
-        try:
-            _refitted(name, model)
-        except ValueError as error:
-            yield f"weights.{name}", str(error)
 
 
 def _patches(inputs: Tensor, layer: nn.Conv2d) -> Tensor:

@@ -75,8 +75,3 @@ def real_values(values: Tensor) -> Tensor:
 def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what is known of values when they are kept as integers (cut off), truth values or complex numbers."""
     return torch.where(value.isnan(), torch.nan, real_values(value.nan_to_num(nan=0.0).to(dtype)))
-
-
-def add_values(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Return the sum of known values; unknown where one of them is."""
-    return None if a is None or b is None else a + b

@@ -111,8 +111,7 @@ class L0Regularizer(Regularizer):
     @classmethod
     def misuses(cls, use: Use) -> Iterable[Complaint]:
         """Yield a window with gaps."""
-        problem = gaps(use.window)
-        if problem:
+        if problem := gaps(use.window):
             yield "frequency", problem
 
     def bind(self, model: nn.Module) -> None:
@@ -136,8 +135,7 @@ class L0Regularizer(Regularizer):
         if self._owner:
             raise ValueError(f"{site.name}: these gates belong to {self._owner}; each policy needs its own")
         self._site, self._owner = site, site.name
-        problem = gaps(site.window)
-        if problem:
+        if problem := gaps(site.window):
             raise ValueError(f"{site.name}: {problem}")
         self._survey()
         check_target(self._found, self._target, site.name)
@@ -155,8 +153,7 @@ class L0Regularizer(Regularizer):
             self._survey()
             check_target(self._found, self._target, self._owner)
         device = tensor_of(self._site.model, self._channels.layout.names[0]).device
-        # Two gate policies of one run must not draw the same noise, nor may it depend on the order in which they are
-        # listed: the names of the weights tell them apart. Rank 0's seed is everyone's.
+        # By names, not by order: two gate policies of one run must not draw the same noise.
         own = zlib.crc32(" ".join(map(normalise, self._names)).encode())
         seed = (self._site.ranks.first(torch.initial_seed()) + own) % 2**63
         self._gates = Gates(len(self._channels), self._distribution, self.droprate_init, seed, device)
@@ -199,7 +196,6 @@ class L0Regularizer(Regularizer):
         self._optimizer.zero_grad()
         if self._constraint is not None:
             self._constraint.update()
-        # With gates as they would be settled now: the nearest that is known to the network that stays.
         if steps_left(self._site.window, step) <= self.recalibrate:
             with self._gates.fixed(self._gates.distribution.deterministic(self._verdict().on(self._gates))):
                 self._norms.gather(self._site.ranks)
@@ -210,7 +206,6 @@ class L0Regularizer(Regularizer):
             verdict = self._verdict()
             tell(verdict, self._owner, self._constraint is not None)
             self._gates.log_alpha.copy_(verdict.on(self._gates))
-            # The gates of evaluation (eq. 13), of which the verdict has moved some, are what is multiplied in.
             values = self._gates.deterministic()
         self.stop()
         self._norms.apply()
@@ -253,7 +248,6 @@ class L0Regularizer(Regularizer):
             kept = {change.name: change.keep[0] for change in recipe.tensors if 0 in change.keep}
             before, sizes, constraint = self._channels, self._sizes, self._constraint
             self._survey()
-            # Shares go on to be of the network of before, or the target would mean another size from here on.
             self._sizes.total = sizes.total
             if constraint is not None and self._constraint is not None:
                 self._part = self._constraint.follow(constraint)
