@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._dynamo  # what optimizers import: torch 2.6 computes a few numbers at that, on the default device
 from torch import nn
 from torch.nn import functional as F
 
