@@ -38,8 +38,8 @@ else:
     from .schedule import ScheduleError, build, dict_config, file_config, load_schedule
     from .scheduler import CompressionScheduler
     from .sharded_state import load_distributed
+    from .sparsity_tables import format_table, masks_table, sparsity, sparsity_table, sparsity_text
     from .steps import Step, Window
-    from .tables import format_table, masks_table, sparsity, sparsity_table, sparsity_text
     from .torch_pruning import adopt_torch_pruning
 
     __all__ = [

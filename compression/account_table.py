@@ -11,8 +11,8 @@ from potstill.thinning.files.text import Lines
 
 from .history import Span
 from .parts.structures import Group
+from .sparsity_tables import format_table, with_something_in
 from .steps import Step
-from .tables import format_table, with_something_in
 
 COLUMNS = (
     "policy",

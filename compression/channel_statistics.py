@@ -60,6 +60,7 @@ def scored(
         if score.needs and name not in measured:
             continue
         known = {score.needs: measured[name]} if score.needs else {}
+        # Seeded by the name: a layer's random score does not depend on which layers are ranked with it.
         chance = generator(torch.initial_seed(), name)
         norm = _norm(layer, parameters, graph)
         outputs = Outputs(_rows(parameters[name].detach(), layer), norm=norm, generator=chance, **known)
@@ -81,6 +82,7 @@ def _norm(layer: Layer, parameters: Mapping[str, Tensor], graph: ChannelGraph) -
         use = graph.use(name, dim)
         if use is not None and out is not None and use.role == "scale" and name in parameters:
             scales = parameters[name].detach().flatten()
+            # By way of the labels: behind a concatenation the norm has the layer's channels at other places.
             by_label = scales.new_zeros(graph.count + 1).index_put_((use.labels.to(scales.device),), scales)
             return by_label[out.labels.to(scales.device)]
     return None
@@ -130,6 +132,8 @@ def _curvature(
 
 
 def _signs(like: Tensor, *seed: object) -> Tensor:
+    # Signs have the least variance of all vectors with E[z z^T] = I: z_i^2 is 1, so that the diagonal itself adds no
+    # noise (Hutchinson 1990).
     draws = torch.randint(2, like.shape, generator=generator(torch.initial_seed(), *seed), device="cpu")
     return (2 * draws - 1).to(like.device, like.dtype)
 

@@ -165,6 +165,7 @@ class Masks(Mapping[str, ParameterMask]):
                     torch._foreach_mul_(*plan.here(plan.hard))
                 if plan.soft[0]:
                     parameters, dense, masks = plan.here(plan.soft)
+                    # The step has moved the weights: the copy takes them over, and what is hidden is hidden again.
                     torch._foreach_copy_(dense, parameters)
                     torch._foreach_mul_(parameters, masks)
 
@@ -189,6 +190,7 @@ class Masks(Mapping[str, ParameterMask]):
         Returns:
             what puts everything back.
         """
+        # Taken first: whatever fails below, or an interrupt, leaves masks as they were.
         ways_back = [entry.way_back() for entry in self._masks.values()]
 
         def undo() -> None:

@@ -119,6 +119,8 @@ class _Fit:
                 f"{wanted:.2%} of the {self.of} cannot be removed: with one channel left of each kind {reachable:.2%}"
                 " go. print(channels_text(trace(model, example_inputs))) of potstill.thinning tells what stays and why"
             )
+        # Some 15 sizes for a network of 20,000 channels, each a sum over the graph; trying thinning itself would take
+        # seconds each.
         while low < high:  # the share only grows with the number
             middle = (low + high) // 2
             low, high = (low, middle) if self.share(middle) >= wanted else (middle + 1, high)

@@ -35,12 +35,15 @@ class _Counter(TorchDispatchMode):
 def _macs(operation: Any, args: Any, out: Any) -> int:
     if operation is aten.convolution:
         x, weight, transposed = args[0], args[1], args[6]
+        # Every element of the weight acts once at each place: of the output, or of the input where the convolution is
+        # transposed.
         image, channels = (x, weight.shape[0]) if transposed else (out, weight.shape[0])
         return numel(image.shape) // channels * numel(weight.shape)
     if operation in (aten.mm, aten.bmm, aten.mv):
         return numel(out.shape) * args[0].shape[-1]
     if operation in (aten.addmm, aten.baddbmm, aten.addmv):
         return numel(out.shape) * args[1].shape[-1]
+    # Linear layers arrive whole, or as the products that torch makes of them, by version and device.
     if operation is aten.linear or (operation is getattr(aten, "_grouped_mm", None) and args[0].ndim == 2):
         return numel(out.shape) * args[0].shape[-1]
     if operation is aten._trilinear:

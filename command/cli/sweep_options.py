@@ -47,7 +47,7 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        """Whether it has two numbers or more, between which there are others."""
+        """Return whether it has two numbers or more, between which there are others."""
         return len(self.values) > 1 and all(type(value) in (int, float) for value in self.values)
 
 
@@ -84,7 +84,7 @@ class SweepOptions(Group):
 
     @property
     def axes(self) -> list[Axis]:
-        """What is varied."""
+        """Return what is varied."""
         return [Axis.parse(text) for text in self.sweep]
 
     def problem(self) -> str | None:

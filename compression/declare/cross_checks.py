@@ -192,7 +192,8 @@ def refused_weights(
     args: Mapping[str, Any], shapes: Mapping[str, Any], find: Callable[[str, nn.Module], Any]
 ) -> Iterable[Complaint]:
     """Complain of those of `weights` for which `find` raises a `ValueError`; of none where the model is not known."""
-    for name in args["weights"] if (model := getattr(shapes, "model", None)) is not None else ():
+    model: Any = getattr(shapes, "model", None)
+    for name in args["weights"] if model is not None else ():
         try:
             find(name, model)
         except ValueError as error:

@@ -50,7 +50,7 @@ class Case:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each input channel has filters of its own, so that there is one width."""
+        """Return whether each input channel has filters of its own, so that there is one width."""
         return self.groups > 1 and self.groups == self.inputs
 
     def widths(self, parts: tuple[float, ...]) -> Iterator[tuple[int, int]]:

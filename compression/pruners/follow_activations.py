@@ -162,7 +162,11 @@ class Tips(Generic[Mark]):
         The module itself may have changed it.
         """
         key = _key(read)
+        # Taken off: a second module that reads it (a shortcut) does not make a second site; where both do, the first to
+        # run has it.
         marks = self._marks.pop(key, [])
+        # A module that works in place (ReLU(inplace=True)) has changed it once itself; any more came from code in
+        # between.
         changes = _version(read) - self._versions.get(key, 0)
         return marks if changes <= (_key(output) == key) else []
 

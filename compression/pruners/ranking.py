@@ -187,6 +187,7 @@ class RankedStructurePruner(Pruner):
         if self.group_size == 1:
             return {name: keep_highest(scores, number, living)}
         living = None if living is None else living.view(-1, self.group_size).any(1)
+        # A run lives if one of its structures does, and scores what they score together.
         runs = scores.view(-1, self.group_size).sum(1)
         keep = keep_highest(runs, number // self.group_size, living)
         return {name: keep.repeat_interleave(self.group_size)}

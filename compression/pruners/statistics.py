@@ -34,6 +34,7 @@ class Statistics:
         if name in self._used:
             self._used.remove(name)
             del self._sums[name], self._counts[name]
+        # Sums of many minibatches, and ranks compare them: in double precision.
         values = values.detach().double().nan_to_num(0.0, 0.0, 0.0)
         self._sums[name] = self._sums[name].to(values.device) + values if name in self._sums else values
         self._counts[name] = self._counts.get(name, 0) + count
@@ -48,6 +49,7 @@ class Statistics:
             counts = torch.tensor([self._counts.get(name, 0) for name in like], dtype=torch.float64)
             device = next(iter(like.values())).device
             parts = [(self._sums[name] if name in self._sums else torch.zeros_like(like[name])) for name in like]
+            # Copies: the reduction adds in place, and this rank's own sums go on.
             parts = [part.to(device, torch.float64, copy=True) for part in (*parts, counts)]
             ranks.add(parts)
             self._pooled = {

@@ -47,7 +47,7 @@ from potstill.compression.pruners import (
     SparsityLevelParameterPruner,
 )
 from potstill.compression.regularizers import GroupLassoRegularizer, L1Regularizer
-from potstill.compression.tables import sparsity_table
+from potstill.compression.sparsity_tables import sparsity_table
 
 FIRST, NAME, LAST = "0.weight", "3.weight", "6.weight"
 SOFT = {"mask_on_forward_only": True}

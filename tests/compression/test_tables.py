@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from potstill.compression import Masks, format_table, masks_table, sparsity, sparsity_table
-from potstill.compression.tables import COLUMNS, TOTAL
+from potstill.compression.sparsity_tables import COLUMNS, TOTAL
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def assert_unchanged(model, before):
     assert all(torch.equal(after[0][name], before[0][name]) for name in before[0])
 
 
-def refused(text, match):
+def check_refused(text, match):
     model = net()
     before = state_of(model)
     with pytest.raises(ThinningError, match=match) as caught:
@@ -102,11 +102,11 @@ SLICED = {"name": "conv1.bias", "shape": [6], "keep": {"0": [[0, 5]]}}
     ],
 )
 def test_attributes_are_sizes_that_become_less(wrong, match):
-    refused(recipe_of(tensors=[SLICED], attributes=[wrong]), match)
+    check_refused(recipe_of(tensors=[SLICED], attributes=[wrong]), match)
 
 
 def test_sizes_alone_are_not_explained():
-    refused(recipe_of(attributes=[change("in_channels", 2, old=3)]), "no tensor: nothing explains them")
+    check_refused(recipe_of(attributes=[change("in_channels", 2, old=3)]), "no tensor: nothing explains them")
 
 
 class Own(nn.Module):

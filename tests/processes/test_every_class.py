@@ -70,7 +70,7 @@ def plus(first, second):
     return merged
 
 
-def same(answers):
+def check_same(answers):
     """Check that all ranks answered the same, and that what is masked was 0 throughout."""
     errors = [answer.get("error") for answer in answers]
     assert errors == [None] * len(answers)
@@ -93,7 +93,7 @@ def class_schedule(section, name):
 
 @pytest.mark.parametrize(("section", "name"), CLASSES)
 def test_all_ranks_end_alike(pair, section, name):
-    answer = same(pair.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))
+    answer = check_same(pair.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))
     if name not in LEAVES_ALONE:
         assert answer["removed"] or max(answer["zeros"].values()) >= 0.2, "nothing was decided"
 
@@ -102,7 +102,7 @@ def test_a_class_that_draws_by_itself_does_not_pass(pair):
     answers = pair.do("training", "careless")
     assert all("ranks differ in the mask of conv1.weight by it" in answer["error"] for answer in answers)
     with pytest.raises(AssertionError):
-        same(answers)
+        check_same(answers)
 
 
 SOFT = {"mask_on_forward_only": True, "use_double_copies": True, "mini_batch_pruning_frequency": 2, "keep_mask": True}
@@ -129,7 +129,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(pair, name):
-    same(pair.do("training", "train", schedule=VARIANTS[name]))
+    check_same(pair.do("training", "train", schedule=VARIANTS[name]))
 
 
 GATES, RIGL = schedule("regularizers", "L0Regularizer"), schedule("pruners", "RigLPruner", when={"epochs": [1, 2, 3]})
@@ -150,10 +150,10 @@ def test_loops(pair, loop):
     penalty = schedule("regularizers", "L1Regularizer", {"mode": "loss"}, threshold_criteria=None)
     gradients = schedule("pruners", "GradientRankedFilterPruner", weights=FILTERS[:1])
     for plan in (plus(GATES, penalty), plus(RIGL, gradients)):
-        same(pair.do("training", "train", schedule=plan, how=LOOPS[loop]))
+        check_same(pair.do("training", "train", schedule=plan, how=LOOPS[loop]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("section", "name"), CLASSES)
 def test_three_and_four_ranks(several, section, name):
-    same(several.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))
+    check_same(several.do("training", "train", schedule=class_schedule(section, name), how={"given": "wrapper"}))

@@ -82,7 +82,7 @@ PLANS = {
 NOTHING = {"L2"}
 
 
-def as_one(answers, alone, name):
+def check_as_one(answers, alone, name):
     """Check that ranks have the masks of one process, placed as the parameters are, and nearly its weights."""
     for answer in (*answers, *alone):
         assert "error" not in answer, answer["error"]
@@ -121,7 +121,7 @@ def _of(name):
 
 @pytest.mark.parametrize("name", map(_of, SAME_DRAWS))
 def test_masks_are_those_of_one_process(pair, alone, name):
-    as_one(
+    check_as_one(
         pair.do("sharding", "train", schedule=PLANS[name]), alone.do("sharding", "train", schedule=PLANS[name]), name
     )
 
@@ -136,7 +136,7 @@ def test_gates_for_examples(pair):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAME_DRAWS)
 def test_on_three_and_four_processes(several, alone, name):
-    as_one(
+    check_as_one(
         several.do("sharding", "train", schedule=PLANS[name]), alone.do("sharding", "train", schedule=PLANS[name]), name
     )
 

@@ -7,7 +7,7 @@ from torch import nn
 from potstill.compression.processes.digests import digests
 
 from .pool import Pool
-from .test_every_class import VARIANTS, plus, same, schedule
+from .test_every_class import VARIANTS, check_same, plus, schedule
 
 
 @pytest.mark.parametrize("where", ["on_epoch_begin", "finish", "thin", "state_dict"])
@@ -53,16 +53,16 @@ GATES_ALONE = schedule("regularizers", "L0Regularizer", weights=["conv1.weight"]
 
 @pytest.mark.parametrize("name", MIDDLE)
 def test_a_run_that_goes_on_ends_as_one_that_did_not_stop(pair, tmp_path, name):
-    whole = same(pair.do("training", "train", schedule=MIDDLE[name], save=str(tmp_path / "states.pt")))
-    rest = same(pair.do("training", "train", schedule=MIDDLE[name], load=str(tmp_path / "states.pt")))
+    whole = check_same(pair.do("training", "train", schedule=MIDDLE[name], save=str(tmp_path / "states.pt")))
+    rest = check_same(pair.do("training", "train", schedule=MIDDLE[name], load=str(tmp_path / "states.pt")))
     assert rest["story"] == whole["story"][-len(rest["story"]) :]
 
 
 def test_it_goes_on_with_other_numbers(pair, alone, tmp_path):
     """From 2 processes to 1: the masks of then, and all statistics."""
     plan = plus(MIDDLE["activations"], GATES_ALONE)
-    saved = same(pair.do("training", "train", schedule=plan, save=str(tmp_path / "states.pt")))
-    rest = same(alone.do("training", "train", schedule=plan, load=str(tmp_path / "states.pt")))
+    saved = check_same(pair.do("training", "train", schedule=plan, save=str(tmp_path / "states.pt")))
+    rest = check_same(alone.do("training", "train", schedule=plan, load=str(tmp_path / "states.pt")))
     middle = saved["story"][2]
     assert rest["story"][0]["masks"] == middle["masks"]
     state = torch.load(tmp_path / "states.pt", weights_only=True)["scheduler"]
@@ -72,11 +72,11 @@ def test_it_goes_on_with_other_numbers(pair, alone, tmp_path):
 @pytest.mark.slow
 def test_from_two_to_one_to_three(pair, alone, several, tmp_path):
     for name, plan in MIDDLE.items():
-        same(pair.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}2")))
-        same(alone.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
-        same(alone.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}1")))
-        same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}1")))
-        same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
+        check_same(pair.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}2")))
+        check_same(alone.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
+        check_same(alone.do("training", "train", schedule=plan, save=str(tmp_path / f"{name}1")))
+        check_same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}1")))
+        check_same(several.do("training", "train", schedule=plan, load=str(tmp_path / f"{name}2")))
 
 
 def test_a_mistake_on_the_command_line_is_said_once(starter, tmp_path):
@@ -93,9 +93,9 @@ HALF = schedule("pruners", "L1RankedStructureParameterPruner", when={"epochs": [
 
 
 def test_thinning_in_the_middle_says_what_to_do(pair):
-    answer = same(pair.do("training", "train", schedule=HALF))
+    answer = check_same(pair.do("training", "train", schedule=HALF))
     assert any("make DistributedDataParallel(model) anew before the next step" in text for text in answer["heard"])
-    answer = same(pair.do("training", "train", schedule=HALF, how={"given": "wrapper"}))
+    answer = check_same(pair.do("training", "train", schedule=HALF, how={"given": "wrapper"}))
     assert not any("DistributedDataParallel" in text for text in answer["heard"])
 
 

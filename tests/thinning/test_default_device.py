@@ -10,8 +10,15 @@ from potstill.compression import CompressionScheduler, PruningPolicy, Regulariza
 from potstill.compression.pruners import L1RankedStructureParameterPruner
 from potstill.compression.regularizers import GroupLassoRegularizer, L0Regularizer, L1Regularizer
 from potstill.thinning import Recipe, load, save, thin
+from potstill.thinning.running.default_device import default_device
 
 CPU = torch.device("cpu")
+
+
+def test_torch_that_cannot_tell_means_the_cpu(monkeypatch):
+    """As torch 2.6 once the user has taken a choice back."""
+    monkeypatch.setattr(torch, "get_default_device", lambda: None.device)
+    assert default_device() == CPU
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ class ShapeRun(TorchDispatchMode):
             expected = list(shape)
             for plane in planes:
                 dims = plane.dims
+                # Of a plane over several dimensions (heads, width) counts alone do not tell along which channels went.
                 if len(dims) != 1:
                     return False
                 expected[dims[0]] = self._count(plane.ids)
@@ -66,5 +67,6 @@ class ShapeRun(TorchDispatchMode):
 
     def _count(self, ids: Tensor) -> int:
         if id(ids) not in self._left:
+            # Ids are shared by the planes of many operations, and held by the log: their identity is a key.
             self._left[id(ids)] = ids.numel() - int(self.gone[ids].sum())
         return self._left[id(ids)]

@@ -16,12 +16,20 @@ Result = TypeVar("Result")
 _chosen: ContextVar[torch.device | None] = ContextVar("_chosen", default=None)
 
 
+def default_device() -> torch.device:
+    """Return the device on which tensors are made that name none."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # torch 2.6 after `set_default_device(None)`, which takes it back to the CPU
+        return torch.device("cpu")
+
+
 def on_cpu(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let a function make its tensors on the CPU; models that it runs find the user's default device."""
 
     @wraps(function)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        default = torch.get_default_device()
+        default = default_device()
         if default.type == "cpu":
             return function(*args, **kwargs)
         token = _chosen.set(default)

@@ -249,11 +249,14 @@ class TraceLog:
 
     def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
         """Note that each row of channels has one mean: whole rows go exactly, as many of each row do not."""
+        # Rows are exact, since each mean keeps all of its values; as many of each row is the way that `allow_inexact`
+        # opens.
         self.splits.append(SplitAxis(ids, len(self.operations), 0, (0, 1), None, self._reason(why), count))
 
     @property
     def counts(self) -> list[AttributeCount]:
         """The attributes that count channels."""
+        # Of one attribute the count that was noted first stands: reversed, a dictionary keeps the first.
         rows = [split.count for split in self.splits if split.count is not None and split.first]
         return list({(c.module, c.name, c.index): c for c in reversed([*self.attributes, *rows])}.values())
 

@@ -205,7 +205,8 @@ def _takes_all(call: Call) -> bool:
     # torch 2.6 leaves `x[:, :16]` out where there are 16, and carries it out where 14 are left: no other path for that.
     if getattr(call.func, "overloadpacket", None) is not torch.ops.aten.slice:
         return False
-    dim, start, end, step = (*call.args[1:], *(0, None, None, 1)[len(call.args) - 1 :])
+    given = list(call.args[1:])
+    dim, start, end, step = given + [0, None, None, 1][len(given) :]
     return not start and step == 1 and (end is None or end >= call.args[0].shape[dim])
 
 

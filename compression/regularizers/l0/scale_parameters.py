@@ -127,6 +127,7 @@ class GatedForward:
         gates = self.source.draw(root.training) if self._depth == 1 else None
         if gates is None:
             return
+        # Where tensors lie is found once a model; a weak reference, since the hook must not keep it alive.
         if self._root() is not root:
             self._root, self._places = weakref.ref(root), _places(root, self.layout.names)
         parameters = [table[key] for (table, key), *_ in self._places]

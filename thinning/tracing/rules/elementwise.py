@@ -268,7 +268,8 @@ UNTAGGED = (
     "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
     "masked_fill_ "
     "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
-    "empty_like rand_like randn_like fake_quantize_per_tensor_affine"
+    "empty_like rand_like randn_like fake_quantize_per_tensor_affine "
+    "leaky_relu celu_ elu_ selu_ ldexp _conj_physical"  # torch 2.14 tags these, 2.6 does not
 )
 RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.bernoulli_, aten.empty_like)
 CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
