@@ -123,7 +123,7 @@ def load_data(options: Options, checkpoint: Mapping[str, Any] | None, info: Mode
 def statistics(
     what: str, given: str | None, checkpoint: Mapping[str, Any] | None, info: ModelInfo
 ) -> Sequence[float] | None:
-    """The mean or deviation to normalise by: given, else of the checkpoint, else the network's; None: the data's."""
+    """Return the mean or deviation to normalise by: given, of the checkpoint, or the network's; None: the data's."""
     if given is not None:
         return floats(given)
     if checkpoint is None or checkpoint.get(what) is None:
