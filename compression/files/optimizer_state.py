@@ -24,7 +24,11 @@ def load_optimizer_state(optimizer: Optimizer, stored: Field) -> None:
         raise stored["param_groups"].error(f"{len(own)} groups")
     for stored_group, live in zip(groups, own, strict=True):
         _check_group(stored_group, live)
-    parameters = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    merged = [{**live, **stored_group.value} for stored_group, live in zip(groups, own, strict=True)]
+    kinds = zip(optimizer.param_groups, merged, strict=True)
+    parameters = [(p, group) for live, group in kinds for p in live["params"]]
+    for group in merged:  # the optimizer's class says what it does not take
+        _sample(type(optimizer), group, torch.zeros(0))
     kept = stored["state"].value
     if not isinstance(kept, dict) or not all(type(i) is int and 0 <= i < len(parameters) for i in kept):
         raise stored["state"].error(f"a mapping of {len(parameters)} parameters' numbers")
@@ -32,7 +36,6 @@ def load_optimizer_state(optimizer: Optimizer, stored: Field) -> None:
         parameter, group = parameters[number]
         entry = Field(value, f"{stored.path}.state.{number}")
         _check_entry(entry, parameter, _sample(type(optimizer), group, parameter))
-    merged = [{**live, **stored_group.value} for stored_group, live in zip(groups, own, strict=True)]
     optimizer.load_state_dict({"state": kept, "param_groups": merged})
 
 

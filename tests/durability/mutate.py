@@ -103,7 +103,7 @@ def _of_other_type(tensor, chance):
 
 
 def _with_a_bad_value(tensor, chance):
-    tensor = tensor.clone()
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
     if tensor.numel() and tensor.is_floating_point():
         tensor.view(-1)[chance.randrange(tensor.numel())] = chance.choice([math.nan, math.inf, -math.inf, 1e38])
     return tensor

@@ -101,6 +101,9 @@ def wrong(path, value):
     return change
 
 
+GATES = ["policies", "gates", "regularizer"]
+
+
 @pytest.mark.parametrize("epochs", [0, 1], ids=["before training", "in training"])
 @pytest.mark.parametrize(
     ("change", "told"),
@@ -112,6 +115,7 @@ def wrong(path, value):
         (wrong(["masks", "masks", "0.weight", "moody", "mask"], torch.ones(2)), "expected a tensor of shape"),
         (wrong(["masks"], []), "masks: expected a mapping"),
         (wrong(["policies", "gates", "regularizer", "gates", "log_alpha"], torch.zeros(3)), "the state has 3 gates"),
+        (wrong([*GATES, "optimizer", "param_groups", 0, "betas"], (9e5, 0.9)), "Invalid beta"),
         (wrong(["recipes"], ["{}"]), "recipe"),
         (wrong(["removed"], {"moody": 7}), "removed"),
     ],
