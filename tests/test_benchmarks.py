@@ -151,6 +151,23 @@ def test_trajectory_overhead(call):
     assert "% of training" in call("trajectory_overhead", CASES=[("mlp", (1, 28, 28), 2, 10)])
 
 
+def test_all(call, load, monkeypatch, tmp_path, capsys):
+    module = load("all")
+    said = {part.title: f"ratio of {part.command}" for part in module.PARTS}
+    monkeypatch.setattr(module, "output_of", lambda part: said[part.title])
+    monkeypatch.setattr(module, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(module, "HERE", tmp_path / "benchmarks")
+    module.main(["--write"])
+    assert all(f"## {title}" in (tmp_path / "page.md").read_text() for title in said)
+    assert all(text in (tmp_path / "page.md").read_text() for text in said.values())
+
+
+def test_all_says_what_failed(load):
+    module = load("all")
+    assert module.output_of(module.Part("none", "no_such.py", "")).startswith("failed: ")
+    assert all((module.HERE / part.command.split()[0]).exists() for part in module.PARTS)
+
+
 @pytest.mark.parametrize("mode", [["--asked", "0.9"], ["--rounding"]])
 def test_latency(call, mode, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
