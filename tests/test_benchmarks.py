@@ -1,6 +1,7 @@
 """Each benchmark runs in its smallest form, and the options that pages and scripts name are those of the scripts."""
 
 import importlib.util
+import json
 import re
 import sys
 from inspect import signature
@@ -91,18 +92,46 @@ def test_l0_overhead(call, load):
 
 
 def test_l0_googlenet(load, images, tmp_path):
-    module = load("l0_googlenet")
-    given = ["--data", str(images), "--out", str(tmp_path / "out"), "--epochs", "180", "--train", "20", "--test", "10"]
-    options = module.parse(given)
-    for row in module.ROWS[:1]:
-        folder = options.folder / row.name
-        folder.mkdir(parents=True)
-        command = module.command(row, options, folder)
-        from potstill.command.cli.options import parse
+    """Each row's schedule is one of googlenet_cifar, and its options are those of the command line."""
+    from potstill.command.cli.options import parse
+    from potstill.compression import load_schedule
+    from potstill.models import create_model
 
-        asked = parse(command[command.index("compress_classifier") + 1 :])
-        assert (asked.data.limit_train, asked.training.epochs, asked.data.arch) == (20, 180, "googlenet_cifar")
-    assert "| row" in module.table(options) or "Protocol `short`" in module.table(options)
+    module = load("l0_googlenet")
+    options = module.parse(["--data", str(images), "--out", str(tmp_path / "out"), "--kept", str(tmp_path / "kept")])
+    model = create_model("googlenet_cifar")
+    for row in module.rows(options.rows):
+        for phase in module.phases(row, options.rows, lambda row: 0.5, lambda row: tmp_path / row.name):
+            assert load_schedule(phase.schedule, model).policies
+            (options.folder / phase.folder).mkdir(parents=True)
+            given = parse(list(map(str, module.asked(phase, row, options))))
+            assert (given.training.epochs, given.training.seed) == (phase.epochs, row.seed)
+
+
+def test_the_table_of_googlenet_is_that_of_its_results(load):
+    """The page has what `results.json` has, and each row that the results name is there."""
+    module = load("l0_googlenet")
+    folder = module.KEPT / "cpu"
+    found = json.loads((folder / "results.json").read_text())
+    assert module.results.table(found) in module.PAGE.read_text()
+    assert all((folder / facts["file"]).exists() for facts in found)
+
+
+def test_a_row_of_googlenet_beats_what_is_no_sparser_and_less_accurate(load):
+    module = load("l0_googlenet")
+    facts = {"test_top1": 88.0, "sparsity": 0.5499}
+    assert module.results.beats(facts) == [(87.87, 0.06), (86.56, 0.22), (82.79, 0.55)]
+
+
+@pytest.mark.slow
+def test_l0_googlenet_trains_a_table_and_verifies_it(load, images, tmp_path, capsys):
+    module = load("l0_googlenet")
+    given = ["--data", str(images), "--out", str(tmp_path / "out"), "--kept", str(tmp_path / "kept")]
+    module.main([*given, "--protocol", "test", "--train", "18", "--only", "coupled_target_0.64"])
+    assert "dense" in capsys.readouterr().out
+    module.main([*given, "--protocol", "test", "--verify"])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "coupled" in line or "target" in line]
+    assert rows and all(row[2].strip() == row[3].strip() for row in rows)
 
 
 def test_resnet20_cifar10(load, images, tmp_path):
