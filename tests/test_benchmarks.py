@@ -112,6 +112,8 @@ def test_the_table_of_googlenet_is_that_of_its_results(load):
     """The page has what `results.json` has, and each row that the results name is there."""
     module = load("l0_googlenet")
     folder = module.KEPT / "cpu"
+    if not folder.exists():
+        pytest.skip("no row is finished yet")
     found = json.loads((folder / "results.json").read_text())
     assert module.results.table(found) in module.PAGE.read_text()
     assert all((folder / facts["file"]).exists() for facts in found)
@@ -127,7 +129,19 @@ def test_a_row_of_googlenet_beats_what_is_no_sparser_and_less_accurate(load):
 def test_l0_googlenet_trains_a_table_and_verifies_it(load, images, tmp_path, capsys):
     module = load("l0_googlenet")
     given = ["--data", str(images), "--out", str(tmp_path / "out"), "--kept", str(tmp_path / "kept")]
-    module.main([*given, "--protocol", "test", "--train", "18", "--only", "coupled_target_0.64"])
+    module.main(
+        [
+            *given,
+            "--protocol",
+            "test",
+            "--train",
+            "18",
+            "--only",
+            "coupled_target_0.64",
+            "--only",
+            "scratch_target_0.64",
+        ]
+    )
     assert "dense" in capsys.readouterr().out
     module.main([*given, "--protocol", "test", "--verify"])
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "coupled" in line or "target" in line]

@@ -152,7 +152,7 @@ COUPLED = '''"""The dense network after the channels of smallest L1 norm went, o
 import torch
 from potstill import prune_channels
 from potstill.models import create_model, register_model
-from potstill.thinning import load
+from potstill.thinning import load, resize_to
 
 
 @register_model("googlenet_table", input_shape=(3, 32, 32), num_classes=10)
@@ -160,18 +160,21 @@ def network(num_classes, in_channels):
     """GoogLeNet for CIFAR-10 without its smallest channels."""
     model = load(create_model("googlenet_cifar"), "{}")
     prune_channels(model, torch.randn(2, 3, 32, 32), sparsity={}, score="l1")
-    return model.train()
+    small = resize_to(create_model("googlenet_cifar"), model.state_dict())  # a network that was never larger
+    small.load_state_dict(model.state_dict())
+    return small.train()
 '''
 SHAPE_OF = '''"""The shape of a thinned network, its parameters drawn anew."""
 from potstill.models import create_model, register_model
 from potstill.models.layers import initialise_for_relu
-from potstill.thinning import load
+from potstill.thinning import load, resize_to
 
 
 @register_model("googlenet_table", input_shape=(3, 32, 32), num_classes=10)
 def network(num_classes, in_channels):
     """GoogLeNet for CIFAR-10 in the shape of a thinned one."""
-    model = load(create_model("googlenet_cifar"), "{}")
+    thinned = load(create_model("googlenet_cifar"), "{}")
+    model = resize_to(create_model("googlenet_cifar"), thinned.state_dict())  # a network that was never larger
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
