@@ -17,7 +17,9 @@ EXAMPLES = ["torchao>=0.7"]
 TEST = [
     "hypothesis>=6.80",
     "jsonschema>=4.20",
+    "ipykernel>=6.29",
     "mypy>=1.10",
+    "nbclient>=0.10",
     "pandas-stubs>=2.0",
     "pytest>=7.4",
     "pytest-xdist>=3.5",

@@ -38,8 +38,16 @@ else:
     from .schedule import ScheduleError, build, dict_config, file_config, load_schedule
     from .scheduler import CompressionScheduler
     from .sharded_state import load_distributed
-    from .sparsity_tables import format_table, masks_table, sparsity, sparsity_table, sparsity_text
+    from .sparsity_tables import (
+        format_table,
+        masks_table,
+        masks_text,
+        sparsity,
+        sparsity_table,
+        sparsity_text,
+    )
     from .steps import Step, Window
+    from .timeline import dry_run
     from .torch_pruning import adopt_torch_pruning
 
     __all__ = [
@@ -71,12 +79,14 @@ else:
         "build",
         "dict_config",
         "distillation_loss",
+        "dry_run",
         "file_config",
         "format_table",
         "load_checkpoint",
         "load_distributed",
         "load_schedule",
         "masks_table",
+        "masks_text",
         "prune_channels",
         "register",
         "registered",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from potstill.thinning.files.html import html_table
 from potstill.thinning.files.text import Lines
 
 from .history import Span
@@ -59,13 +60,30 @@ class Entry:
     group: Group | None = field(default=None, repr=False)
 
 
-def account_table(entries: Iterable[Entry]) -> pd.DataFrame:
+class Account(pd.DataFrame):
+    """The account of a run, shown in short; whatever is taken from it is a plain table."""
+
+    @property
+    def _constructor(self) -> Callable[..., pd.DataFrame]:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        """Return what finishing a run logs."""
+        return account_text(self)
+
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, with the reasons."""
+        shown = with_something_in(condensed(self))
+        return html_table(list(shown.columns), shown.itertuples(index=False))
+
+
+def account_table(entries: Iterable[Entry]) -> Account:
     """Return the account as a table with the columns of `COLUMNS`.
 
     A row a policy and parameter; nothing known is NaN.
     """
     table = pd.DataFrame([_row(entry) for entry in entries], columns=list(COLUMNS))
-    return table.astype({name: "Int64" if name in COUNTS else "Float64" for name in (*COUNTS, *SHARES)})
+    return Account(table.astype({name: "Int64" if name in COUNTS else "Float64" for name in (*COUNTS, *SHARES)}))
 
 
 def account_text(table: pd.DataFrame) -> Lines:

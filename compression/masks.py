@@ -19,11 +19,12 @@ from potstill.thinning.names import spelling
 from .declare.names import respelled
 from .files.checked import CheckpointError, Field
 from .mask_passes import MaskPasses
+from .masks_look import ShownMasks
 from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
 from .processes.shards import every, part, placed, reshard
 
 
-class Masks(Mapping[str, ParameterMask]):
+class Masks(ShownMasks):
     """The `zeros_mask_dict`: a `ParameterMask` for every named parameter of a model.
 
     The parameters hold masked values at all times, but between `restore_dense` and `apply`, when the optimizer acts.

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from potstill.thinning.files.text import printable
+
 from .files.checked import Field
-from .processes.shards import every
+from .processes.shards import every, part
 
 Mode = Literal["hard", "forward", "copy"]
 """How a mask treats what it hides.
@@ -55,6 +57,11 @@ class ParameterMask:
     dense: Tensor | None = None
     _combined: dict[str, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
     _modes: set[Mode] = field(default_factory=set, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Return what is hidden, and by whom: the tensors themselves say little."""
+        owners = ", ".join(f"{owner} ({owned.mode})" for owner, owned in self.owners.items())
+        return printable(f"ParameterMask({self.name}: {self.hidden_here[0]:,} hidden by {owners or 'nobody'})")
 
     def put(self, owner: str, owned: OwnedMask) -> None:
         """Give an owner its mask.
@@ -125,6 +132,17 @@ class ParameterMask:
                 self.owners[owner].mask = mask
 
         return go_back
+
+    @property
+    def hidden(self) -> int:
+        """How many elements the masks hide together."""
+        return 0 if self.mask is None else self.mask.numel() - int(self.mask.count_nonzero())
+
+    @property
+    def hidden_here(self) -> tuple[int, int]:
+        """Of the elements that this process holds, how many are hidden, and how many there are."""
+        held = None if self.mask is None else part(self.mask)
+        return (0, 0) if held is None else (held.numel() - int(held.count_nonzero()), held.numel())
 
     @property
     def mask(self) -> Tensor | None:

@@ -24,6 +24,7 @@ from .masks import Masks
 from .policies import Moment, ScheduledTrainingPolicy
 from .policies.policy_list import acting, close, join, window_of, with_terms
 from .processes.ranks import Ranks
+from .scheduler_look import ShownScheduler
 from .scheduler_state import restore, state_of
 from .steps import Step, Window
 from .thin_scheduled import thin_scheduled
@@ -31,7 +32,7 @@ from .thin_scheduled import thin_scheduled
 logger = logging.getLogger(__name__)
 
 
-class CompressionScheduler:
+class CompressionScheduler(ShownScheduler):
     """Runs policies inside any training loop.
 
     The loop calls six hooks, or `attach(optimizer)` calls the per-minibatch ones from the optimizer's own steps::

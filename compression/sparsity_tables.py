@@ -29,11 +29,10 @@ COLUMNS = (
     "Mean",
     "Abs-Mean",
 )
-TOTAL = "Total sparsity:"
 
 
 def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool = False) -> pd.DataFrame:
-    """Return one row a parameter and a last row for all parameters together.
+    """Return one row a parameter; `sparsity` gives the share of all parameters together.
 
     Percentages are of structures that are zero throughout: Cols are outputs and Rows inputs of a Linear, Ch input
     channels, 2D kernels and 3D filters of a convolution, Fine single elements. Std, mean and mean of absolute values
@@ -41,36 +40,26 @@ def sparsity_table(model: nn.Module | Mapping[str, Tensor], all_parameters: bool
 
     Args:
         model: a network, or its parameters by name.
-        all_parameters: give vectors (biases, norms) rows of their own too; the total always counts them.
+        all_parameters: give vectors (biases, norms) rows too.
     """
     parameters = dict(unwrapped(model).named_parameters()) if isinstance(model, nn.Module) else dict(model)
     with torch.no_grad():
-        counts = {name: int(p.count_nonzero()) for name, p in parameters.items()}
-        rows = [_row(name, p, counts[name]) for name, p in parameters.items() if all_parameters or p.dim() > 1]
-    dense, nonzero = sum(p.numel() for p in parameters.values()), sum(counts.values())
-    total = dict.fromkeys(COLUMNS, 0.0) | {"Name": TOTAL, "Shape": "-", "NNZ (dense)": dense, "NNZ (sparse)": nonzero}
-    total["Fine (%)"] = _percent(dense - nonzero, dense)
-    return pd.DataFrame([*rows, total], columns=list(COLUMNS))
+        rows = [_row(name, p) for name, p in parameters.items() if all_parameters or p.dim() > 1]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def masks_table(model: nn.Module, masks: Mapping[str, ParameterMask]) -> pd.DataFrame:
-    """Return how much of each parameter is hidden by its masks, in percent, and a last row for all parameters.
+    """Return how much of each parameter is hidden by its masks, in percent.
 
-    Zeros that no mask keeps do not count. Vectors (biases, norms) have no rows of their own; the total counts them.
+    Zeros that no mask keeps do not count. Vectors (biases, norms) have no rows; the line of `masks_text` counts them.
 
     Args:
         model: a network.
         masks: those of its parameters: `CompressionScheduler.masks`.
     """
     parameters = dict(unwrapped(model).named_parameters())
-    hidden = {name: _hidden(masks[name].mask) for name in parameters}
-    rows = [[name, _percent(hidden[name], p.numel())] for name, p in parameters.items() if p.dim() > 1]
-    total = _percent(sum(hidden.values()), sum(p.numel() for p in parameters.values()))
-    return pd.DataFrame([*rows, ["Total masked:", total]], columns=["Name", "Fine (%)"])
-
-
-def _hidden(mask: Tensor | None) -> int:
-    return 0 if mask is None else mask.numel() - int(mask.count_nonzero())
+    rows = [[name, _percent(masks[name].hidden, p.numel())] for name, p in parameters.items() if p.dim() > 1]
+    return pd.DataFrame(rows, columns=["Name", "Fine (%)"])
 
 
 def sparsity(model: nn.Module | Mapping[str, Tensor]) -> float:
@@ -102,23 +91,47 @@ def format_table(table: pd.DataFrame, form: str = "text") -> str:
     return Lines(text, in_markdown=text if form == "markdown" else None)
 
 
-def sparsity_text(model: nn.Module | Mapping[str, Tensor], form: str = "text") -> str:
-    """Return the sparsity table short: without columns that say nothing, the total on a line of its own.
+def sparsity_text(model: nn.Module | Mapping[str, Tensor], form: str = "text", all_parameters: bool = False) -> str:
+    """Return the sparsity table as text, with a line for all parameters together.
 
-    Other forms than `text` are for programs and keep all columns and the row of the total.
+    As `text` it is short: without columns that say nothing. `csv` and `json` are for programs, and have no such line.
     """
-    table = sparsity_table(model)
-    if form != "text":
-        return format_table(table, form)
-    shown, total = with_something_in(table[:-1]), table.iloc[-1]
-    doubled = [
-        name for n, name in enumerate(shown.columns) for other in shown.columns[:n] if shown[name].equals(shown[other])
-    ]
+    table = sparsity_table(model, all_parameters)
+    if form == "text":
+        table = _without_doubles(with_something_in(table))
+    shown = format_table(table, form)
+    return _with_line(shown, _total(model), form)
+
+
+def masks_text(model: nn.Module, masks: Mapping[str, ParameterMask], form: str = "text") -> str:
+    """Return the masks' table as text, with a line for all parameters together, but for `csv` and `json`."""
+    sizes = sum(p.numel() for p in unwrapped(model).parameters())
+    hidden = sum(mask.hidden for mask in masks.values())
+    told = f"masked {_percent(hidden, sizes):.2f} % of {sizes:,} parameters"
+    return _with_line(format_table(masks_table(model, masks), form), told, form)
+
+
+def _with_line(table: str, line: str, form: str) -> str:
+    """Return a table and, where it is for people, a line below it (without a gap Markdown takes it for a row)."""
+    gaps = {"text": "\n", "markdown": "\n\n"}
+    if form not in gaps:
+        return table
+    text = f"{table}{gaps[form]}{line}"
+    return Lines(text, in_markdown=text if form == "markdown" else None)
+
+
+def _total(model: nn.Module | Mapping[str, Tensor]) -> str:
     every = list(model.parameters()) if isinstance(model, nn.Module) else list(model.values())
     sizes = sum(p.numel() for p in every)
     mean = float(sum(p.detach().double().sum() for p in every)) / max(sizes, 1)
-    told = f"zeros {total['Fine (%)']:.2f} % of {sizes:,} parameters, mean {mean:.5g}"
-    return Lines(f"{format_table(shown.drop(columns=doubled))}\n{told}")
+    return f"zeros {100 * sparsity(model):.2f} % of {sizes:,} parameters, mean {mean:.5g}"
+
+
+def _without_doubles(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without columns that say what one before says."""
+    names = list(table.columns)
+    doubled = [name for n, name in enumerate(names) for other in names[:n] if table[name].equals(table[other])]
+    return table.drop(columns=doubled)
 
 
 def with_something_in(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +141,8 @@ def with_something_in(table: pd.DataFrame) -> pd.DataFrame:
     return full[kept]
 
 
-def _row(name: str, parameter: Tensor, nonzero: int) -> dict[str, object]:
+def _row(name: str, parameter: Tensor) -> dict[str, object]:
+    nonzero = int(parameter.count_nonzero())
     row: dict[str, object] = dict.fromkeys(COLUMNS, 0.0)
     row |= {"Name": name, "Shape": str(tuple(parameter.shape))}
     row |= {"NNZ (dense)": parameter.numel(), "NNZ (sparse)": nonzero}

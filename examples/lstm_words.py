@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from potstill.compression import dict_config, format_table, sparsity_table
+from potstill.compression import dict_config, sparsity_text
 
 WEIGHTS = ["lstm.weight_*", "words.weight"]
 SCHEDULE = {
@@ -67,7 +67,7 @@ def main(epochs: int, limit: int) -> None:
             total += loss.item()
         print(f"epoch {epoch}: perplexity {math.exp(total / len(pieces)):.1f}")
     scheduler.finish()
-    print(format_table(sparsity_table(model)))
+    print(sparsity_text(model))
 
 
 if __name__ == "__main__":

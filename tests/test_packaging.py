@@ -14,7 +14,8 @@ MAY_IMPORT = {
     "models": ALL | {"models"},
     "thinning": ALL | {"thinning"},
     "compression": ALL | {"compression", "thinning"},
-    "command": ALL | {"command", "compression", "models", "thinning"},
+    "plots": ALL | {"plots", "compression", "thinning"},
+    "command": ALL | {"command", "compression", "models", "plots", "thinning"},
     "integrations": ALL | {"integrations", "compression", "thinning"},
 }
 

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from .apply import apply
 from .changes import AttributeChange, Folding, Rescaling, TensorChange
+from .files.html import html_lines, html_table
+from .files.text import printable
 from .names import modules_called, normalise, spelling, unwrapped
 from .new_biases import weight_of
 from .recipe_json import decode, encode
@@ -69,6 +71,18 @@ class Recipe:
 
     def __str__(self) -> str:
         return recipe_text(self)
+
+    def __repr__(self) -> str:
+        """Return one line: `print` shows the rest."""
+        return printable(f"Recipe for {self.model}: {_headline(self)}")
+
+    def _repr_html_(self) -> str:
+        """Return what was removed, what stays and why."""
+        rows = [(c.name, _shape(c.shape), _shape(c.new_shape)) for c in self.tensors]
+        kept = [(name, k.channels, k.use, k.reason) for name in ("refused", "frozen") for k in getattr(self, name)]
+        shown = html_table(("tensor", "before", "after"), rows) if rows else ""
+        shown += html_table(("kept", "channels", "of", "why"), kept) if kept else ""
+        return html_lines(repr(self)) + shown + html_lines(*(f"note: {note}" for note in self.notes))
 
     def to_json(self) -> str:
         """Return the recipe as JSON text."""

@@ -35,7 +35,7 @@ from potstill.thinning.files.text import Lines
 
 from ..cli.option_types import count, count0, positive
 from ..errors import one_line
-from ..plots.training import plot_symmetry
+from ..plots.trajectory import plot_symmetry
 from ..run.log_text import set_up_console
 from .symmetric_weights import Weights
 

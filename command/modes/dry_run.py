@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, build, format_table
 from potstill.compression.account import tell_account
 from potstill.compression.files.checked import reading
+from potstill.compression.language.plan_table import target
 from potstill.compression.schedule import Schedule
+from potstill.compression.timeline import Epoch, by_epoch, course_table, size, timeline, timeline_table
+from potstill.plots.style import save
+from potstill.plots.timeline import Act
+from potstill.plots.timeline import timeline as draw_timeline
 
 from ..cli.options import Options
-from ..plots.style import require_matplotlib
-from ..plots.timeline import plot_timeline
+from ..plots import require_matplotlib
 from ..run.averages import with_options
 from ..run.folder import RunFolder
 from ..run.optimizers import make_optimizer
@@ -24,7 +27,6 @@ from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
 from ..run.training_end import end_of_training
 from .policy_table import Acting, acting, names_text, policies_table, remarks
-from .timeline import Epoch, size, timeline, timeline_table
 
 logger = logging.getLogger("potstill")
 
@@ -49,10 +51,10 @@ def dry_run(options: Options) -> None:
     schedule = with_teacher(options, read_schedule(options, model), model, teachers)
     if schedule is None:
         return
-    schedule = with_options(options.training, schedule, end_of_training(options.training, _by_epoch(schedule), None))
+    schedule = with_options(options.training, schedule, end_of_training(options.training, by_epoch(schedule), None))
     optimizer = make_optimizer(options.training, model)
     scheduler = CompressionScheduler(model, example_inputs(info.input_shape))
-    build(_by_epoch(schedule), model, optimizer, scheduler=scheduler, build_teacher=teachers)
+    build(by_epoch(schedule), model, optimizer, scheduler=scheduler, build_teacher=teachers)
     if checkpoint is not None and options.start.resume_from:
         with reading(str(options.start.resume_from)):
             scheduler.load_state_dict({**checkpoint["scheduler"], "policies": {}})
@@ -63,14 +65,14 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
     """Print policies, parameters, timeline and remarks."""
     model = scheduler.model
     found = acting(schedule, model)
-    by_epoch = _by_epoch(schedule)
-    epochs = end_of_training(options.training, by_epoch, None)
+    counted = by_epoch(schedule)
+    epochs = end_of_training(options.training, counted, None)
     walked = min(epochs, LONGEST)
     logger.info("%s", format_table(policies_table(found), options.output.table))
     if names := names_text(found):
         logger.info("%s", names)
     dense = size(scheduler)
-    rows = timeline(scheduler, optimizer, walked) if by_epoch.policies else []
+    rows = timeline(scheduler, optimizer, walked) if counted.policies else []
     if rows:
         logger.info("the network has {:,} parameters and {:,} MACs; as thinning would leave it:".format(*dense))
         logger.info("%s", format_table(timeline_table(rows), options.output.table))
@@ -84,15 +86,18 @@ def _show(options: Options, schedule: Schedule, scheduler: CompressionScheduler,
         _plot(options, found, rows, dense)
 
 
-def _by_epoch(schedule: Schedule) -> Schedule:
-    """Return the policies that count epochs: how many minibatches make one is not known without data."""
-    return replace(schedule, policies=[plan for plan in schedule.policies if plan.window.unit == "epoch"])
-
-
 def _plot(options: Options, found: Sequence[Acting], rows: Sequence[Epoch], dense: tuple[int, int]) -> None:
     """Draw the timeline into a run folder."""
     folder = RunFolder.new(options.output.out_dir, options.output.name)
     try:
-        logger.info("wrote %s", ", ".join(str(path) for path in plot_timeline(found, rows, dense, folder.path)))
+        figure = draw_timeline([_act(one) for one in found], course_table(rows, dense))
+        logger.info("wrote %s", ", ".join(map(str, save(figure, folder.path / "timeline"))))
     finally:
         folder.close()
+
+
+def _act(one: Acting) -> Act:
+    """Return what the picture shows of a policy: instance, how sparse, on how many parameters."""
+    count = f"{len(one.names)} parameter{'s' if len(one.names) > 1 else ''}" if one.names else ""
+    told = ", ".join(filter(None, (target(one.plan, one.instance), count)))
+    return Act(one.plan.instance, one.plan.kind, one.plan.window, told)

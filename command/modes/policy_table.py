@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,8 @@ from torch import nn
 
 from potstill.compression import Window
 from potstill.compression.declare.names import resolve, resolve_mapping
-from potstill.compression.language.signatures import KINDS, classes
+from potstill.compression.language.plan_table import plan_row, target
+from potstill.compression.language.signatures import KINDS
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.compression.steps import when
 from potstill.thinning.files.text import Lines, printable
@@ -27,12 +28,6 @@ class Acting:
     plan: PolicyPlan
     instance: InstancePlan
     names: list[str]
-
-    @property
-    def levels(self) -> Mapping[str, float] | None:
-        """Sparsities by parameter, those of the policy's `args` before those of the instance."""
-        own: Mapping[str, float] | None = getattr(self.plan.args, "levels", None)
-        return own if own is not None else self.instance.args.get("levels")
 
 
 def acting(schedule: Schedule, model: nn.Module) -> list[Acting]:
@@ -56,27 +51,9 @@ def _resolved(value: Any, model: nn.Module) -> Iterable[str]:
 
 def policies_table(found: Sequence[Acting]) -> pd.DataFrame:
     """Return one row a policy: kind, instance, class, when, how sparse, with what `args`, on how many parameters."""
-    rows = [
-        {
-            "kind": one.plan.kind,
-            "instance": one.plan.instance,
-            "class": _class_name(one.instance),
-            "when": when(one.plan.window),
-            "sparsity": target(one),
-            "args": _args(one.plan.args),
-            "parameters": len(one.names) or "",
-        }
-        for one in found
-    ]
+    rows = [plan_row(one.plan, one.instance) | {"parameters": len(one.names) or ""} for one in found]
     table = pd.DataFrame(rows)
     return table if table["args"].any() else table.drop(columns="args")
-
-
-def _class_name(instance: InstancePlan) -> str:
-    """Return what schedules call the class."""
-    own = instance.cls.__name__
-    known = [name for name, cls in classes(instance.section).items() if cls is instance.cls]
-    return own if own in known or not known else known[0]
 
 
 def names_text(found: Sequence[Acting]) -> str:
@@ -93,37 +70,6 @@ def names_text(found: Sequence[Acting]) -> str:
     return Lines("\n".join(lines))
 
 
-SIZES = {"target_macs": "MACs {:g}", "target_latency": "latency {:g}", "target_milliseconds": "{:g} ms"}
-
-
-def target(one: Acting) -> str:
-    """Return the sparsity that a policy asks for; nothing where it follows from the weights."""
-    args = one.instance.args
-    if one.levels:
-        low, high = min(one.levels.values()), max(one.levels.values())
-        return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    if "final_sparsity" in args:
-        return f"{args['initial_sparsity']:g} -> {args['final_sparsity']:g}"
-    if "sparsity_range" in args:
-        low, high = args["sparsity_range"]
-        return f"{low:g} to {high:g}"
-    if {"n", "m"} <= args.keys():
-        return f"{args['n']}:{args['m']}"
-    for name, words in SIZES.items():
-        if args.get(name) is not None:
-            return words.format(args[name])
-    level = next((args[name] for name in ("desired_sparsity", "target_sparsity", "sparsity") if args.get(name)), None)
-    return "" if level is None else f"{level:g}{' of alive' if args.get('of') == 'alive' else ''}"
-
-
-def _args(args: Any) -> str:
-    """Return those that are not as they are by default."""
-    if args is None:
-        return ""
-    given = [(f.name, getattr(args, f.name), f.default) for f in fields(args) if f.name != "levels"]
-    return ", ".join(f"{name}: {str(value).lower()}" for name, value, default in given if value != default)
-
-
 def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]:
     """Return what is allowed but seldom meant: late windows, two policies on one parameter, first and last layers."""
     told = []
@@ -134,7 +80,7 @@ def remarks(found: Sequence[Acting], model: nn.Module, epochs: int) -> list[str]
         elif remark := late(instance, window, epochs):
             told.append(remark)
     for one in found:
-        if one.plan.kind in ("pruner", "regularizer") and not target(one):
+        if one.plan.kind in ("pruner", "regularizer") and not target(one.plan, one.instance):
             told.append(f"{one.plan.instance} goes by the values of weights: in training it acts otherwise than here")
     told += _clashes(found)
     weights = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor, nn
@@ -14,13 +15,16 @@ from potstill.compression import format_table
 from potstill.compression.declare.names import UnknownName
 from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
 from potstill.models.datasets import Split
+from potstill.plots import sensitivity
+from potstill.plots.style import save
 from potstill.thinning import trace
+from potstill.thinning.files.regular import make_folder
+from potstill.thinning.files.text import printable
 from potstill.thinning.trace import OUTPUT
 
 from ..cli.options import Options
 from ..cli.sensitivity_options import Structure
 from ..errors import UsageError
-from ..plots.sensitivity import plot_sensitivity
 from ..run.averages import take_average
 from ..run.evaluation import evaluate_batches
 from ..run.first_lines import warn_if_untrained
@@ -152,5 +156,15 @@ def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float
     if text:
         written.append(run.folder.write_text("sensitivity.yaml", text))
     if run.options.output.plot:
-        written += plot_sensitivity(table.rows, dense, loss, run.folder.path)
+        written += _plot(table, dense, loss)
     logger.info("wrote %s", ", ".join(str(path) for path in written))
+
+
+def _plot(table: SensitivityTable, dense: float, loss: float) -> list[Path]:
+    """Draw `sensitivity.png` and `.svg`, and for each parameter a picture in the folder `sensitivity`."""
+    stem = table.path.with_name("sensitivity")
+    written = save(sensitivity(table.rows, dense, loss), stem)
+    pictures = make_folder(stem)
+    for name in dict.fromkeys(row[0] for row in table.rows):
+        save(sensitivity(table.rows, dense, loss, parameter=name), pictures / printable(name).replace("/", "_"))
+    return [*written, pictures]

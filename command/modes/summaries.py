@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from potstill.compression import format_table, sparsity_table
+from potstill.compression import format_table, sparsity_text
 from potstill.thinning import channels_text, trace
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
@@ -57,7 +57,7 @@ def _positions(module: nn.Module, image: Tensor, output: Tensor) -> int:
 
 
 def _sparsity(model: nn.Module, example: Tensor, form: str) -> str:
-    return format_table(sparsity_table(model, all_parameters=True), form)
+    return sparsity_text(model, form, all_parameters=True)
 
 
 def _compute(model: nn.Module, example: Tensor, form: str) -> str:

@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from potstill.compression import format_table, masks_table, sparsity_table, sparsity_text
+from potstill.compression import masks_text, sparsity_text
 from potstill.models.datasets import Split
 
 from .averages import averaged
@@ -91,8 +91,9 @@ def after_epoch(run: Session, validation: Meter) -> None:
     if gates := acting_gates(run.scheduler):
         logger.info("  %s", gates)
     if run.options.output.masks_sparsity:
-        for table in (sparsity_table(run.model), masks_table(run.model, run.scheduler.masks)):
-            logger.info("%s", format_table(table, run.options.output.table))
+        form = run.options.output.table
+        logger.info("%s", sparsity_text(run.model, form))
+        logger.info("%s", masks_text(run.model, run.scheduler.masks, form))
     nonzero = round((1 - size.zeros / 100) * parameter_count(run.model))
     score = Score(epoch, validation.accuracy(), validation.accuracy(5), size.zeros / 100, nonzero)
     best = run.best.add(score)

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from potstill.compression import load_checkpoint, sparsity
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.latency.fastest import LAYOUTS, Choice, fastest
 from potstill.models.create import build
+from potstill.plots import channels, metrics
+from potstill.plots.style import save as save_picture
 from potstill.thinning import Recipe
 from potstill.thinning import load as load_thinned
 from potstill.thinning import save as save_thinned
@@ -21,7 +21,7 @@ from potstill.thinning.files.regular import must_be_regular
 from potstill.thinning.files.text import Lines, printable
 
 from ..errors import UsageError
-from ..plots.training import plot_channels, plot_metrics, plot_trajectory
+from ..plots.trajectory import plot_trajectory
 from ..report import write_report
 from .averages import take_average
 from .deploy import deploy, export_table
@@ -97,8 +97,10 @@ def finish(run: Session) -> dict[str, Any]:
 
 def _plot(run: Session, widths: Sequence[Mapping[str, Any]]) -> None:
     """Draw the pictures of `--plot`."""
-    plot_metrics(run.rows, run.folder.path)
-    plot_channels({row["layer"]: (row["after"], row["before"]) for row in widths}, run.folder.path)
+    if run.rows:  # --epochs 0 has none
+        save_picture(metrics(list(run.rows), run.scheduler), run.folder.path / "metrics")
+    kept = {row["layer"]: (row["before"], row["after"]) for row in widths}
+    save_picture(channels(kept), run.folder.path / "channels")
     if run.trajectory:
         plot_trajectory(run.trajectory.tensors(), run.folder.path)
 

@@ -29,7 +29,7 @@ from ..monitors.early_stopping import EarlyStopping, first_epoch_to_watch
 from ..monitors.stopping_rules import parse_rule
 from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..monitors.trajectory import Trajectory, TrajectoryOption
-from ..plots.style import require_matplotlib
+from ..plots import require_matplotlib
 from .averages import with_options
 from .deploy import require_exports
 from .folder import Followed, RunFolder

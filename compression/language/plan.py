@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from potstill.thinning.files.html import html_lines, html_table
+from potstill.thinning.files.text import printable
+
 from ..steps import Window
+from .plan_table import COLUMNS, plan_rows
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,20 @@ class Schedule:
     text: str = ""
     path: Path | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Return a line for each policy."""
+        lines = [", ".join(filter(None, map(str, row.values()))) for row in plan_rows(self)]
+        return "\n".join([self._headline(), *(f"  {printable(line)}" for line in lines)])
+
+    def _repr_html_(self) -> str:
+        """Return a row for each policy."""
+        table = html_table(COLUMNS, [tuple(row.values()) for row in plan_rows(self)])
+        return html_lines(self._headline()) + table + html_lines(*self.warnings)
+
+    def _headline(self) -> str:
+        source = "" if self.path is None else f" of {printable(self.path.name)}"
+        return f"Schedule{source}: {len(self.instances)} instances, {len(self.policies)} policies"
 
     def __str__(self) -> str:
         """Return a line for each instance and each policy."""

@@ -109,7 +109,6 @@ def test_short_tables_leave_out_what_says_nothing():
     assert "Rows (%)" not in text
     total = sum(p.numel() for p in model.parameters())
     assert f"zeros {100 * 27 / total:.2f} % of {total} parameters, mean " in text.splitlines()[-1]
-    assert "Total sparsity" in sparsity_text(model, "csv")
 
 
 def test_gone_counts_what_was_thinned_before():

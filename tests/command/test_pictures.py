@@ -9,11 +9,7 @@ import torch
 from torchvision.io import read_image
 
 import compress_classifier
-from potstill.command.modes.timeline import Epoch
 from potstill.command.monitors.tensorboard import PLACES
-from potstill.command.plots import timeline, training
-from potstill.command.plots.sensitivity import _ticks, plot_sensitivity
-from potstill.command.plots.training import plot_metrics
 from potstill.compression import load_checkpoint
 
 SCHEDULE = """
@@ -49,46 +45,6 @@ def test_pictures_show_on_white_and_on_black(run, name):
     assert luminance.min() > 0.2 and luminance.max() < 0.8
     drawing = (run / f"{name}.svg").read_text()
     assert not re.search(r"#000000|#ffffff", drawing)
-
-
-def test_metrics_that_begin_late_or_are_missing_are_drawn(tmp_path):
-    rows = [
-        {"epoch": e, "train_loss": 1.0, "val_loss": None, "train_top1": 50, "val_top1": 40, "lr": 0}
-        | {"zeros": 0, "gone": 0}
-        for e in range(3)
-    ]
-    rows[2]["part"] = 3.0
-    plot_metrics(rows, tmp_path)
-    assert "<!-- part -->" in (tmp_path / "metrics.svg").read_text()
-
-
-def test_sensitivity_has_a_tick_for_each_sparsity(tmp_path):
-    rows = [(name, level, 90 - 50 * level, 99.0, 0.5) for name in ("a", "b") for level in (0.0, 0.3, 0.6)]
-    plot_sensitivity(rows, 90.0, 1.0, tmp_path)
-    for path, panels in (("sensitivity.svg", 1), ("sensitivity/a.svg", 2)):
-        written = re.findall(r"<!-- (\S+) -->", (tmp_path / path).read_text())
-        assert [written.count(tick) for tick in ("0.0", "0.3", "0.6")] == [panels] * 3, path
-        assert not {"−0.1", "0.1", "0.2", "0.4"} & set(written)
-
-
-def test_many_sparsities_have_a_tick_every_so_often():
-    levels = [number / 20 for number in range(20)]
-    assert _ticks(levels) == levels[::2]
-    assert _ticks(levels[:12]) == levels[:12]
-
-
-def test_a_sparsity_of_0_is_not_lost_in_the_frame(tmp_path, monkeypatch):
-    figures = []
-    for module in (training, timeline):
-        monkeypatch.setattr(module, "save", lambda figure, stem: figures.append(figure) or [])
-    timeline.plot_timeline([], [Epoch(0.1, 0.0, 0.0, 10, 10)] * 3, (10, 10), tmp_path)
-    row = {"train_loss": 1.0, "val_loss": 1.0, "train_top1": 50, "val_top1": 40, "lr": 0.1, "zeros": 0.0, "gone": 0.0}
-    plot_metrics([{"epoch": epoch, **row} for epoch in range(3)], tmp_path)
-    panels = [axis for figure in figures for axis in figure.axes if "zeros" in axis.get_ylabel() + axis.get_title()]
-    assert len(panels) == 2
-    for axis in panels:
-        low, high = axis.get_ylim()
-        assert low < -0.03 * high < 0
 
 
 def test_tensorboard_has_the_metrics_the_sparsity_of_each_layer_and_histograms(run):

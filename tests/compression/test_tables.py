@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import Masks, format_table, masks_table, sparsity, sparsity_table
-from potstill.compression.sparsity_tables import COLUMNS, TOTAL
+from potstill.compression import Masks, format_table, masks_table, masks_text, sparsity, sparsity_table, sparsity_text
+from potstill.compression.sparsity_tables import COLUMNS
 
 
 @pytest.fixture
@@ -36,16 +36,19 @@ def test_percentages_of_structures(model):
     assert conv["Abs-Mean"] == pytest.approx(float(model[0].weight.abs().mean()))
 
 
-def test_total_counts_all_parameters(model):
-    table = sparsity_table(model)
-    total = table.iloc[-1]
+def test_rows_are_parameters_and_the_total_is_a_line(model):
+    """What `table["NNZ (dense)"].sum()` says is the number of these parameters' elements, no more."""
     dense = 48 + 4 + 20 + 5
     zeros = 24 + 4 + 11
-    assert total["Name"] == TOTAL
-    assert (total["NNZ (dense)"], total["NNZ (sparse)"]) == (dense, dense - zeros)
-    assert total["Fine (%)"] == pytest.approx(100 * zeros / dense)
+    assert sparsity_table(model)["NNZ (dense)"].sum() == 48 + 20
+    every = sparsity_table(model, all_parameters=True)
+    assert list(every["Name"]) == [name for name, _ in model.named_parameters()]
+    assert every["NNZ (sparse)"].sum() == dense - zeros
     assert sparsity(model) == pytest.approx(zeros / dense)
-    assert len(sparsity_table(model, all_parameters=True)) == 5
+    told = f"zeros {100 * zeros / dense:.2f} % of {dense} parameters, mean "
+    for form, line in (("text", -1), ("markdown", -1)):
+        assert sparsity_text(model, form).splitlines()[line].startswith(told)
+    assert "zeros" not in sparsity_text(model, "csv") + sparsity_text(model, "json")
 
 
 def test_forms(model):
@@ -72,5 +75,6 @@ def test_masks_hide_together_and_other_zeros_do_not_count(model):
     masks.set("b", "module.0.weight", other, mode="forward")
     masks.set("b", "0.bias", torch.tensor([0.0, 1, 1, 1]))
     found = masks_table(model, masks)
-    assert list(found["Name"]) == ["0.weight", "2.weight", "Total masked:"]
-    assert list(found["Fine (%)"]) == pytest.approx([100 * 24 / 48, 0, 100 * 25 / (48 + 4 + 20 + 5)])
+    assert list(found["Name"]) == ["0.weight", "2.weight"]
+    assert list(found["Fine (%)"]) == pytest.approx([100 * 24 / 48, 0])
+    assert masks_text(model, masks).endswith(f"masked {100 * 25 / 77:.2f} % of 77 parameters")

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from potstill.command.errors import text_of
-from potstill.command.plots.style import label
 from potstill.command.run.folder import RunFolder
 from potstill.command.run.log_text import OneLine, Plain
 from potstill.command.run.size_report import summary_table
 from potstill.compression import CheckpointError, format_table
 from potstill.compression.account_table import Entry, account_table, account_text
 from potstill.compression.schedule import ScheduleError, load_schedule
+from potstill.plots.style import label
 from potstill.thinning.files.text import Lines, cell, csv_text, markdown, printable, shown
 
 EVIL = "x\nFORGED \x1b[31m\r\x07\u202e\u2066\u200b\ud800\x85\u2028"

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 import compress_classifier
 from potstill.command.monitors.trajectory import FILE, Trajectory, TrajectoryOption
 from potstill.command.monitors.trajectory_record import SAMPLE, WHOLE, records
-from potstill.command.plots.training import principal_path
+from potstill.command.plots.trajectory import principal_path
 from potstill.compression.files.checked import CheckpointError, Field
 
 SCHEDULE = """

@@ -1,38 +1,26 @@
-"""How every picture of the command line looks: PNG and SVG, legible in print, on white and on black (extra `plot`)."""
+"""How every picture looks: legible in print, on white and on black (extra `plot`)."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from potstill.compression.files.checkpoints import write_atomically
 from potstill.thinning.files.text import printable
 
-from ..errors import UsageError
-
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours: told apart by the colour-blind, on white and on black, and in print."""
 GREY = "#7f7f7f"
-
-
-def require_matplotlib() -> None:
-    """Say early that pictures cannot be drawn.
-
-    Raises:
-        UsageError: the extra is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise UsageError('--plot needs the extra "plot": pip install "potstill[plot]"')
 
 
 def figure_of(count: int, width: float = 9, height: float | None = None) -> Any:
     """Return a figure with panels in up to two columns, sizes in inches, and its axes.
 
     Raises:
-        UsageError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
     """
     columns = min(2, count)
     lines = -(-count // columns)
@@ -48,7 +36,7 @@ def stacked(heights: Sequence[float], width: float = 9) -> Any:
     """Return a figure of panels that share their x axis, of these heights in inches without labels, and its axes.
 
     Raises:
-        UsageError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
     """
     figure = _empty(width, sum(heights) + 0.35 * len(heights))
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
@@ -56,11 +44,36 @@ def stacked(heights: Sequence[float], width: float = 9) -> Any:
     return figure, axes
 
 
-def _empty(width: float, height: float) -> Any:
-    require_matplotlib()
-    from matplotlib.figure import Figure
+def panel(ax: Any, width: float = 9, height: float = 4) -> Any:
+    """Return the figure and axes to draw one panel into: those of `ax`, or new ones."""
+    if ax is None:
+        figure, (axis,) = figure_of(1, width, height)
+        return figure, axis
+    _dress([ax])
+    return ax.figure, ax
 
-    return Figure(figsize=(width, height), layout="constrained")
+
+def _empty(width: float, height: float) -> Any:
+    return _picture()(figsize=(width, height), layout="constrained")
+
+
+@cache
+def _picture() -> Any:
+    """Return the class of figures: one that notebooks show, without pyplot, which would show it twice and keep it.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('pictures need the extra "plot": pip install "potstill[plot]"') from error
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            return drawn(self, "png", 100)
+
+    return Picture
 
 
 def _dress(axes: Iterable[Any]) -> None:
@@ -87,13 +100,18 @@ def colour_bar(figure: Any, drawn: Any, axis: Any, label: str) -> None:
     bar.outline.set_edgecolor(GREY)
 
 
+def drawn(figure: Any, form: str, dpi: int = 150) -> bytes:
+    """Return a picture as `png` or `svg`, transparent."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=form, dpi=dpi, transparent=True)
+    return picture.getvalue()
+
+
 def save(figure: Any, stem: Path) -> list[Path]:
     """Write `<stem>.png` and `<stem>.svg`, transparent."""
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     for path in paths:
-        picture = io.BytesIO()
-        figure.savefig(picture, format=path.suffix[1:], dpi=150, transparent=True)
-        write_atomically(path, picture.getvalue())
+        write_atomically(path, drawn(figure, path.suffix[1:]))
     return paths
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
-from potstill.compression import CompressionScheduler, PruningPolicy, Step, sparsity
-from potstill.thinning import count_macs, thin
+from potstill.thinning import count_macs, thin, unwrapped
+from potstill.thinning.running.inputs import run, tensors_of
 
-from ..run.evaluation import classification_loss
+from .language.plan import Schedule
+from .policies import PruningPolicy
+from .schedule import build, load_schedule
+from .scheduler import CompressionScheduler
+from .steps import Step
+from .sparsity_tables import sparsity
 
 ALMOST_ZERO = 1e-6  # ranks below every weight
 
@@ -32,6 +40,54 @@ class Epoch:
     gone: float
     parameters: int
     macs: int
+
+
+def dry_run(
+    schedule: str | Path | Mapping[str, Any] | Schedule,
+    model: nn.Module,
+    epochs: int,
+    example_inputs: Any,
+    lr: float = 0.1,
+) -> pd.DataFrame:
+    """Return what a schedule would do to a copy of a network: a row an epoch (see `course_table`).
+
+    Counts are those of a training, what depends on the values of weights is not: nothing is learned. Policies that
+    count minibatches are left out. `potstill.plots.timeline` draws it.
+
+    Args:
+        schedule: a file, the name of a shipped one, the schedule as a mapping, or what `load_schedule` gave.
+        model: the network; it stays as it is.
+        epochs: how many.
+        example_inputs: what `model` is called with.
+        lr: the learning rate that learning-rate schedulers begin with.
+
+    Raises:
+        ScheduleError: the schedule has mistakes; all of them are listed.
+    """
+    copied = copy.deepcopy(unwrapped(model))
+    plan = schedule if isinstance(schedule, Schedule) else load_schedule(schedule, copied)
+    optimizer = torch.optim.SGD(copied.parameters(), lr, momentum=0.9)
+    scheduler = build(by_epoch(plan), copied, optimizer, example_inputs=example_inputs)
+    dense = size(scheduler)
+    return course_table(timeline(scheduler, optimizer, epochs), dense)
+
+
+def by_epoch(schedule: Schedule) -> Schedule:
+    """Return the policies that count epochs: how many minibatches make one is not known without data."""
+    return replace(schedule, policies=[plan for plan in schedule.policies if plan.window.unit == "epoch"])
+
+
+def course_table(rows: Sequence[Epoch], dense: tuple[int, int]) -> pd.DataFrame:
+    """Return a row an epoch: learning rate, zeros and gone in percent, parameters and MACs also in percent.
+
+    Args:
+        rows: the epochs.
+        dense: parameters and multiply-adds of the network before the first epoch.
+    """
+    columns = ["epoch", "learning rate", "zeros (%)", "gone (%)", "parameters", "MACs", "parameters (%)", "MACs (%)"]
+    told = [(epoch, row.rate, row.zeros, row.gone, row.parameters, row.macs) for epoch, row in enumerate(rows)]
+    shares = [(100 * row.parameters / dense[0], 100 * row.macs / dense[1]) for row in rows]
+    return pd.DataFrame([(*one, *share) for one, share in zip(told, shares, strict=True)], columns=columns)
 
 
 def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int) -> list[Epoch]:
@@ -73,13 +129,13 @@ def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
     return any(isinstance(policy, PruningPolicy) and policy.pruner.waits() for policy in acting)
 
 
-def _pass(model: nn.Module, images: Tensor) -> None:
+def _pass(model: nn.Module, inputs: Any) -> None:
     """Make two training passes, as pruners find what to watch in the first; nothing is learned."""
     training = model.training
     model.train()
     for _ in range(2):
-        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        classification_loss(model(images), labels)[0].backward()
+        outputs = [tensor for tensor in tensors_of(run(model, inputs)) if tensor.requires_grad]
+        torch.stack([(output.float() + 1).square().mean() for output in outputs]).sum().backward()
     model.zero_grad()
     model.train(training)
 
@@ -99,7 +155,12 @@ def timeline_table(rows: Sequence[Epoch]) -> pd.DataFrame:
 def size(scheduler: CompressionScheduler) -> tuple[int, int]:
     """Return parameters and multiply-adds of the network as it is."""
     model = scheduler.model
-    return sum(p.numel() for p in model.parameters()), count_macs(model, scheduler.example_inputs[:1])
+    return sum(p.numel() for p in model.parameters()), count_macs(model, first(scheduler.example_inputs))
+
+
+def first(inputs: Any) -> Any:
+    """Return the first example of a batch of inputs of any shape."""
+    return tree_map_only(Tensor, lambda tensor: tensor[:1], inputs)
 
 
 def _move(model: nn.Module) -> None:
@@ -150,4 +211,4 @@ def _thinned(scheduler: CompressionScheduler) -> tuple[int, int, int]:
     thin(model, scheduler.example_inputs)
     sizes = [(int(p.count_nonzero()), p.numel()) for p in model.parameters()]
     nonzero, parameters = (sum(column) for column in zip(*sizes, strict=True))
-    return nonzero, parameters, count_macs(model, scheduler.example_inputs[:1])
+    return nonzero, parameters, count_macs(model, first(scheduler.example_inputs))

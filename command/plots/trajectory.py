@@ -1,8 +1,8 @@
-"""The pictures of a training: metrics, kept channels, trajectory."""
+"""The pictures of a trajectory, and of the symmetry that a network finds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from potstill.plots.style import GREY, LINES, colour_bar, figure_of, label, save
+
 from ..lab.symmetric_weights import Weights
 from ..monitors.trajectory_record import Record, records
-from ..run.folder import METRICS
-from .style import GREY, LINES, colour_bar, figure_of, label, save
-
-
-def plot_metrics(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw loss, accuracy, learning rate, sparsity and parts of the loss by epoch: `metrics.png` and `metrics.svg`."""
-    if not rows:  # --epochs 0
-        return []
-    parts = [name for name in dict.fromkeys(k for row in rows for k in row) if name not in METRICS]
-    panels: list[tuple[str, list[str], str]] = [
-        ("loss", ["train_loss", "val_loss"], "linear"),
-        ("top1 (%)", ["train_top1", "val_top1"], "linear"),
-        ("learning rate", ["lr"], "log"),
-        ("zeros and gone (%)", ["zeros", "gone"], "linear"),
-        *[(name, [name], "linear") for name in parts],
-    ]
-    figure, axes = figure_of(len(panels))
-    for axis, (title, names, scale) in zip(axes, panels, strict=False):
-        for name, colour, style in zip(names, LINES, ("-", "--"), strict=False):
-            known = [row for row in rows if row.get(name) is not None]
-            marker = "." if len(known) < 30 else None
-            epochs, values = [row["epoch"] for row in known], [row[name] for row in known]
-            axis.plot(epochs, values, style, color=colour, label=label(name), marker=marker)
-        axis.set_yscale(scale if all((row.get(name) or 0) > 0 for row in rows for name in names) else "linear")
-        axis.set(title=label(title), xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        if title.startswith("zeros"):  # from a little below 0, which would be lost in the frame
-            top = max(axis.get_ylim()[1], 1.0)
-            axis.set_ylim(-0.04 * top, top)
-        if len(names) > 1:
-            axis.legend(frameon=False, labelcolor=GREY)
-    return save(figure, folder / "metrics")
-
-
-def plot_channels(kept: Mapping[str, tuple[int, int]], folder: Path) -> list[Path]:
-    """Draw a bar per layer: channels kept of those it had. `channels.png` and `channels.svg`.
-
-    Args:
-        kept: layer -> (channels now, channels of the dense network).
-        folder: where the pictures go.
-    """
-    figure, (axis,) = figure_of(1, height=max(2.5, 0.16 * len(kept)), width=8)
-    names = list(kept)[::-1]
-    shown = [label(name) for name in names]
-    axis.barh(shown, [kept[n][1] for n in names], color="none", edgecolor=GREY, label="dense")
-    axis.barh(shown, [kept[n][0] for n in names], color=LINES[0], label="kept")
-    axis.tick_params(axis="y", labelsize=6)
-    axis.set(xlabel="channels")
-    axis.set_title("channels kept by layer", loc="left", color=GREY)
-    axis.set_ylim(-0.6, len(names) - 0.4)
-    axis.legend(frameon=False, labelcolor=GREY, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-    return save(figure, folder / "channels")
 
 
 WEIGHTS, PANELS = 4, 12
