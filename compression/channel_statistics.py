@@ -63,7 +63,7 @@ def scored(
         # Seeded by the name: a layer's random score does not depend on which layers are ranked with it.
         chance = generator(torch.initial_seed(), name)
         norm = _norm(layer, parameters, graph)
-        outputs = Outputs(_rows(parameters[name].detach(), layer), norm=norm, generator=chance, **known)
+        outputs = Outputs(rows_of(parameters[name].detach(), layer), norm=norm, generator=chance, **known)
         try:
             found[name] = score.of(outputs).detach().double().cpu()
         except ValueError:  # the layer has not what the score looks at: its channels stay, and are told
@@ -71,7 +71,8 @@ def scored(
     return found
 
 
-def _rows(weight: Tensor, layer: Layer) -> Tensor:
+def rows_of(weight: Tensor, layer: Layer) -> Tensor:
+    """Return a row for each output of a layer, of its weight or of something of that shape."""
     return weight.movedim(layer.out_dim, 0).flatten(1)
 
 
@@ -106,7 +107,7 @@ def _gradients(
     for loss in losses(model):
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         yield {
-            name: _rows(gradient, layers[name])
+            name: rows_of(gradient, layers[name])
             for name, gradient in zip(weights, found, strict=True)
             if gradient is not None
         }
@@ -115,20 +116,28 @@ def _gradients(
 def _curvature(
     model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield estimates of the Hessian's diagonal: z * (H z) for random signs z (Hutchinson 1990, Bekas et al. 2007)."""
     for step, loss in enumerate(losses(model)):
-        first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
-        used = {name: g for name, g in zip(weights, first, strict=True) if g is not None and g.requires_grad}
-        for probe in range(PROBES):
-            signs = {name: _signs(g, step, probe, name) for name, g in used.items()}
-            second = torch.autograd.grad(
-                list(used.values()), [weights[name] for name in used], list(signs.values()),
-                retain_graph=True, allow_unused=True,
-            )  # fmt: skip
-            yield {
-                name: _rows(signs[name] * (torch.zeros_like(signs[name]) if product is None else product), layers[name])
-                for name, product in zip(used, second, strict=True)
-            }
+        for found in curvature(loss, weights, torch.initial_seed(), step):
+            yield {name: rows_of(values, layers[name]) for name, values in found.items()}
+
+
+def curvature(loss: Tensor, weights: Mapping[str, Tensor], *seed: object) -> Iterator[dict[str, Tensor]]:
+    """Yield `PROBES` estimates of the Hessian's diagonal by weight: z * (H z) for random signs z.
+
+    Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007. The graph of the loss stays, for its own backward pass.
+    """
+    first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+    used = {name: g for name, g in zip(weights, first, strict=True) if g is not None and g.requires_grad}
+    for probe in range(PROBES):
+        signs = {name: _signs(g, *seed, probe, name) for name, g in used.items()}
+        second = torch.autograd.grad(
+            list(used.values()), [weights[name] for name in used], list(signs.values()),
+            retain_graph=True, allow_unused=True,
+        )  # fmt: skip
+        yield {
+            name: signs[name] * (torch.zeros_like(signs[name]) if product is None else product)
+            for name, product in zip(used, second, strict=True)
+        }
 
 
 def _signs(like: Tensor, *seed: object) -> Tensor:
@@ -147,10 +156,9 @@ def _activations(
     for name in layers:
         module = model.get_submodule(name.rpartition(".")[0])
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            dim = -1 if isinstance(module, nn.Linear) else -module.weight.ndim + 1
 
-            def hook(_: nn.Module, __: object, out: Tensor, name: str = name, dim: int = dim) -> None:
-                seen[name] = out.detach().movedim(dim, 0).flatten(1).abs().mean(1)
+            def hook(layer: nn.Module, _: object, out: Tensor, name: str = name) -> None:
+                seen[name] = mean_outputs(layer, out)
 
             handles.append(module.register_forward_hook(hook))
     try:
@@ -161,6 +169,12 @@ def _activations(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def mean_outputs(layer: nn.Module, outputs: Tensor) -> Tensor:
+    """Return the mean absolute value of each output of a Linear or a convolution."""
+    dim = -layer.weight.ndim + 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1  # batched or not
+    return outputs.detach().movedim(dim, 0).flatten(1).abs().mean(1)
 
 
 _MEASURES = {"gradients": _gradients, "curvature": _curvature, "activations": _activations}

@@ -181,7 +181,7 @@ class CompressionScheduler(ShownScheduler):
             The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
         """
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        result = with_terms(self._acting, moment, loss)
+        result = with_terms(self.policies, self._acting, moment, loss)
         return result if return_loss_components else result.overall_loss
 
     def before_parameter_optimization(

@@ -18,7 +18,7 @@ from potstill.thinning import count_macs, thin, unwrapped
 from potstill.thinning.running.inputs import run, tensors_of
 
 from .language.plan import Schedule
-from .policies import PruningPolicy
+from .policies import Moment, PruningPolicy
 from .schedule import build, load_schedule
 from .scheduler import CompressionScheduler
 from .steps import Step
@@ -110,7 +110,7 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         scheduler.on_minibatch_begin(*at)
         rate = optimizer.param_groups[0]["lr"]
         if _needs_passes(scheduler, Step(epoch)):
-            _pass(model, scheduler.example_inputs)
+            _pass(scheduler, Moment(Step(epoch), optimizer))
         scheduler.before_parameter_optimization(*at)
         _move(model)
         scheduler.on_minibatch_end(*at)
@@ -129,13 +129,17 @@ def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
     return any(isinstance(policy, PruningPolicy) and policy.pruner.waits() for policy in acting)
 
 
-def _pass(model: nn.Module, inputs: Any) -> None:
+def _pass(scheduler: CompressionScheduler, moment: Moment) -> None:
     """Make two training passes, as pruners find what to watch in the first; nothing is learned."""
+    model = scheduler.model
     training = model.training
     model.train()
     for _ in range(2):
-        outputs = [tensor for tensor in tensors_of(run(model, inputs)) if tensor.requires_grad]
-        torch.stack([(output.float() + 1).square().mean() for output in outputs]).sum().backward()
+        outputs = [tensor for tensor in tensors_of(run(model, scheduler.example_inputs)) if tensor.requires_grad]
+        loss = torch.stack([(output.float() + 1).square().mean() for output in outputs]).sum()
+        for policy in scheduler.policies:
+            policy.see_loss(moment, loss)
+        loss.backward()
     model.zero_grad()
     model.train(training)
 

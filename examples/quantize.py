@@ -1,12 +1,8 @@
-"""First thin, then quantize: int8 weights of a thinned network by torchao, and the thinned network as ONNX.
+"""First thin, then quantize: int8 weights of a thinned network by torchao.
 
 python examples/quantize.py
 """
 
-import tempfile
-from pathlib import Path
-
-import onnxruntime
 import torch
 from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -15,7 +11,7 @@ from potstill import prune_channels
 
 
 def main() -> None:
-    """Thin a network, export it, quantize it, and compare the outputs."""
+    """Thin a network, quantize it, and compare the outputs."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
@@ -26,15 +22,6 @@ def main() -> None:
     print(f"{recipe.parameters[0]:,} -> {recipe.parameters[1]:,} parameters")
     with torch.no_grad():
         expected = model(images)
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "thinned.onnx")
-        batch = {"input": {0: torch.export.Dim("batch")}}
-        torch.onnx.export(model, (images,), file, input_names=["input"], dynamic_shapes=batch, verbose=False)
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        found = torch.tensor(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
-    gap = (found - expected).abs().max() / expected.abs().max()
-    print(f"ONNX: largest difference / largest output {float(gap):.0e}")
 
     quantize_(model, Int8WeightOnlyConfig())
     with torch.no_grad():

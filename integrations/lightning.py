@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler
@@ -57,8 +59,20 @@ class CompressionCallback(pl.Callback):
         pl_module.on_load_checkpoint = load  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the scheduler: learning-rate schedulers read the optimizer before its state is loaded."""
+        """Make the scheduler: learning-rate schedulers read the optimizer before its state is loaded.
+
+        Raises:
+            ValueError: the strategy hides parameters in others, or there are several optimizers.
+        """
+        strategy = trainer.strategy
+        if isinstance(strategy, FSDPStrategy):
+            raise ValueError(
+                "FSDPStrategy makes one flat parameter of many, which have no channels any more: take"
+                " ModelParallelStrategy (fully_shard), or DDPStrategy"
+            )
         self._driver.build(pl_module, _only(trainer))
+        if isinstance(strategy, DDPStrategy):
+            self.scheduler.rewrap = partial(_rewrap, strategy)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow the optimizer's steps, when all states are loaded."""
@@ -107,6 +121,12 @@ class CompressionCallback(pl.Callback):
         metrics: Mapping[str, Any] = trainer.callback_metrics
         found = {"min": metrics.get("val_loss"), "max": metrics.get("val_acc", metrics.get("val_accuracy"))}
         self._driver.end_epoch({name: float(value) for name, value in found.items() if value is not None})
+
+
+def _rewrap(strategy: DDPStrategy) -> None:
+    """Wrap the module anew: what `DistributedDataParallel` has prepared is for the shapes of before."""
+    strategy.model = strategy.lightning_module
+    strategy.configure_ddp()
 
 
 def _only(trainer: pl.Trainer) -> Optimizer:

@@ -119,10 +119,10 @@ class CompressionCallback(TrainerCallback):
             state.log_history[-1].update(found)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Put the schedule's state into the checkpoint's folder."""
-        folder = _folder(args, state)
+        """Put the schedule's state into the checkpoint's folder; all processes ask for it, the first one writes."""
+        folder, found = _folder(args, state), self._driver.state_dict()
         if state.is_world_process_zero and folder.is_dir():
-            save_state(folder / STATE, self._driver.state_dict())
+            save_state(folder / STATE, found)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -20,10 +20,11 @@ RUNS = {
     "detector": ([], [], r"(?s)194,390,635 -> 13\d,\d{3},\d{3} multiply-adds\nboxes, labels, scores: \(300, 4\)"),
     "lstm_words": (["--epochs", "6", "--words", "3000"], [], r"lstm.weight_hh_l0 .* 1,639 .* 89.996"),
     "accelerate_loop": (["--epochs", "4"], ["accelerate"], r"(?s)zeros: 78.8 %\n.*equal: True"),
-    "quantize": (
+    "quantize": ([], ["torchao"], r"(?s)34,666 -> 17,\d{3} parameters\nint8 weights: .*e-03"),
+    "onnx_export": (
         [],
-        ["torchao", "onnxruntime", "onnxscript"],
-        r"(?s)34,666 -> 17,\d{3} parameters\nONNX: .*e-07\nint8 weights: .*e-03",
+        ["onnxruntime", "onnxscript"],
+        r"(?s)34,666 -> 17,\d{3} parameters\nbatch of 4: .*e-0[78]\nbatch of 1: .*e-0[78]",
     ),
 }
 

@@ -113,6 +113,9 @@ class ScheduledTrainingPolicy:
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Act before the forward pass."""
 
+    def see_loss(self, moment: Moment, loss: Tensor) -> None:
+        """With the loss, at each minibatch, also outside of the window."""
+
     def before_backward_pass(self, moment: Moment, loss: Tensor) -> PolicyLoss | None:
         """Act on the loss; return the loss to go on with, or None to leave it."""
         return None

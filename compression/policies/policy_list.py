@@ -68,10 +68,17 @@ def acting(
     return [policy for policy in covering if not (by_epoch and policy.window.unit == "minibatch")]
 
 
-def with_terms(policies: Iterable[ScheduledTrainingPolicy], moment: Moment, loss: Tensor) -> PolicyLoss:
-    """Return the loss as each of the policies makes it of that of the one before, and the terms by name."""
-    components: list[LossComponent] = []
+def with_terms(
+    policies: Iterable[ScheduledTrainingPolicy],
+    active: Iterable[ScheduledTrainingPolicy],
+    moment: Moment,
+    loss: Tensor,
+) -> PolicyLoss:
+    """Return the loss as each of the active policies makes it of that of the one before, and the terms by name."""
     for policy in policies:
+        policy.see_loss(moment, loss)
+    components: list[LossComponent] = []
+    for policy in active:
         result = policy.before_backward_pass(moment, loss)
         if result is not None:
             loss, parts = result

@@ -87,6 +87,11 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if self.acts_in("minibatch", moment.step):
             self._prune(moment.step)
 
+    def see_loss(self, moment: Moment, loss: Tensor) -> None:
+        """Show it to the pruner, as long as there is something to rank yet."""
+        if not self.window.over(moment.step):
+            self.pruner.see_loss(loss, moment.step)
+
     def on_minibatch_end(self, moment: Moment) -> None:
         """Discard or keep masks."""
         if self.args.discard_masks_at_minibatch_end:

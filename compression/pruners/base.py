@@ -93,6 +93,9 @@ class Pruner(ABC):
         0 hides, 1 keeps. Parameters left out keep the mask that they had.
         """
 
+    def see_loss(self, loss: Tensor, step: Step) -> None:  # noqa: B027  (most do not look at it)
+        """With the loss of each minibatch, also before the window, until `release`."""
+
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """Return what the last ranking asked and did, by weight; nothing where no counted structures are hidden."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, on_cpu
 
-from ..channel_statistics import scored
 from ..declare.arguments import Fraction, Names
 from ..declare.cross_checks import Complaint, apart
 from ..declare.names import resolve
@@ -19,17 +19,22 @@ from ..declare.registry import register
 from ..files.checked import Field
 from ..parts.channel_ranking import Scope, channel_keys, channel_means
 from ..parts.channel_scores import find_score
+from ..parts.compiled_models import hooks_left_out
 from ..parts.selection import count, keep_highest
 from ..parts.sparsity_rates import Rate, agp, constant, falling
 from ..parts.structures import FILTERS, Group, oriented
 from ..processes.shards import refuse_sharded
-from ..steps import Window
+from ..steps import Step, Window
 from .base import Pruner, View
 from .cover_channel import NEEDS_GRAPH, channel_graph, hide
+from .follow_activations import unwatched
 from .outcome import Outcome
-from .statistics import Statistics, after_backward, without_gradients
+from .score_watch import ScoreWatch
+from .statistics import without_gradients
 
-ScheduledScore = Literal["l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "random"]
+logger = logging.getLogger(__name__)
+
+ScheduledScore = Literal["l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random"]
 
 
 class GlobalStructures(Pruner):
@@ -50,12 +55,17 @@ class GlobalStructures(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Complain of a sparsity that does not rise, and weights that get no gradient for a score that needs it."""
+        """A sparsity that does not rise, and weights that give a score nothing to see."""
         rates = falling(args) if "final_sparsity" in args else ()
-        return apart(rates, without_gradients(args, shapes) if args.get("score") == "taylor" else ())
+        name = args.get("score")
+        blind = without_gradients(args, shapes) if name in ("taylor", "hessian") else ()
+        unseen = (
+            apart(unwatched(args, shapes), hooks_left_out(f"score {name!r}", shapes)) if name == "activation" else ()
+        )
+        return apart(rates, blind, unseen)
 
     def bind(self, model: nn.Module) -> None:
-        """Resolve the names of `weights`, and begin to watch gradients where the score looks at them.
+        """Resolve the names of `weights`, and begin to watch what the score looks at.
 
         Raises:
             ValueError: a weight is sharded.
@@ -63,20 +73,8 @@ class GlobalStructures(Pruner):
         self._groups = {name: oriented(FILTERS, name, model) for name in resolve(self.weights, model)}
         refuse_sharded(type(self).__name__, self._groups, model)
         self._outcomes: Mapping[str, Outcome] = {}
-        self._statistics = Statistics()
-        self._handles: list[Any] = []
-        self._attach(model)
-
-    def _attach(self, model: nn.Module) -> None:
-        for name, group in self._groups.items() if find_score(self.score).needs else ():
-            self._handles.append(after_backward(name, model.get_parameter(name), self._watch(name, group)))
-
-    def _watch(self, name: str, group: Group) -> Callable[[Tensor], None]:
-        def see(weight: Tensor) -> None:
-            if weight.grad is not None:  # as `taylor` defines it, for this minibatch
-                self._statistics.add(name, group.split(weight * weight.grad).sum(1).square())
-
-        return see
+        self._watch = ScoreWatch(find_score(self.score), self._groups)
+        self._watch.attach(model)
 
     def prepare(self, window: Window, graph: Callable[[], ChannelGraph | None]) -> None:
         """Check that channels can be known.
@@ -108,10 +106,11 @@ class GlobalStructures(Pruner):
         # A channel that several listed weights make is ranked once, and counts once.
         ids = torch.cat(list(channels.values())).unique()
         ids = ids[ids > 0]
-        like = {name: group.split(view.weights[name])[:, 0] for name, group in self._groups.items()}
-        with self._statistics.pooled(view.ranks, like if find_score(self.score).needs else {}):
-            keys = channel_keys(graph, self._scores(view, graph), self.scope)[ids]
-        self._statistics.restart()
+        found = self._watch.scores(view.weights, graph, view.ranks)
+        if not found:
+            logger.warning("%s: nothing to rank channels by yet, so none is pruned now", view.owner)
+        means = channel_means(found, find_score(self.score), view.weights, graph)
+        keys = channel_keys(graph, means, self.scope)[ids]
         living = self._living(view, channels, graph)[ids]
         # No more than may go at all: of each set the best stays (key inf). What is dead already counts, whatever its
         # key.
@@ -127,14 +126,6 @@ class GlobalStructures(Pruner):
         self._outcomes = outcomes
         return {**{name: torch.ones_like(view.weights[name], dtype=torch.bool) for name in self._groups}, **masks}
 
-    def _scores(self, view: View, graph: ChannelGraph) -> Tensor:
-        measure = find_score(self.score)
-        if not measure.needs:
-            return channel_means(scored(measure, view.weights, graph, {}), measure, view.weights, graph)
-        means = {name: self._statistics.mean(name) for name in self._groups}
-        found = {name: values.double().cpu() for name, values in means.items() if values is not None}
-        return channel_means(found, measure, view.weights, graph)
-
     def _living(self, view: View, channels: Mapping[str, Tensor], graph: ChannelGraph) -> Tensor:
         living = torch.zeros(graph.count + 1, dtype=torch.bool)
         for name, group in self._groups.items():
@@ -147,33 +138,37 @@ class GlobalStructures(Pruner):
         """Return whether later steps of the window ask for no more."""
         return self.rate(view.progress) == self.rate(1.0)
 
+    def see_loss(self, loss: Tensor, step: Step) -> None:
+        """Estimate curvature, where the score looks at it."""
+        self._watch.see_loss(loss, step)
+
+    def waits(self) -> bool:
+        """Return whether a weight has yet to be seen."""
+        return self._watch.waits()
+
     def release(self) -> None:
-        """Stop watching gradients."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Stop watching."""
+        self._watch.release()
 
     def copied(self, model: nn.Module) -> None:
         """Watch the model of a copy."""
-        if self._handles:
-            self._handles = []
-            self._attach(model)
+        self._watch.copied(model)
 
     def after_thinning(self) -> None:
-        """Drop the statistics of the old channels, which are worth nothing."""
-        self._statistics.clear()
+        """Statistics of the old channels are worth nothing."""
+        self._watch.statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of gradients."""
-        return {"statistics": self._statistics.state_dict()}
+        """The sums of what was seen."""
+        return {"statistics": self._watch.statistics.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self._statistics.load_state_dict(state["statistics"])
+        self._watch.statistics.load_state_dict(state["statistics"])
 
     def join(self, states: Sequence[Field]) -> None:
         """Take the sums of several ranks."""
-        self._statistics.join([state["statistics"] for state in states])
+        self._watch.statistics.join([state["statistics"] for state in states])
 
 
 @register("pruners")
@@ -184,7 +179,8 @@ class GlobalStructurePruner(GlobalStructures):
     Attributes:
         desired_sparsity: the fraction of their channels to hide.
         weights: weights of convolutions or Linear layers, or patterns of them.
-        score: `l1`, `l2`, `bn_scale`, `fpgm`, `lamp`, `taylor` (over the minibatches since the last ranking), `random`.
+        score: `l1`, `l2`, `bn_scale`, `fpgm`, `lamp`, `taylor`, `activation` (over the minibatches since the last
+            ranking), `hessian` (over the first 8 of them; needs the loss), `random`.
         scope: `normalized`: scores are divided by their mean within a layer; `global`: as they are; `layer`: the same
             share of each.
     """

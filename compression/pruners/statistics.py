@@ -66,6 +66,10 @@ class Statistics:
             return self._pooled.get(name)
         return self._sums[name] / self._counts[name] if name in self._sums else None
 
+    def fresh(self, name: str) -> int:
+        """Return how many things were added since the sums were last used, on this rank."""
+        return 0 if name in self._used else self._counts.get(name, 0)
+
     def restart(self) -> None:
         """Let the next values begin new sums; until then the old ones can be read."""
         self._used = set(self._sums)

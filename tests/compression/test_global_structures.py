@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import CompressionScheduler, PruningPolicy
+from potstill.compression import CompressionScheduler, PruningPolicy, dry_run
 from potstill.compression.pruners.global_structures import GlobalStructurePruner, GlobalStructurePruner_AGP
 
 X = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -34,7 +34,8 @@ def run(pruner, epochs, model=None, start=0, states=None):
         counts.append(sum(int((model[i].weight.flatten(1) == 0).all(1).sum()) for i in (0, 3)))
         scheduler.on_minibatch_begin(epoch, 0, 1, optimizer)
         optimizer.zero_grad()
-        model(X).square().sum().backward()
+        loss = model(X).square().sum()
+        scheduler.before_backward_pass(epoch, 0, 1, loss, optimizer).backward()
         scheduler.before_parameter_optimization(epoch, 0, 1, optimizer)
         optimizer.step()
         scheduler.on_minibatch_end(epoch, 0, 1, optimizer)
@@ -87,12 +88,90 @@ def test_scores_by_gradient_are_means_over_minibatches():
     assert bool((expected[0].weight != 0).any())
 
 
-def test_resumed_equals_uninterrupted():
-    whole, _, _ = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score="taylor"), 5)
-    cut, scheduler, _ = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score="taylor"), 2)
+@pytest.mark.parametrize("score", ["taylor", "activation", "hessian"])
+def test_resumed_equals_uninterrupted(score):
+    whole, _, counts = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score=score), 5)
+    cut, scheduler, _ = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score=score), 2)
     states = copy.deepcopy((cut.state_dict(), scheduler.state_dict()))
-    again, _, _ = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score="taylor"), 5, start=2, states=states)
+    again, _, _ = run(GlobalStructurePruner_AGP(0.1, 0.5, WEIGHTS, score=score), 5, start=2, states=states)
     assert all(map(torch.equal, whole.state_dict().values(), again.state_dict().values()))
+    assert counts[-1] == 10
+
+
+def lowest_went(model, score, number):
+    ranked = sorted((v, i, j) for i in score for j, v in enumerate(score[i].tolist()) if v < score[i].max())
+    for _, i, j in ranked[:number]:  # the best of each layer stays
+        assert bool((model[i].weight[j] == 0).all())
+
+
+def test_activations_are_means_of_absolute_outputs():
+    model, scheduler, _ = run(GlobalStructurePruner(0.5, WEIGHTS, score="activation", scope="global"), 1)
+    scheduler.on_epoch_begin(1)
+    before = network()
+    first = before[0](X)
+    second = before[3](before[2](before[1](first)))
+    lowest_went(model, {0: first.abs().mean((0, 2, 3)), 3: second.abs().mean((0, 2, 3))}, 10)
+
+
+class Apart(nn.Module):
+    """Each weight has an output of its own, so that the Hessian of the sum of squares is diagonal: 2 x input^2."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.out = nn.Linear(1, 6, bias=False), nn.Linear(6, 1, bias=False)
+
+    def forward(self, x):
+        return self.out(self.layer(x))
+
+
+def test_curvature_is_exact_where_the_hessian_is_diagonal():
+    """With signs for z, z * (H z) is then the diagonal itself, whatever the signs."""
+    model, x = Apart(), torch.tensor([[1.0], [3.0]])
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    scheduler = CompressionScheduler(model, example_inputs=x)
+    pruner = GlobalStructurePruner(0.5, ["layer.weight"], score="hessian")
+    scheduler.add_policy(PruningPolicy(pruner), epochs=[1])
+    scale = torch.tensor([5.0, 1, 2, 9, 3, 7])
+    expected = 0.5 * (2 * scale * 10) * model.layer.weight.detach()[:, 0].square()  # 1 + 9 are the squared inputs
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    scheduler.before_backward_pass(0, 0, 1, (scale * model.layer(x).square()).sum(), optimizer)
+    scheduler.on_epoch_begin(1, optimizer)
+    gone = (model.layer.weight == 0).all(1).nonzero().flatten().tolist()
+    assert gone == sorted(expected.argsort()[:3].tolist())
+
+
+def test_curvature_needs_the_loss_and_says_so():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    scheduler = CompressionScheduler(model, example_inputs=X)
+    scheduler.add_policy(PruningPolicy(GlobalStructurePruner(0.5, WEIGHTS, score="hessian")), epochs=[1])
+    attachment = scheduler.attach(optimizer, 1)
+    model(X).square().sum().backward()
+    with pytest.raises(ValueError, match=r"hand it over before the backward pass \(loss = attachment.loss\(loss\)"):
+        optimizer.step()
+    optimizer.zero_grad()
+    attachment.loss(model(X).square().sum()).backward()
+    optimizer.step()
+    assert int((model[0].weight.flatten(1) == 0).all(1).sum() + (model[3].weight.flatten(1) == 0).all(1).sum()) == 10
+
+
+def test_where_nothing_was_seen_nothing_goes_and_it_is_said(caplog):
+    model = network()
+    scheduler = CompressionScheduler(model, example_inputs=X)
+    scheduler.add_policy(PruningPolicy(GlobalStructurePruner(0.5, WEIGHTS, score="activation")), epochs=[0], name="p")
+    scheduler.on_epoch_begin(0)
+    assert "p: nothing to rank channels by yet, so none is pruned now" in caplog.text
+    assert bool((model[0].weight != 0).any(1).all())
+
+
+@pytest.mark.parametrize("score", ["taylor", "activation", "hessian"])
+def test_dry_runs_see_what_they_rank_by(score):
+    pruner = {"class": "GlobalStructurePruner", "desired_sparsity": 0.5, "weights": WEIGHTS, "score": score}
+    course = dry_run({"pruners": {"p": pruner}, "policies": [{"pruner": {"instance_name": "p"}, "epochs": [1]}]},
+                     network(), 2, X)  # fmt: skip
+    assert course["parameters"][1] < 0.8 * course["parameters"][0]
 
 
 def test_without_example_inputs_it_is_refused():

@@ -36,6 +36,16 @@ AGP = {
         {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1},
     ],
 }
+SPLICING = {
+    "pruners": {
+        "splicing": {
+            "class": "SplicingPruner", "sensitivities": {UNITS: 0.8}, "low_thresh_mult": 0.9, "hi_thresh_mult": 1.1
+        },
+    },
+    "policies": [
+        {"pruner": {"instance_name": "splicing"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1},
+    ],
+}  # fmt: skip
 GATES = {
     "regularizers": {"gates": {"class": "L0Regularizer", "weights": [UNITS], "target_sparsity": 0.1}},
     "policies": [{"regularizer": {"instance_name": "gates"}, "starting_epoch": 0, "ending_epoch": 2}],
@@ -89,7 +99,7 @@ def same(one, other):
     return all(name == known and torch.equal(a, b) for (name, a), (known, b) in pairs)
 
 
-CASES = {"agp": AGP, "gates": GATES, "thinning": thinned_in_training([UNITS])}
+CASES = {"agp": AGP, "splicing": SPLICING, "gates": GATES, "thinning": thinned_in_training([UNITS])}
 
 
 @pytest.mark.parametrize("config", CASES.values(), ids=CASES)
