@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from potstill.compression import load_checkpoint, sparsity
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.latency.fastest import LAYOUTS, Choice, fastest
