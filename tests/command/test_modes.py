@@ -142,7 +142,7 @@ def test_export_onnx(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("sparsity", "zeros 0.50 % of 272,474 parameters"),
+        ("sparsity", "zeros 0.29 % of 272,474 parameters"),
         ("compute", "40,813,184"),
         ("model", "ResNet"),
         ("modules", "layer1.0.bn1"),
