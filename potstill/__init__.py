@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import plots
     from .compression import (
         CompressionScheduler,
         ScheduleError,
@@ -46,6 +47,7 @@ __all__ = [
     "file_config",
     "load",
     "load_checkpoint",
+    "plots",
     "prune_channels",
     "save",
     "save_checkpoint",
@@ -55,6 +57,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a name where it lives: `import potstill` alone loads no torch."""
+    if name == "plots":
+        return import_module(f"{__name__}.plots")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{home}"), name)
