@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from potstill.plots.style import GREY, LINES, figure_of, label, save
+
 from ..compare.stored import StoredRun
 from ..compare.table import compressed, costs, dense_points, front, on_test, reached
-from .style import GREY, LINES, figure_of, label, save
 
 LABELLED = 12
 """More points than these have no names: they would cover each other."""
