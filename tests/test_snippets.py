@@ -26,6 +26,11 @@ from potstill.models import create_model
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
 ELSEWHERE = {
+    "docs/averaged_models.md": "tests/integrations/test_docs.py",
+    "docs/notebooks.md": "tests/test_plots.py",
+    "docs/other_loops.md": "tests/integrations/test_loops.py",
+    "docs/quantization.md": "tests/integrations/test_docs.py",
+    "docs/transformer_heads.md": "tests/integrations/test_docs.py",
     "docs/datasets.md": "tests/models/test_docs.py",
     "docs/distillation.md": "tests/command/test_distillation_docs.py",
     "docs/extending.md": "tests/test_docs.py",
