@@ -12,8 +12,8 @@ from .masks import Masks
 from .masks_look import headline, listed
 from .policies import ScheduledTrainingPolicy
 from .processes.shards import first_sharded
-from .steps import Step, when
 from .sparsity_tables import sparsity
+from .steps import Step, when
 
 
 class ShownScheduler:

@@ -21,8 +21,8 @@ from .language.plan import Schedule
 from .policies import Moment, PruningPolicy
 from .schedule import build, load_schedule
 from .scheduler import CompressionScheduler
-from .steps import Step
 from .sparsity_tables import sparsity
+from .steps import Step
 
 ALMOST_ZERO = 1e-6  # ranks below every weight
 

@@ -15,7 +15,6 @@ from potstill.plots.style import GREY, LINES, colour_bar, figure_of, label, save
 from ..lab.symmetric_weights import Weights
 from ..monitors.trajectory_record import Record, records
 
-
 WEIGHTS, PANELS = 4, 12
 """Values drawn of a parameter, and parameters that they are drawn of: those that went farthest."""
 

@@ -55,7 +55,7 @@ class GlobalStructures(Pruner):
 
     @classmethod
     def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """A sparsity that does not rise, and weights that give a score nothing to see."""
+        """Yield a sparsity that does not rise, and weights that give a score nothing to see."""
         rates = falling(args) if "final_sparsity" in args else ()
         name = args.get("score")
         blind = without_gradients(args, shapes) if name in ("taylor", "hessian") else ()
@@ -159,7 +159,7 @@ class GlobalStructures(Pruner):
         self._watch.statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums of what was seen."""
+        """Return the sums of what was seen."""
         return {"statistics": self._watch.statistics.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
