@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .apply import Transaction
 from .attributes import epsilon_problem, size_problem
 from .errors import ThinningError
 from .module_sizes import new_size, resize_to
 from .names import spelling
-from .new_biases import layer_without, new_bias, outputs_of
+from .new_biases import layer_without, outputs_of
 from .recipe import Recipe
 from .running.copies import named_tensors
 
@@ -27,12 +28,15 @@ def resize_by(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Seque
         recipes: what was removed from it, in order. All are checked before anything is made of them.
 
     Raises:
-        ThinningError: the recipes do not lead from the model's shapes to the state dict's. Sizes may be changed then.
+        ThinningError: the recipes do not lead from the model's shapes to the state dict's; the model is as it was.
     """
     recipes = [recipe.named_for(model) for recipe in recipes]
     must_lead_to(model, state_dict, recipes)
-    _set_sizes(model, recipes)
-    return resize_to(model, state_dict)
+    with Transaction() as transaction:
+        _set_sizes(model, recipes, transaction)
+        resize_to(model, state_dict)
+        transaction.commit()
+    return model
 
 
 def must_lead_to(model: nn.Module, state_dict: Mapping[str, Tensor], recipes: Sequence[Recipe]) -> None:
@@ -66,11 +70,11 @@ def _must_fit(name: str, shape: tuple[int, ...], dense: Shapes) -> None:
         raise ThinningError(f"a recipe expects '{name}' of shape {list(shape)}, the model has {list(own)}")
 
 
-def _set_sizes(model: nn.Module, recipes: Sequence[Recipe]) -> None:
+def _set_sizes(model: nn.Module, recipes: Sequence[Recipe], transaction: Transaction) -> None:
     """Give layers the biases that recipes add, and set the attributes as they are after the last recipe."""
     for name in (name for recipe in recipes for name in recipe.biases):
         layer = layer_without(model, name)
-        layer.bias = new_bias(layer, outputs_of(layer, layer.weight.shape))
+        transaction.bias(layer, outputs_of(layer, layer.weight.shape))
     modules = dict(model.named_modules())
     for change in (change for recipe in recipes for change in recipe.attributes):
         module: Any = modules.get(change.module)
@@ -79,10 +83,10 @@ def _set_sizes(model: nn.Module, recipes: Sequence[Recipe]) -> None:
         problem = size_problem(module, change.name, change.new, change.index)
         if problem:
             raise ThinningError(f"'{change.module}.{change.name}' {problem}")
-        setattr(module, change.name, new_size(getattr(module, change.name), change.new, change.index))
+        transaction.attribute(module, change.name, new_size(getattr(module, change.name), change.new, change.index))
     for norm in (norm for recipe in recipes for norm in recipe.rescalings):
         module = modules.get(norm.module, model)
         problem = epsilon_problem(module, norm.attribute, norm.new)
         if problem:
             raise ThinningError(f"'{norm.module}.{norm.attribute}' {problem}")
-        setattr(module, norm.attribute, norm.new)
+        transaction.attribute(module, norm.attribute, norm.new)

@@ -241,3 +241,12 @@ def test_a_checkpoint_does_not_say_what_its_network_takes(tmp_path, capsys, fiel
         compress_classifier.main(["--resume-from", str(path.parent), "--summary", "sparsity"])
     assert stop.value.code == 2
     assert f"{field}: expected" in capsys.readouterr().err
+
+
+def test_a_refused_resize_leaves_every_size():
+    model = net()
+    before = state_of(model)
+    wrong = [change("in_channels", 2, old=3), change("stride", [0, 0], old=[1, 1])]
+    with pytest.raises(ThinningError, match="is no number of channels"):
+        resize_by(model, model.state_dict(), [Recipe.from_json(recipe_of(attributes=wrong))])
+    assert_unchanged(model, before)
