@@ -29,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let tests make their tensors there; what they compute themselves is exact to 1e-5 or to the bit."""
     # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send to themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # `nohup pytest` has them ignore that one
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
         torch.set_num_threads(1)
     device = config.getoption("--device")

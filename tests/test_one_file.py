@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("command", "compression", "models", "schedules", "thinning")
+PACKAGES = ("command", "compression", "models", "plots", "schedules", "thinning")
 
 FILES = {
     "compression/pruners/of_mine.py": """

@@ -20,6 +20,7 @@ from torch import nn
 
 from potstill.command.cli.options import parse
 from potstill.compression import CompressionScheduler, load_schedule
+from potstill.compression.declare import registry as declared
 from potstill.compression.language.signatures import KINDS
 from potstill.models import create_model
 
@@ -166,8 +167,10 @@ def before_block(page: str, code: str, names: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("page", pages_with("python", ELSEWHERE))
-def test_python_runs(page: str, reader: dict[str, Any]) -> None:
+def test_python_runs(page: str, reader: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace, block after block, with nothing but what a reader has."""
+    classes = {section: dict(entries) for section, entries in declared._classes.items()}
+    monkeypatch.setattr(declared, "_classes", classes)  # a page registers a pruner
     BEFORE.get(page, lambda names: None)(reader)
     try:
         for code in blocks(page, "python"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from potstill.thinning.files import checked
 from potstill.thinning.files.checked import describe
+from potstill.thinning.files.regular import NotRegularError
 from potstill.thinning.files.text import printable
 
 MAX_DEPTH = 40
@@ -45,7 +46,9 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(str(error) if str(error).startswith(path) else f"{path}: {error}") from error
+    except NotRegularError as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # what takes a state may be a plugin's
         lines = str(error).strip().splitlines() or [""]
         missing = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[0]

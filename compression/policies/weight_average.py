@@ -14,6 +14,7 @@ from potstill.thinning import Recipe
 from ..declare.arguments import Range
 from ..declare.registry import register
 from ..files.checked import Field
+from ..processes.shards import part
 from .base import Moment, ScheduledTrainingPolicy
 
 FIRST, LATER = 1, 10
@@ -50,14 +51,15 @@ class WeightAverage(ScheduledTrainingPolicy):
         if not self._averages:
             self._averages = {name: tensor.detach().clone() for name, tensor in present.items()}
         decay = min(self.decay, (FIRST + self._updates) / (LATER + self._updates))
-        averages, tensors = list(self._averages.values()), [present[name].detach() for name in self._averages]
+        averages = [part(average) for average in self._averages.values()]  # of a sharded tensor this rank's own part
+        tensors = [part(present[name].detach()) for name in self._averages]
         real = [tensor.is_floating_point() or tensor.is_complex() for tensor in tensors]
         torch._foreach_lerp_(_where(averages, real), _where(tensors, real), 1 - decay)
         for average, tensor, is_real in zip(averages, tensors, real, strict=True):
             if not is_real:  # how many batches a norm has seen
                 average.copy_(tensor)
         for name, parameter in self.scheduler.model.named_parameters():
-            self._averages[name].mul_(parameter != 0)
+            part(self._averages[name]).mul_(part(parameter) != 0)
         self._updates += 1
 
     def averages(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -107,7 +108,8 @@ def test_killed_runs_go_on_to_the_same_bytes(done, trained, tmp_path):
     folder, out = tmp_path / "killed", tmp_path / "killed" / "sensitivity.csv"
     command = [sys.executable, compress_classifier.__file__, "--sense", "filter", "--resume-from", str(trained), *RANGE]
     for rows in (3, 7):
-        process = subprocess.Popen([*command, "--sense-folder", str(folder)], stdout=subprocess.DEVNULL)
+        threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums in the same order as here
+        process = subprocess.Popen([*command, "--sense-folder", str(folder)], stdout=subprocess.DEVNULL, env=threads)
         while process.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") <= rows):
             time.sleep(0.002)
         process.kill()

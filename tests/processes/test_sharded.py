@@ -78,8 +78,10 @@ PLANS = {
     ),
     "gates": schedule("regularizers", "L0Regularizer", weights=["conv1.weight", "fc1.weight"]),
     "gates for examples": schedule("regularizers", "L0Regularizer", weights=["conv1.weight"], sampling="example"),
+    "warm-up": schedule("extensions", "WarmUp"),
+    "average": schedule("extensions", "WeightAverage"),
 }
-NOTHING = {"L2"}
+NOTHING = {"L2", "warm-up", "average"}
 
 
 def check_as_one(answers, alone, name):

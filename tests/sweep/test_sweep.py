@@ -20,8 +20,7 @@ SWEEP = ("--sweep", "gates.target_sparsity=0.3,0.5")
 def contents(folder):
     """What a run came to: its checkpoint without what says where it lies, and its metrics."""
     state = load_checkpoint(folder / "checkpoint.pt")
-    for name in ("compress", "out_dir"):
-        del state["options"][name]
+    del state["options"]["compress"]
     return state, (folder / "metrics.csv").read_text()
 
 
