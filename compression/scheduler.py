@@ -22,7 +22,8 @@ from .attach import Attachment, detached_copy, tell_detached
 from .history import History
 from .masks import Masks
 from .policies import Moment, ScheduledTrainingPolicy
-from .policies.policy_list import acting, close, join, window_of, with_terms
+from .policies.policy_list import join, window_of, with_terms
+from .policies.timetable import Timetable, Unit
 from .processes.ranks import Ranks
 from .scheduler_look import ShownScheduler
 from .scheduler_state import restore, state_of
@@ -90,6 +91,7 @@ class CompressionScheduler(ShownScheduler):
         self._told = False
         self._now: Moment | None = None
         self._acting: list[ScheduledTrainingPolicy] = []
+        self._times = Timetable(self.policies)
 
     @property
     def zeros_mask_dict(self) -> Masks:
@@ -115,6 +117,7 @@ class CompressionScheduler(ShownScheduler):
         """
         window = window_of(window, epochs, starting_epoch, ending_epoch, frequency)
         join(self, policy, window, name)
+        self._times.begin()
         self._now = None
 
     def attach(
@@ -148,8 +151,8 @@ class CompressionScheduler(ShownScheduler):
         """Let pruners compute masks, before an epoch's first minibatch."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
         self.masks.must_be_of(self.model)
-        close(self.policies, moment, "epoch")
-        active = acting(self.policies, moment.step, by_epoch=True)
+        self._close(moment, "epoch")
+        active = self._times.acting(moment.step, by_epoch=True)
         self.history.epoch_begins(moment.step, active)
         for policy in active:
             policy.on_epoch_begin(moment)
@@ -160,7 +163,7 @@ class CompressionScheduler(ShownScheduler):
     ) -> None:
         """Make masks by minibatch and thin, before the forward pass."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        close(self.policies, moment, "minibatch")
+        self._close(moment, "minibatch")
         self.history.minibatch_begins(moment.step, self._acting, self.policies)
         for policy in self._acting:
             policy.on_minibatch_begin(moment)
@@ -181,7 +184,7 @@ class CompressionScheduler(ShownScheduler):
             The loss to differentiate; with `return_loss_components` a `PolicyLoss` that also names the terms.
         """
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
-        result = with_terms(self.policies, self._acting, moment, loss)
+        result = with_terms(self._times.observers(), self._acting, moment, loss)
         return result if return_loss_components else result.overall_loss
 
     def before_parameter_optimization(
@@ -214,7 +217,7 @@ class CompressionScheduler(ShownScheduler):
         """Set the learning rates of the next epoch, after training and validation."""
         step = Step(epoch, minibatches_per_epoch - 1, minibatches_per_epoch)
         moment = Moment(step, optimizer, {} if metrics is None else metrics)
-        for policy in acting(self.policies, step, by_epoch=True):
+        for policy in self._times.acting(step, by_epoch=True):
             policy.on_epoch_end(moment)
 
     def graph(self) -> ChannelGraph | None:
@@ -292,11 +295,17 @@ class CompressionScheduler(ShownScheduler):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave. Raises `CheckpointError` (a ValueError) where it does not fit the model."""
         restore(self, state)
+        self._times.begin()
+
+    def _close(self, moment: Moment, unit: Unit) -> None:
+        """Tell policies that their window is over."""
+        for policy in self._times.over(moment.step, unit):
+            policy.after_window(moment)
 
     def _moment(self, epoch: int, minibatch: int, per_epoch: int, optimizer: Optimizer | None) -> Moment:
         """Return the moment of a minibatch, and with it who acts: found once for the four hooks of a minibatch."""
         now = self._now
         if now is None or now.optimizer is not optimizer or now.step.at != (epoch, minibatch, per_epoch):
             self._now = now = Moment(Step(epoch, minibatch, per_epoch), optimizer)
-            self._acting = acting(self.policies, now.step)
+            self._acting = self._times.acting(now.step)
         return now

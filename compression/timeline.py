@@ -19,6 +19,7 @@ from potstill.thinning.running.inputs import run, tensors_of
 
 from .language.plan import Schedule
 from .policies import Moment, PruningPolicy
+from .pruners import Pruner
 from .schedule import build, load_schedule
 from .scheduler import CompressionScheduler
 from .sparsity_tables import sparsity
@@ -103,13 +104,16 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     total = sum(p.numel() for p in model.parameters())
     found: list[int] | None = None
     sizes = _Sizes(scheduler)
+    watching = [
+        p for p in scheduler.policies if isinstance(p, PruningPolicy) and type(p.pruner).waits is not Pruner.waits
+    ]
     zeros, parameters, macs = 0.0, 0, 0
     for epoch in range(epochs):
         at = (epoch, 0, 1, optimizer)
         scheduler.on_epoch_begin(epoch, optimizer)
         scheduler.on_minibatch_begin(*at)
         rate = optimizer.param_groups[0]["lr"]
-        if _needs_passes(scheduler, Step(epoch)):
+        if _need_passes(watching, Step(epoch)):
             _pass(scheduler, Moment(Step(epoch), optimizer))
         scheduler.before_parameter_optimization(*at)
         _move(model)
@@ -123,10 +127,9 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
     return rows
 
 
-def _needs_passes(scheduler: CompressionScheduler, step: Step) -> bool:
+def _need_passes(watching: Sequence[PruningPolicy], step: Step) -> bool:
     """Return whether a pruner that will act waits for what it goes by."""
-    acting = [policy for policy in scheduler.policies if not policy.window.over(step)]
-    return any(isinstance(policy, PruningPolicy) and policy.pruner.waits() for policy in acting)
+    return any(policy.pruner.waits() for policy in watching if not policy.window.over(step))
 
 
 def _pass(scheduler: CompressionScheduler, moment: Moment) -> None:

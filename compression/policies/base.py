@@ -113,6 +113,11 @@ class ScheduledTrainingPolicy:
     def on_minibatch_begin(self, moment: Moment) -> None:
         """Act before the forward pass."""
 
+    @property
+    def sees_loss(self) -> bool:
+        """Return whether it looks at the loss: `see_loss` is called of no others."""
+        return type(self).see_loss is not ScheduledTrainingPolicy.see_loss
+
     def see_loss(self, moment: Moment, loss: Tensor) -> None:
         """With the loss, at each minibatch, also outside of the window."""
 
@@ -130,7 +135,7 @@ class ScheduledTrainingPolicy:
         """Act after training and validation of an epoch, before its checkpoint."""
 
     def after_window(self, moment: Moment) -> None:
-        """End the work: called where the window ends, and again when later epochs begin."""
+        """End the work: called where the window is over, and again where training goes on from a state or goes back."""
 
     def finish(self) -> None:
         """Make final whatever is provisional: training is over, though the window may not have ended."""

@@ -1,13 +1,13 @@
-"""The list of a scheduler's policies: how one joins it, and which of them act at a step."""
+"""The list of a scheduler's policies: how one joins it, and what they make of a loss."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from ..steps import Step, Window
+from ..steps import Window
 from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy, tell_apart
 from .host import Host
 
@@ -49,10 +49,10 @@ def join(host: Hosting, policy: ScheduledTrainingPolicy, window: Window, name: s
         ValueError: the name is taken, the policy was added before, or it names a parameter that does not exist.
     """
     policies = host.policies
-    if any(known is policy for known in policies):
+    if policy in policies:
         raise ValueError("this policy was added before: make a new one for another window")
     name = name or f"{len(policies)}_{type(policy).__name__}"
-    if any(known.name == name for known in policies):
+    if name in [known.name for known in policies]:
         raise ValueError(f"a policy called {name} exists already")
     policy.bind(host, window, name)
     tell_apart(policies, policy)
@@ -60,22 +60,14 @@ def join(host: Hosting, policy: ScheduledTrainingPolicy, window: Window, name: s
     policies.insert(place, policy)
 
 
-def acting(
-    policies: Iterable[ScheduledTrainingPolicy], step: Step, by_epoch: bool = False
-) -> list[ScheduledTrainingPolicy]:
-    """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
-    covering = [policy for policy in policies if policy.window.covers(step)]
-    return [policy for policy in covering if not (by_epoch and policy.window.unit == "minibatch")]
-
-
 def with_terms(
-    policies: Iterable[ScheduledTrainingPolicy],
+    observers: Iterable[ScheduledTrainingPolicy],
     active: Iterable[ScheduledTrainingPolicy],
     moment: Moment,
     loss: Tensor,
 ) -> PolicyLoss:
     """Return the loss as each of the active policies makes it of that of the one before, and the terms by name."""
-    for policy in policies:
+    for policy in observers:
         policy.see_loss(moment, loss)
     components: list[LossComponent] = []
     for policy in active:
@@ -84,13 +76,3 @@ def with_terms(
             loss, parts = result
             components.extend(parts)
     return PolicyLoss(loss, components)
-
-
-def close(policies: Iterable[ScheduledTrainingPolicy], moment: Moment, unit: Literal["epoch", "minibatch"]) -> None:
-    """Tell policies that their window is over: where it ends, and again at each epoch's begin."""
-    step = moment.step
-    for policy in policies:
-        window = policy.window
-        now = step.minibatch == 0 or window.position(step) == window.end
-        if now and window.unit == unit and window.over(step):
-            policy.after_window(moment)

@@ -87,6 +87,11 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if self.acts_in("minibatch", moment.step):
             self._prune(moment.step)
 
+    @property
+    def sees_loss(self) -> bool:
+        """Return whether the pruner looks at the loss."""
+        return type(self.pruner).see_loss is not Pruner.see_loss
+
     def see_loss(self, moment: Moment, loss: Tensor) -> None:
         """Show it to the pruner, as long as there is something to rank yet."""
         if not self.window.over(moment.step):

@@ -11,15 +11,17 @@ from torch import Tensor
 from .base import ScheduledTrainingPolicy
 
 logger = logging.getLogger(__name__)
+MOST = 10
+"""So many policies are named that a new one meets: of a thousand of each kind there are a million pairs."""
 
 
 def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> None:
-    """Warn of each policy of the other kind that acts on a parameter of the new one.
+    """Warn of each policy of the other kind that acts on a parameter of the new one, up to `MOST`.
 
     It is well defined (both masks hold, the threshold's only after each step), but seldom meant: the pruner only adds
     to what the threshold leaves if it is the more aggressive of the two.
     """
-    mine = set(policy.targets())
+    mine, told = set(policy.targets()), 0
     for other in others:
         theirs = None if type(other) is type(policy) else getattr(other, "targets", None)
         if theirs is None:
@@ -29,6 +31,10 @@ def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> N
             more = f" and {len(both) - 1} more" if len(both) > 1 else ""
             meet = f"{other.name} and {policy.name} act on {both[0]}{more}"
             logger.warning("%s: one prunes, the other zeroes what is below its threshold; the weight obeys both", meet)
+            told += 1
+        if told == MOST:
+            logger.warning("%s may act on weights of further policies: the first %d were named", policy.name, MOST)
+            return
 
 
 def warn_of_empty_mask(policy: Any) -> None:

@@ -1,8 +1,7 @@
-"""Schedulers that are pickled go on as the original does; parameters of whole numbers; many policies."""
+"""Schedulers that are pickled go on as the original does; parameters of whole numbers; products of masks."""
 
 import logging
 import pickle
-import time
 
 import pytest
 import torch
@@ -138,19 +137,3 @@ def test_what_is_combined_is_always_the_product():
             wanted = combined(entry, keep)
             assert found is None if wanted is None else torch.equal(found, wanted)
         assert entry.is_soft == any(owned.mode != "hard" for owned in entry.owners.values())
-
-
-def seconds(number):
-    pruner = {"class": "SparsityLevelParameterPruner", "levels": {"weight": 0.5}}
-    policies = [{"pruner": {"instance_name": "p"}, "epochs": [0]} for _ in range(number)]
-    model = nn.Linear(4, 4)
-    began = time.process_time()
-    scheduler = dict_config(model, None, {"pruners": {"p": pruner}, "policies": policies})
-    scheduler.on_epoch_begin(0, None, 1)
-    return time.process_time() - began
-
-
-def test_time_grows_with_the_number_of_policies():
-    seconds(10)
-    few = max(seconds(150), 0.02)
-    assert seconds(600) < 10 * few
