@@ -26,7 +26,8 @@ def _conv(module: Any) -> Sizes:
     if depthwise:
         inputs = first // (module.out_channels // module.in_channels)
         return {"in_channels": inputs, "out_channels": first, "groups": inputs}
-    return {"in_channels": second * module.groups, "out_channels": first}
+    # The number stays, and is told: that of a depthwise convolution with one channel left is 1, and was not.
+    return {"in_channels": second * module.groups, "out_channels": first, "groups": module.groups}
 
 
 def _linear(module: Any) -> Sizes:

@@ -270,6 +270,20 @@ def test_a_stored_model_that_computes_something_else(tmp_path: Path) -> None:
         load(net(), path)
 
 
+def test_a_depthwise_convolution_with_one_channel_left_is_stored(tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1))
+
+    model, x = network(), torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        model[0].weight[1:], model[0].bias[1:], model[1].bias[1:] = 0, 0, 0
+    recipe = thin(model, x)
+    assert (model[1].in_channels, model[1].groups) == (1, 1)
+    save(model, recipe, tmp_path / "small")
+    assert torch.equal(load(network(), tmp_path / "small")(x), model.eval()(x))
+
+
 def test_resize_refuses_another_model() -> None:
     state = masked().state_dict()
     with pytest.raises(ThinningError, match="the state dict is of another model: missing"):
