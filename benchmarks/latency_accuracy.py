@@ -3,9 +3,9 @@
     python benchmarks/latency_accuracy.py --data CIFAR10
 
 CIFAR10 is a folder with train/<class>/* and test/<class>/*. For each seed a MobileNet (width 0.25) is trained on some
-of the images; from it go networks with gates on the pointwise convolutions and a target of latency, and others with one of
-multiply-adds, all for as many epochs. Latencies are measured side by side. At the latency of each network of the first
-kind, the accuracy of the second kind is read between the two networks whose latencies lie around it.
+of the images; from it go networks with gates on the pointwise convolutions and a target of latency, and others with one
+of multiply-adds, all for as many epochs. Latencies are measured side by side. At the latency of each network of the
+first kind, the accuracy of the second kind is read between the two networks whose latencies lie around it.
 """
 
 from __future__ import annotations

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from potstill.thinning import ChannelGraph, Recipe, on_cpu, thin, trace
 
 from .channel_statistics import Losses, layer_scores
-from .parts.channel_ranking import SCOPES, Scope, channel_means, ranked_channels
+from .latency.channels import channel_costs
+from .parts.channel_ranking import PERS, SCOPES, Per, Scope, channel_means, ranked_channels
 from .parts.channel_scores import find_score
 
 logger = logging.getLogger(__name__)
 
 
 @on_cpu
-def prune_channels(
+def prune_channels(  # noqa: PLR0913 -- keywords
     model: nn.Module,
     example_inputs: Any,
     sparsity: float | None = None,
@@ -28,6 +29,9 @@ def prune_channels(
     score: str = "l1",
     scope: Scope = "normalized",
     losses: Losses | None = None,
+    *,
+    per: Per = "channel",
+    latency_batch: int = 1,
 ) -> Recipe:
     """Remove the channels of a model that matter least, in place, down to a target, and prove the removal.
 
@@ -44,6 +48,9 @@ def prune_channels(
         scope: `global` compares scores over the whole network as they are, `normalized` after division by their mean
             within each set of layers that make the same channels, `layer` takes the same share of each such set.
         losses: runs the model on minibatches and yields the loss of each; for `taylor`, `hessian` and `activation`.
+        per: `channel` removes those of lowest score; `millisecond` those whose score is lowest for the time that the
+            channel takes in the layers that make and read it, measured on the model's device.
+        latency_batch: batch size of that time.
 
     Returns:
         The recipe: what was removed, sizes before and after, the difference measured between the network with these
@@ -60,8 +67,11 @@ def prune_channels(
         raise ValueError(f"the target must lie between 0 and 1, not {sparsity if sparsity is not None else macs}")
     if scope not in SCOPES:
         raise ValueError(f"scope is global, normalized or layer, not {scope!r}")
+    if per not in PERS:
+        raise ValueError(f"per is channel or millisecond, not {per!r}")
     graph = trace(model, example_inputs)
-    ranked = ranked_channels(graph, score_channels(model, graph, score, losses), scope)
+    costs = channel_costs(model, graph, example_inputs, latency_batch) if per == "millisecond" else None
+    ranked = ranked_channels(graph, score_channels(model, graph, score, losses), scope, costs)
     fit = _Fit(graph, ranked, "parameters" if sparsity is not None else "multiply-adds", dict(model.named_parameters()))
     dead = fit.fewest(wanted)
     with zeroed(model, graph, dead):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from .option import Group, of_this_call
-from .option_types import positive
+from .option_types import Number, positive
 
 MOST_LEVELS = 1000
+batch = Number(int, "a whole number from 1 to 4096", lambda value: value >= 1, most=4096)
 Structure = Literal["element", "filter", "channel"]
 
 
@@ -38,6 +39,10 @@ class SensitivityOptions(Group):
         "--sense-loss", type=positive, default=1.0, metavar="POINTS",
         help="Top1 that the schedule in sensitivity.yaml may cost each weight (default: %(default)s)",
     )  # fmt: skip
+    sense_latency: int | None = of_this_call(
+        "--sense-latency", type=batch, metavar="BATCH",
+        help="order the weights by the points that each costs for a millisecond that it saves, at this batch size",
+    )  # fmt: skip
     sense_folder: Path | None = of_this_call(
         "--sense-folder", type=Path, metavar="DIR",
         help="folder of the table; one that is not finished goes on (default: that of --resume-from, or a new one)",
@@ -50,6 +55,8 @@ class SensitivityOptions(Group):
             return f"--sense-range {start:g} {stop:g} {step:g}: must be 0 <= START < STOP <= 1 and STEP above 0"
         if (stop - start) / step > MOST_LEVELS:
             return f"--sense-range {start:g} {stop:g} {step:g}: more than {MOST_LEVELS} sparsities"
+        if self.sense_latency is not None and self.sense == "element":
+            return "--sense-latency: single weights that are 0 save no time; --sense filter or channel"
         return None
 
     def levels(self) -> list[float]:

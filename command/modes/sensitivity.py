@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tqdm import tqdm
 
 from potstill.compression import format_table
 from potstill.compression.declare.names import UnknownName
+from potstill.compression.latency.channels import channel_costs
+from potstill.compression.parts.structures import CHANNELS, FILTERS, oriented
 from potstill.compression.sensitivity import named_weights, prunable_weights, sensitivity_analysis, tolerated_levels
 from potstill.models.datasets import Split
 from potstill.plots import sensitivity
@@ -147,7 +150,10 @@ def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float
     accuracies = {row[:2]: row[2] for row in table.rows}
     rows = [[name, found[name], accuracies.get((name, found[name]), dense)] for name in found]
     title = ["parameter", f"sparsity at -{loss:g} Top1", "Top1 (%)"]
-    logger.info("%s", format_table(pd.DataFrame(rows, columns=title), run.options.output.table))
+    shown = pd.DataFrame(rows, columns=title)
+    if run.options.sensitivity.sense_latency is not None:
+        shown = by_time(shown, dense, saved_milliseconds(run, kind, found, run.options.sensitivity.sense_latency))
+    logger.info("%s", format_table(shown, run.options.output.table))
     outputs = output_weights(run.model, run.example).intersection(found)
     text = schedule_text(kind, {name: level for name, level in found.items() if name not in outputs}, dense, loss)
     if text and outputs:
@@ -158,6 +164,25 @@ def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float
     if run.options.output.plot:
         written += _plot(table, dense, loss)
     logger.info("wrote %s", ", ".join(str(path) for path in written))
+
+
+def saved_milliseconds(run: Session, kind: Structure, levels: Mapping[str, float], batch: int) -> list[float]:
+    """Return the time that each weight saves at its sparsity, from the layers that make and read its channels."""
+    graph = trace(run.model, run.example)
+    costs = channel_costs(run.model, graph, run.example, batch)
+    group = FILTERS if kind == "filter" else CHANNELS
+    channels = {name: graph.channels_of(name, oriented(group, name, run.model).kept[0]) for name in levels}
+    return [level * float(costs[channels[name]][channels[name] > 0].sum()) for name, level in levels.items()]
+
+
+def by_time(table: pd.DataFrame, dense: float, saved: list[float]) -> pd.DataFrame:
+    """Return the table with what each weight costs for a millisecond that it saves; the cheapest first."""
+    lost = (dense - table["Top1 (%)"]).clip(lower=0)
+    time = pd.Series(saved)
+    # What saves nothing comes last: it has no price.
+    price = (lost / time).where(time > 0)
+    table = table.assign(**{"ms saved": time, "points per ms": price})
+    return table.sort_values(["points per ms", "ms saved"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
 def _plot(table: SensitivityTable, dense: float, loss: float) -> list[Path]:

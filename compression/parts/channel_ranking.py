@@ -15,6 +15,8 @@ from .scores import mean_by_number
 
 Scope = Literal["global", "normalized", "layer"]
 SCOPES: tuple[str, ...] = get_args(Scope)
+Per = Literal["channel", "millisecond"]
+PERS: tuple[str, ...] = get_args(Per)
 
 
 def channel_means(
@@ -83,8 +85,8 @@ def channel_keys(graph: ChannelGraph, scores: Tensor, scope: Scope) -> Tensor:
     return keys
 
 
-def ranked_channels(graph: ChannelGraph, scores: Tensor, scope: Scope) -> Tensor:
-    """Return the ids of channels that may go, the lowest first (see `channel_keys`)."""
-    keys = channel_keys(graph, scores, scope)
+def ranked_channels(graph: ChannelGraph, scores: Tensor, scope: Scope, costs: Tensor | None = None) -> Tensor:
+    """Return the ids of channels that may go, the lowest first (see `channel_keys`), by what each costs if given."""
+    keys = channel_keys(graph, scores, scope) / (1 if costs is None else costs)
     order = keys.argsort(stable=True)
     return order[keys[order].isfinite()]

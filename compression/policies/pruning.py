@@ -251,6 +251,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             owner=self.name,
             mode=mode,
             ranks=self.scheduler.ranks,
+            inputs=self.scheduler.example_inputs,
         )
 
 

@@ -34,6 +34,7 @@ class View:
         owner: the name of the policy, part of the seed of what is random.
         mode: how the masks treat what they hide; where they are hard, what is hidden stays hidden.
         ranks: the processes that train together: what each has gathered by itself is to be averaged over them.
+        inputs: what the model is called with, or None.
     """
 
     step: Step
@@ -46,6 +47,7 @@ class View:
     owner: str = ""
     mode: Mode = "hard"
     ranks: Ranks = field(default_factory=Ranks)
+    inputs: Any = None
 
     @property
     def progress(self) -> float:

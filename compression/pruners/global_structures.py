@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import astuple, dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, on_cpu
 
-from ..declare.arguments import Fraction, Names
+from ..declare.arguments import Fraction, Names, Range
 from ..declare.cross_checks import Complaint, apart
 from ..declare.names import resolve
 from ..declare.registry import register
 from ..files.checked import Field
-from ..parts.channel_ranking import Scope, channel_keys, channel_means
+from ..latency.channels import channel_milliseconds, layer_costs
+from ..latency.costs import Cost
+from ..latency.measure import resized
+from ..parts.channel_ranking import Per, Scope, channel_keys, channel_means
 from ..parts.channel_scores import find_score
 from ..parts.compiled_models import hooks_left_out
 from ..parts.selection import count, keep_highest
@@ -35,6 +38,8 @@ from .statistics import without_gradients
 logger = logging.getLogger(__name__)
 
 ScheduledScore = Literal["l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian", "activation", "random"]
+Batch = Annotated[int, Range(1, 4096)]
+EQUAL = "scope layer takes the same share of each layer, whose channels take equal times: leave one of them out"
 
 
 class GlobalStructures(Pruner):
@@ -47,6 +52,8 @@ class GlobalStructures(Pruner):
     weights: Names
     score: ScheduledScore
     scope: Scope
+    per: Per
+    latency_batch: Batch
 
     @property
     def rate(self) -> Rate:
@@ -62,7 +69,8 @@ class GlobalStructures(Pruner):
         unseen = (
             apart(unwatched(args, shapes), hooks_left_out(f"score {name!r}", shapes)) if name == "activation" else ()
         )
-        return apart(rates, blind, unseen)
+        equal = args.get("per") == "millisecond" and args.get("scope") == "layer"
+        return apart(rates, blind, unseen, [("per", EQUAL)] if equal else ())
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`, and begin to watch what the score looks at.
@@ -73,6 +81,7 @@ class GlobalStructures(Pruner):
         self._groups = {name: oriented(FILTERS, name, model) for name in resolve(self.weights, model)}
         refuse_sharded(type(self).__name__, self._groups, model)
         self._outcomes: Mapping[str, Outcome] = {}
+        self._costs: dict[str, Cost] = {}
         self._watch = ScoreWatch(find_score(self.score), self._groups)
         self._watch.attach(model)
 
@@ -110,7 +119,7 @@ class GlobalStructures(Pruner):
         if not found:
             logger.warning("%s: nothing to rank channels by yet, so none is pruned now", view.owner)
         means = channel_means(found, find_score(self.score), view.weights, graph)
-        keys = channel_keys(graph, means, self.scope)[ids]
+        keys = self._per(channel_keys(graph, means, self.scope), graph, view)[ids]
         living = self._living(view, channels, graph)[ids]
         # No more than may go at all: of each set the best stays (key inf). What is dead already counts, whatever its
         # key.
@@ -125,6 +134,15 @@ class GlobalStructures(Pruner):
             outcomes[name] = Outcome(len(channels[name]), len(gone), len(gone), {1: len(channels[name])})
         self._outcomes = outcomes
         return {**{name: torch.ones_like(view.weights[name], dtype=torch.bool) for name in self._groups}, **masks}
+
+    def _per(self, keys: Tensor, graph: ChannelGraph, view: View) -> Tensor:
+        """Return what channels are ordered by; times are measured at the first ranking, and those of rank 0 count."""
+        if self.per == "channel":
+            return keys
+        if not self._costs:
+            inputs = resized(view.inputs, self.latency_batch)
+            self._costs = view.ranks.first(layer_costs(view.model, graph, inputs) if view.ranks.rank == 0 else None)
+        return keys / channel_milliseconds(self._costs, graph)
 
     def _living(self, view: View, channels: Mapping[str, Tensor], graph: ChannelGraph) -> Tensor:
         living = torch.zeros(graph.count + 1, dtype=torch.bool)
@@ -159,12 +177,15 @@ class GlobalStructures(Pruner):
         self._watch.statistics.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of what was seen."""
-        return {"statistics": self._watch.statistics.state_dict()}
+        """Return the sums of what was seen, and the times that were measured."""
+        costs = {name: list(astuple(cost)) for name, cost in self._costs.items()}
+        return {"statistics": self._watch.statistics.state_dict(), "costs": costs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self._watch.statistics.load_state_dict(state["statistics"])
+        costs = Field(state)["costs"].mapping() if "costs" in state else {}  # earlier versions measured none
+        self._costs = {name: Cost(*(part.number() for part in _four(parts))) for name, parts in costs.items()}
 
     def join(self, states: Sequence[Field]) -> None:
         """Take the sums of several ranks."""
@@ -183,12 +204,17 @@ class GlobalStructurePruner(GlobalStructures):
             ranking), `hessian` (over the first 8 of them; needs the loss), `random`.
         scope: `normalized`: scores are divided by their mean within a layer; `global`: as they are; `layer`: the same
             share of each.
+        per: `channel`: the lowest scores go; `millisecond`: those that are lowest for the time that the channel takes,
+            measured on this device.
+        latency_batch: batch size of that time.
     """
 
     desired_sparsity: Fraction
     weights: Names
     score: ScheduledScore = "l1"
     scope: Scope = "normalized"
+    per: Per = "channel"
+    latency_batch: Batch = 1
 
     @property
     def rate(self) -> Rate:
@@ -207,6 +233,8 @@ class GlobalStructurePruner_AGP(GlobalStructures):  # noqa: N801  (named like th
         weights: weights of convolutions or Linear layers, or patterns of them.
         score: as of `GlobalStructurePruner`.
         scope: as of `GlobalStructurePruner`.
+        per: as of `GlobalStructurePruner`.
+        latency_batch: as of `GlobalStructurePruner`.
     """
 
     initial_sparsity: Fraction
@@ -214,8 +242,18 @@ class GlobalStructurePruner_AGP(GlobalStructures):  # noqa: N801  (named like th
     weights: Names
     score: ScheduledScore = "l1"
     scope: Scope = "normalized"
+    per: Per = "channel"
+    latency_batch: Batch = 1
 
     @property
     def rate(self) -> Rate:
         """The cubic rise."""
         return agp(self.initial_sparsity, self.final_sparsity)
+
+
+def _four(parts: Field) -> list[Field]:
+    """Return the numbers of a layer's `Cost`."""
+    items = parts.items()
+    if len(items) != 4:
+        raise parts.error("four numbers")
+    return items

@@ -19,6 +19,7 @@ from potstill.command.cli.options import parse
 from potstill.command.errors import UsageError
 from potstill.command.modes.sensitivity_table import HEADER, Analysis, SensitivityTable, digest
 from potstill.compression import load_schedule
+from potstill.compression.latency.layers import Case
 from potstill.compression.sensitivity import prunable_weights, tolerated_levels
 from potstill.models import create_model
 
@@ -295,3 +296,23 @@ def test_python_of_the_page_runs():
     space = {"model": model, "images": torch.randn(2, 3, 32, 32), "evaluate": lambda net: 98.0}
     exec(code, space)
     assert space["levels"] == dict.fromkeys(prunable_weights(model, "filter"), 0.6)
+
+
+def test_weights_by_what_a_millisecond_costs(done, trained, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Case, "milliseconds", lambda case, inputs, outputs: 0.1 + 1e-4 * inputs * outputs)
+    more = ["--sense-latency", "4", "--sense-loss", "100", "--table", "markdown"]
+    assert sense(trained, done, *more) == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| fc")]
+    found = {row[0].strip(): [float(cell) for cell in row[1:]] for row in rows if "nan" not in row[-1]}
+    level, _, saved, price = found["fc2.weight"]
+    # each of its 84 units takes 120 inputs of its own and 10 outputs of fc3
+    assert saved == pytest.approx(level * 84 * 130 * 1e-4, rel=1e-3)
+    prices = [row[-1] for row in found.values()]
+    assert prices == sorted(prices) and price >= 0
+
+
+def test_elements_save_no_time(trained, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        sense(trained, tmp_path, "--sense", "element", "--sense-latency", "1")
+    assert "--sense-latency: single weights that are 0 save no time" in capsys.readouterr().err

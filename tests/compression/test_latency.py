@@ -1,19 +1,23 @@
 """Targets of latency, on a machine whose times are a formula: what is asked is what comes out, and resumes exactly."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
+from potstill import prune_channels
 from potstill.compression import ScheduleError, dict_config
 from potstill.compression.latency import fastest as fastest_module
 from potstill.compression.latency import layers, measure, table
+from potstill.compression.latency.channels import channel_costs
 from potstill.compression.latency.costs import Cost, cost_of
 from potstill.compression.latency.fastest import Choice
 from potstill.compression.latency.layers import Case, calls
 from potstill.compression.latency.table import LatencyTable
 from potstill.compression.regularizers.l0 import latency
+from potstill.thinning import trace
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 STEPS = 60
@@ -297,3 +301,74 @@ def test_the_fastest_way_to_thin_is_the_one_that_is_measured_so(monkeypatch, slo
     assert fastest_module.fastest(model, IMAGES) == expected
     assert len(measured) == len(set(measured)) and {width for width, _ in measured} >= {5, 8, 16}
     assert model[0].out_channels == 24
+
+
+def test_a_channel_takes_its_part_of_the_layers_that_make_and_read_it(clock):
+    model = network()
+    graph = trace(model, IMAGES)
+    found = channel_costs(model, graph, IMAGES, batch=4)
+    # 24 channels are made by a convolution of 27 weights a filter, pass one of 9, and are read by 32 filters; 32
+    # channels are made of 24 and read by 5 units. Each weight takes 64e-6 ms, each output 1e-4.
+    first, second = found[graph.channels_of("0.weight")], found[graph.channels_of("4.weight")]
+    assert first.tolist() == pytest.approx([(27 + 9 + 32) * 64e-6 + 2e-4] * 24, rel=1e-6)
+    assert second.tolist() == pytest.approx([(24 + 5) * 64e-6 + 1e-4] * 32, rel=1e-6)
+
+
+WEIGHTS = ["0.weight", "4.weight"]
+
+
+def filters_left(model):
+    return [int((model[index].weight.flatten(1) != 0).any(1).sum()) for index in (0, 4)]
+
+
+def ranked(model, state=None, **arguments):
+    pruner = {"class": "GlobalStructurePruner", "desired_sparsity": 0.5, "weights": WEIGHTS, **arguments}
+    window = {"pruner": {"instance_name": "ranks"}, "epochs": [0, 1]}
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    schedule = {"pruners": {"ranks": pruner}, "policies": [window]}
+    scheduler = dict_config(model, optimizer, schedule, example_inputs=IMAGES)
+    if state is not None:
+        scheduler.load_state_dict(state)
+    scheduler.on_epoch_begin(0, optimizer)
+    return scheduler
+
+
+def equal_scores():
+    """Return a network all of whose filters score alike, but for chance of a thousandth."""
+    model = network()
+    for index in (0, 4):
+        weight = model[index].weight
+        weight.data = (1 + 1e-3 * torch.rand(len(weight))).view(-1, 1, 1, 1).expand_as(weight).clone()
+    return model
+
+
+def test_channels_of_equal_score_go_where_they_take_time(clock):
+    model = equal_scores()
+    ranked(model)
+    assert 0 < filters_left(model)[0] < 24 and 0 < filters_left(model)[1] < 32
+    model = equal_scores()
+    ranked(model, per="millisecond")  # 28 of 56: those of 0.weight take more than twice the time, and one stays
+    assert filters_left(model) == [1, 27]
+
+
+def test_measured_times_resume(clock, cache, monkeypatch):
+    model = equal_scores()
+    state = ranked(model, per="millisecond").state_dict()
+    shutil.rmtree(cache)
+    monkeypatch.setattr(Case, "milliseconds", lambda *_: pytest.fail("measured again"))
+    again = equal_scores()
+    ranked(again, state, per="millisecond")
+    assert filters_left(again) == [1, 27]
+
+
+def test_prune_channels_by_time(clock):
+    model = equal_scores()
+    prune_channels(model, IMAGES, sparsity=0.3, scope="global", per="millisecond")
+    assert (model[0].out_channels < 24, model[4].out_channels) == (True, 32)
+    with pytest.raises(ValueError, match="per is channel or millisecond, not 'second'"):
+        prune_channels(model, IMAGES, sparsity=0.3, per="second")
+
+
+def test_equal_shares_have_no_times(clock):
+    with pytest.raises(ScheduleError, match="per: scope layer takes the same share of each layer"):
+        ranked(network(), per="millisecond", scope="layer")

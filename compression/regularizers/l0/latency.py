@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from potstill.thinning import ChannelGraph, on_cpu, thin
 
-from ...latency.costs import Cost, cost_of
-from ...latency.layers import calls
+from ...latency.channels import layer_costs
+from ...latency.costs import Cost
 from ...latency.measure import milliseconds
-from ...latency.table import LatencyTable
 from .budget import Budget
 from .gated_channels import GatedChannels
 from .reach import shut
@@ -76,13 +75,7 @@ def measured(model: nn.Module, graph: ChannelGraph, channels: GatedChannels, cou
         counted: the gates of channels that thinning removes.
         speed: what measures whole networks.
     """
-    table = LatencyTable(str(next(model.parameters()).device))
-    costs = {
-        name: cost_of(cases, table)
-        for name, cases in calls(model, speed.inputs).items()
-        if graph.aliases.get(name, name) in graph.shapes
-    }
-    table.save()
+    costs = layer_costs(model, graph, speed.inputs)
     terms, fixed = _layer_terms(costs, graph)
     outputs: list[Term] = [(layer.weight, float(layer.positions), (layer.out_dim,)) for layer in graph.layers]
     half = torch.arange(len(channels), device="cpu") % 2 == 0
@@ -102,7 +95,6 @@ def _layer_terms(costs: dict[str, Cost], graph: ChannelGraph) -> tuple[list[Term
     """Return what layers cost as terms over dimensions of their weights, and what they cost in any width."""
     terms: list[Term] = []
     for name, cost in costs.items():
-        name = graph.aliases.get(name, name)
         grouped = next((layer for layer in graph.layers if layer.weight == name), None)
         # In transposed convolutions inputs come first; of grouped ones the second dimension is a group's.
         out, into = (0, 1) if grouped is None else (grouped.out_dim, grouped.in_dim)
