@@ -222,6 +222,20 @@ def test_latency(call, mode, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+def test_latency_accuracy(call, images, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = ["--seeds", 1, "--images", 18, "--test-images", 10, "--latency", 0.9, "--macs", 0.6, 0.3]
+    text = call("latency_accuracy", "--data", images, *few, DENSE=1, GATES=1, TUNING=1)
+    assert re.search(r"\|\s+0 \|\s+0.90 \|", text), text
+
+
+def test_accuracies_are_read_between_two_latencies(load):
+    between = load("latency_accuracy").between
+    known = [(1.0, 1.0, 90.0), (0.5, 0.4, 70.0), (0.7, 0.6, 80.0)]
+    assert (between(known, 0.6), between(known, 0.85), between(known, 0.4)) == (75.0, 85.0, None)
+
+
+@pytest.mark.slow
 def test_one_shot(call):
     pytest.importorskip("torch_pruning")
     assert "simplenet_mnist" in call("one_shot", "--networks", "simplenet_mnist", "--scores", "l1", "--epochs", 1)

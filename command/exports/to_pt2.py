@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.compression.distillation import logits_of
 
-from ..errors import UsageError
+from .folding import exported
 from .registry import Runner, register_export
 
 
@@ -28,11 +28,11 @@ def export_pt2(model: nn.Module, example: Tensor, path: Path, metadata: Mapping[
     Raises:
         UsageError: the network cannot be exported.
     """
-    batch = torch.export.Dim("batch")
-    try:
-        program = torch.export.export(model, (example[:2],), dynamic_shapes=({0: batch},))
-    except Exception as error:  # the exporter has many kinds of failures, all meaning the same here
-        raise UsageError(f"the network cannot be exported: {str(error).strip().splitlines()[0]}") from error
+    return written_program(exported(model, example), path, metadata)
+
+
+def written_program(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> Runner:
+    """Write a program with texts about the network, and return what runs the file."""
     torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata), indent=1)})
     loaded = torch.export.load(path).module()
 

@@ -9,9 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import compress_classifier
-from potstill.command.exports import exports, register_export
+from potstill.command.errors import UsageError
+from potstill.command.exports import exports, folding, register_export
 from potstill.command.exports.registry import _exports
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
@@ -53,6 +55,60 @@ def accuracy(run, digits):
 def in_onnxruntime(path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+
+
+class Folds(nn.Module):
+    """Layers with a norm behind them that they can take over, and two that cannot."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.first_norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.grouped, self.grouped_norm = nn.Conv2d(8, 8, 3, groups=4), nn.BatchNorm2d(8, affine=False)
+        self.back, self.back_norm = nn.ConvTranspose2d(8, 6, 2, 2), nn.BatchNorm2d(6)
+        self.shared, self.shared_norm = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.pairs, self.pairs_norm = nn.ConvTranspose2d(6, 6, 2, groups=2), nn.BatchNorm2d(6)
+        self.last, self.last_norm = nn.Linear(6, 5), nn.BatchNorm1d(5)
+        for norm in (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            if norm.affine:
+                nn.init.normal_(norm.weight)
+                nn.init.normal_(norm.bias)
+
+    def forward(self, x):
+        x = self.grouped_norm(self.grouped(self.first_norm(self.first(x)).relu()))
+        x = self.shared(self.back_norm(self.back(x)))
+        x = self.pairs_norm(self.pairs(self.shared_norm(x) + x))  # x is read twice
+        return self.last_norm(self.last(x.mean((2, 3))))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_norms_are_folded_where_a_layer_can_take_them_over(layout):
+    model, x = Folds().eval(), torch.randn(3, 3, 9, 9)
+    program = folding.folded(model, x)
+    module = program.module()
+    assert torch.allclose(module(x.contiguous(memory_format=layout)), model(x), atol=1e-5)
+    norms = [node for node in module.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
+    assert len(norms) == 2  # behind `shared`, and behind a transposed convolution of two groups
+    assert not [name for name in program.state_dict if "first_norm" in name]
+
+
+def test_the_faster_layout_is_written(monkeypatch):
+    model, x = Folds().eval(), torch.randn(3, 3, 9, 9)
+    for times, clones in (([1.0, 2.0], 0), ([2.0, 1.0], 1)):
+        monkeypatch.setattr(folding, "alternately", lambda *_, times=times: times)
+        targets = [str(node.target) for node in folding.folded(model, x).graph.nodes]
+        assert sum("clone" in target or "contiguous" in target for target in targets) == clones
+
+
+def test_a_network_that_cannot_be_compiled_is_told(monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise RuntimeError("No working C++ compiler found\nmore")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fails)
+    with pytest.raises(UsageError, match=r"cannot be compiled \(a C\+\+ compiler is needed\): No working C"):
+        exports()["compiled"].write(Folds().eval(), torch.randn(3, 3, 9, 9), tmp_path / "x.pt2", {})
 
 
 @pytest.mark.parametrize("batch", [1, 5])
