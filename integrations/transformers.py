@@ -5,37 +5,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from potstill.compression import CompressionScheduler
 from potstill.compression.files.checkpoints import load_state, save_state
-from potstill.thinning import Recipe, ThinningError
-from potstill.thinning.dense_size import dense_problem
-from potstill.thinning.files.regular import must_be_file
+from potstill.thinning import Recipe
 
-from .config_sizes import fitted_config
 from .driver import Driver, Schedule
+from .thinned_transformers import load_thinned, save_thinned
+
+__all__ = ["CompressionCallback", "load_thinned", "save_thinned"]
 
 STATE = "compression.pt"
-RECIPE = "recipe.json"
-CALL = "call potstill.integrations.transformers.load_thinned on this folder"
 
 
 class CompressionCallback(TrainerCallback):
@@ -158,78 +145,3 @@ def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) 
     except TypeError:  # data of unknown length are one epoch of max_steps
         return int(state.max_steps)
     return max(1, -(-batches // args.gradient_accumulation_steps))
-
-
-def save_thinned(model: PreTrainedModel, recipe: Recipe, folder: str | os.PathLike[str]) -> bool:
-    """Save a thinned model like `save_pretrained`; return whether `from_pretrained` can load it.
-
-    Where all layers have lost the same, the config says so (`intermediate_size`, a number of heads), and the folder is
-    as any other. Elsewhere the recipe goes along, and `load_thinned` builds the dense model, thins it and loads.
-
-    Args:
-        model: the thinned model.
-        recipe: what was removed from it since it was built from its config (see `Recipe.then` for several).
-        folder: where to save.
-    """
-    path = Path(folder)
-    config = fitted_config(model)
-    if config is not None:
-        dense, model.config = model.config, config
-        try:
-            model.save_pretrained(path)
-        finally:
-            model.config = dense
-        return True
-    model.save_pretrained(path, max_shard_size="1000TB")
-    (path / "model.safetensors").rename(path / "thinned.safetensors")
-    (path / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-    # `from_pretrained` looks for the file of each weight, and names the first that is not there.
-    index = {"metadata": {}, "weight_map": dict.fromkeys(model.state_dict(), CALL)}
-    (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    return False
-
-
-def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
-    """Load a model that `save_thinned` saved, in eval mode.
-
-    Raises:
-        ThinningError: the folder holds none, or its recipe does not fit the model that its config describes.
-    """
-    path = Path(folder)
-    try:
-        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
-        name = (config.architectures or [""])[0]
-        kind = getattr(transformers, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
-            raise ThinningError(f"{path}: its config names no model of transformers: {name[:80]!r}")
-        if not (path / RECIPE).exists():
-            model: PreTrainedModel = kind.from_pretrained(path)
-            return model
-        recipe = Recipe.from_json(must_be_file(path / RECIPE).read_text(encoding="utf-8"))
-        weights = load_file(must_be_file(path / "thinned.safetensors"))
-        _must_be_explained(kind, config, weights)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:  # whatever a foreign config brings
-        raise ThinningError(f"{path} holds no thinned model: {error}") from error
-    model = kind(config)
-    recipe.apply(model)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    model.tie_weights()
-    lost = set(missing) - set(getattr(model, "_tied_weights_keys", None) or ())
-    if unexpected or lost:
-        raise ThinningError(f"{path}: the weights do not fit: missing {sorted(lost)[:5]}, unexpected {unexpected[:5]}")
-    return model.eval()
-
-
-def _must_be_explained(kind: type[PreTrainedModel], config: PreTrainedConfig, weights: Mapping[str, Tensor]) -> None:
-    """Check, before it is built, that the weights explain the size of the network that a config describes.
-
-    Raises:
-        ThinningError: they do not.
-    """
-    named = {name: value for name, value in config.to_dict().items() if "layer" in name and type(value) is int}
-    for name, layers in named.items():
-        if layers > len(weights):  # each layer has a tensor at least
-            raise ThinningError(f"its config has {name} = {layers}, and there are {len(weights)} weights")
-    problem = dense_problem(lambda: kind(config), sum(value.nbytes for value in weights.values()))
-    if problem:
-        raise ThinningError(problem)

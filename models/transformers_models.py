@@ -7,7 +7,6 @@ the config what describes the network is taken, plain data, of which a checkpoin
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,30 +16,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from .bounded import ELEMENTS, TENSORS, TooLargeError, at_most
 from .info import ModelError, ModelInfo
+from .transformers_configs import OTHER_KINDS, first_line, plain_data, read_config, shown
 
 PREFIX = "transformers/"
 MISSING = 'transformers is not installed: pip install "potstill[transformers]"'
-LARGEST_FILE = 10 * 2**20
-USUAL_SIZE = 224
+USUAL_SIZE, LARGEST_SIDE, MOST_CHANNELS = 224, 1024, 1024
+"""Of images."""
 NOT_OF_THE_NETWORK = frozenset(
     {
-        *("architectures", "auto_map", "transformers_version"),
-        *(
-            "attn_implementation",
-            "dtype",
-            "experts_implementation",
-            "quantization_config",
-            "torch_dtype",
-            "torchscript",
-        ),
+        *("architectures", "transformers_version", "dtype", "torch_dtype", "torchscript"),
         *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
         *("id2label", "label2id", "num_labels", "problem_type"),
     }
 )
 """Keys of a config that say where it comes from, how it is run, or what its classes are called."""
-OTHER_KINDS = frozenset({"timm_wrapper"})
-"""Kinds whose configs name code elsewhere: timm's are `timm/NAME`."""
 
 
 def is_transformers_name(name: str) -> bool:
@@ -57,15 +48,38 @@ def transformers_info(name: str, config: Mapping[str, Any] | None = None) -> Mod
     if find_spec("transformers") is None:
         raise ModelError(f"{name[:200]}: {MISSING}")
     folder = Path(name.removeprefix(PREFIX)).expanduser()
-    found = _json(folder / "config.json") if config is None else dict(config)
-    images = _json(folder / "preprocessor_config.json", needed=False) if config is None else {}
+    found = read_config(folder / "config.json") if config is None else dict(config)
+    images = read_config(folder / "preprocessor_config.json", needed=False) if config is None else {}
     plain, made = plain_config(found, name)
     size = _size_of(made, images)
     channels = getattr(made, "num_channels", None) or getattr(_vision(made), "num_channels", None) or 3
+    if type(channels) is not int or not (1 <= channels <= MOST_CHANNELS and max(size) <= LARGEST_SIDE):
+        told = f"{shown(channels)} channels and sides of {size[0]} and {size[1]}"
+        raise ModelError(f"{name}: its config is of images of {told}: {MOST_CHANNELS} and {LARGEST_SIDE} at most")
     mean, std = (_statistics(images.get(key), channels) for key in ("image_mean", "image_std"))
     classes = len(found["id2label"]) if isinstance(found.get("id2label"), dict) and found["id2label"] else 1000
+    if config is None:
+        made.num_labels = classes
+        _must_be_explained(name, made)
     described = f"{plain['model_type']} of transformers"
     return ModelInfo(name, (channels, *size), classes, described, "transformers", mean, std, plain)
+
+
+def _must_be_explained(name: str, config: Any) -> None:
+    """Check that a folder's network is none of those that take any memory.
+
+    Raises:
+        ModelError: it has more than 268 million weights, and there are none of it in the folder; or cannot be built.
+    """
+    from transformers import AutoModelForImageClassification
+
+    try:
+        with _quiet(), at_most(max(ELEMENTS, _weights_bytes(name)), TENSORS):
+            AutoModelForImageClassification.from_config(copy.deepcopy(config), trust_remote_code=False)
+    except TooLargeError as error:
+        raise ModelError(f"{name}: {error}, and than {ELEMENTS:,} weights: put *.safetensors beside it") from error
+    except Exception as error:  # numbers that do not divide
+        raise ModelError(f"{name} cannot be built: {type(error).__name__}: {first_line(error)}") from error
 
 
 def plain_config(found: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
@@ -78,18 +92,16 @@ def plain_config(found: Mapping[str, Any], name: str) -> tuple[dict[str, Any], A
 
     kind = found.get("model_type")
     if not isinstance(kind, str) or kind in OTHER_KINDS or kind not in CONFIG_MAPPING:
-        raise ModelError(f"{name}: its config is of {_shown(kind)}, which transformers does not build here")
+        raise ModelError(f"{name}: its config is of {shown(kind)}, which transformers does not build here")
     cls = CONFIG_MAPPING[kind]
     if cls not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        raise ModelError(f"{name}: its config is of {_shown(kind)}, which is no image classifier")
+        raise ModelError(f"{name}: its config is of {shown(kind)}, which is no image classifier")
     known = cls().to_dict().keys() - NOT_OF_THE_NETWORK
-    plain = {key: found[key] for key in found if key in known and not key.startswith("_")}
-    if not _is_plain(plain):
-        raise ModelError(f"{name}: its config holds something else than numbers, texts and lists of them")
+    plain = plain_data({key: found[key] for key in found if key in known}, name, NOT_OF_THE_NETWORK)
     try:
         return {**plain, "model_type": kind}, cls.from_dict(plain)
     except Exception as error:  # whatever a foreign config brings
-        raise ModelError(f"{name}: its config cannot be used: {_line(error)}") from error
+        raise ModelError(f"{name}: its config cannot be used: {first_line(error)}") from error
 
 
 def transformers_model(info: ModelInfo, num_classes: int, pretrained: bool) -> nn.Module:
@@ -111,13 +123,19 @@ def transformers_model(info: ModelInfo, num_classes: int, pretrained: bool) -> n
     except ModelError:
         raise
     except Exception as error:  # numbers that do not divide, files that are damaged
-        raise ModelError(f"{info.name} cannot be built: {type(error).__name__}: {_line(error)}") from error
+        raise ModelError(f"{info.name} cannot be built: {type(error).__name__}: {first_line(error)}") from error
     return model.train()
 
 
 def has_weights(name: str) -> bool:
     """Return whether the folder has weights that can be loaded."""
-    return any(Path(name.removeprefix(PREFIX)).expanduser().glob("*.safetensors"))
+    return _weights_bytes(name) > 0
+
+
+def _weights_bytes(name: str) -> int:
+    """Return how large the weights in the folder are together, which no element of them can be less than a byte of."""
+    folder = Path(name.removeprefix(PREFIX)).expanduser()
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def _with_weights(info: ModelInfo, config: Any) -> nn.Module:
@@ -192,30 +210,6 @@ def _statistics(values: Any, channels: int) -> tuple[float, ...] | None:
     return tuple(map(float, values)) if numbers and len(values) == channels else None
 
 
-def _json(path: Path, needed: bool = True) -> dict[str, Any]:
-    if not needed and not path.is_file():
-        return {}
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; a folder of transformers has one")
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError("too large for a config")
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read: {_line(error)}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds no mapping")
-    return found
-
-
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, dict):
-        return depth < 8 and all(isinstance(key, str) and _is_plain(item, depth + 1) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return depth < 8 and all(_is_plain(item, depth + 1) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep to itself what transformers has to say of weights: it is checked, and told in one line."""
@@ -230,11 +224,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _shown(value: Any) -> str:
-    return ascii(value)[:60]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

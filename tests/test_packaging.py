@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "compression": ALL | {"compression", "thinning"},
     "plots": ALL | {"plots", "compression", "thinning"},
     "command": ALL | {"command", "compression", "models", "plots", "thinning"},
-    "integrations": ALL | {"integrations", "compression", "thinning"},
+    "integrations": ALL | {"integrations", "compression", "models", "thinning"},
 }
 
 

@@ -16,8 +16,9 @@ from potstill.thinning.files.checked import parse_json
 from potstill.thinning.files.regular import open_regular
 
 SUMMARY, SWEEP = "summary.json", "sweep.json"
-MOST = 1 << 25
-"""Bytes of a file: a summary of a network with 10,000 layers has 2 MB."""
+MOST = 1 << 23
+"""Bytes of a file: a summary of a network with 10,000 layers has 2 MB, and a list of lists takes a hundred times its
+bytes to look through."""
 
 
 @dataclass(frozen=True)

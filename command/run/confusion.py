@@ -11,7 +11,21 @@ from torch import Tensor, nn
 from potstill.compression import format_table
 from potstill.models.datasets import Split
 
+from ..errors import UsageError
 from .evaluation import classification_loss
+
+MOST = 1000
+"""So many classes have a matrix: it has a million cells then, and its text takes some 200 MB to make."""
+
+
+def must_be_few(classes: Sequence[str]) -> None:
+    """Check that a matrix can be printed, whose size is the square of the number of classes.
+
+    Raises:
+        UsageError: there are too many classes.
+    """
+    if len(classes) > MOST:
+        raise UsageError(f"--confusion prints {MOST:,} classes at most, and there are {len(classes):,}: leave it out")
 
 
 @torch.no_grad()

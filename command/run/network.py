@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch.nn.modules import module as torch_module
-
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field, held_bytes
 from potstill.models import ModelInfo, model_info
+from potstill.models.bounded import at_most
 from potstill.models.create import build
 from potstill.thinning.dense_size import dense_problem
 
@@ -57,7 +54,7 @@ def stored_info(checkpoint: Mapping[str, Any]) -> ModelInfo:
         raise state["input_shape"].error(f"{wanted}, or other sides of at most {LARGEST_SIDE}")
     info = replace(info, input_shape=(shape[0], shape[1], shape[2]), num_classes=classes)
     if info.config is not None:
-        with _no_more_than(checkpoint["state_dict"]), torch.device("meta"):
+        with at_most(max(MOST_ELEMENTS, sum(tensor.numel() for tensor in weights)), len(weights)):
             build(info, classes)
     elif problem := dense_problem(partial(build, info, classes), held_bytes(weights)):
         raise CheckpointError(problem)
@@ -97,33 +94,3 @@ def about(
 
 def _optional(state: Field, name: str) -> Field:
     return state[name] if name in state.value else Field(None, name)
-
-
-@contextmanager
-def _no_more_than(state_dict: Mapping[str, Any]) -> Iterator[None]:
-    """While it lasts, no network may be built that has more layers or weights than these.
-
-    Raises:
-        CheckpointError: from the constructor that goes on.
-    """
-    most = max(MOST_ELEMENTS, sum(tensor.numel() for tensor in state_dict.values()))
-    counts = {"tensors": 0, "elements": 0, "modules": 0}
-
-    def count(kind: str, elements: int) -> None:
-        counts[kind] += 1
-        counts["elements"] += elements
-        if counts["tensors"] > len(state_dict) or counts["elements"] > most or counts["modules"] > 1000 * most_modules:
-            raise CheckpointError("config: describes a larger network than the one whose weights are here")
-
-    most_modules = len(state_dict) + 1
-    handles = [
-        torch_module.register_module_parameter_registration_hook(
-            lambda owner, name, parameter: count("tensors", 0 if parameter is None else parameter.numel())
-        ),
-        torch_module.register_module_module_registration_hook(lambda owner, name, module: count("modules", 0)),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

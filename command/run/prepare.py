@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..monitors.tensorboard import EventWriter, require_tensorboard
 from ..monitors.trajectory import Trajectory, TrajectoryOption
 from ..plots import require_matplotlib
 from .averages import with_options
+from .confusion import must_be_few
 from .deploy import require_exports
 from .folder import Followed, RunFolder
 from .local_state import seed_rank
@@ -85,7 +87,7 @@ def described(options: Options, checkpoint: Mapping[str, Any] | None) -> ModelIn
         CheckpointError: the checkpoint describes none.
         ModelError: there is no such network.
     """
-    with reading(str(options.start.path)):
+    with reading(str(options.start.path)) if checkpoint is not None else nullcontext():
         info = network_info(options, checkpoint)
     unused = info.source == "transformers" and checkpoint is None and not options.data.pretrained
     if unused and has_weights(info.name):
@@ -177,6 +179,8 @@ def prepare(options: Options) -> Session:
     checkpoint = start_checkpoint(options)
     info = described(options, checkpoint)
     data = load_data(options, checkpoint, info)
+    if options.output.confusion:
+        must_be_few(data.classes)
     # Behind the data: a library that is imported to read them may draw random numbers, the first time in a process.
     seed_everything(options.training.seed, options.training.deterministic)
     shape = data.input_shape

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from importlib.util import find_spec
 
@@ -11,7 +12,8 @@ import torch
 import compress_classifier
 from potstill.command.cli.options import parse
 from potstill.compression import load_checkpoint, save_checkpoint
-from potstill.models import create_model, model_info
+from potstill.models import ModelError, create_model, model_info
+from potstill.models.transformers_configs import plain_data, read_config
 from potstill.thinning import load, read_about
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
@@ -155,7 +157,8 @@ def test_weights_of_a_folder_are_taken_when_asked_for(vit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "larger network than the one whose weights are here"),
+        ({"num_hidden_layers": 10**6}, "larger network than the one whose weights are here"),
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers' of 1000000000: 16,777,216 at most"),
         ({"hidden_size": 2**15, "intermediate_size": 2**15}, "larger network than the one whose weights are here"),
         ({"model_type": "bert"}, "is no image classifier"),
         ({"model_type": "timm_wrapper"}, "which transformers does not build here"),
@@ -179,6 +182,38 @@ def test_nothing_of_a_config_can_run_code(of_transformers):
     assert info.config == plain
     with pytest.raises(ValueError, match="something else than numbers"):
         model_info("transformers/x", {**plain, "hidden_size": torch.zeros(2)})
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**6}, "larger network than the one whose weights are here, and than 268,435,456"),
+        ({"hidden_size": 2**15, "intermediate_size": 2**15}, "larger network than the one whose weights are here"),
+        ({"hidden_size": 10**12}, "'hidden_size' of 1000000000000: 16,777,216 at most"),
+        ({"image_size": 2**20}, "images of 3 channels and sides of 1048576 and 1048576: 1024 and 1024 at most"),
+        ({"num_channels": 2**20}, "images of 1048576 channels and sides of 16 and 16"),
+        ({"num_channels": [3]}, "num_channels"),
+        ({"hidden_act": {"model_type": "timm_wrapper", "architecture": "hf-hub:a/b"}}, "does not build here"),
+    ],
+)
+def test_a_strangers_folder_is_bounded(vit, tmp_path, capsys, change, message):
+    """A folder with a config of 300 bytes takes no memory, though nothing is there that explains its size."""
+    config = json.loads((vit / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    said = refused(["-a", f"transformers/{tmp_path}", "--dataset", "digits"], capsys)
+    assert message in said and "None" not in said
+
+
+@needs_transformers
+def test_parts_of_a_config_run_no_code_either(tmp_path):
+    """Kernels of a hub are code; a config may name them for a part of the network too."""
+    odd = {"attn_implementation": "a/b", "_attn_implementation_internal": "a/b", "hidden_size": 32}
+    found = plain_data({"vision_config": odd, "parts": [odd]}, "x")
+    assert found == {"vision_config": {"hidden_size": 32}, "parts": [{"hidden_size": 32}]}
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match="no such file"):
+        read_config(tmp_path / "config.json")
 
 
 @needs_timm

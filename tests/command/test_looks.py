@@ -32,6 +32,15 @@ def test_confusion_counts_each_image_once():
     assert "cat,3,1,75.0" in text.replace(".00", ".0") and text.splitlines()[0] == "Class,cat,dog,Right (%)"
 
 
+def test_a_matrix_has_not_any_size(tmp_path, monkeypatch, capsys):
+    """Its memory grows with the square of the number of classes: said before the run begins."""
+    monkeypatch.setattr("potstill.command.run.confusion.MOST", 9)
+    with pytest.raises(SystemExit) as stop:
+        compress_classifier.main(["-a", "mlp", "--dataset", "digits", "--confusion", "-o", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "--confusion prints 9 classes at most, and there are 10: leave it out" in capsys.readouterr().err
+
+
 def test_statistics_are_those_of_the_outputs(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))

@@ -1,6 +1,9 @@
 """The Hugging Face Trainer: killed and resumed equals never killed; thinned models beside `save_pretrained`."""
 
 import contextlib
+import json
+import os
+import resource
 
 import pytest
 import torch
@@ -178,3 +181,60 @@ def test_folders_that_hold_none_are_one_kind_of_error(tmp_path):
     (tmp_path / "thinned.safetensors").write_bytes(b"no weights")
     with pytest.raises(ThinningError, match="holds no thinned model"):
         load_thinned(tmp_path)
+
+
+def changed(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1)], ids=["by its recipe", "by its config"])
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"hidden_size": 2**16, "intermediate_size": 2**16, "num_attention_heads": 4}, "a larger network than"),
+        ({"num_hidden_layers": 10**6}, "a larger network than"),
+        ({"vocab_size": 10**400}, "a number of 1329 bits"),
+        ({"architectures": ["Trainer"]}, "names no model"),
+        ({"architectures": 3}, "holds no thinned model"),
+        ({"model_type": "timm_wrapper"}, "does not build here"),
+    ],
+)
+def test_what_a_strangers_config_describes_is_bounded(tmp_path, layers, fields, match):
+    """Nothing is allocated before the weights in the folder explain it."""
+    save_thinned(*pruned(*layers), tmp_path)
+    changed(tmp_path, **fields)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ThinningError, match=match) as caught:
+        load_thinned(tmp_path)
+    assert "\n" not in str(caught.value) and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+def test_a_config_names_no_kernels_of_a_hub(tmp_path):
+    model, recipe = pruned(0)
+    save_thinned(model, recipe, tmp_path)
+    changed(tmp_path, attn_implementation="a/b", auto_map={"AutoConfig": "x.Y"}, quantization_config={"a": 1})
+    assert torch.equal(load_thinned(tmp_path)(**EXAMPLE).logits, model(**EXAMPLE).logits)
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1)])
+def test_links_under_the_names_of_its_files_are_replaced(tmp_path, layers):
+    folder, victim = tmp_path / "model", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("precious")
+    for name in ("config.json", "recipe.json", "model.safetensors", "thinned.safetensors",
+                 "model.safetensors.index.json"):  # fmt: skip
+        (folder / name).symlink_to(victim)
+    model, recipe = pruned(*layers)
+    save_thinned(model, recipe, folder)
+    assert victim.read_text() == "precious" and not list(folder.glob("*.part"))
+    assert torch.equal(load_thinned(folder)(**EXAMPLE).logits, model(**EXAMPLE).logits)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    save_thinned(*pruned(0), tmp_path)
+    for name in ("thinned.safetensors", "recipe.json", "config.json"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ThinningError, match="holds no thinned model"):
+            load_thinned(tmp_path)
