@@ -53,17 +53,17 @@ PARTS = (
     Part("Memory of thinning", "thinning_memory.py resnet50", "Memory beside the model, in multiples of its weights."),
     Part(
         "Latency asked and got",
-        "latency.py --asked 0.6 --networks mobilenet_v2 resnet50 --batches 1",
+        "latency.py --asked 0.6",
         "Gates with `target_latency: 0.6`: the share of the time that the thinned network takes.",
     ),
     Part(
         "Widths of whole multiples",
-        "latency.py --rounding --networks resnet50 --batches 1",
+        "latency.py --rounding --networks resnet50 mobilenet_v2 --batches 1",
         "Half of the multiply-adds removed, in multiples of 1, 8 and 16 channels, and by Torch-Pruning (`peer`).",
     ),
     Part(
         "Several processes",
-        "ranks.py --steps 20",
+        "ranks.py --steps 40",
         "A step of DistributedDataParallel with a scheduler, and what it sends.",
     ),
     Part("Trajectories", "trajectory_overhead.py", "Recording parameters with `--trajectory`, at most."),

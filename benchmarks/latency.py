@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -45,12 +46,11 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each network is measured at the end")
     options = parser.parse_args()
-    for name in options.networks:
-        for batch in options.batches:
-            if options.asked:
-                print(show([asked_and_got(name, batch, options.asked, options.seconds)]), flush=True)
-            if options.rounding:
-                print(show(list(rounded(name, batch, options.seconds))), flush=True)
+    each = list(product(options.networks, options.batches))
+    if options.asked:
+        print(show([asked_and_got(*one, options.asked, options.seconds) for one in each]), flush=True)
+    if options.rounding:
+        print(show([row for one in each for row in rounded(*one, options.seconds)]), flush=True)
 
 
 def show(rows: list[dict[str, Any]]) -> str:
