@@ -20,7 +20,7 @@ from potstill.thinning.names import spelling
 from .declare.names import respelled
 from .files.checked import CheckpointError, Field
 from .mask_passes import MaskPasses
-from .masks_look import ShownMasks
+from .masks_repr import ShownMasks
 from .parameter_mask import Mode, OwnedMask, ParameterMask, is_binary, packed, unpacked
 from .processes.shards import every, part, placed, reshard
 

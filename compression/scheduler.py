@@ -17,7 +17,6 @@ from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .account import entries_of, tell_account
 from .account_table import account_table
-from .agreement import compare_ranks
 from .attach import Attachment, detached_copy, tell_detached
 from .history import History
 from .masks import Masks
@@ -25,7 +24,8 @@ from .policies import Moment, ScheduledTrainingPolicy
 from .policies.policy_list import join, window_of, with_terms
 from .policies.timetable import Timetable, Unit
 from .processes.ranks import Ranks
-from .scheduler_look import ShownScheduler
+from .rank_agreement import compare_ranks
+from .scheduler_repr import ShownScheduler
 from .scheduler_state import restore, state_of
 from .steps import Step, Window
 from .thin_scheduled import thin_scheduled

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from potstill.thinning import Recipe, thin
 
 from .account import hidden_structures
-from .agreement import Decided, compare_ranks
 from .policies import ScheduledTrainingPolicy
+from .rank_agreement import Decided, compare_ranks
 
 logger = logging.getLogger(__name__)
 

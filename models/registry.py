@@ -18,8 +18,8 @@ from torch import nn
 
 from potstill.near_names import did_you_mean
 
-from .again import is_same
 from .info import ModelError, ModelInfo
+from .registered_again import is_same
 from .timm_models import is_timm_name, timm_info
 from .torchvision_models import is_torchvision_name, torchvision_names
 from .transformers_models import is_transformers_name, transformers_info

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from .changes import Removal, Rescaling, TensorChange, filled
 from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
-from .must_fit import held_parameters, must_fit
 from .names import spelling
 from .new_biases import layer_without, new_bias
+from .recipe_checks import held_parameters, must_fit
 from .running.copies import aliases_of, named_tensors
 
 

@@ -24,6 +24,7 @@ from .files.checked import parse_json
 from .files.regular import must_be_file
 from .files.text import printable
 from .history import must_lead_to
+from .loader_text import LOADER
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
 from .new_biases import layer_without, outputs_of
@@ -34,7 +35,6 @@ from .running.default_device import on_cpu
 from .running.input_spec import draw, pack, unpack
 from .running.inputs import to
 from .running.outputs import outputs
-from .store_loader import LOADER
 
 FORMAT = "potstill-thinned"
 PACKED = ".packed.safetensors"

@@ -33,9 +33,9 @@ from .network import about
 from .network_size import parameter_count
 from .prepare import place
 from .ranks import leads
+from .run_summary import layers, story
 from .session import Session
 from .size_report import BATCHES, facts, latencies, summary_table
-from .story import layers, story
 
 logger = logging.getLogger("potstill")
 

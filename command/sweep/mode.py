@@ -22,7 +22,7 @@ from ..run.folder import RunFolder
 from ..run.prepare import described, load_data, start_checkpoint
 from ..run.ranks import started
 from .checks import Checked, check, departs, minibatches
-from .departure import DENSE, Plan, begin_dense, begin_point
+from .dense_start import DENSE, Plan, begin_dense, begin_point
 from .execute import Runner, Train
 from .networks import side_by_side, test_accuracies
 from .points import data_of, grid, point

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from potstill.near_names import did_you_mean
 
-from ..again import is_same
+from ..registered_again import is_same
 from .errors import DatasetError
 from .settings import Settings
 

@@ -9,7 +9,7 @@ from potstill.thinning.files.html import html_lines, html_table
 
 from .history import History, Span
 from .masks import Masks
-from .masks_look import headline, listed
+from .masks_repr import headline, listed
 from .policies import ScheduledTrainingPolicy
 from .processes.shards import first_sharded
 from .sparsity_tables import sparsity
