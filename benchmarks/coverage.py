@@ -1,7 +1,8 @@
 """Thins one small member of every family of timm and transformers, and writes what came of it as a table.
 
     python benchmarks/coverage.py                     all families that are not in the results yet
-    python benchmarks/coverage.py --only vit llama    some families
+    python benchmarks/coverage.py --only vit llama    some families, also those that are
+    python benchmarks/coverage.py --again fails       all families of an outcome once more
     python benchmarks/coverage.py --short             three, in this process: what CI runs
     python benchmarks/coverage.py --write             only write docs/coverage.md from the results
 
@@ -15,8 +16,10 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import logging
+import multiprocessing
 import os
-import subprocess
+import resource
 import sys
 import time
 import warnings
@@ -24,20 +27,28 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/results/coverage.csv", ROOT / "docs/coverage.md"
 LIMIT = 240.0
 """Seconds a model may take."""
+TOO_SLOW = "more seconds than the time limit"
+MEMORY = 8 << 30
+"""Bytes that a process may have: a model that was not made small fails, not the machine."""
 SHORT = (("timm", "resnet"), ("timm", "vision_transformer"), ("transformers", "llama"))
-SMALL = ["test", "atto", "femto", "pico", "nano", "xxtiny", "tiny", "mini", "xxs", "xs", "micro", "small"]
 
 
 @dataclass
 class Row:
-    """What came of one model. `outcome`: exact, refused, fails (the model itself does not run so) or too slow."""
+    """What came of one model.
+
+    `outcome`: exact, refused, too slow, crash, or fails (the model is not built here or does not run). Times are of the
+    processor.
+    """
 
     library: str
     family: str
@@ -58,68 +69,14 @@ class Row:
 
 def families() -> Iterator[tuple[str, str]]:
     """Yield library and name of every family that is installed, of both libraries in turn."""
-    found: list[list[tuple[str, str]]] = []
-    if importlib.util.find_spec("timm"):
-        import timm
-
-        found.append([("timm", name) for name in sorted(timm.list_modules()) if timm.list_models(module=name)])
-    if importlib.util.find_spec("transformers"):
-        from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
-
-        found.append([("transformers", name) for name in sorted(MODEL_MAPPING_NAMES)])
+    found = [[(name, family) for family in library.names()] for name, library in libraries().items()]
     yield from (one for pair in zip_longest(*found) for one in pair if one is not None)
 
 
-def of_timm(family: str) -> tuple[str, Any, Any]:
-    """Return the member of a family whose name promises the least, and an image."""
-    import timm
-    import torch
-
-    def size(name: str) -> tuple[int, int]:
-        return next((i for i, word in enumerate(SMALL) if word in name), len(SMALL)), len(name)
-
-    name = min(timm.list_models(module=family), key=size)
-    model = timm.create_model(name, num_classes=10).eval()
-    return name, model, torch.randn(2, *model.default_cfg["input_size"])
-
-
-SIZES = {
-    ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "word_embed_proj_dim"): 32,
-    ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"): 2,
-    ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"): 4,
-    ("intermediate_size", "n_inner", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim"): 48,
-    ("num_key_value_heads",): 2,
-    ("head_dim", "d_kv", "rotary_dim", "kv_channels"): 8,
-    ("vocab_size",): 100,
-    ("max_position_embeddings", "n_positions"): 64,
-    ("num_local_experts", "num_experts", "n_routed_experts"): 4,
-    ("moe_intermediate_size", "shared_expert_intermediate_size"): 16,
-    ("image_size",): 32,
-    ("patch_size",): 8,
-}
-
-
-def of_transformers(family: str) -> tuple[str, Any, Any]:
-    """Return a model of a family in a small size, and its inputs; what its configuration refuses stays as it is."""
-    import torch
-    from transformers import AutoModel
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = CONFIG_MAPPING[family]
-    plain = kind()
-    wanted = {name: size for names, size in SIZES.items() for name in names if type(getattr(plain, name, None)) is int}
-    special = {name: 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id") if getattr(plain, name, None)}
-    model = AutoModel.from_config(kind(**wanted, **special)).eval()
-    name = model.main_input_name
-    if name == "input_ids":
-        inputs = {name: torch.randint(3, 90, (2, 12)), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
-        if model.config.is_encoder_decoder:
-            inputs["decoder_input_ids"] = torch.randint(3, 90, (2, 6))
-        return type(model).__name__, model, inputs
-    if name == "pixel_values":
-        side = model.config.image_size if isinstance(getattr(model.config, "image_size", None), int) else 64
-        return type(model).__name__, model, {name: torch.randn(2, getattr(model.config, "num_channels", 3), side, side)}
-    raise NotImplementedError(f"inputs of the kind {name}")
+def libraries() -> dict[str, ModuleType]:
+    """Return, for each library that is installed, what makes its models."""
+    installed = [name for name in ("timm", "transformers") if importlib.util.find_spec(name)]
+    return {name: importlib.import_module(f"families.of_{name}") for name in installed}
 
 
 # ---------- one model
@@ -135,27 +92,39 @@ def measured(library: str, family: str) -> Row:
     torch.manual_seed(0)
     row = Row(library, family)
     try:
-        row.model, model, inputs = (of_timm if library == "timm" else of_transformers)(family)
+        row.model, model, inputs = libraries()[library].model_of(family)
         make_sensitive(model, inputs)
     except Exception as error:
         row.outcome, row.reason = "fails", f"{type(error).__name__}: {error}".splitlines()[0][:160]
         return row
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         graph = trace(model, inputs)
-        row.trace = time.perf_counter() - start
+        row.trace = time.process_time() - start
         row.removable, row.reason = shares(graph)
-        zeroed, start = zero_channels(model, graph), time.perf_counter()
+        zeroed, start = zero_channels(model, graph), time.process_time()
         recipe = thin(model, inputs)
     except ThinningError as error:
         row.outcome, row.reason = "refused", str(error).splitlines()[0][:200]
         return row
-    row.thin, row.left, row.outcome = time.perf_counter() - start, recipe.parameters[1], "exact"
+    row.thin, row.left, row.outcome = time.process_time() - start, recipe.parameters[1], "exact"
     row.difference = recipe.max_relative_difference
-    rest = trace(model, inputs)
-    row.went = 1.0 if not zeroed else (graph.count - rest.count) / zeroed
+    row.went = 1.0 if not zeroed else (graph.count - trace(model, inputs).count) / zeroed
+    if row.went < 1 and recipe.refused:
+        most = max(recipe.refused, key=lambda kept: kept.channels)
+        row.reason = f"stays: {most.use}: {most.reason}"[:200]
     return row
+
+
+def measured_here(library: str, family: str, sender: Connection) -> None:
+    """Measure in this process, which has little memory, and send the row."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    try:
+        row = measured(library, family)
+    except Exception as error:  # no ThinningError: a fault of ours
+        row = Row(library, family, outcome="crash", reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    sender.send(row)
 
 
 def shares(graph: Any) -> tuple[float, str]:
@@ -172,17 +141,20 @@ def shares(graph: Any) -> tuple[float, str]:
 
 def in_a_process(library: str, family: str, limit: float) -> Row:
     """Measure in a process of its own that ends with the time limit."""
-    command = [sys.executable, __file__, "--one", library, family]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # forked: the libraries are imported once, which takes longer than most of the models
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=measured_here, args=(library, family, sender))
+    process.start()
+    sender.close()
     try:
-        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit, env=environment)
-    except subprocess.TimeoutExpired:
-        return Row(library, family, outcome="too slow", reason=f"more than {limit:.0f} s")
-    lines = [line for line in run.stdout.splitlines() if line.startswith("row,")]
-    if not lines:
-        last = (run.stderr.strip().splitlines() or [""])[-1][:160]
-        return Row(library, family, outcome="fails", reason=f"exit status {run.returncode}: {last}")
-    return read(next(csv.DictReader(lines, ["row", *(field.name for field in fields(Row))])))
+        return receiver.recv() if receiver.poll(limit) else Row(library, family, outcome="too slow", reason=TOO_SLOW)
+    except EOFError:
+        process.join()
+        return Row(library, family, outcome="fails", reason=f"the process ends with status {process.exitcode}")
+    finally:
+        process.kill()
+        process.join()
 
 
 # ---------- results
@@ -196,11 +168,12 @@ def read(entry: dict[str, str]) -> Row:
 
 
 def known(path: Path) -> list[Row]:
-    """Return the rows of earlier calls."""
+    """Return the rows of earlier calls, the last of each family."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [read(entry) for entry in csv.DictReader(file)]
+        rows = [read(entry) for entry in csv.DictReader(file)]
+    return sorted({(row.library, row.family): row for row in rows}.values(), key=lambda row: (row.library, row.family))
 
 
 def append(path: Path, row: Row) -> None:
@@ -219,11 +192,25 @@ def rounded(row: Row) -> dict[str, Any]:
     return {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in asdict(row).items()}
 
 
+def prepare() -> None:
+    """Import what all models need; keep the libraries' own remarks out of the output; work offline on one thread."""
+    import torch
+
+    import potstill.thinning.testing  # noqa: F401  before the processes are forked, as the libraries
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+
+
 HEAD = """# Coverage
 
 One small member of each family of timm and transformers, thinned by `benchmarks/coverage.py`: of every class of
-removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are of one thread of a busy
-machine. Families that are not here were not tried; the script goes on with those.
+removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are seconds of one processor.
+Where the smallest member is large it is built with fewer blocks; images are small where the model takes them. Of
+transformers each family has its own configuration with small widths and two layers, and random weights. Families that
+are not here were not tried; the script goes on with those.
 
 - *removable*: of the channels that layers make (but the model's outputs), the share that can be removed exactly;
 - *went*: of the channels that were zeroed, the share that went;
@@ -246,7 +233,12 @@ def page(rows: list[Row]) -> str:
             numbers = f"{row.parameters:,} | {row.left:,} | {row.removable:.0%} | {row.went:.0%} | {row.difference:.0e}"
             lines.append(f"| {row.family} | {row.model} | exact | {numbers} | {row.trace:.1f} | {row.thin:.1f} |")
         lines += ["", *list_of(mine, "exact", "What keeps most of the others, where less than 60 % are removable"), ""]
-        for outcome, title in (("refused", "Refused"), ("too slow", "Too slow"), ("fails", "Not built or not run")):
+        for outcome, title in (
+            ("refused", "Refused"),
+            ("too slow", "Too slow"),
+            ("crash", "Crashes"),
+            ("fails", "Not built or not run"),
+        ):
             lines += [*list_of(mine, outcome, title), ""]
     text = "\n".join(lines).rstrip() + "\n"
     while "\n\n\n" in text:
@@ -266,28 +258,27 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="names of families")
     parser.add_argument("--short", action="store_true", help="three models in this process")
+    parser.add_argument("--again", nargs="+", default=(), help="outcomes whose families are measured once more")
     parser.add_argument("--write", action="store_true", help="only write the page")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds a model")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore")
-    if options.one:
-        csv.DictWriter(sys.stdout, ["row", *(f.name for f in fields(Row))]).writerow(
-            {"row": "row", **rounded(measured(*options.one))}
-        )
-        return 0
     if options.short:
         rows = [measured(*one) for one in SHORT if importlib.util.find_spec(one[0])]
         print("\n".join(f"{row.family}: {row.outcome}, {row.removable:.0%} removable {row.reason}" for row in rows))
         return int(any(row.outcome != "exact" or row.went < 1 for row in rows))
-    done = {(row.library, row.family) for row in known(RESULTS)}
+    prepare()
+    done = {(row.library, row.family) for row in known(RESULTS) if row.outcome not in options.again}
     for library, family in families() if not options.write else ():
-        if (options.only and family not in options.only) or (library, family) in done:
+        if family not in options.only if options.only else (library, family) in done:
             continue
         row = in_a_process(library, family, options.limit)
         append(RESULTS, row)
         print(f"{library} {family} {row.model}: {row.outcome} {row.removable:.0%} {row.reason}", flush=True)
-    PAGE.write_text(page(known(RESULTS)), encoding="utf-8")
+    rows = known(RESULTS)
+    RESULTS.unlink()
+    for row in rows:  # one line a family, in their order
+        append(RESULTS, row)
+    PAGE.write_text(page(rows), encoding="utf-8")
     return 0
 
 

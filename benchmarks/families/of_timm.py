@@ -1,0 +1,106 @@
+"""A small member of each family of timm, with few blocks and on a small image where it takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+WORDS = [  # fmt: skip
+    "test",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxs",
+    "xxtiny",
+    "xx",
+    "xs",
+    "xtiny",
+    "x",
+    "tiny",
+    "ti",
+    "t",
+    "mini",
+    "small",
+    "s",
+    "little",
+    "lite",
+    "0",
+    "medium",
+    "m",
+    "base",
+    "b",
+    "large",
+    "l",
+    "xlarge",
+    "xl",
+    "huge",
+    "h",
+    "giant",
+    "so400m",
+]
+"""Words of names, the smallest promise first; what is none of them counts as medium."""
+LARGE = 8_000_000
+"""Parameters from which on a member gets fewer blocks, where its class takes their number."""
+FEWER = ({"depth": 2}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)})
+SIDES = (64, 96, 128)
+
+
+def names() -> list[str]:
+    """Return the families that have members."""
+    return [name for name in sorted(timm.list_modules()) if timm.list_models(module=name)]
+
+
+def model_of(family: str) -> tuple[str, nn.Module, Any]:
+    """Return the name of a family's small member, the model, and two images."""
+    likely = sorted(timm.list_models(module=family), key=promise)[:3]
+    name = min(likely, key=lambda name: size(name, {}) or float("inf"))
+    wanted: dict[str, Any] = {}
+    if (size(name, {}) or 0) > LARGE:
+        wanted = min(FEWER, key=lambda options: size(name, options) or float("inf"))
+        wanted = wanted if size(name, wanted) else {}
+    said = "".join(f", {key} {value}" for key, value in wanted.items())
+    for options, images in attempts(name, wanted):
+        try:
+            model = timm.create_model(name, num_classes=10, **options).eval()
+            with torch.no_grad():
+                model(images)
+        except Exception:  # another size then
+            continue
+        return name + said, model, images
+    raise NotImplementedError(f"{name} runs on none of the image sizes tried")
+
+
+def promise(name: str) -> tuple[int, int, int]:
+    """Return how large a member is by its name: words, then numbers."""
+    first, *words = [word for word in re.split(r"[_\d]+", name) if word]
+    ranks = [WORDS.index(word) for word in (words if first != "test" else [first]) if word in WORDS]
+    return min(ranks, default=WORDS.index("medium")), sum(map(int, re.findall(r"\d+", name))), len(name)
+
+
+def size(name: str, options: dict[str, Any]) -> int:
+    """Return the number of parameters of a member, 0 where its class does not take such options."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=10, **options)
+    except Exception:  # each class refuses in its own way
+        return 0
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def attempts(name: str, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    """Yield options and images, the smallest first."""
+    settings = timm.get_pretrained_cfg(name)
+    channels, *own = settings.input_size if settings else (3, 224, 224)
+    for side in SIDES:
+        if side < own[0]:
+            images = torch.randn(2, channels, side, side)
+            if settings and settings.fixed_input_size:
+                yield {**options, "img_size": side}, images
+            yield options, images
+    yield options, torch.randn(2, channels, *own)

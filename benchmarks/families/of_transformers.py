@@ -1,0 +1,157 @@
+"""A model of each family of transformers in a small size, and inputs of the kinds that its forward pass names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+WIDTH, HEADS, LAYERS, VOCABULARY = 32, 4, 2, 100
+SIZES = {
+    "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
+    "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
+    "num_decoder_layers num_blocks": LAYERS,
+    "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": HEADS,
+    "encoder_num_attention_heads decoder_num_attention_heads": HEADS,
+    "intermediate_size n_inner d_ff ffn_dim encoder_ffn_dim decoder_ffn_dim hidden_dim ffn_hidden_size": 48,
+    "feed_forward_proj_dim intermediate_dim ffn_intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "head_dim d_kv rotary_dim kv_channels attention_head_size": 8,
+    "qk_nope_head_dim qk_rope_head_dim v_head_dim q_lora_rank kv_lora_rank index_head_dim": 8,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings n_positions max_source_positions max_target_positions": 64,
+    "num_local_experts num_experts n_routed_experts moe_num_experts": 4,
+    "num_experts_per_tok experts_per_token moe_topk num_selected_experts moe_k": 2,
+    "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size": 16,
+    "n_group topk_group": 1,
+    "image_size img_size": 32,
+    "patch_size": 8,
+}
+"""What configurations call their sizes, and how large they become."""
+DEPTHS = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "depths",
+    "depth",
+)
+SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id"
+LARGE = 40_000_000
+"""A model of more parameters was not made small."""
+
+
+def names() -> list[str]:
+    """Return the families that AutoModel knows."""
+    return sorted(MODEL_MAPPING_NAMES)
+
+
+def model_of(family: str) -> tuple[str, nn.Module, Any]:
+    """Return the name of a family's model, the model with small sizes, and inputs that it runs on."""
+    kind, first = CONFIG_MAPPING[family], None
+    plain = kind()
+    for changes in variants(plain):
+        try:
+            config = kind(**changes)
+            with torch.device("meta"):
+                parameters = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
+            if parameters > LARGE:
+                raise NotImplementedError(f"{parameters:,} parameters in the smallest size tried")
+            model = AutoModel.from_config(kind(**changes)).eval()
+            return type(model).__name__, model, inputs_of(model)
+        except Exception as error:  # each configuration refuses in its own way: with other sizes then
+            first = first or error
+    raise first or NotImplementedError(f"{family} has no configuration")
+
+
+# ---------- sizes
+
+
+def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """Yield changes of a configuration, those that make it smallest first."""
+    whole = changes_of(plain)
+    yield whole
+    yield {name: value for name, value in whole.items() if name != "head_dim"}
+    yield {name: value for name, value in whole.items() if not isinstance(value, list)}
+    yield {name: value for name, value in whole.items() if name in (*DEPTHS, "vocab_size", *plain.sub_configs)}
+    yield {name: value for name, value in whole.items() if name in DEPTHS}
+    yield {}
+
+
+def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
+    """Return new values for the sizes that a configuration has, for its parts too."""
+    sizes = {name: size for words, size in SIZES.items() for name in words.split()}
+    changes = {name: size for name, size in sizes.items() if type(getattr(plain, name, None)) is int}
+    changes |= {name: 0 for name in SPECIAL.split() if type(getattr(plain, name, None)) is int}
+    changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
+    for name in type(plain).sub_configs:
+        part = getattr(plain, name, None)
+        if isinstance(part, PreTrainedConfig):
+            changes[name] = {"model_type": part.model_type, **changes_of(part)}
+    return changes
+
+
+def is_sizes(value: Any) -> bool:
+    """Return whether a value is a list of sizes, one a stage."""
+    return isinstance(value, (list, tuple)) and len(value) > 1 and all(type(item) is int for item in value)
+
+
+def shrunk(name: str, sizes: list[int]) -> list[int]:
+    """Return the sizes of stages made small: one layer a stage, widths in the proportion that they have."""
+    if name in ("depths", "layers", "num_layers"):
+        return [1] * len(sizes)
+    if min(sizes) < WIDTH or not any(word in name for word in ("size", "dim", "channels")):
+        return sizes
+    return [size * WIDTH // min(sizes) // 8 * 8 for size in sizes]
+
+
+# ---------- inputs
+
+
+def inputs_of(model: nn.Module) -> dict[str, Any]:
+    """Return inputs on which a model runs: all kinds that its forward pass names, or its main one alone."""
+    known, first = set(inspect.signature(model.forward).parameters), None
+    text = {"input_ids": tokens(12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    images = {"pixel_values": images_for(model.config)}
+    answers = {"decoder_input_ids": tokens(6)}
+    sounds = {"input_values": torch.randn(2, 4000), "input_features": features_for(model.config)}
+    for kinds in (text | images | answers, text | answers, images | answers, sounds | answers):
+        inputs = {name: value for name, value in kinds.items() if name in known}
+        if not inputs or set(inputs) <= set(answers):
+            continue
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except Exception as error:  # not the inputs that it wants
+            first = first or error
+        else:
+            return inputs
+    raise first or NotImplementedError(f"inputs of the kind {model.main_input_name}")
+
+
+def tokens(length: int) -> torch.Tensor:
+    """Return two sequences of tokens, none of which is special."""
+    return torch.randint(3, 90, (2, length))
+
+
+def images_for(config: PreTrainedConfig) -> torch.Tensor:
+    """Return two images of the size that a configuration, or that of its eyes, gives."""
+    eyes = next((part for part in (getattr(config, "vision_config", None), config) if part is not None), config)
+    side = getattr(eyes, "image_size", None)
+    height, width = side if isinstance(side, (list, tuple)) else (side or 64, side or 64)
+    return torch.randn(2, getattr(eyes, "num_channels", None) or 3, height, width)
+
+
+def features_for(config: PreTrainedConfig) -> torch.Tensor:
+    """Return two spectrograms."""
+    bins = next((getattr(config, name) for name in ("num_mel_bins", "feature_size") if hasattr(config, name)), 80)
+    length = 2 * getattr(config, "max_source_positions", 64)
+    return torch.randn(2, bins, length)
