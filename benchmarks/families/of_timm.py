@@ -10,40 +10,10 @@ import timm
 import torch
 from torch import nn
 
-WORDS = [  # fmt: skip
-    "test",
-    "atto",
-    "femto",
-    "pico",
-    "nano",
-    "xxs",
-    "xxtiny",
-    "xx",
-    "xs",
-    "xtiny",
-    "x",
-    "tiny",
-    "ti",
-    "t",
-    "mini",
-    "small",
-    "s",
-    "little",
-    "lite",
-    "0",
-    "medium",
-    "m",
-    "base",
-    "b",
-    "large",
-    "l",
-    "xlarge",
-    "xl",
-    "huge",
-    "h",
-    "giant",
-    "so400m",
-]
+WORDS = (
+    " test atto femto pico nano xxs xxtiny xx xs xtiny x tiny ti t mini small s little lite 0"
+    " medium m base b large l xlarge xl huge h giant so400m "
+)
 """Words of names, the smallest promise first; what is none of them counts as medium."""
 LARGE = 8_000_000
 """Parameters from which on a member gets fewer blocks, where its class takes their number."""
@@ -79,8 +49,12 @@ def model_of(family: str) -> tuple[str, nn.Module, Any]:
 def promise(name: str) -> tuple[int, int, int]:
     """Return how large a member is by its name: words, then numbers."""
     first, *words = [word for word in re.split(r"[_\d]+", name) if word]
-    ranks = [WORDS.index(word) for word in (words if first != "test" else [first]) if word in WORDS]
-    return min(ranks, default=WORDS.index("medium")), sum(map(int, re.findall(r"\d+", name))), len(name)
+    ranks = [WORDS.find(f" {word} ") for word in (words if first != "test" else [first])]
+    return (
+        min((rank for rank in ranks if rank >= 0), default=WORDS.index("medium")),
+        sum(map(int, re.findall(r"\d+", name))),
+        len(name),
+    )
 
 
 def size(name: str, options: dict[str, Any]) -> int:

@@ -45,7 +45,7 @@ DEPTHS = (
     "depth",
 )
 SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id"
-LARGE = 40_000_000
+LARGE = 10_000_000
 """A model of more parameters was not made small."""
 
 
