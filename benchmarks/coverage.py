@@ -3,6 +3,7 @@
     python benchmarks/coverage.py                     all families that are not in the results yet
     python benchmarks/coverage.py --only vit llama    some families, also those that are
     python benchmarks/coverage.py --again fails       all families of an outcome once more
+    python benchmarks/coverage.py --library timm      the families of one library
     python benchmarks/coverage.py --short             three, in this process: what CI runs
     python benchmarks/coverage.py --write             only write docs/coverage.md from the results
 
@@ -19,6 +20,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -110,11 +112,22 @@ def measured(library: str, family: str) -> Row:
         return row
     row.thin, row.left, row.outcome = time.process_time() - start, recipe.parameters[1], "exact"
     row.difference = recipe.max_relative_difference
-    row.went = 1.0 if not zeroed else (graph.count - trace(model, inputs).count) / zeroed
+    row.went = gone(graph, recipe) / max(1, zeroed) if zeroed else 1.0
     if row.went < 1 and recipe.refused:
         most = max(recipe.refused, key=lambda kept: kept.channels)
         row.reason = f"stays: {most.use}: {most.reason}"[:200]
     return row
+
+
+def gone(graph: Any, recipe: Any) -> int:
+    """Return how many of a graph's channels a recipe removes."""
+    kept = {change.name: change.keep for change in recipe.tensors}
+    found: set[int] = set()
+    for use in graph.uses:
+        indices = kept.get(use.name, {}).get(use.dim)
+        if indices is not None:
+            found |= set(use.channels.tolist()) - set(use.channels[indices].tolist())
+    return len(found - {0})
 
 
 def measured_here(library: str, family: str, limit: int, sender: Connection) -> None:
@@ -135,7 +148,7 @@ def shares(graph: Any) -> tuple[float, str]:
     for group in graph.classes():
         if any(role == "out" for _, _, role in group.uses) and group.reason != "an output of the model":
             status[group.status] += group.size
-            reasons[group.reason.partition(" in ")[0] + group.reason.partition(")")[2]] += group.size
+            reasons[re.sub(r"( in|^) ?[\w.]+ \((\w+)\)", r"\1 \2", group.reason).strip()] += group.size
     reasons.pop("", None)
     return status["removable"] / max(1, status.total()), next((why for why, _ in reasons.most_common(1)), "")[:160]
 
@@ -260,6 +273,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="names of families")
     parser.add_argument("--short", action="store_true", help="three models in this process")
+    parser.add_argument("--library", choices=sorted(libraries()), help="the families of one library")
     parser.add_argument("--again", nargs="+", default=(), help="outcomes whose families are measured once more")
     parser.add_argument("--write", action="store_true", help="only write the page")
     parser.add_argument("--limit", type=int, default=LIMIT, help="seconds a model")
@@ -272,6 +286,8 @@ def main(arguments: list[str]) -> int:
     done = {(row.library, row.family) for row in known(RESULTS) if row.outcome not in options.again}
     for library, family in families() if not options.write else ():
         if family not in options.only if options.only else (library, family) in done:
+            continue
+        if library != (options.library or library):
             continue
         row = in_a_process(library, family, options.limit)
         append(RESULTS, row)

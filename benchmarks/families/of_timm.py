@@ -15,7 +15,7 @@ WORDS = (
     " medium m base b large l xlarge xl huge h giant so400m "
 )
 """Words of names, the smallest promise first; what is none of them counts as medium."""
-LARGE = 8_000_000
+LARGE = 3_000_000
 """Parameters from which on a member gets fewer blocks, where its class takes their number."""
 FEWER = ({"depth": 2}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)})
 SIDES = (64, 96, 128)
