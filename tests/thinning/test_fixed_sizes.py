@@ -166,6 +166,25 @@ def test_a_norm_loses_whole_groups():
     assert (other.groups, len(other.first.weight)) == (3, 12)
 
 
+class Shown(nn.Module):
+    """Two norms over groups; the first one's channels are an output, so that nothing of it goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.out = grouped()[:2], grouped()[:2], nn.Conv2d(16, 4, 1)
+        self.inner[0] = nn.Conv2d(16, 16, 3)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return torch.cat([x.flatten(1), self.out(F.relu(self.inner(x))).flatten(1)], 1)
+
+
+def test_a_norm_of_which_nothing_goes_costs_no_other_its_groups():
+    model = Shown()
+    shrunk(model, X, first__0=range(4, 8), first__1=range(4, 8), inner__0=range(8, 12), inner__1=range(8, 12))
+    assert (model.first[1].num_groups, model.inner[1].num_groups, model.inner[0].out_channels) == (4, 3, 12)
+
+
 def test_single_channels_of_groups_stay_unless_asked_for_and_the_difference_is_told():
     model, zeros = grouped(), [1, 5, 10, 15, 2]
     recipe = shrunk(copy.deepcopy(model), X, **{"0": zeros, "1": zeros})
@@ -179,3 +198,15 @@ def test_single_channels_of_groups_stay_unless_asked_for_and_the_difference_is_t
     thin(model, X, allow_inexact=True)  # as many of each group: 1, 5, 10, 15
     assert (model[1].num_groups, model[1].num_channels) == (4, 12)
     assert not torch.allclose(model(X), before, rtol=1e-3)
+
+
+def test_a_vision_transformer_of_timm_loses_whole_heads():
+    timm = pytest.importorskip("timm.models.vision_transformer")
+    width, heads = 32, 4
+    model = timm.VisionTransformer(img_size=16, patch_size=8, embed_dim=width, depth=2, num_heads=heads, num_classes=5)
+    before, gone = sum(p.numel() for p in model.parameters()), (1, 2)
+    rows = [width * part + 8 * head + i for part in range(3) for head in gone for i in range(8)]
+    shrunk(model, torch.randn(2, 3, 16, 16), blocks__0__attn__qkv=rows, blocks__1__attn__qkv=rows[8:16])
+    # two heads of the first block (queries, keys, values, what reads them); of the second the queries of one alone stay
+    assert before - sum(p.numel() for p in model.parameters()) == len(gone) * 8 * (3 * (width + 1) + width)
+    assert [block.attn.num_heads for block in model.blocks] == [heads - len(gone), heads]

@@ -151,6 +151,35 @@ def test_rows_that_a_list_of_numbers_takes():
     assert (model.num_heads, len(model.qkv.weight), model.o.weight.shape[1]) == (3, 5 * HEAD, 3 * HEAD)
 
 
+class FusedGroups(nn.Module):
+    """Two queries, their key and their value side by side, group after group, in one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.num_keys = 8, 4
+        self.qkv, self.o = nn.Linear(16, 16 * HEAD), nn.Linear(8 * HEAD, 16)
+
+    def forward(self, x):
+        rows = self.qkv(x).view(*x.shape[:2], -1, self.num_heads // self.num_keys + 2, HEAD)
+        q, k, v = rows[..., :-2, :], rows[..., [-2], :], rows[..., [-1], :]
+        q, k, v = (part.expand_as(q).flatten(2, 3) for part in (q, k, v))
+        q, k, v = (part.transpose(1, 2).reshape(len(x), self.num_heads, -1, HEAD) for part in (q, k, v))
+        return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_groups_of_rows_each_with_its_key_and_value():
+    model = FusedGroups()
+    with torch.no_grad():
+        model.o.weight[:, 2 * HEAD : 4 * HEAD] = 0
+    thinned(model, *batches())
+    assert (model.num_heads, model.num_keys, model.qkv.weight.shape, model.o.weight.shape) == (
+        6,
+        3,
+        (12 * HEAD, 16),
+        (16, 6 * HEAD),
+    )
+
+
 class RootMeanSquare(nn.Module):
     """The norm of language models; some add 1 to the weight."""
 

@@ -119,6 +119,23 @@ def test_a_head_of_other_layouts(kind):
     same_text(model, gone + sum(HEAD * shape[0] for name, shape in shapes.items() if name.endswith(reads)))
 
 
+def test_a_group_of_queries_that_lies_beside_its_key_and_value():
+    changes = {"new_decoder_architecture": True, "num_kv_heads": 2, "multi_query": False, "alibi": False}
+    model = model_of("Falcon", **changes)
+    zeroed(model, 0, heads(4, 5, 6, 7), "query_key_value.weight")
+    zeroed(model, 1, heads(2, 3), "self_attention.dense.weight")
+    same_text(model, (4 + 2) * HEAD * HIDDEN)
+
+
+def test_a_number_of_heads_that_the_configuration_has_keeps_them_and_is_named():
+    model = model_of("Phi3")
+    zeroed(model, 0, heads(2, 3, 5, 7), "qkv_proj.weight")
+    zeroed(model, 1, heads(2, 3), "o_proj.weight")
+    recipe = thin(model, {"input_ids": WORDS_IN})
+    (kept,) = [kept for kept in recipe.refused if kept.use.startswith("model.layers.0.self_attn.qkv_proj")]
+    assert recipe.removes_nothing and "cuts at 32, which no integer of a module around counts" in kept.reason
+
+
 def test_slopes_of_heads_keep_them_and_are_named():
     config = transformers.BloomConfig(vocab_size=WORDS, hidden_size=HIDDEN, n_layer=1, n_head=4)
     model = transformers.BloomForCausalLM(config).eval()

@@ -21,7 +21,7 @@ from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
 from .choices import Match, choices, different
-from .sizes import Size, ancestor, count_of, direct_sizes, equal_sizes, further_sizes, matches, submodule
+from .sizes import Size, ancestor, count_of, cuts_of, direct_sizes, equal_sizes, further_sizes, matches, submodule
 
 Options = Iterator[tuple[Any, Callable[[], TraceLog]]]
 
@@ -62,7 +62,7 @@ class Repairs:
                 blamed = {**self.blamed, earlier.deviation.step: failed.deviation}
                 rest = tuple(other for other in self.kept if other is not earlier)
                 return earlier.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
-        reason = self.blamed.get(failed.deviation.step, failed.deviation)
+        reason = self.blamed.get(failed.deviation.step, failed.deviation).at_a_cut(failed.cuts)
         count = self.freezes.get(failed.kind, 0) + 1
         log = failed.frozen(reason, everywhere=count > SINGLE_FREEZES)
         return log, replace(self, pending=None, freezes={**self.freezes, failed.kind: count})
@@ -84,6 +84,11 @@ class FailedRemoval:
             yield from self._attributes(model, step)
             yield from self._splits(step)
             yield from self._unions(model, step)
+
+    @property
+    def cuts(self) -> list[int]:
+        """Return where the operation that failed cuts an axis of channels."""
+        return [cut for _, cut in cuts_of(self.log.operations[self.deviation.step])]
 
     def concerns(self, change: FailedRemoval) -> bool:
         """Return whether an earlier change counts, by attributes, channels that fail now."""

@@ -46,7 +46,7 @@ def direct_sizes(operation: Operation) -> Iterator[Size]:
         for number, plane in enumerate(planes):
             for dim in plane.dims:
                 yield Size(("made", part, number, dim), axis_of(plane, dim), part)
-    for number, (axis, cut) in enumerate(_cuts(operation)):
+    for number, (axis, cut) in enumerate(cuts_of(operation)):
         yield Size(("before", number), axis[:cut])
 
 
@@ -56,7 +56,7 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
     for number, plane in enumerate(operation.read):
         for dim in plane.dims:
             yield Size(("read", number, dim), axis_of(plane, dim))
-    for number, (axis, cut) in enumerate(_cuts(operation)):
+    for number, (axis, cut) in enumerate(cuts_of(operation)):
         yield Size(("after", number), axis[cut:])
     for part, (_, planes) in enumerate(operation.made):
         for number, plane in enumerate(planes):
@@ -81,7 +81,7 @@ def equal_sizes(operation: Operation) -> Iterator[Size]:
     alike = [axis for axis in parts if parts[0].numel() == axis.numel()]
     if len(alike) > 1:
         yield Size(("parts",), alike[0], equal=_stacked(alike))
-    for number, (axis, cut) in enumerate(_cuts(operation)):
+    for number, (axis, cut) in enumerate(cuts_of(operation)):
         if axis.numel() % cut == 0:
             yield Size(("halves", number), axis, equal=axis.reshape(-1, cut))
 
@@ -97,7 +97,7 @@ def _takes_part(operation: Operation) -> bool:
     return "slice" in str(operation.func) and operation.arguments is not None
 
 
-def _cuts(operation: Operation) -> Iterator[tuple[Tensor, int]]:
+def cuts_of(operation: Operation) -> Iterator[tuple[Tensor, int]]:
     """Yield the axis and the number of each cut of a slice."""
     if not _takes_part(operation):
         return

@@ -32,14 +32,19 @@ def numbering(log: TraceLog) -> Numbering:
     # until nothing is added. Each round unites at least one pair, so it ends; networks need 1 to 4 rounds.
     root = log.roots()
     free = {id(split.ids) for split in log.splits if split.along == FREE}
-    links = [*log.links, *(link for split in log.splits for link in split.links)]
+    # Rows (queries of one key each) before views: what they unite shows along which axis a view's channels may go. Then
+    # what is shared, since an axis chosen before may show that it serves all and need not be united.
+    rows = [split for split in log.splits if split.choices]
+    views = [split for split in log.splits if not split.choices]
+    stages = [(rows, [link for split in rows for link in split.links]), (views, log.links)]
     while True:
-        serving = [link for link in links if id(link.ids) in free or _serves_all(link, root)]
+        serving = [link for _, links in stages for link in links if id(link.ids) in free or _serves_all(link, root)]
         shared = [(link.shared.reshape(-1), link.why) for link in serving]
         frozen = _marks([*log.frozen, *shared], root, log.count)
-        added = [pair for split in log.splits for pair in _follow_one_axis(split, root, frozen)]
-        # What is shared is united last: an axis chosen above may show that it serves all and need not be.
-        added = added or [pair for link in links if link not in serving for pair in _linked(link, root)]
+        added: list[tuple[Tensor, Tensor]] = []
+        for splits, links in stages:
+            added = added or [pair for split in splits for pair in _follow_one_axis(split, root, frozen)]
+            added = added or [pair for link in links if link not in serving for pair in _linked(link, root)]
         if not added:
             break
         root = components(log.count + 1, added, root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,16 @@ class Deviation:
     def text(self, operations: Sequence[Operation]) -> str:
         """Return where and why."""
         return f"{self.place or operations[self.step].place}: {self.why}"
+
+    def at_a_cut(self, cuts: Sequence[int]) -> Deviation:
+        """Return the same for an operation that cuts channels at these numbers, which nothing that is known gives."""
+        if not cuts:
+            return self
+        numbers = " and ".join(map(str, cuts))
+        return replace(self, why=f"{self.why} (it cuts at {numbers}, which no integer of a module around counts)")
+
+
+ANOTHER_PATH = "with fewer channels the model's code takes another path"
 
 
 class DeviationError(Exception):
@@ -67,7 +77,7 @@ class Replay:
         if self.step >= len(self.operations) or self.operations[self.step].func is not func:
             if self.data_read:
                 raise UnfollowedError
-            raise DeviationError(min(self.step, len(self.operations) - 1), "the model's code takes another path")
+            raise DeviationError(min(self.step, len(self.operations) - 1), ANOTHER_PATH)
         self.inside = True
 
     def end(self, made: Made) -> None:
@@ -143,10 +153,10 @@ class Replay:
 class ReplayLog(TraceLog):
     """Notes of a second run: parameters get the integers that are left, and nothing is written down."""
 
-    def __init__(self, first: TraceLog, labels: Tensor, dead: Tensor) -> None:
+    def __init__(self, first: TraceLog, numbers: Numbering, dead: Tensor) -> None:
         super().__init__()
-        self._labels = labels
-        self._left = {key: ids[~dead[labels[ids]]] for key, ids in first.ids.items()}
+        self._labels, self._free = numbers.labels, numbers.frozen < 0
+        self._left = {key: ids[~dead[numbers.labels[ids]]] for key, ids in first.ids.items()}
         self.batch = first.batch
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
@@ -176,7 +186,8 @@ class ReplayLog(TraceLog):
     def groups(self, ids: Tensor, why: str, count: AttributeCount | None) -> None:
         """Check that rows are what is left of the first run's."""
         labels = self._labels[ids].sort(1).values
-        if not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
+        # of rows that are frozen as a whole nothing goes, and their channels are not united
+        if bool(self._free[labels].any()) and not bool((labels == labels[:, :1]).all() or (labels == labels[:1]).all()):
             raise UnequalRowsError("a number of groups is fixed in the model's code")
 
     def rows(self, ids: Tensor, shared: Tensor, why: str) -> None:
