@@ -155,7 +155,7 @@ def shares(graph: Any) -> tuple[float, str]:
 
 def in_a_process(library: str, family: str, limit: int) -> Row:
     """Measure in a process of its own that ends with the time limit."""
-    # forked: the libraries are imported once, which takes longer than most of the models
+    # forked from a process that has all imports
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=measured_here, args=(library, family, limit, sender))
@@ -208,15 +208,15 @@ def rounded(row: Row) -> dict[str, Any]:
 
 
 def prepare() -> None:
-    """Import what all models need; keep the libraries' own remarks out of the output; work offline on one thread."""
+    """Keep the libraries' own remarks out of the output, work offline on one thread, and thin a few for the imports."""
     import torch
-
-    import potstill.thinning.testing  # noqa: F401  before the processes are forked, as the libraries
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    for library in libraries():  # what is imported on first use takes longer than most of the models
+        measured(library, next(family for name, family in SHORT if name == library))
 
 
 HEAD = """# Coverage
@@ -282,7 +282,8 @@ def main(arguments: list[str]) -> int:
         rows = [measured(*one) for one in SHORT if importlib.util.find_spec(one[0])]
         print("\n".join(f"{row.family}: {row.outcome}, {row.removable:.0%} removable {row.reason}" for row in rows))
         return int(any(row.outcome != "exact" or row.went < 1 for row in rows))
-    prepare()
+    if not options.write:
+        prepare()
     done = {(row.library, row.family) for row in known(RESULTS) if row.outcome not in options.again}
     for library, family in families() if not options.write else ():
         if family not in options.only if options.only else (library, family) in done:

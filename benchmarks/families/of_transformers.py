@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ SIZES = {
     "num_local_experts num_experts n_routed_experts moe_num_experts": 4,
     "num_experts_per_tok experts_per_token moe_topk num_selected_experts moe_k": 2,
     "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size": 16,
-    "n_group topk_group": 1,
+    "n_group topk_group mamba_n_groups": 1,
+    "mamba_n_heads mamba_num_heads": 4,
+    "mamba_d_head mamba_head_dim mamba_d_state ssm_state_size": 16,
     "image_size img_size": 32,
     "patch_size": 8,
 }
@@ -44,8 +46,13 @@ DEPTHS = (
     "depths",
     "depth",
 )
+BACKBONE = {
+    "model_type": "resnet", "embedding_size": WIDTH, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1],
+    "layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}  # fmt: skip
+"""Instead of one of timm's, whose weights would be loaded."""
 SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id"
-LARGE = 10_000_000
+LARGE = 20_000_000
 """A model of more parameters was not made small."""
 
 
@@ -57,12 +64,10 @@ def names() -> list[str]:
 def model_of(family: str) -> tuple[str, nn.Module, Any]:
     """Return the name of a family's model, the model with small sizes, and inputs that it runs on."""
     kind, first = CONFIG_MAPPING[family], None
-    plain = kind()
-    for changes in variants(plain):
+    for changes in variants(kind()):
         try:
-            config = kind(**changes)
             with torch.device("meta"):
-                parameters = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
+                parameters = sum(parameter.numel() for parameter in AutoModel.from_config(kind(**changes)).parameters())
             if parameters > LARGE:
                 raise NotImplementedError(f"{parameters:,} parameters in the smallest size tried")
             model = AutoModel.from_config(kind(**changes)).eval()
@@ -79,23 +84,39 @@ def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """Yield changes of a configuration, those that make it smallest first."""
     whole = changes_of(plain)
     yield whole
-    yield {name: value for name, value in whole.items() if name != "head_dim"}
-    yield {name: value for name, value in whole.items() if not isinstance(value, list)}
+    for left_out in (("num_key_value_heads",), ("head_dim",), ("image_size", "patch_size"), ("layer_types",)):
+        if any(name in str(whole) for name in left_out):
+            yield without(whole, left_out)
+    yield without(whole, [name for name, value in whole.items() if isinstance(value, list)])
     yield {name: value for name, value in whole.items() if name in (*DEPTHS, "vocab_size", *plain.sub_configs)}
     yield {name: value for name, value in whole.items() if name in DEPTHS}
-    yield {}
+
+
+def without(changes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:
+    """Return changes, those of parts too, without some names."""
+    kept = {name: value for name, value in changes.items() if name not in left_out}
+    return {name: without(value, left_out) if "model_type" in str(value) else value for name, value in kept.items()}
 
 
 def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
     """Return new values for the sizes that a configuration has, for its parts too."""
     sizes = {name: size for words, size in SIZES.items() for name in words.split()}
-    changes = {name: size for name, size in sizes.items() if type(getattr(plain, name, None)) is int}
+    changes: dict[str, Any] = {name: size for name, size in sizes.items() if type(getattr(plain, name, None)) is int}
     changes |= {name: 0 for name in SPECIAL.split() if type(getattr(plain, name, None)) is int}
     changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
+    if "depths" in changes:  # its stages halve the image
+        changes = without(changes, ("image_size", "patch_size"))
+    kinds = getattr(plain, "layer_types", None)
+    if isinstance(kinds, list):  # a layer of each kind
+        changes["layer_types"] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
+    rope = getattr(plain, "rope_parameters", None)
+    if isinstance(rope, dict) and "mrope_section" in rope:
+        changes["rope_parameters"] = {**rope, "mrope_section": [2, 1, 1]}
     for name in type(plain).sub_configs:
         part = getattr(plain, name, None)
         if isinstance(part, PreTrainedConfig):
-            changes[name] = {"model_type": part.model_type, **changes_of(part)}
+            timm = part.model_type == "timm_backbone"
+            changes[name] = BACKBONE if timm else {"model_type": part.model_type, **changes_of(part)}
     return changes
 
 
@@ -117,15 +138,11 @@ def shrunk(name: str, sizes: list[int]) -> list[int]:
 
 
 def inputs_of(model: nn.Module) -> dict[str, Any]:
-    """Return inputs on which a model runs: all kinds that its forward pass names, or its main one alone."""
+    """Return inputs on which a model runs: of the kinds that its forward pass names, the most that go together."""
     known, first = set(inspect.signature(model.forward).parameters), None
-    text = {"input_ids": tokens(12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
-    images = {"pixel_values": images_for(model.config)}
-    answers = {"decoder_input_ids": tokens(6)}
-    sounds = {"input_values": torch.randn(2, 4000), "input_features": features_for(model.config)}
-    for kinds in (text | images | answers, text | answers, images | answers, sounds | answers):
+    for kinds in kinds_of(model.config, model.main_input_name):
         inputs = {name: value for name, value in kinds.items() if name in known}
-        if not inputs or set(inputs) <= set(answers):
+        if not inputs or set(inputs) <= {"decoder_input_ids"}:
             continue
         try:
             with torch.no_grad():
@@ -135,6 +152,23 @@ def inputs_of(model: nn.Module) -> dict[str, Any]:
         else:
             return inputs
     raise first or NotImplementedError(f"inputs of the kind {model.main_input_name}")
+
+
+def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
+    """Yield inputs by name, those for the main kind first."""
+    text = {"input_ids": tokens(12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    width = getattr(config, "hidden_size", None) or WIDTH
+    boxes = {"bbox": torch.zeros(2, 12, 4, dtype=torch.long), "query_embeds": torch.randn(2, 12, width)}
+    images = {"pixel_values": images_for(config)}
+    answers = {"decoder_input_ids": tokens(6)}
+    sounds = [features | answers for features in sounds_for(config)]
+    if main.startswith("input_"):
+        yield from [] if main == "input_ids" else sounds
+        yield from (text | boxes | images | answers, text | boxes | answers)
+        yield from [features | text for features in sounds]
+    yield from (images | answers, patches_for(config))
+    yield from sounds
+    yield {"inputs_embeds": torch.randn(2, 12, width)}
 
 
 def tokens(length: int) -> torch.Tensor:
@@ -150,8 +184,25 @@ def images_for(config: PreTrainedConfig) -> torch.Tensor:
     return torch.randn(2, getattr(eyes, "num_channels", None) or 3, height, width)
 
 
-def features_for(config: PreTrainedConfig) -> torch.Tensor:
-    """Return two spectrograms."""
-    bins = next((getattr(config, name) for name in ("num_mel_bins", "feature_size") if hasattr(config, name)), 80)
-    length = 2 * getattr(config, "max_source_positions", 64)
-    return torch.randn(2, bins, length)
+def patches_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """Return an image of 4 x 4 patches, each of which is a row."""
+    side, frames = getattr(config, "patch_size", 8), getattr(config, "temporal_patch_size", 1)
+    channels = getattr(config, "in_channels", None) or getattr(config, "num_channels", None) or 3
+    rows = torch.randn(16, channels * frames * side * side if isinstance(side, int) else 1)
+    return {"pixel_values": rows, "hidden_states": rows, "grid_thw": torch.tensor([[1, 4, 4]])}
+
+
+def sounds_for(config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield two sounds as waves and as spectra, of either order, with their masks."""
+    ears = next((part for part in (getattr(config, "audio_config", None), config) if part is not None), config)
+    ears = getattr(ears, "encoder_config", None) or ears
+    bins = next((getattr(ears, name) for name in ("num_mel_bins", "feature_size") if hasattr(ears, name)), 80)
+    length = 2 * getattr(ears, "max_source_positions", 64)
+    masks = ("input_features_mask", "feature_attention_mask", "attention_mask")
+    for shape in ((2, bins, length), (2, length, bins)):
+        spectra = torch.randn(shape)
+        features = {"input_features": spectra, "input_values": torch.randn(2, 4000)}
+        yield features
+        yield features | dict.fromkeys(masks, torch.ones(2, length, dtype=torch.long))
+    yield {"input_values": torch.randn(2, 1, 4000)}
+    yield {"input_values": torch.randn(2, getattr(ears, "max_length", None) or length, bins)}
