@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import thin, trace
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/coverage.py"
 
@@ -16,6 +20,7 @@ def coverage(monkeypatch):
     spec = importlib.util.spec_from_file_location("coverage_of_families", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec.loader.exec_module(module)
     return module
 
@@ -32,6 +37,48 @@ def test_results_are_read_as_they_were_written_and_shown(coverage, tmp_path):
     assert "2 families: 1 exact, 1 refused." in text
     assert "| one | test_one | exact | 100 | 60 | 50% | 100% | 1e-07" in text
     assert "- two: no, it says / no" in text and "- one: aten.relu: why" in text
+
+
+def test_the_last_row_of_a_family_counts(coverage, tmp_path):
+    for outcome in ("fails", "exact"):
+        coverage.append(tmp_path / "rows.csv", coverage.Row("timm", "one", outcome=outcome))
+    assert [row.outcome for row in coverage.known(tmp_path / "rows.csv")] == ["exact"]
+
+
+def test_what_went_is_counted_in_channels(coverage):
+    model, x = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 2)), torch.randn(3, 4)
+    graph = trace(model, x)
+    with torch.no_grad():
+        model[0].weight[[1, 5, 6]] = model[0].bias[[1, 5, 6]] = 0
+    assert coverage.gone(graph, thin(model, x)) == 3
+
+
+def test_a_process_ends_with_its_time_and_its_row_says_so(coverage, monkeypatch):
+    monkeypatch.setattr(coverage, "measured", lambda library, family: [0 for _ in iter(int, 1)])
+    row = coverage.in_a_process("timm", "endless", 1)
+    assert (row.outcome, row.reason) == ("too slow", "more than 1 s of the processor")
+
+
+def test_the_smallest_member_is_known_by_its_name(coverage):
+    of_timm = pytest.importorskip("families.of_timm")
+    names = [
+        "efficientformerv2_l",
+        "efficientformerv2_s0",
+        "vit_base_patch16",
+        "test_vit",
+        "regnetx_002",
+        "regnety_040",
+    ]
+    assert sorted(names, key=of_timm.promise)[0] == "test_vit"
+    assert min(names[:2], key=of_timm.promise) == "efficientformerv2_s0"
+    assert min(names[4:], key=of_timm.promise) == "regnetx_002"
+
+
+def test_configurations_become_small_with_all_their_parts(coverage):
+    of_transformers = pytest.importorskip("families.of_transformers")
+    changes = of_transformers.changes_of(of_transformers.CONFIG_MAPPING["clip"]())
+    assert changes["text_config"]["num_hidden_layers"] == changes["vision_config"]["num_hidden_layers"] == 2
+    assert "patch_size" not in of_transformers.without(changes, ("patch_size",))["vision_config"]
 
 
 @pytest.mark.slow

@@ -142,6 +142,25 @@ def test_numbers_of_heads_and_widths_change_together(way):
     assert (model.num_heads, len(model.qkv.weight), model.o.weight.shape[1]) == (3, 72, 24)
 
 
+class Blocks(nn.Module):
+    """Channels in blocks of 4, by a number in the code; as many blocks as there are."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.first, self.act, self.out = nn.Linear(6, 4 * blocks), nn.ReLU(), nn.Linear(4 * blocks, 3)
+
+    def forward(self, x):
+        x = self.act(self.first(x)).unflatten(1, (-1, 4))
+        return self.out((x * x.cos()).flatten(1))
+
+
+@pytest.mark.parametrize("blocks", [4, 5])  # with a row less in each, 12 can be shared out to blocks of 4, 15 cannot
+def test_whole_blocks_go(blocks):
+    model = Blocks(blocks)
+    shrunk(model, torch.randn(5, 6), first=range(4, 8))
+    assert len(model.first.weight) == model.out.weight.shape[1] == 4 * blocks - 4
+
+
 class Grouped(nn.Module):
     """A norm over groups by the functional form, whose number of groups is an attribute of the block."""
 
