@@ -101,16 +101,16 @@ def without(changes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any
 def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
     """Return new values for the sizes that a configuration has, for its parts too."""
     sizes = {name: size for words, size in SIZES.items() for name in words.split()}
-    changes: dict[str, Any] = {name: size for name, size in sizes.items() if type(getattr(plain, name, None)) is int}
-    changes |= {name: 0 for name in SPECIAL.split() if type(getattr(plain, name, None)) is int}
+    changes: dict[str, Any] = {name: size for name, size in sizes.items() if type(value_of(plain, name)) is int}
+    changes |= {name: 0 for name in SPECIAL.split() if type(value_of(plain, name)) is int}
     changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
     if "depths" in changes:  # its stages halve the image
         changes = without(changes, ("image_size", "patch_size"))
-    kinds = getattr(plain, "layer_types", None)
+    kinds = value_of(plain, "layer_types")
     if isinstance(kinds, list):  # a layer of each kind
         changes["layer_types"] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
-    rope = getattr(plain, "rope_parameters", None)
-    if isinstance(rope, dict) and "mrope_section" in rope:
+    rope = value_of(plain, "rope_parameters")
+    if isinstance(rope, dict) and "mrope_section" in rope:  # what a head of width 8 has
         changes["rope_parameters"] = {**rope, "mrope_section": [2, 1, 1]}
     for name in type(plain).sub_configs:
         part = getattr(plain, name, None)
@@ -118,6 +118,14 @@ def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
             timm = part.model_type == "timm_backbone"
             changes[name] = BACKBONE if timm else {"model_type": part.model_type, **changes_of(part)}
     return changes
+
+
+def value_of(plain: PreTrainedConfig, name: str) -> Any:
+    """Return what a configuration has by a name, None for nothing (and for what differs by layer)."""
+    try:
+        return getattr(plain, name, None)
+    except Exception:  # a class of its own refuses values that are each layer's own
+        return None
 
 
 def is_sizes(value: Any) -> bool:
