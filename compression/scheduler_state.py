@@ -19,7 +19,7 @@ from .masks import Masks
 from .policies import ScheduledTrainingPolicy
 from .processes.local_states import take_back, to_store
 from .processes.ranks import Ranks
-from .sharded_state import pack, unpack
+from .sharded_state import check_parts, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
 
 
 def _take(scheduler: Stateful, state: Mapping[str, Any]) -> None:
+    check_parts(state, scheduler.model, scheduler.ranks)
     with reading("state"):
         state = unpack(state)
         names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .files.checked import CheckpointError, Field, reading
 from .files.distributed_metadata import check_metadata
+from .processes.ranks import Ranks
 from .processes.shards import first_sharded, is_sharded, part, with_part
 
 Where = tuple[Any, ...]
@@ -59,6 +60,37 @@ def unpack(state: Mapping[str, Any]) -> dict[str, Any]:
                 inner = inner[key]
             inner[where[-1]] = parts[str(number)].tensor(finite=False)
     return whole
+
+
+def check_parts(state: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> None:
+    """Check that the parts in a state are this process's own: a file that one process wrote holds those of that one.
+
+    Raises:
+        CheckpointError: on all ranks: on one of them they are not.
+    """
+    own = {_place(parameter) for parameter in model.parameters() if is_sharded(parameter)}
+    parts = state.get("parts")
+    found = parts.values() if isinstance(parts, Mapping) else ()
+    # torch unpickles a DTensor with the place of the process that stored it.
+    foreign = any(is_sharded(tensor) and _place(tensor) not in own for tensor in found)
+    if "plain" in state and ranks.largest([foreign])[0]:
+        raise CheckpointError(
+            "the state holds one process's part of sharded masks (torch.save, or accelerate's save_state): store it"
+            " with torch.distributed.checkpoint.save, and take it back with load_distributed"
+        )
+
+
+def _place(tensor: Any) -> tuple[int, ...]:
+    """Return this process's place among those that share a tensor."""
+    return tuple(tensor.device_mesh.get_coordinate() or ())
+
+
+def gathered(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state that one process can store: sharded tensors whole, on the CPU. All ranks call it."""
+    if "plain" not in state:
+        return dict(state)
+    whole = {number: sharded.full_tensor().cpu() for number, sharded in state["parts"].items()}
+    return unpack({**state, "parts": whole})
 
 
 def load_distributed(scheduler: Loadable, path: str | Path, key: str = "scheduler") -> None:

@@ -30,7 +30,7 @@ ALMOST_ZERO = 1e-6  # ranks below every weight
 
 @dataclass(frozen=True)
 class Epoch:
-    """The learning rate of an epoch, how far compression is after it, and what thinning would leave.
+    """The learning rate of an epoch's last step, how far compression is after it, and what thinning would leave.
 
     `zeros` is in percent of the parameters that the network has then, `gone` in percent of its first ones, as in the
     line of an epoch. Multiply-adds are those of one image.
@@ -112,10 +112,10 @@ def timeline(scheduler: CompressionScheduler, optimizer: Optimizer, epochs: int)
         at = (epoch, 0, 1, optimizer)
         scheduler.on_epoch_begin(epoch, optimizer)
         scheduler.on_minibatch_begin(*at)
-        rate = optimizer.param_groups[0]["lr"]
         if _need_passes(watching, Step(epoch)):
             _pass(scheduler, Moment(Step(epoch), optimizer))
         scheduler.before_parameter_optimization(*at)
+        rate = optimizer.param_groups[0]["lr"]  # a warm-up lowers it for the step alone
         _move(model)
         scheduler.on_minibatch_end(*at)
         before, found = found, [int(p.count_nonzero()) for p in model.parameters()]

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.compression import CompressionScheduler, dict_config, file_config
+from potstill.compression.sharded_state import gathered
 from potstill.thinning import Recipe, resize_to
+from potstill.thinning.running.sharded import refuse_sharded
 
 Schedule = str | os.PathLike[str] | Mapping[str, Any]
+PLAIN = {"allow_inexact": False, "round_to": 1, "add_bias": False}
+"""What thinning does where nothing else is said."""
 
 
 class Driver:
@@ -26,9 +30,12 @@ class Driver:
         scheduler: the scheduler, once it is built.
     """
 
-    def __init__(self, schedule: Schedule, example_inputs: Any = None, allow_inexact: bool = False) -> None:
-        """Take a schedule (a file's path, or what such a file holds) and inputs of the model to trace it with."""
-        self.schedule, self.example_inputs, self.allow_inexact = schedule, example_inputs, allow_inexact
+    def __init__(self, schedule: Schedule, example_inputs: Any = None, thin: Mapping[str, Any] | None = None) -> None:
+        """Take a schedule (a file's path, or what such a file holds) and inputs of the model to trace it with.
+
+        `thin`: what thinning at the end takes; None: no thinning.
+        """
+        self.schedule, self.example_inputs, self.thin = schedule, example_inputs, thin
         self._scheduler: CompressionScheduler | None = None
         self._stored: Mapping[str, Any] | None = None
 
@@ -63,7 +70,10 @@ class Driver:
 
         Raises:
             ScheduleError: the schedule has mistakes: all of them, with their lines.
+            ThinningError: a model whose parameters are sharded is to be thinned at the end.
         """
+        if self.thin is not None:
+            refuse_sharded(model)
         if isinstance(self.schedule, Mapping):
             made = dict_config(model, optimizer, dict(self.schedule), example_inputs=self.example_inputs)
         else:
@@ -104,19 +114,19 @@ class Driver:
         """Return the terms that policies added to the loss of the last step, by name."""
         return dict(self._attachment().components)
 
-    def finish(self, optimizer: Optimizer | None, thin: bool) -> Recipe | None:
-        """End training: what is provisional becomes final; with `thin` dead channels are removed."""
+    def finish(self, optimizer: Optimizer | None) -> Recipe | None:
+        """End training: what is provisional becomes final; dead channels are removed, if asked for."""
         attachment = self._attachment()
         attachment.end_epoch()
         attachment.remove()
         self.scheduler.finish()
-        return self.scheduler.thin(optimizer, allow_inexact=self.allow_inexact) if thin else None
+        return None if self.thin is None else self.scheduler.thin(optimizer, **self.thin)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold; empty before training begins."""
+        """Return what a checkpoint must hold, sharded masks whole; empty before training begins. All ranks call it."""
         if self._scheduler is None or self._scheduler.attachment is None:
             return dict(self._stored or {})
-        return {"scheduler": self._scheduler.state_dict(), "ended": self._scheduler.attachment.ended}
+        return {"scheduler": gathered(self._scheduler.state_dict()), "ended": self._scheduler.attachment.ended}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep a checkpoint's state until `start`."""
@@ -127,6 +137,20 @@ class Driver:
         if attachment is None:
             raise RuntimeError("training has not begun, or is over")
         return attachment
+
+
+def thin_options(thin: bool, **options: Any) -> dict[str, Any] | None:
+    """Return what thinning at the end of training takes; None without it.
+
+    Raises:
+        ValueError: there are options for it, and it was not asked for.
+    """
+    if not thin and any(options[name] != value for name, value in PLAIN.items()):
+        raise ValueError(
+            f"{', '.join(PLAIN)} are about thinning at the end of training: add thin=True. For the thinning of a"
+            " schedule they are arguments of its Thinner"
+        )
+    return options if thin else None
 
 
 def _set_size(module: nn.Module, name: str, index: int | None, new: Any) -> None:

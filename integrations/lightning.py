@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from potstill.compression import CompressionScheduler
 from potstill.thinning import Recipe
 
-from .driver import Driver, Schedule
+from .driver import Driver, Schedule, thin_options
 
 
 class CompressionCallback(pl.Callback):
@@ -29,7 +29,14 @@ class CompressionCallback(pl.Callback):
     """
 
     def __init__(
-        self, schedule: Schedule, example_inputs: Any = None, *, thin: bool = False, allow_inexact: bool = False
+        self,
+        schedule: Schedule,
+        example_inputs: Any = None,
+        *,
+        thin: bool = False,
+        allow_inexact: bool = False,
+        round_to: int = 1,
+        add_bias: bool = False,
     ) -> None:
         """Take the schedule.
 
@@ -38,9 +45,11 @@ class CompressionCallback(pl.Callback):
             example_inputs: what the module's `forward` is called with, to find which channels belong together.
             thin: remove dead channels at the end of training, and prove it.
             allow_inexact: with `thin`, also where the function changes a little (see `thin`).
+            round_to: with `thin`, numbers of channels stay multiples of this.
+            add_bias: with `thin`, layers get a bias where it takes the constants of channels that go.
         """
-        self._driver = Driver(schedule, example_inputs, allow_inexact)
-        self._thin = thin
+        options = thin_options(thin, allow_inexact=allow_inexact, round_to=round_to, add_bias=add_bias)
+        self._driver = Driver(schedule, example_inputs, options)
         self.recipe: Recipe | None = None
 
     @property
@@ -63,6 +72,7 @@ class CompressionCallback(pl.Callback):
 
         Raises:
             ValueError: the strategy hides parameters in others, or there are several optimizers.
+            ThinningError: with `thin`, the strategy shards parameters.
         """
         strategy = trainer.strategy
         if isinstance(strategy, FSDPStrategy):
@@ -107,7 +117,7 @@ class CompressionCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish, and thin if asked to."""
-        self.recipe = self._driver.finish(_only(trainer), self._thin)
+        self.recipe = self._driver.finish(_only(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule's state for Lightning's checkpoint."""

@@ -13,11 +13,11 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from potstill.compression import CompressionScheduler
+from potstill.compression import CompressionScheduler, Thinner
 from potstill.compression.files.checkpoints import load_state, save_state
 from potstill.thinning import Recipe
 
-from .driver import Driver, Schedule
+from .driver import Driver, Schedule, thin_options
 from .thinned_transformers import load_thinned, save_thinned
 
 __all__ = ["CompressionCallback", "load_thinned", "save_thinned"]
@@ -42,6 +42,8 @@ class CompressionCallback(TrainerCallback):
         *,
         thin: bool = False,
         allow_inexact: bool = False,
+        round_to: int = 1,
+        add_bias: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         """Take the schedule.
@@ -51,10 +53,13 @@ class CompressionCallback(TrainerCallback):
             example_inputs: a batch as the model takes it (a dict), to find which channels belong together.
             thin: remove dead channels at the end of training, and prove it.
             allow_inexact: with `thin`, also where the function changes a little (see `thin`).
+            round_to: with `thin`, numbers of channels stay multiples of this.
+            add_bias: with `thin`, layers get a bias where it takes the constants of channels that go.
             checkpoint: the folder given to `train(resume_from_checkpoint=...)`, where it is none of `output_dir`.
         """
-        self._driver = Driver(schedule, example_inputs, allow_inexact)
-        self._thin, self._checkpoint = thin, checkpoint
+        options = thin_options(thin, allow_inexact=allow_inexact, round_to=round_to, add_bias=add_bias)
+        self._driver = Driver(schedule, example_inputs, options)
+        self._checkpoint = checkpoint
         self.recipe: Recipe | None = None
 
     @property
@@ -78,6 +83,11 @@ class CompressionCallback(TrainerCallback):
             raise ValueError(
                 "the schedule has lr_schedulers, but the Trainer sets its own learning rate at each step: take them"
                 " out, and choose lr_scheduler_type in TrainingArguments"
+            )
+        if any(isinstance(policy, Thinner) and policy.options["add_bias"] for policy in self.scheduler.policies):
+            raise ValueError(
+                "the schedule's Thinner has add_bias, but the Trainer cannot resume with a bias that is new: it does"
+                " not load it, and groups biases apart. Take it out, and add_bias to CompressionCallback(thin=True)"
             )
         if state.global_step:
             self._driver.load_state_dict(self._stored(args, state))
@@ -116,7 +126,7 @@ class CompressionCallback(TrainerCallback):
     ) -> None:
         """Finish, and thin if asked to."""
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        self.recipe = self._driver.finish(optimizer, self._thin)
+        self.recipe = self._driver.finish(optimizer)
 
     def _stored(self, args: TrainingArguments, state: TrainerState) -> Mapping[str, Any]:
         """Read the state of the checkpoint that training goes on from.

@@ -61,6 +61,31 @@ def test_sparsity_counts_what_masks_hold(told):
     assert "pruner,p,SparsityLevelParameterPruner,epoch 4,0.25 to 0.9,,2\n" in text
 
 
+WARMED = """
+lr_schedulers: {drop: {class: StepLR, step_size: 3, gamma: 0.5}}
+extensions: {warm: {class: WarmUp, start: 0.2}}
+policies:
+  - {lr_scheduler: {instance_name: drop}, starting_epoch: 0, ending_epoch: 6}
+  - {extension: {instance_name: warm}, starting_epoch: 0, ending_epoch: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "rates"),
+    [
+        (WARMED, [], [0.4 * 0.6, 0.4, 0.4, 0.2, 0.2, 0.2]),  # 0.2 + 0.8 / 2 of it after one epoch of two
+        (LEVELS.replace("ARGS", ""), ["--warmup-epochs", "4"], [0.1, 0.2, 0.3, 0.4, 0.4, 0.4]),
+    ],
+)
+def test_a_warm_up_shows_in_the_learning_rate(told, schedule, options, rates):
+    text = told(schedule, "--epochs", "6", "--lr", "0.4", *options)
+    found = []
+    for epochs, row in timeline(text).items():
+        first, _, last = epochs.partition("-")
+        found += [row[0]] * (int(last or first) - int(first) + 1)
+    assert found == pytest.approx(rates)
+
+
 REMARKS = """
 pruners:
   agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: [fc1.weight]}

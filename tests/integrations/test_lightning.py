@@ -99,10 +99,10 @@ class Logs(pl.Callback):
 
 
 def fit(config, folder, kill=None, resume=False, every=None, batches=X, **options):
-    callback = CompressionCallback(config, example_inputs=X[:2], thin=True)
+    module, thinning = options.pop("module", Module)(), options.pop("thinning", {})
+    callback = CompressionCallback(config, example_inputs=X[:2], thin=True, **thinning)
     saves = pl.callbacks.ModelCheckpoint(folder, save_last=True, every_n_train_steps=every)
     others = [Kill(kill)] if kill else []
-    module = Module()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(batches, Y), batch_size=8)
     trainer = pl.Trainer(
         max_epochs=5, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
@@ -190,3 +190,42 @@ def test_several_optimizers_are_refused(tmp_path):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
     with pytest.raises(ValueError, match="configure_optimizers returns 2"):
         trainer.fit(module, loader)
+
+
+class WithoutBias(Module):
+    """Four filters that compute constants, in front of a layer without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[1], self.net[3] = nn.Identity(), nn.Conv2d(8, 6, 3, bias=False)
+        with torch.no_grad():
+            self.net[0].weight[:4] = 0
+            self.net[0].bias.fill_(0.5)
+
+
+ZEROS = schedule(
+    "pruners", {"class": "MagnitudeParameterPruner", "thresholds": {"net.0.weight": 1e-6}}, {"epochs": [0]}
+)
+NEW_BIAS = {**ZEROS, "extensions": {"thin": {"class": "Thinner", "add_bias": True}}}
+NEW_BIAS["policies"] = [*ZEROS["policies"], {"extension": {"instance_name": "thin"}, "epochs": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("options", "filters"), [({}, 8), ({"add_bias": True}, 4), ({"add_bias": True, "round_to": 3}, 6)]
+)
+def test_thinning_at_the_end_takes_its_options(options, filters, tmp_path):
+    module, callback, _ = fit(ZEROS, tmp_path, module=WithoutBias, thinning=options)
+    assert len(module.net[0].weight) == filters
+    assert callback.recipe.biases == (("net.3.bias",) if options else ())
+
+
+def test_options_of_thinning_without_thinning_are_refused():
+    with pytest.raises(ValueError, match=r"allow_inexact, round_to, add_bias are about .* add thin=True"):
+        CompressionCallback(ZEROS, add_bias=True)
+
+
+def test_a_bias_that_thinning_has_added_is_resumed(tmp_path):
+    whole, _, _ = fit(NEW_BIAS, tmp_path / "whole", module=WithoutBias)
+    assert whole.net[3].bias is not None
+    fit(NEW_BIAS, tmp_path / "cut", kill=13, module=WithoutBias)
+    assert same(whole, fit(NEW_BIAS, tmp_path / "cut", resume=True, module=WithoutBias)[0])

@@ -82,8 +82,8 @@ class Kill(TrainerCallback):
             raise InterruptedError
 
 
-def train(schedule, folder, resume=None, kill=None, **options):
-    callback = CompressionCallback(schedule, EXAMPLE, thin=True)
+def train(schedule, folder, resume=None, kill=None, round_to=1, **options):
+    callback = CompressionCallback(schedule, EXAMPLE, thin=True, round_to=round_to)
     defaults = {"save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2}
     arguments = TrainingArguments(
         str(folder), use_cpu=True, report_to=[], disable_tqdm=True, per_device_train_batch_size=8, logging_steps=5,
@@ -145,6 +145,23 @@ def test_learning_rates_of_the_schedule_are_refused(tmp_path):
     }
     with pytest.raises(ValueError, match="lr_scheduler_type in TrainingArguments"):
         train(rates, tmp_path)
+
+
+def test_new_biases_in_mid_training_are_refused(tmp_path):
+    """The Trainer would resume without them."""
+    config = thinned_in_training([UNITS])
+    config["extensions"]["thin"]["add_bias"] = True
+    with pytest.raises(ValueError, match=r"cannot resume with a bias that is new.* CompressionCallback\(thin=True\)"):
+        train(config, tmp_path)
+
+
+def test_thinning_at_the_end_takes_its_options(tmp_path):
+    """48 units less 0.55 of them are 22; up to a multiple of 8 that is 24."""
+    config = thinned_in_training([UNITS])
+    config["pruners"]["units"]["desired_sparsity"] = 0.55
+    del config["extensions"], config["policies"][1]
+    model, _, _ = train(config, tmp_path, round_to=8, num_train_epochs=1)
+    assert model.bert.encoder.layer[0].intermediate.dense.out_features == 24
 
 
 def pruned(*layers, units=16):

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import fully_shard
 
 from potstill.compression import dict_config
 from potstill.compression.processes.shards import part
+from potstill.compression.sharded_state import gathered as gathered_state
 from potstill.thinning import resize_to, thin
 
 EPOCHS, STEPS = 4, 3
@@ -175,3 +176,20 @@ def load(schedule, path):
     load_distributed(run.scheduler, path, "scheduler")
     run.go(MIDDLE)
     return run.told()
+
+
+def one_file(schedule, path, whole):
+    """Take up a state that rank 0 has stored by itself; returns whether the masks are the same."""
+    first, again = Run(schedule).go(0, MIDDLE), Run(schedule)
+    state = first.scheduler.state_dict()
+    state = gathered_state(state) if whole else state
+    if dist.get_rank() == 0:
+        torch.save(state, path)
+    dist.barrier()
+    again.scheduler.load_state_dict(torch.load(path, weights_only=True))
+    masks = [(entry.mask, again.scheduler.masks[name].mask) for name, entry in masked(first)]
+    return {"same": [torch.equal(part(one), part(other)) for one, other in masks]}
+
+
+def masked(run):
+    return [(name, entry) for name, entry in run.scheduler.masks.items() if entry.mask is not None]

@@ -157,6 +157,20 @@ def test_checkpoints_of_torch_distributed(pair, tmp_path, name):
     assert rest == whole
 
 
+@pytest.mark.parametrize("name", ["AGP", "splicing"])
+def test_a_gathered_state_is_stored_by_one_process(pair, tmp_path, name):
+    answers = pair.do("sharding", "one_file", schedule=PLANS[name], path=str(tmp_path / "state.pt"), whole=True)
+    for answer in answers:
+        assert answer["same"] and all(answer["same"])
+
+
+def test_one_processs_part_of_a_state_is_refused_by_all(pair, tmp_path):
+    answers = pair.do("sharding", "one_file", schedule=PLANS["AGP"], path=str(tmp_path / "state.pt"), whole=False)
+    for answer in answers:
+        assert "holds one process's part of sharded masks" in answer["error"]
+        assert "load_distributed" in answer["error"]
+
+
 def test_a_target_out_of_reach_is_refused_as_in_one_process(pair, alone):
     plan = schedule("regularizers", "L0Regularizer", weights=["conv1.weight"], target_sparsity=0.8)
     (one,) = alone.do("sharding", "train", schedule=plan)
