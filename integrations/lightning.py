@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.optim import Optimizer
+
+try:
+    import lightning.pytorch as pl
+    from lightning.pytorch.core.optimizer import LightningOptimizer
+    from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('this callback needs the extra "lightning": pip install "potstill[lightning]"') from error
 
 from potstill.compression import CompressionScheduler
 from potstill.thinning import Recipe

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+try:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'this module needs the extra "transformers": pip install "potstill[transformers]"'
+    ) from error
 
 from potstill.compression import CompressionScheduler, Thinner
 from potstill.compression.files.checkpoints import load_state, save_state
