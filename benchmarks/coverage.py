@@ -116,6 +116,8 @@ def measured(library: str, family: str) -> Row:
     if row.went < 1 and recipe.refused:
         most = max(recipe.refused, key=lambda kept: kept.channels)
         row.reason = f"stays: {most.use}: {most.reason}"[:200]
+    elif row.went < 1:
+        row.reason = "".join(recipe.notes[:1])
     return row
 
 

@@ -21,6 +21,8 @@ from .trace import Analysis, analyse
 from .tracing.constants import zero_rows
 from .unremoved import OTHER, averaged, silent_reasons
 
+Silent = Mapping[int, tuple[str, str]]
+"""By label, of channels that are zero where they are made: by which parameter, and why they stay."""
 Fate = Literal["removed", "inexact", "stays"]
 ROUNDED = "could go, but stays for the number of channels (one at least, multiples of round_to)"
 PARTLY = "one channel with other slices"
@@ -92,7 +94,8 @@ def outlook(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
     found: list[ZeroSlices] = []
     for use, rows in _zero_uses(analysis, weights, ("out", "in", "scale")):
         found += [*_gone(analysis, use, rows, gone, "removed"), *_gone(inexact, use, rows, loose, "inexact")]
-    found += [part for _, part in _staying(analysis, weights, dead, gone | loose)]
+    silent = silent_reasons(analysis, dead, weights)
+    found += [part for _, part in _staying(analysis, weights, dead, gone | loose, silent)]
     names = [name for name, _ in model.named_parameters()]
     now, then, loosely = (
         _size(*state, names) for state in ((analysis, exact & False), (analysis, exact), (inexact, most))
@@ -109,13 +112,13 @@ def _size(analysis: Analysis, gone: Tensor, names: Iterable[str]) -> tuple[int, 
 def zeros_that_stay(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], gone: Tensor) -> tuple[Kept, ...]:
     """Return the zero slices that are not removed (`gone`: the labels that are), by weight and reason."""
     kept = []
-    named = torch.zeros_like(gone)
-    for use, part in _staying(analysis, weights, dead, gone[analysis.numbers.labels]):
+    named, silent = torch.zeros_like(gone), silent_reasons(analysis, dead, weights)
+    for use, part in _staying(analysis, weights, dead, gone[analysis.numbers.labels], silent):
         if not _told(analysis, dead, use, part):
             kept.append(Kept(len(part.indices), f"{part.name}[{part.dim}]", part.reason))
             named[use.labels[part.indices]] = True
     rest: dict[tuple[str, str], int] = {}
-    for label, (maker, why) in silent_reasons(analysis, dead, weights).items():
+    for label, (maker, why) in silent.items():
         if not named[label]:
             rest[maker, why] = rest.get((maker, why), 0) + 1
     return (*kept, *(Kept(count, maker, why) for (maker, why), count in rest.items()))
@@ -156,10 +159,9 @@ def _gone(analysis: Analysis, use: Use, rows: Tensor, gone: Tensor, fate: Fate) 
 
 
 def _staying(
-    analysis: Analysis, weights: Mapping[str, Tensor], dead: Dead, gone: Tensor
+    analysis: Analysis, weights: Mapping[str, Tensor], dead: Dead, gone: Tensor, silent: Silent
 ) -> list[tuple[Use, ZeroSlices]]:
     """Return the zero slices that stay: those that make channels, and that read some which no zero slice makes."""
-    silent = {label: why for label, (_, why) in silent_reasons(analysis, dead, weights).items()}
     makers = _Makers(analysis, weights)
     groups = averaged(analysis)
     named = torch.zeros_like(dead.channels)
@@ -195,7 +197,7 @@ def _in_one(reasons: Mapping[tuple[str, tuple[str, ...]], list[int]]) -> dict[tu
 
 
 def _why(
-    use: Use, label: int, analysis: Analysis, dead: Dead, silent: Mapping[int, str], makers: _Makers
+    use: Use, label: int, analysis: Analysis, dead: Dead, silent: Silent, makers: _Makers
 ) -> tuple[str, tuple[str, ...]]:
     """Return why a zero slice stays, and the weights that make the same channel and are not zero there."""
     graph = analysis.graph
@@ -206,7 +208,7 @@ def _why(
     if bool(dead.channels[label]):
         return ROUNDED, ()
     if label in silent:
-        return silent[label], ()
+        return silent[label][1], ()
     if use.role == "in":
         return READ, ()
     return makers.partners(use.name, label)
