@@ -18,7 +18,7 @@ from .recipe import Kept, Recipe
 from .running.copies import named_tensors, shared_copy
 from .running.outputs import outputs
 from .trace import Analysis
-from .tracing.constants import zero_rows
+from .tracing.constants import zero_slices
 from .tracing.labels import Plane
 from .tracing.log import Operation
 
@@ -29,7 +29,7 @@ OTHER = "zero where it is made, but its removal may change another sum over it (
 def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> dict[int, tuple[str, str]]:
     """Return first maker and reason by label, of channels that are zero where made and neither frozen nor dead."""
     graph = analysis.graph
-    makers, silent = _silent(analysis, weights)
+    first, silent = _silent(analysis, weights)
     silent &= ~dead.channels & (graph.frozen < 0)
     silent[[0, *dead.stuck]] = False
     read = torch.zeros_like(silent)
@@ -43,22 +43,24 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
                 reasons[label] = f"zero where it is made, but that is lost in {operation.place}"
     for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist() if not dead.inexact else ():
         reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
-    return {label: (makers[label], why) for label, why in reasons.items()}
+    makers = {label: graph.uses[int(first[label])] for label in reasons}
+    return {label: (f"{makers[label].name}[{makers[label].dim}]", why) for label, why in reasons.items()}
 
 
-def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[dict[int, str], Tensor]:
-    """Return the channels whose slices are zero in every parameter that makes them, and the first of these."""
-    makers: dict[int, str] = {}
-    loud = torch.zeros(len(analysis.graph.frozen), dtype=torch.bool)
-    for use in analysis.graph.uses:
+def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the number of the first use that makes each channel as zeros, and which are zero wherever they are made.
+
+    By label; -1 for none.
+    """
+    first = torch.full((len(analysis.graph.frozen),), -1)
+    loud = torch.zeros(len(first), dtype=torch.bool)
+    for number, use in enumerate(analysis.graph.uses):
         if use.role in ("out", "scale", "shift"):
-            zero = zero_rows(weights[use.name].detach().movedim(use.dim, 0).reshape(len(use.labels), -1))
+            zero = zero_slices(weights[use.name], use.dim)
             loud[use.labels[~zero]] = True
-            for label in use.labels[zero].tolist():
-                makers.setdefault(label, f"{use.name}[{use.dim}]")
-    silent = torch.zeros_like(loud)
-    silent[list(makers)] = True
-    return makers, silent & ~loud
+            labels = use.labels[zero]
+            first[labels[first[labels] < 0]] = number
+    return first, (first >= 0) & ~loud
 
 
 def _lost(analysis: Analysis, operation: Operation, silent: Tensor) -> Tensor:

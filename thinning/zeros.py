@@ -18,7 +18,7 @@ from .running.copies import named_tensors
 from .running.default_device import on_cpu
 from .running.inputs import beside
 from .trace import Analysis, analyse
-from .tracing.constants import zero_rows
+from .tracing.constants import zero_slices
 from .unremoved import OTHER, averaged, silent_reasons
 
 Silent = Mapping[int, tuple[str, str]]
@@ -140,7 +140,7 @@ def _zero_uses(
     """Return the dimensions of weights with these roles, and the slices that are zero (bool); no biases."""
     for use in analysis.graph.uses:
         if use.role in roles and (use.role == "scale" or weights[use.name].dim() > 1):
-            rows = zero_rows(weights[use.name].movedim(use.dim, 0).reshape(len(use.labels), -1))
+            rows = zero_slices(weights[use.name], use.dim)
             if bool(rows.any()):
                 yield use, rows
 
@@ -238,7 +238,7 @@ class _Makers:
         for use in self._analysis.graph.uses:
             if use.role in ("out", "scale", "shift"):
                 weight = self._weights[use.name]
-                zero = zero_rows(weight.movedim(use.dim, 0).reshape(len(use.labels), -1))
+                zero = zero_slices(weight, use.dim)
                 matrix, labels = loud.get(use.name, (weight.dim() > 1, set()))
                 loud[use.name] = matrix, labels | set(use.labels[~zero].tolist())
         return loud

@@ -24,6 +24,12 @@ def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
     return rows.cpu()
 
 
+def zero_slices(weight: Tensor, dim: int) -> Tensor:
+    """Return which slices of a tensor along a dimension are zero, without a copy of it."""
+    rows = weight.detach().movedim(dim, 0)
+    return zero_rows(rows if rows.ndim > 1 else rows.unsqueeze(1))
+
+
 def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor | None, padded: bool) -> Tensor | None:
     """Return what the outputs of a layer equal whatever its input, NaN where they depend on it; None if they all do.
 
