@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-Shapes = dict[str, torch.Size]
+Sizes = dict[str, Any]
+"""Shapes of tensors and numbers that modules keep, by name."""
 
 
 def fitted_config(model: PreTrainedModel) -> PreTrainedConfig | None:
-    """Return a config from which the model's class builds a model of its shapes; None where none of them does.
+    """Return a config from which the model's class builds a model of its sizes; None where none of them does.
 
-    Fields are changed one at a time, as long as fewer tensors differ; the model that the config builds decides.
+    Fields are changed one at a time, as long as fewer sizes differ; the model that the config builds decides.
     """
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    config = copy.deepcopy(model.config)
-    left = _differing(type(model), config, wanted)
-    while left:
-        tried = ((_differing(type(model), other, wanted), other) for other in _changed(config, wanted, left))
-        better = [(found, other) for found, other in tried if found is not None and len(found) < len(left)]
-        if not better:
-            return None
-        left, config = min(better, key=lambda pair: len(pair[0]))
-    return config if left is not None else None
+    return _fitted(type(model), copy.deepcopy(model.config), _sizes(model), set())
 
 
-def _changed(config: PreTrainedConfig, wanted: Shapes, differing: Shapes) -> Iterator[PreTrainedConfig]:
+def _fitted(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Sizes, seen: set[str]
+) -> PreTrainedConfig | None:
+    left = _differing(kind, config, wanted)
+    if not left:
+        return None if left is None else config
+    if (text := config.to_json_string(use_diff=False)) in seen:  # the same changes in another order
+        return None
+    seen.add(text)
+    tried = ((_differing(kind, other, wanted), other) for other in _changed(config, wanted, left))
+    better = [(len(found), other) for found, other in tried if found is not None and len(found) < len(left)]
+    # The best first, but it may lead nowhere: smaller heads have the shapes of fewer ones at once.
+    for _, other in sorted(better, key=lambda pair: pair[0]):
+        if (found := _fitted(kind, other, wanted, seen)) is not None:
+            return found
+    return None
+
+
+def _changed(config: PreTrainedConfig, wanted: Sizes, differing: Sizes) -> Iterator[PreTrainedConfig]:
     """Yield configs with one number changed as the first differing tensors suggest, by itself or in proportion."""
-    ratios = {
-        (new, old)
-        for name, shape in list(differing.items())[:4]
-        for new, old in zip(wanted[name], shape, strict=False)
-        if new != old
-    }
+    shapes = [(wanted[name], shape) for name, shape in differing.items() if isinstance(shape, torch.Size)]
+    ratios = {pair for shape in shapes[:4] for pair in zip(*shape, strict=False) if pair[0] != pair[1]}
     for field, value in vars(config).items():
         if field.startswith("_") or type(value) is not int or value < 1:
             continue
@@ -46,14 +54,25 @@ def _changed(config: PreTrainedConfig, wanted: Shapes, differing: Shapes) -> Ite
                 yield other
 
 
-def _differing(kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Shapes) -> Shapes | None:
-    """Return the shapes that the config gives to tensors that are of another one; None where it builds no model."""
+def _differing(kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Sizes) -> Sizes | None:
+    """Return the sizes that the config gives to what is of another one; None where it builds no such model."""
     try:
         with torch.device("meta"):
-            built = kind(config)
+            found = _sizes(kind(config))
     except Exception:  # a config that does not fit together: numbers that do not divide, say
         return None
-    found = {name: tensor.shape for name, tensor in built.state_dict().items()}
     if found.keys() != wanted.keys():
         return None
-    return {name: shape for name, shape in found.items() if shape != wanted[name]}
+    return {name: size for name, size in found.items() if size != wanted[name]}
+
+
+def _sizes(model: nn.Module) -> Sizes:
+    """Return the shapes of a model's tensors, and the numbers that modules compute with (a head's size, a scale)."""
+    shapes = {name: tensor.shape for name, tensor in [*model.state_dict().items(), *model.named_buffers()]}
+    numbers = {
+        f"{module}.{name}": value
+        for module, part in model.named_modules()
+        for name, value in vars(part).items()
+        if type(value) in (int, float) and not name.startswith("_")
+    }
+    return {**shapes, **numbers}

@@ -148,6 +148,15 @@ def test_validation_sees_the_network_of_its_epoch(tmp_path):
         assert zeros == int(expected * 72 + 1e-9)
 
 
+def test_epochs_without_validation_end_too(tmp_path):
+    rare = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    whole, _, _ = fit(AGP, tmp_path / "whole", **rare)
+    assert [epoch for epoch, _ in whole.seen[::5]] == [1, 3]
+    assert same(whole, fit(AGP, tmp_path / "every")[0])
+    fit(AGP, tmp_path / "cut", kill=17, **rare)
+    assert same(whole, fit(AGP, tmp_path / "cut", resume=True, **rare)[0])
+
+
 def test_steps_are_the_optimizers_when_gradients_are_accumulated(tmp_path):
     whole, _, trainer = fit(AGP, tmp_path / "whole", accumulate_grad_batches=2)
     assert trainer.global_step == 15  # five minibatches an epoch: 2 + 2 + 1

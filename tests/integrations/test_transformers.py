@@ -12,9 +12,12 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -82,7 +85,8 @@ class Kill(TrainerCallback):
             raise InterruptedError
 
 
-def train(schedule, folder, resume=None, kill=None, round_to=1, **options):
+def train(schedule, folder, resume=None, kill=None, **options):
+    round_to, others = options.pop("round_to", 1), options.pop("others", [])
     callback = CompressionCallback(schedule, EXAMPLE, thin=True, round_to=round_to)
     defaults = {"save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2}
     arguments = TrainingArguments(
@@ -90,7 +94,7 @@ def train(schedule, folder, resume=None, kill=None, round_to=1, **options):
         **{**defaults, **options},
     )  # fmt: skip
     model = bert()
-    callbacks = [callback] + ([Kill(kill)] if kill else [])
+    callbacks = [callback, *others] + ([Kill(kill)] if kill else [])
     trainer = Trainer(model, arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=callbacks)
     with contextlib.suppress(InterruptedError):
         trainer.train(resume_from_checkpoint=resume)
@@ -180,6 +184,33 @@ def test_layers_that_agree_come_back_through_from_pretrained(tmp_path):
     assert torch.equal(loaded.eval()(**EXAMPLE).logits, model(**EXAMPLE).logits)
     assert torch.equal(load_thinned(tmp_path).eval()(**EXAMPLE).logits, model(**EXAMPLE).logits)
     assert model.config.intermediate_size == 48  # the user's object stays
+
+
+def test_heads_come_back_through_from_pretrained(tmp_path):
+    """Two heads of 8 have the shapes of four heads of 4, which compute something else."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = LlamaConfig(vocab_size=50, num_key_value_heads=2, max_position_embeddings=16, **sizes)
+    model = LlamaForCausalLM(config).eval()
+    for layer in model.model.layers:
+        layer.self_attn.v_proj.weight.data[:8] = 0
+    assert save_thinned(model, thin(model, {**EXAMPLE, "use_cache": False}), tmp_path) is True
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    found = loaded.config
+    assert (found.num_attention_heads, found.num_key_value_heads, found.head_dim) == (2, 1, 8)
+    assert torch.equal(loaded(**EXAMPLE).logits, model(**EXAMPLE).logits)
+
+
+def test_evaluation_sees_the_network_of_its_epoch(tmp_path):
+    """AGP from 0.1 to 0.8 over three epochs: 0.8 - 0.7 (1 - t / 2)^3."""
+    zeros = []
+
+    class Look(TrainerCallback):
+        def on_evaluate(self, args, state, control, **kwargs):
+            zeros.append(int((kwargs["model"].bert.encoder.layer[0].intermediate.dense.weight == 0).sum()))
+
+    train(AGP, tmp_path, others=[Look()], eval_strategy="epoch")
+    assert zeros == [int((0.8 - 0.7 * (1 - epoch / 2) ** 3) * 48 * 32 + 1e-9) for epoch in range(3)]
 
 
 def test_layers_that_differ_come_back_through_load_thinned(tmp_path):
