@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +14,6 @@ from torch.optim import Optimizer
 from .masks import Masks
 from .own_optimizer import first_step, must_train
 from .policies import LossComponent, NotYet, ScheduledTrainingPolicy
-
-logger = logging.getLogger(__name__)
 
 
 class Hooks(Protocol):
@@ -50,9 +46,6 @@ class Hooks(Protocol):
 
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         """See `CompressionScheduler.on_epoch_end`."""
-
-
-H = TypeVar("H", bound=Hooks)
 
 
 class Attachment:
@@ -216,25 +209,6 @@ class Attachment:
             self.end_epoch()
         if not over or not self.calls_epochs:
             self._begin()
-
-
-def detached_copy(scheduler: H, memo: dict[int, Any]) -> H:
-    """Return a deep copy of a scheduler that nothing drives; what its policies watch is the copy's model."""
-    memo[id(scheduler)] = twin = object.__new__(type(scheduler))
-    for name, value in vars(scheduler).items():
-        setattr(twin, name, None if name == "attachment" else copy.deepcopy(value, memo))
-    for policy in twin.policies:
-        policy.copied()
-    if scheduler.attachment is not None:
-        tell_detached()
-    return twin
-
-
-def tell_detached() -> None:
-    """Say that a copy does not follow any optimizer."""
-    logger.warning(
-        "the copy of an attached scheduler is not attached: call attach on it, with an optimizer of its own model"
-    )
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from .parameter_mask import ParameterMask
@@ -40,6 +41,19 @@ class MaskPasses:
             if entry.keeps_copy:
                 _append(self.copies, parameter, entry.dense)
 
+    def apply(self, stepped: bool) -> None:
+        """Zero what is hidden; dense copies follow the parameters, which a step has moved or others have set."""
+        if self.hard[0] or self.soft[0]:  # a step without masks costs nothing
+            with torch.no_grad():
+                if self.hard[0]:
+                    torch._foreach_mul_(*self.here(self.hard))
+                if self.soft[0]:
+                    parameters, dense, masks = self.here(self.soft)
+                    if not stepped:  # nobody has put the copies back: what is hidden is in them alone
+                        torch._foreach_copy_(parameters, _with_hidden(parameters, dense, masks))
+                    torch._foreach_copy_(dense, parameters)
+                    torch._foreach_mul_(parameters, masks)
+
     def here(self, lists: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
         """Return the lists of a pass.
 
@@ -62,6 +76,12 @@ class MaskPasses:
             return False
         parameter, mask = parameters[0], masks[0]
         return parameter.device != mask.device or parameter.dtype != mask.dtype
+
+
+def _with_hidden(parameters: list[Tensor], dense: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+    """Return the parameters, but the copy's values where a parameter is just what masks make of these."""
+    masked = zip(parameters, dense, masks, strict=True)
+    return [torch.where(values == copy * mask, copy, values) for values, copy, mask in masked]
 
 
 def _append(lists: tuple[list[Tensor], ...], *tensors: Tensor) -> None:

@@ -37,6 +37,7 @@ class Masks(ShownMasks):
         self._masks = {name: ParameterMask(name) for name in self._parameters}
         self._spell = spelling(self._parameters)
         self._plan: MaskPasses | None = None
+        self._restored = False  # whether an optimizer step is due: what is in the parameters then is all there is
 
     def __getitem__(self, name: str) -> ParameterMask:
         """Return the masks of a parameter, with or without `module.` in its name."""
@@ -160,17 +161,12 @@ class Masks(ShownMasks):
             self._planned()
 
     def apply(self) -> None:
-        """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step."""
-        plan = self._planned()
-        if plan.hard[0] or plan.soft[0]:  # a step without masks costs nothing
-            with torch.no_grad():
-                if plan.hard[0]:
-                    torch._foreach_mul_(*plan.here(plan.hard))
-                if plan.soft[0]:
-                    parameters, dense, masks = plan.here(plan.soft)
-                    # The step has moved the weights: the copy takes them over, and what is hidden is hidden again.
-                    torch._foreach_copy_(dense, parameters)
-                    torch._foreach_mul_(parameters, masks)
+        """Zero what the masks hide, in one pass over all masked parameters: after an optimizer step.
+
+        Also after other values were loaded into the model: dense copies take them over, and keep what is hidden.
+        """
+        stepped, self._restored = self._restored, False
+        self._planned().apply(stepped)
 
     def mask_gradients(self) -> None:
         """Zero the gradients of what is hidden for good: before an optimizer step."""
@@ -181,6 +177,7 @@ class Masks(ShownMasks):
 
     def restore_dense(self) -> None:
         """Put the dense copies back: before an optimizer step."""
+        self._restored = True
         plan = self._planned()
         parameters, dense = plan.here(plan.copies)
         if parameters:
@@ -275,7 +272,7 @@ class Masks(ShownMasks):
 
     def _take(self, found: Iterable[tuple[Any, ...]], copies: Mapping[str, Tensor]) -> None:
         self._masks = {name: ParameterMask(name) for name in self._parameters}
-        self._plan = None
+        self._plan, self._restored = None, False
         for name, values in copies.items():
             self._masks[name].dense = placed(values, self._parameters[name].detach())
         for arguments in found:

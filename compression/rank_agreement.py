@@ -1,20 +1,25 @@
-"""The comparison of ranks: what a scheduler has decided must be the same on all of them."""
+"""The comparison of ranks: what a scheduler is to do and has decided must be the same on all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from torch import nn
+
 from potstill.thinning import Recipe
 
 from .masks import Masks
 from .processes.digests import must_be_same
 from .processes.ranks import Ranks
+from .processes.shards import first_sharded
+from .processes.uneven_inputs import watch_for_join
 
 
 class Decided(Protocol):
     """The part of a scheduler that is compared."""
 
+    model: nn.Module
     masks: Masks
     ranks: Ranks
     recipes: list[Recipe]
@@ -22,6 +27,34 @@ class Decided(Protocol):
     @property
     def policies(self) -> Sequence[Any]:
         """The policies."""
+
+
+def begin_together(scheduler: Decided, met: int, when: str) -> int:
+    """Check that all ranks have the same policies at the same times, before any acts; and look out for `join()`.
+
+    One that sends something would wait for ranks that do not have it, and a strength that differs would let weights
+    drift apart, which no mask tells.
+
+    Args:
+        scheduler: what the policies are of.
+        met: of how many policies this is known.
+        when: the call in which the ranks meet.
+
+    Returns:
+        of how many it is known now: all.
+
+    Raises:
+        RanksDiffer: on all ranks: they have not the same.
+    """
+    if met != len(scheduler.policies) and scheduler.ranks.size > 1:
+        if first_sharded(list(scheduler.model.parameters())) is None:
+            watch_for_join(scheduler.model)
+        policies = {
+            f"policy {policy.name}": {"class": policy.acts, "when": policy.window, "arguments": policy.arguments()}
+            for policy in scheduler.policies
+        }
+        must_be_same(policies, scheduler.ranks, when)
+    return len(scheduler.policies)
 
 
 def compare_ranks(scheduler: Decided, when: str) -> None:

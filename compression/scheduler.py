@@ -17,14 +17,15 @@ from potstill.thinning import ChannelGraph, Recipe, trace, unwrapped
 
 from .account import entries_of, tell_account
 from .account_table import account_table
-from .attach import Attachment, detached_copy, tell_detached
+from .attach import Attachment
 from .history import History
 from .masks import Masks
 from .policies import Moment, ScheduledTrainingPolicy
 from .policies.policy_list import join, window_of, with_terms
 from .policies.timetable import Timetable, Unit
 from .processes.ranks import Ranks
-from .rank_agreement import compare_ranks
+from .rank_agreement import begin_together, compare_ranks
+from .scheduler_copies import CopiedScheduler
 from .scheduler_repr import ShownScheduler
 from .scheduler_state import restore, state_of
 from .steps import Step, Window
@@ -33,7 +34,7 @@ from .thin_scheduled import thin_scheduled
 logger = logging.getLogger(__name__)
 
 
-class CompressionScheduler(ShownScheduler):
+class CompressionScheduler(ShownScheduler, CopiedScheduler):
     """Runs policies inside any training loop.
 
     The loop calls six hooks, or `attach(optimizer)` calls the per-minibatch ones from the optimizer's own steps::
@@ -89,6 +90,7 @@ class CompressionScheduler(ShownScheduler):
         self.removed: dict[str, dict[str, int]] = {}
         self._graph: ChannelGraph | None = None
         self._told = False
+        self._met = 0  # how many of the policies all ranks are known to have
         self._now: Moment | None = None
         self._acting: list[ScheduledTrainingPolicy] = []
         self._times = Timetable(self.policies)
@@ -131,26 +133,11 @@ class CompressionScheduler(ShownScheduler):
         """Call all hooks from the optimizer's steps; when a run goes on, load all states before (see `Attachment`)."""
         return Attachment(self, optimizer, minibatches_per_epoch, steps, calls_epochs, scaler)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CompressionScheduler:
-        """Copy the scheduler with its model; the copy is not attached, which a warning says."""
-        return detached_copy(self, memo)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: all but the attachment, since hooks of the optimizer do not come along."""
-        if self.attachment is not None:
-            tell_detached()
-        return {**vars(self), "attachment": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what was pickled; what policies watch is the model that was pickled with them."""
-        vars(self).update(state)
-        for policy in self.policies:
-            policy.copied()
-
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, minibatches_per_epoch: int = 1) -> None:
         """Let pruners compute masks, before an epoch's first minibatch."""
         moment = Moment(Step(epoch, 0, minibatches_per_epoch), optimizer)
         self.masks.must_be_of(self.model)
+        self._met = begin_together(self, self._met, f"on_epoch_begin, epoch {epoch}")
         self._close(moment, "epoch")
         active = self._times.acting(moment.step, by_epoch=True)
         self.history.epoch_begins(moment.step, active)
@@ -163,6 +150,7 @@ class CompressionScheduler(ShownScheduler):
     ) -> None:
         """Make masks by minibatch and thin, before the forward pass."""
         moment = self._moment(epoch, minibatch_id, minibatches_per_epoch, optimizer)
+        self._met = begin_together(self, self._met, "on_minibatch_begin")
         self._close(moment, "minibatch")
         self.history.minibatch_begins(moment.step, self._acting, self.policies)
         for policy in self._acting:
@@ -293,7 +281,7 @@ class CompressionScheduler(ShownScheduler):
         return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave. Raises `CheckpointError` (a ValueError) where it does not fit the model."""
+        """Take back what `state_dict` gave, on all ranks. Raises `CheckpointError`, a ValueError: it does not fit."""
         restore(self, state)
         self._times.begin()
 

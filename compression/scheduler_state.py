@@ -17,6 +17,7 @@ from .files.checked import Field, reading
 from .history import History
 from .masks import Masks
 from .policies import ScheduledTrainingPolicy
+from .processes.digests import must_be_same
 from .processes.local_states import take_back, to_store
 from .processes.ranks import Ranks
 from .sharded_state import check_parts, pack, unpack
@@ -60,6 +61,7 @@ def restore(scheduler: Stateful, state: Mapping[str, Any]) -> None:
 
     Raises:
         CheckpointError: the state does not fit the model or the policies, or is no such state: nothing has changed.
+        RanksDiffer: on all ranks: they were given different states; nothing has changed.
     """
     kept = {name: getattr(scheduler, name) for name in ("recipes", "begun", "removed")}
     history, policies = vars(scheduler.history).copy(), [(p, p.state_dict()) for p in scheduler.policies]
@@ -81,6 +83,9 @@ def _take(scheduler: Stateful, state: Mapping[str, Any]) -> None:
         names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
         stored = {**state, "policies": respelled(state.get("policies"), names)}
         fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))
+    # Before a policy begins what others do not. When they acted tells states apart; of their own a part is a rank's.
+    shared = {f"the state's {key}": value for key, value in state.items() if key not in ("policies", "ranks")}
+    must_be_same(shared, scheduler.ranks, "load_state_dict()")
     take_masks = scheduler.masks.checked(fields["masks"].value)
     with reading("recipes"):
         scheduler.recipes = [Recipe.from_json(text.text()) for text in fields["recipes"].items()]

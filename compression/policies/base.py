@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from potstill.thinning import Recipe
 
@@ -15,6 +17,8 @@ from ..files.checked import CheckpointError, Field
 from ..parts.claims import Claim, Goal
 from ..steps import Step, Window
 from .host import Host
+
+PLAIN = (bool, int, float, str, type(None))
 
 
 class LossComponent(NamedTuple):
@@ -68,6 +72,10 @@ class ScheduledTrainingPolicy:
     def acts(self) -> str:
         """The class of what acts: a checkpoint's state is for this one alone."""
         return type(self).__name__
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the plain arguments of what acts: all ranks of a training must have the same."""
+        return {}
 
     def check_class(self, name: str) -> None:
         """Check that a checkpoint's policy of this name did the same.
@@ -171,6 +179,12 @@ class ScheduledTrainingPolicy:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+
+
+def plain_arguments(of: object) -> dict[str, Any]:
+    """Return what an object was made with and keeps by the argument's name: numbers, texts and containers of such."""
+    kept = {name: vars(of)[name] for name in inspect.signature(type(of)).parameters if name in vars(of)}
+    return {name: value for name, value in kept.items() if all(isinstance(leaf, PLAIN) for leaf in tree_leaves(value))}
 
 
 def tell_apart(others: Iterable[ScheduledTrainingPolicy], policy: ScheduledTrainingPolicy) -> None:

@@ -19,7 +19,7 @@ from ..processes.shards import every, refuse_sharded
 from ..pruners import Pruner, View
 from ..pruners.outcome import Outcome
 from ..steps import Step, Window
-from .base import Moment, ScheduledTrainingPolicy
+from .base import Moment, ScheduledTrainingPolicy, plain_arguments
 from .dense_weights import DenseWeights, FoldedWeights
 from .host import Host
 from .pruner_args import PrunerArgs
@@ -50,6 +50,10 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def acts(self) -> str:
         """The pruner's class."""
         return type(self.pruner).__name__
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the pruner's and the policy's."""
+        return {**plain_arguments(self.pruner), "args": plain_arguments(self.args)}
 
     def acts_in(self, hook: str, step: Step) -> bool:
         """Return where masks are computed."""

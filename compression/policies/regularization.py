@@ -19,7 +19,7 @@ from ..processes.shards import here, part, parts
 from ..regularizers import Regularizer, Site
 from ..regularizers.in_place_gradients import add_penalties, total
 from ..steps import Step, Window
-from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
+from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy, plain_arguments
 from .dense_weights import DenseWeights
 from .host import Host
 from .warnings import warn_of_empty_mask, warn_of_frozen, warn_of_overlap
@@ -82,6 +82,10 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
     def acts(self) -> str:
         """The regularizer's class."""
         return type(self.regularizer).__name__
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the regularizer's and the policy's."""
+        return {**plain_arguments(self.regularizer), "args": plain_arguments(self.args)}
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the regularizer resolves its names and checks what it can.
@@ -154,11 +158,10 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.regularizer.after_step(moment.step)
         if self.args.mode == "proximal":
             self._proximal(moment)
-        ends = self.window.ends(moment.step)
-        if not ends and self._thresholds(moment.step, ends):
-            self._threshold(keeps=False)
-        if ends:
+        if self.window.ends(moment.step):
             self._conclude(moment.step)
+        elif self._thresholds(moment.step, False):
+            self._threshold(keeps=False)
 
     def after_window(self, moment: Moment) -> None:
         """End with the window, where its last minibatch was left out."""

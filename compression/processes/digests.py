@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ MULTIPLIER, INCREMENT = 0x9E3779B97F4A7C1, 0x632BE59BD9B4E01
 LANES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+CALL = "call"
+
+
 class RanksDiffer(RuntimeError):  # noqa: N818 -- says what it is in the words that users read
-    """Ranks of one training hold different masks, gates or states."""
+    """Ranks of one training hold different schedules, masks, gates or states, or are not at the same call."""
 
 
 def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
@@ -28,14 +31,14 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
     Args:
         parts: tensors and plain data, by what they are called.
         ranks: the ranks; where there is one, nothing is computed.
-        when: when the ranks meet, for the error.
+        when: the call in which the ranks meet, the same on all.
 
     Raises:
         RanksDiffer: on all ranks: they do not; says what differs first.
     """
     if ranks.size == 1:
         return
-    found = digests(parts)
+    found = {CALL: when, **digests(parts)}
     # Seven bytes: the number and its negative must fit a signed integer of 64 bits. If the largest number and the
     # largest negative agree, all ranks have the same: one reduction instead of a gathering.
     whole = int.from_bytes(hashlib.sha256(repr(found).encode()).digest()[:7], "little")
@@ -43,6 +46,7 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
     if most == -least:
         return
     every = ranks.all(found)
+    _must_meet([one.pop(CALL) for one in every])
     names = dict.fromkeys(name for one in every for name in one)
     differing = [name for name in names if len({one.get(name) for one in every}) > 1]
     first = every[0].get(differing[0]) if differing else None
@@ -53,6 +57,18 @@ def must_be_same(parts: Mapping[str, Any], ranks: Ranks, when: str) -> None:
         f" one than rank {others}. All ranks need the same schedule, the same weights (DistributedDataParallel keeps"
         " them so) and as many forward passes; ranks that train different networks give the scheduler process_group"
     )
+
+
+def _must_meet(calls: Sequence[str]) -> None:
+    """Check that all ranks, in order, make the same call: one that is ahead must not take another's answer for its own.
+
+    Raises:
+        RanksDiffer: they do not.
+    """
+    first = {call: rank for rank, call in reversed(list(enumerate(calls)))}
+    if len(first) > 1:
+        told = ", ".join(f"rank {rank} is at {call}" for call, rank in sorted(first.items(), key=lambda item: item[1]))
+        raise RanksDiffer(f"{told}: all ranks need as many epochs, and as many minibatches in each, and the same calls")
 
 
 def digests(parts: Mapping[str, Any]) -> dict[str, int | str]:

@@ -80,6 +80,21 @@ def test_factors_scale_every_forward_pass_in_copy_mode_and_once_in_the_others():
             assert layer.weight.tolist() == [after]
 
 
+@pytest.mark.parametrize("mode", ["copy", "forward"])
+def test_masks_that_are_applied_again_keep_what_they_hide(mode):
+    """As after values were loaded into the model: a copy takes these over, its own stay where nothing was loaded."""
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 2, 3, 4]])
+    masks = Masks(layer)
+    masks.set("a", "weight", torch.tensor([[0, 1, 0, 1]]), mode)
+    for _ in range(2):
+        masks.apply()
+        assert (layer.weight.tolist(), masks.dense("weight").tolist()) == ([[0, 2, 0, 4]], [[1, 2, 3, 4]])
+    layer.load_state_dict({"weight": torch.tensor([[5.0, 6, 0, 4]])})
+    masks.apply()
+    assert (layer.weight.tolist(), masks.dense("weight").tolist()) == ([[0, 6, 0, 4]], [[5, 6, 3, 4]])
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_zero_stays_zero_for_50_steps(make_run, mode, optimizer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -49,6 +50,67 @@ def differ(where):
     mask[:, dist.get_rank()] = 0
     scheduler.masks.set("mine", "4.weight", mask)
     return message({"finish": scheduler.finish, "thin": scheduler.thin, "state_dict": scheduler.state_dict}[where])
+
+
+def penalty(strength):
+    args = {"class": "L1Regularizer", "reg_regims": {"0.weight": strength}}
+    named = {"regularizer": {"instance_name": "it"}, "epochs": [0]}
+    return {"version": 1, "regularizers": {"it": args}, "policies": [named]}
+
+
+def gates():
+    args = {"class": "L0Regularizer", "weights": ["0.weight"], "strength": 1.0}
+    named = {"regularizer": {"instance_name": "it"}, "starting_epoch": 0, "ending_epoch": 2}
+    return {"version": 1, "regularizers": {"it": args}, "policies": [named]}
+
+
+OTHER_PLANS = {
+    "class": (gates(), penalty(0.1)),
+    "strength": (penalty(0.1), penalty(0.2)),
+    "times": (half([0]), half([1])),
+    "policy": (gates(), None),
+}
+
+
+def plans(kind):
+    """Ranks with other schedules: the error."""
+    plan = OTHER_PLANS[kind][dist.get_rank()]
+    scheduler = dict_config(net(), None, plan, example_inputs=EXAMPLE) if plan else CompressionScheduler(net(), EXAMPLE)
+    return message(lambda: scheduler.on_epoch_begin(0))
+
+
+def places():
+    """Rank 0 has another epoch before it, rank 1 has not: the error."""
+    scheduler = dict_config(net(), None, half([0]), example_inputs=EXAMPLE)
+    scheduler.on_epoch_begin(0)
+    return message(scheduler.finish if dist.get_rank() else lambda: scheduler.on_epoch_begin(1))
+
+
+def states():
+    """Rank 0 loads a state of before the gates began, rank 1 one of after that: the error."""
+    scheduler, found = dict_config(net(), None, gates(), example_inputs=EXAMPLE), []
+    found.append(scheduler.state_dict())
+    scheduler.on_epoch_begin(0)
+    found.append(scheduler.state_dict())
+    again = dict_config(net(), None, gates(), example_inputs=EXAMPLE)
+    return message(lambda: again.load_state_dict(found[dist.get_rank()]))
+
+
+def joined(given):
+    """Rank 1 has fewer batches, and DDP is told so: the error, the steps made, the hooks left on the network."""
+    model = net()
+    wrapper = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = dict_config({"model": model, "wrapper": wrapper}[given], optimizer, half([0]), example_inputs=EXAMPLE)
+    attachment = scheduler.attach(optimizer, 3)
+
+    def train():
+        with wrapper.join():
+            for _ in range(3 - dist.get_rank()):
+                wrapper(torch.ones(4, 3, 8, 8)).sum().backward()
+                optimizer.step()
+
+    return [message(train), attachment.steps, len(model._forward_pre_hooks)]
 
 
 def apart():
@@ -131,8 +193,9 @@ def command(arguments):
 
 
 def late():
-    """Rank 1 never asks for the state."""
-    scheduler = dict_config(net(), None, half([0]), example_inputs=EXAMPLE)
+    """Rank 1 never asks for the state: the error when the group has waited as long as it waits."""
+    impatient = dist.new_group(timeout=timedelta(seconds=5))
+    scheduler = dict_config(net(), None, half([0]), example_inputs=EXAMPLE, process_group=impatient)
     return message(scheduler.state_dict) if dist.get_rank() == 0 else ""
 
 

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 WORKER = Path(__file__).with_name("worker.py")
-STARTING = 240  # seconds, on a busy machine
+STARTING = 600  # seconds, on a busy machine
+WORKING = 300  # for a job that takes a few where nothing else runs
 LOOPBACK = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
@@ -79,7 +80,7 @@ class Pool:
             connection.close()
         self.ranks.clear()
 
-    def do(self, module: str, function: str, seconds: float = 60, **arguments: object) -> list:
+    def do(self, module: str, function: str, seconds: float = WORKING, **arguments: object) -> list:
         """What each rank answers; a rank that does not in time is a failure, and all begin anew."""
         if not self.ranks:
             self.start()

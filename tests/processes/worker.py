@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-SECONDS = 20  # that a message waits for the others
+SECONDS = 120  # that a message waits for the others, who may have to wait for a core
 JOBS = ("training", "sharding", "meeting")
 
 
