@@ -90,7 +90,7 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
         self.removed: dict[str, dict[str, int]] = {}
         self._graph: ChannelGraph | None = None
         self._told = False
-        self._met = 0  # how many of the policies all ranks are known to have
+        self._met = -1  # how many of the policies all ranks are known to have
         self._now: Moment | None = None
         self._acting: list[ScheduledTrainingPolicy] = []
         self._times = Timetable(self.policies)
