@@ -122,6 +122,14 @@ def test_the_table_of_googlenet_is_that_of_its_results(load):
     assert all((folder / facts["file"]).exists() for facts in found)
 
 
+def test_the_picture_of_googlenet_has_the_kinds_of_its_rows(load, tmp_path):
+    kinds = {"dense": 0.0, "target": 0.5, "strength": 0.4, "scratch": 0.5}
+    found = [{"kind": kind, "sparsity": part, "test_top1": 80.0} for kind, part in kinds.items()]
+    load("l0_googlenet").results.draw(found, tmp_path / "table")
+    drawn = (tmp_path / "table.svg").read_text()
+    assert all(f"<!-- {text} -->" in drawn for text in ("published", "dense", "gates, target", "gates, strength"))
+
+
 def test_a_row_of_googlenet_beats_what_is_no_sparser_and_less_accurate(load):
     module = load("l0_googlenet")
     facts = {"test_top1": 88.0, "sparsity": 0.5499}

@@ -51,12 +51,12 @@ def unpacked(stored):
 
 
 def about():
-    """What is known of the model: names of classes, how images are normalised."""
+    """Return what is known of the model: names of classes, how images are normalised."""
     return json.loads(Path(f"{STEM}.json").read_text())["about"]
 
 
 def must_fit(model, weights):
-    """The model must have the tensors that were stored, each with as many dimensions; of tied ones a name is enough."""
+    """Check that a model has the stored tensors, each with as many dimensions; of tied ones a name is enough."""
     own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     unknown = sorted(weights.keys() - own.keys())
     held = {id(own[name]) for name in weights.keys() & own.keys()}
@@ -70,7 +70,7 @@ def must_fit(model, weights):
 
 
 def check(model, spec, probe):
-    """The stored input must give the stored output."""
+    """Check that the stored input gives the stored output."""
     args = [probe[item["tensor"]] if "tensor" in item else item["value"] for item in spec["args"]]
     kwargs = {k: probe[item["tensor"]] if "tensor" in item else item["value"] for k, item in spec["kwargs"].items()}
     with torch.no_grad(), torch.random.fork_rng():

@@ -13,6 +13,8 @@ import torch
 from tabulate import tabulate
 
 from googlenet_table.rows import PUBLISHED, SIDE, Protocol, Row, phases, rows
+from potstill.compression import load_checkpoint
+from potstill.compression.files.checkpoints import save_checkpoint
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
 from potstill.thinning import count_macs, load
@@ -21,6 +23,9 @@ KEPT = (
     *("thinned.safetensors", "thinned.json", "thinned.py", "thinned.probe.safetensors"),
     *("schedule.yaml", "metrics.csv", "summary.json"),
 )
+START = ("epoch", "minibatch", "arch", "config", "num_classes", "classes", "input_shape", "mean", "std", "state_dict")
+START += ("split", "split_names", "scheduler")
+"""What other rows need of a dense network's checkpoint: its weights, and which images are held out."""
 DENSE_PARAMETERS = 260_650
 KINDS = {
     "dense": "dense",
@@ -36,9 +41,12 @@ KINDS = {
 def keep(run: Path, place: Path, row: Row) -> None:
     """Copy what is worth keeping of a finished run; of a dense one also what other rows start from."""
     place.mkdir(parents=True, exist_ok=True)
-    for name in (*KEPT, *(["checkpoint.pt"] if row.kind == "dense" else [])):
+    for name in KEPT:
         if (run / name).exists():
             shutil.copyfile(run / name, place / name)
+    if row.kind == "dense":
+        checkpoint = load_checkpoint(run / "checkpoint.pt")
+        save_checkpoint(place / "checkpoint.pt", {name: checkpoint[name] for name in START})
 
 
 def size(place: Path) -> tuple[int, int]:
@@ -111,7 +119,7 @@ def beats(facts: dict[str, Any]) -> list[tuple[float, float]]:
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy over sparsity: the published points, ours, and the controls."""
-    from potstill.command.plots.style import LINES, figure_of, save
+    from potstill.plots.style import LINES, figure_of, save
 
     figure, (axes,) = figure_of(1, width=7, height=4.2)
     axes.plot(*_points((part, top1) for top1, part in sorted(PUBLISHED, key=lambda row: row[1])), "s--", color=LINES[1])
