@@ -10,14 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from potstill.compression import CompressionScheduler, dict_config, file_config
+from potstill.compression import CheckpointError, CompressionScheduler, dict_config, file_config
+from potstill.compression.files.checked import Field, reading
 from potstill.compression.sharded_state import gathered
 from potstill.thinning import Recipe, resize_to
+from potstill.thinning.attributes import size_problem
 from potstill.thinning.running.sharded import refuse_sharded
 
 Schedule = str | os.PathLike[str] | Mapping[str, Any]
 PLAIN = {"allow_inexact": False, "round_to": 1, "add_bias": False}
 """What thinning does where nothing else is said."""
+STATE = "the state of the schedule"
+"""What errors call it."""
 
 
 class Driver:
@@ -55,15 +59,27 @@ class Driver:
         model.register_load_state_dict_pre_hook(_resize)
 
     def thin_as(self, state: Mapping[str, Any], model: nn.Module) -> None:
-        """Remove from a dense model what had been removed when a checkpoint's state was stored."""
-        for text in state["scheduler"]["recipes"] if state else ():
-            Recipe.from_json(text).apply(model)
+        """Remove from a dense model what had been removed when a checkpoint's state was stored.
+
+        Raises:
+            CheckpointError: it is no such state, or of another model.
+        """
+        with reading(STATE):
+            for recipe in _recipes(state):
+                recipe.apply(model)
 
     def follow_sizes(self, model: nn.Module) -> None:
-        """Give a model whose weights were loaded the sizes that its own code keeps, as the stored recipes say."""
-        for text in self._stored["scheduler"]["recipes"] if self._stored else ():
-            for change in Recipe.from_json(text).attributes:
-                _set_size(model.get_submodule(change.module), change.name, change.index, change.new)
+        """Give a model whose weights were loaded the sizes that its own code keeps, as the stored recipes say.
+
+        Raises:
+            CheckpointError: the state is of another model, or has attributes that count no channels.
+        """
+        with reading(STATE):
+            for change in (change for recipe in _recipes(self._stored) for change in recipe.attributes):
+                module = model.get_submodule(change.module)
+                if problem := size_problem(module, change.name, change.new, change.index):
+                    raise CheckpointError(f"{change.module}.{change.name} {problem}")
+                _set_size(module, change.name, change.index, change.new)
 
     def build(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Make the scheduler of a model and its optimizer.
@@ -84,7 +100,8 @@ class Driver:
         """Begin to follow the optimizer's steps, of which `steps` were made before.
 
         Raises:
-            ValueError: training goes on from a checkpoint that holds no state of the schedule.
+            ValueError: training goes on from a checkpoint that holds no state of the schedule (CheckpointError: a
+                damaged one).
         """
         if steps and self._stored is None:
             raise ValueError(
@@ -92,11 +109,13 @@ class Driver:
                 " again, and pruned weights would come back. Resume from a checkpoint that was written with this"
                 " callback, or start a new training from the weights alone"
             )
+        ended = None
         if self._stored is not None:
-            self.scheduler.load_state_dict(self._stored["scheduler"])
+            ended = Field(self._stored, STATE)["ended"].integer()
+            self.scheduler.load_state_dict(Field(self._stored, STATE)["scheduler"].value)
         attachment = self.scheduler.attach(optimizer, steps_per_epoch, steps, calls_epochs=True)
-        if self._stored is not None:
-            attachment.ended = int(self._stored["ended"])
+        if ended is not None:
+            attachment.ended = ended
         self._stored = None
 
     def begin_epoch(self) -> None:
@@ -129,7 +148,7 @@ class Driver:
         return {"scheduler": gathered(self._scheduler.state_dict()), "ended": self._scheduler.attachment.ended}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep a checkpoint's state until `start`."""
+        """Keep a checkpoint's state until `start`, which checks it."""
         self._stored = state if state else None
 
     def _attachment(self) -> Any:
@@ -151,6 +170,12 @@ def thin_options(thin: bool, **options: Any) -> dict[str, Any] | None:
             " schedule they are arguments of its Thinner"
         )
     return options if thin else None
+
+
+def _recipes(state: Any) -> list[Recipe]:
+    """Return what was removed when a state was stored; it may be a stranger's."""
+    texts = Field(state, STATE)["scheduler"]["recipes"].items() if state else []
+    return [Recipe.from_json(text.text()) for text in texts]
 
 
 def _set_size(module: nn.Module, name: str, index: int | None, new: Any) -> None:

@@ -18,7 +18,7 @@ from potstill.models.bounded import ELEMENTS, TENSORS, at_most
 from potstill.models.transformers_configs import plain_data, read_config
 from potstill.thinning import Recipe, ThinningError
 from potstill.thinning.dense_size import TIMES
-from potstill.thinning.files.regular import must_be_file
+from potstill.thinning.files.regular import must_be_file, read_whole
 from potstill.thinning.files.text import printable
 
 from .config_sizes import fitted_config
@@ -119,7 +119,7 @@ def _fitted(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -
 
 def _thinned(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """Return a dense model as its recipe leaves it, with the weights of the folder."""
-    recipe = Recipe.from_json(must_be_file(path / RECIPE).read_text(encoding="utf-8"))
+    recipe = Recipe.from_json(read_whole(path / RECIPE, links=True).decode())
     weights = load_file(must_be_file(path / WEIGHTS))
     # a tied weight is there once, and a module may have it under two names
     _must_be_explained(kind, config, _bytes(weights), 2 * len(weights))

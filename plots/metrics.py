@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .acts import COLOURS, Act, Policies, acts_of, epochs_of, minibatches_of
 from .style import GREY, LINES, figure_of, label, panel
+from .tables import read_table
 
 PANELS = {
     "loss": ("train_loss", "val_loss"),
@@ -42,7 +42,8 @@ def metrics(rows: Metrics, policies: Policies = (), *, panels: Sequence[str] | N
         The figure.
 
     Raises:
-        ValueError: there are no rows, or no such panel, or `ax` is given with other than one.
+        ValueError: there are no rows, or no such panel, `ax` is given with other than one, or the file is no table.
+        OSError: it cannot be read.
     """
     table = _table(rows)
     acts, minibatches = acts_of(policies), minibatches_of(policies)
@@ -64,8 +65,7 @@ def metrics(rows: Metrics, policies: Policies = (), *, panels: Sequence[str] | N
 
 def _table(rows: Metrics) -> pd.DataFrame:
     if isinstance(rows, (str, os.PathLike)):
-        path = Path(rows)
-        rows = pd.read_csv(path / "metrics.csv" if path.is_dir() else path)
+        rows = read_table(rows, "metrics.csv", ["epoch"])
     table = pd.DataFrame(rows)
     if not len(table):
         raise ValueError("there are no epochs to draw")

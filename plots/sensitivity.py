@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,10 @@ import pandas as pd
 from potstill.compression.sensitivity import Point, tolerated_levels
 
 from .style import GREY, LINES, colour_bar, figure_of, label, panel
+from .tables import read_table
 
+MOST = 2000
+"""So many parameters are drawn at most."""
 TICKS = 12
 """So many numbers fit below a picture."""
 COLUMNS = ("parameter", "sparsity", "top1", "top5", "loss")
@@ -37,7 +39,8 @@ def sensitivity(
         The figure.
 
     Raises:
-        ValueError: there are no rows, or none of this parameter.
+        ValueError: there are no rows, or none of this parameter, or the file holds no analysis.
+        OSError: it cannot be read.
     """
     table = _table(analysis)
     if parameter is None:
@@ -50,8 +53,8 @@ def sensitivity(
 
 def _table(analysis: Analysis) -> pd.DataFrame:
     if isinstance(analysis, (str, os.PathLike)):
-        path = Path(analysis)
-        table = pd.read_csv(path / "sensitivity.csv" if path.is_dir() else path)
+        table = read_table(analysis, "sensitivity.csv", COLUMNS[:3], COLUMNS[:1])
+        table[COLUMNS[0]] = table[COLUMNS[0]].astype(str)
     elif isinstance(analysis, pd.DataFrame):
         table = analysis
     else:
@@ -72,6 +75,8 @@ def _row(one: Any) -> tuple[Any, ...]:
 def _overview(table: pd.DataFrame, dense: float | None, loss: float, ax: Any) -> Any:
     curves = {str(name): list(part["top1"]) for name, part in table.groupby("parameter", sort=False)}
     names = list(curves)[::-1]
+    if len(names) > MOST:
+        raise ValueError(f"{len(names):,} parameters are too many for a picture: {MOST:,} at most")
     levels = list(table[table["parameter"] == names[0]]["sparsity"])
     figure, axis = panel(ax, width=8, height=1.5 + 0.15 * len(names))
     axis.grid(visible=False)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -107,6 +108,37 @@ def test_metrics_come_as_rows_tables_and_files(tmp_path):
         plots.metrics([])
     with pytest.raises(ValueError, match="no panel 'l': there are loss, top1"):
         plots.metrics(known, panels=["l"])
+
+
+SENSE = "parameter,sparsity,top1\na,0.1,50\n"
+
+
+@pytest.mark.parametrize(
+    ("draw", "name", "content", "match"),
+    [
+        (plots.metrics, "metrics.csv", "epoch,lr\n0,x\n", "'lr' holds something else than numbers"),
+        (plots.metrics, "metrics.csv", "lr\n0\n", "has no column epoch"),
+        (plots.metrics, "metrics.csv", "", "no table"),
+        (plots.metrics, "metrics.csv", "epoch\n\xff", "no table|something else"),
+        (plots.metrics, "metrics.csv", "epoch,\x1b[31m\n0,=1\n", r"'\\\\x1b\[31m' holds"),
+        (plots.metrics, "metrics.csv", ",".join(["epoch", *map(str, range(500))]) + "\n" + "0," * 500 + "0\n", "501"),
+        (plots.sensitivity, "sensitivity.csv", SENSE.replace("50", "[]"), "'top1' holds something else"),
+        (plots.sensitivity, "sensitivity.csv", SENSE + "".join(f"{n},0.1,1\n" for n in range(3000)), "3,001 param"),
+    ],
+)
+def test_files_may_be_anybodys(tmp_path, draw, name, content, match):
+    (tmp_path / name).write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=match):
+        draw(tmp_path)
+    (tmp_path / name).rename(tmp_path / "away")
+    (tmp_path / name).symlink_to(tmp_path / "away")
+    with pytest.raises(OSError, match="is a link or no regular file"):
+        draw(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(OSError, match="no regular file"):
+            draw(path)
 
 
 def test_a_share_of_0_is_not_lost_in_the_frame():

@@ -17,6 +17,8 @@ from torch import Tensor
 from .errors import ThinningError
 
 BITS, VALUES, SHAPE = ":bits", ":values", ":shape"
+MOST_AXES = 64
+"""So many axes tensors of torch have at most."""
 
 
 def pack_zeros(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -52,13 +54,16 @@ def unpack_zeros(stored: Mapping[str, Tensor], room: Callable[[str], int]) -> di
         whole = bool(colon) and all(own + end in stored for end in (BITS, VALUES, SHAPE))
         if not whole:
             found[name] = tensor
+        elif own in stored:
+            raise ThinningError(f"'{own}' is there as it is and packed")
         elif colon + part == BITS:
             found[own] = _unpacked(own, tensor, stored[own + VALUES], stored[own + SHAPE], room(own))
     return found
 
 
 def _unpacked(name: str, bits: Tensor, values: Tensor, shape: Tensor, room: int) -> Tensor:
-    sizes: list[Any] = shape.tolist() if shape.dtype == torch.int64 and shape.dim() == 1 else [-1]
+    sound = shape.dtype == torch.int64 and shape.dim() == 1 and len(shape) <= MOST_AXES
+    sizes: list[Any] = shape.tolist() if sound else [-1]
     number = 1
     for size in sizes:  # in Python's integers, which do not overflow
         number *= size
@@ -70,7 +75,10 @@ def _unpacked(name: str, bits: Tensor, values: Tensor, shape: Tensor, room: int)
     if int(lives.sum()) != len(values):
         raise ThinningError(f"'{name}': {int(lives.sum())} bits are set, and there are {len(values)} values")
     flat = torch.zeros(number, dtype=values.dtype)
-    flat[lives] = values
+    try:
+        flat[lives] = values
+    except RuntimeError as error:  # numbers of a kind that torch stores and does no more with
+        raise ThinningError(f"'{name}': its values are of {str(values.dtype).removeprefix('torch.')}") from error
     return flat.view(sizes)
 
 

@@ -21,7 +21,7 @@ from .difference import relative_difference
 from .errors import ThinningError
 from .files.atomic import write_atomically
 from .files.checked import parse_json
-from .files.regular import must_be_file
+from .files.regular import must_be_file, read_whole
 from .files.text import printable
 from .history import must_lead_to
 from .loader_text import LOADER
@@ -207,7 +207,11 @@ def _beside(weights: Path, suffix: str) -> Path:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):  # not whole: it may be larger than the memory
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -258,7 +262,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        facts = parse_json(must_be_file(path).read_bytes())
+        facts = parse_json(read_whole(path, links=True))
     except (OSError, ValueError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != 1:

@@ -13,7 +13,7 @@ from typing import Any
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field, reading
 from potstill.thinning.files.checked import parse_json
-from potstill.thinning.files.regular import open_regular
+from potstill.thinning.files.regular import read_whole
 
 SUMMARY, SWEEP = "summary.json", "sweep.json"
 MOST = 1 << 23
@@ -76,7 +76,7 @@ def read_run(folder: Path, name: str | None = None, values: Mapping[str, Any] | 
     if not path.exists():
         raise CheckpointError(f"{folder} holds no finished run ({SUMMARY} is missing)")
     with reading(str(path)):
-        summary = Field(parse_json(bounded(path)))
+        summary = Field(parse_json(read_whole(path, MOST)))
         dense, masked, thinned = (_network(summary[which]) for which in ("dense", "masked", "thinned"))
         return StoredRun(folder, name or folder.resolve().name, dense, masked, thinned, summary, values or {})
 
@@ -93,20 +93,6 @@ def _known(state: Field, name: str) -> float | None:
     return None if state.value.get(name) is None else state[name].number()
 
 
-def bounded(path: Path) -> bytes:
-    """Return what a regular file holds.
-
-    Raises:
-        CheckpointError: it is larger than any of ours.
-        OSError: it cannot be read, or is a link.
-    """
-    with open_regular(path, "rb") as file:
-        content: bytes = file.read(MOST + 1)
-    if len(content) > MOST:
-        raise CheckpointError(f"{path}: has more than {MOST >> 20} MiB")
-    return content
-
-
 def read_metrics(folder: Path) -> dict[str, list[float | None]]:
     """Return the columns of `metrics.csv` by name; a cell without a number is None.
 
@@ -117,7 +103,7 @@ def read_metrics(folder: Path) -> dict[str, list[float | None]]:
     if not path.exists():
         return {}
     with reading(str(path)), _as_rows():
-        rows = list(csv.DictReader(io.StringIO(bounded(path).decode())))
+        rows = list(csv.DictReader(io.StringIO(read_whole(path, MOST).decode())))
         return {str(name): [_number(row.get(name)) for row in rows] for name in (rows[0] if rows else ())}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field, reading
-from potstill.thinning.files.regular import must_be_regular
+from potstill.thinning.files.checked import parse_json
+from potstill.thinning.files.regular import must_be_regular, read_whole
 from potstill.thinning.files.text import csv_text
 
 from ..run.folder import RunFolder
@@ -61,7 +61,7 @@ class Record:
         if not path.exists():
             return None
         with reading(str(path)):
-            state = Field(json.loads(path.read_text(encoding="utf-8")))
+            state = Field(parse_json(read_whole(path)))
             return cls(
                 _read(Size, state["first"]),
                 [_read(Step, step) for step in state["steps"].items()],

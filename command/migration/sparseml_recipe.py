@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.compression.language.errors import Report, ScheduleError
-from potstill.compression.language.yaml_reader import TAG, decode, read
+from potstill.compression.language.yaml_reader import MAX_BYTES, TAG, decode, read
+from potstill.thinning.files.regular import read_whole
 
 FENCE = re.compile(r"^---\s*$", re.MULTILINE)
 EXPRESSION = re.compile(r"eval\((.*)\)", re.DOTALL)
@@ -43,7 +44,7 @@ def read_recipe(path: Path) -> list[Modifier]:
         OSError: the file cannot be read.
     """
     report = Report(str(path))
-    text = decode(path.read_bytes(), report)
+    text = decode(read_whole(path, MAX_BYTES, links=True), report)
     document = read(_front_matter(text), report, takes_tags=True) if text is not None else None
     data = document.data if document else None
     found: list[Modifier] = []

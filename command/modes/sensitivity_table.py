@@ -15,7 +15,8 @@ from torch import Tensor
 
 from potstill.compression.files.checkpoints import write_atomically
 from potstill.compression.sensitivity import GROUP_TYPES
-from potstill.thinning.files.regular import must_be_regular, open_regular
+from potstill.thinning.files.checked import parse_json
+from potstill.thinning.files.regular import must_be_regular, open_regular, read_whole
 from potstill.thinning.files.text import csv_text
 
 from ..errors import UsageError
@@ -84,7 +85,7 @@ class SensitivityTable:
         else:
             text = json.dumps(asdict(analysis), indent=1) + "\n"
             write_atomically(self.description, text.encode())
-        kept = self._read(self.path.read_bytes()) if self.path.exists() else b""
+        kept = self._read(read_whole(self.path)) if self.path.exists() else b""
         with open_regular(self.path, "ab") as file:
             file.truncate(len(kept))
             if not kept:
@@ -99,10 +100,10 @@ class SensitivityTable:
     def _check(self, analysis: Analysis) -> None:
         """Check that the table was begun by the same analysis."""
         try:
-            theirs = json.loads(self.description.read_text())
+            theirs = parse_json(read_whole(self.description))
         except FileNotFoundError:
             raise self._refusal(f"{self.description.name}, which says how it was made, is missing") from None
-        except (ValueError, RecursionError):
+        except ValueError:
             theirs = None
         if not isinstance(theirs, dict):
             raise self._refusal(f"{self.description.name}, which says how it was made, cannot be read")

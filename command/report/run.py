@@ -10,9 +10,11 @@ from typing import Any
 from potstill.compression.files.checked import Field, reading
 from potstill.compression.files.checkpoints import write_atomically
 from potstill.thinning.files.checked import parse_json
+from potstill.thinning.files.regular import read_whole
 from potstill.thinning.files.text import Lines, printable
 
-from ..compare.stored import StoredRun, bounded, read_metrics, read_run
+from ..compare.stored import MOST as MOST_BYTES
+from ..compare.stored import StoredRun, read_metrics, read_run
 from ..exports import exports
 from .charts import Chart, line_chart
 from .render import page
@@ -144,7 +146,7 @@ def _environment(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     with reading(str(path)):
-        return {name: _told(value) for name, value in Field(parse_json(bounded(path))).mapping().items()}
+        return {name: _told(value) for name, value in Field(parse_json(read_whole(path, MOST_BYTES))).mapping().items()}
 
 
 def _told(value: Field) -> str:
@@ -156,7 +158,7 @@ def _told(value: Field) -> str:
 def schedule_text(folder: Path) -> Lines:
     """Return the schedule of a folder line by line; nothing where there is none."""
     path = folder / "schedule.yaml"
-    text = bounded(path).decode("utf-8", "replace") if path.exists() else ""
+    text = read_whole(path, MOST_BYTES).decode("utf-8", "replace") if path.exists() else ""
     return Lines("\n".join(map(printable, text.rstrip().split("\n"))))
 
 

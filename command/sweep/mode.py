@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.compression.schedule import load_schedule
+from potstill.thinning.files.regular import make_folder, must_be_regular
 
 from ..cli.options import Options
 from ..cli.output_options import StartOptions
@@ -98,7 +99,8 @@ def _planned(options: Options, goes_on: Path | None) -> tuple[list[Checked], Pla
         UsageError: a sweep that goes on is asked for something else than it began with.
     """
     if goes_on is not None:
-        options = replace(options, start=StartOptions(exp_load_weights_from=goes_on / DENSE / "checkpoint.pt"))
+        dense = must_be_regular(make_folder(goes_on / DENSE) / "checkpoint.pt")
+        options = replace(options, start=StartOptions(exp_load_weights_from=dense))
     checkpoint = start_checkpoint(options)
     data = load_data(options, checkpoint, described(options, checkpoint))
     schedule = load_schedule(options.compression.compress or "", None)

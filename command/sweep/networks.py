@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.compression import load_checkpoint
+from potstill.compression import CheckpointError, load_checkpoint
 from potstill.compression.latency.fastest import LAYOUTS
 from potstill.thinning.files.regular import must_be_regular
 
@@ -38,9 +38,15 @@ def thinned_network(options: Options, run: StoredRun) -> tuple[nn.Module, Option
 
 
 def side_by_side(options: Options, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Return the runs with latencies measured in turn; those of their summaries are of other moments."""
+    """Return the runs with latencies measured in turn; those of their summaries are of other moments.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged, or its network is of other images than those of the others.
+    """
     loaded = {run.name: thinned_network(options, run) for run in runs}
-    shape = tuple(next(iter(loaded.values()))[2]["input_shape"])
+    shape, *others = {tuple(checkpoint["input_shape"]) for _, _, checkpoint in loaded.values()}
+    if others:
+        raise CheckpointError(f"{runs[0].path.parent}: the networks of its runs are of images of different shapes")
     example = example_inputs(shape).to(find_device(options.training.device), memory_format=torch.channels_last)
     found = latencies({name: model for name, (model, *_) in loaded.items()}, example)
     dense = next(iter(found.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,12 @@ from potstill.compression.language.yaml_reader import read
 from potstill.compression.schedule import Schedule, load_schedule
 
 from ..cli.sweep_options import Axis
+from ..errors import UsageError
 from .places import find_place, with_value
 
 LONGEST = 100
+MOST = 1000
+"""So many runs a grid may have: a few values of a few axes are a million."""
 STRANGE = re.compile(r"[^A-Za-z0-9._+=,-]+")
 
 
@@ -67,7 +71,13 @@ def data_of(schedule: Schedule) -> dict[str, Any]:
 
 
 def grid(data: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[Point]:
-    """Yield a point for each combination of values."""
+    """Yield a point for each combination of values.
+
+    Raises:
+        UsageError: a path leads nowhere, or there are more than `MOST` combinations.
+    """
+    if (count := math.prod(len(one.values) for one in axes)) > MOST:
+        raise UsageError(f"--sweep: these values make {count:,} runs, and {MOST:,} are the most: give fewer")
     for one in axes:
         find_place(data, one.key)
     for values in itertools.product(*(one.values for one in axes)):

@@ -24,6 +24,7 @@ KINDS = [
     "rigl",
     "l0 with a target",
     "thinning in the middle",
+    "an average of weights",
     "early stopping and trajectory",
     "filters by gradient and activation",
 ]

@@ -18,7 +18,7 @@ from potstill.command.run.lock import hold, release
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 from potstill.thinning import ThinningError, load, save, thin
 from potstill.thinning.files.atomic import write_atomically
-from potstill.thinning.files.regular import NotRegularError, make_folder, must_be_regular, open_regular
+from potstill.thinning.files.regular import NotRegularError, make_folder, must_be_regular, open_regular, read_whole
 
 NET = ["-a", "symmetry", "--dataset", "symmetry"]
 
@@ -200,3 +200,18 @@ def test_a_folder_in_use_is_refused_and_a_dead_holder_is_none(tmp_path):
     assert (tmp_path / "run.lock").exists()
     release(tmp_path)
     assert not (tmp_path / "run.lock").exists()
+
+
+def test_files_of_holes_are_not_read(tmp_path, monkeypatch):
+    """A file that says that it has 4 TB and takes none of the disk."""
+    path = tmp_path / "holes"
+    with path.open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(OSError, match="has more than 32 MiB"):
+        read_whole(path)
+    model = nn.Linear(2, 2)
+    for name in ("net.json", "net.safetensors"):
+        os.link(path, tmp_path / name)
+        with pytest.raises(ThinningError, match=r"has more than 32 MiB|cannot read"):
+            load(model, tmp_path / "net")
+        (tmp_path / name).unlink()

@@ -90,6 +90,13 @@ def test_a_grid_has_each_combination_and_leaves_the_schedule_alone():
     assert all(yaml.safe_load(p.text) == p.data for p in points)
 
 
+def test_a_grid_has_not_any_size():
+    """Of a stranger's sweep.json, say: it is said before the first point is made."""
+    many = list(range(1000))
+    with pytest.raises(UsageError, match="make 1,000,000,000 runs, and 1,000 are the most"):
+        next(variants(DATA, {"agp.final_sparsity": many, "agp.initial_sparsity": many, "agp.weights": many}))
+
+
 def test_names_are_folders_everywhere():
     (plain,) = variants(DATA, {"agp.final_sparsity": [0.2]})
     (strange,) = variants(DATA, {"agp.weights": [["../../*", "a" * 300]]})

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -120,6 +121,32 @@ def test_a_sweep_goes_on_as_it_began(command, tmp_path, capsys):
     ):
         assert command("--resume-from", str(folder), *more) == 2
         assert told in capsys.readouterr().err
+
+
+def test_nothing_in_a_strangers_sweep_is_read_through_links(command, tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text(PRUNER + "  - {pruner: {instance_name: one}, epochs: [1]}\n")
+    assert command("--sweep", "one.levels.layers.1.weight=0.5") == 0
+    folder = tmp_path / "out" / "latest"
+    (point,) = (path for path in folder.iterdir() if "=" in path.name)
+    for path in (folder / "dense" / "checkpoint.pt", point / "thinned.pt", folder / "sweep.json"):
+        away = path.rename(tmp_path / "away")
+        path.symlink_to(away)
+        assert command("--resume-from", str(folder)) == 2
+        assert f"{path.name}: is a link or no regular file: remove it" in capsys.readouterr().err
+        os.replace(away, path)
+
+
+def test_networks_of_other_images_are_not_compared(command, tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text(PRUNER + "  - {pruner: {instance_name: one}, epochs: [1]}\n")
+    assert command("--sweep", "one.levels.layers.1.weight=0.5") == 0
+    folder = tmp_path / "out" / "latest"
+    other = ["-a", "symmetry", "--dataset", "symmetry", "--epochs", "0", "-o", str(tmp_path / "other")]
+    assert compress_classifier.main(other) == 0
+    (point,) = (path for path in folder.iterdir() if "=" in path.name)
+    shutil.copy(tmp_path / "other" / "latest" / "checkpoint.pt", point / "thinned.pt")
+    capsys.readouterr()
+    assert command("--resume-from", str(folder)) == 2
+    assert "are of images of different shapes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

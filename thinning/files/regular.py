@@ -15,6 +15,10 @@ FLAGS = {"r": os.O_RDONLY, "a": os.O_WRONLY | os.O_APPEND | os.O_CREAT, "x": os.
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+LARGEST = 1 << 25
+"""Bytes of a text that is read whole: the recipe of a network with 10,000 layers has a few million."""
+
+
 class NotRegularError(OSError):
     """A link, a pipe or a device where a file should be."""
 
@@ -72,6 +76,26 @@ def open_regular(path: Path, mode: str, **text: Any) -> IO[Any]:
         os.close(number)
         raise NotRegularError(path)
     return open(number, mode.replace("x", "w"), **text)
+
+
+def read_whole(path: Path, most: int = LARGEST, links: bool = False) -> bytes:
+    """Return what a regular file holds, where it is no larger than files of its kind are.
+
+    A file of a few blocks on the disk may say that it has terabytes.
+
+    Args:
+        path: the file.
+        most: bytes of a file of its kind.
+        links: whether the file may be a link, as caches of downloads hold them.
+
+    Raises:
+        OSError: it cannot be read, is larger, or something else stands under the name.
+    """
+    with must_be_file(path).open("rb") if links else open_regular(path, "rb") as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"has more than {most >> 20} MiB", str(path))
+    return content
 
 
 def make_folder(path: Path) -> Path:
