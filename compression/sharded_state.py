@@ -66,8 +66,10 @@ def check_parts(state: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> Non
     """Check that the parts in a state are this process's own: a file that one process wrote holds those of that one.
 
     Raises:
-        CheckpointError: on all ranks: on one of them they are not.
+        CheckpointError: on all ranks: on one of them they are not; or it is no state.
     """
+    if not isinstance(state, Mapping):
+        raise Field(state, "state").error("a mapping")
     own = {_place(parameter) for parameter in model.parameters() if is_sharded(parameter)}
     parts = state.get("parts")
     found = parts.values() if isinstance(parts, Mapping) else ()
