@@ -72,7 +72,7 @@ class ParameterMask:
         before = self.owners.get(owner)
         self.owners[owner] = owned
         # A mask that hides more than before, times the old product, is the new product: zeros stay zeros.
-        only_more = before is None or (before.acts_as(owned) and bool((owned.mask <= before.mask).all()))
+        only_more = before is None or (before.acts_as(owned) and bool((part(owned.mask) <= part(before.mask)).all()))
         if not only_more:
             self.changed()
         self._modes.add(owned.mode)

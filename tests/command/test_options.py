@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
+from torch import nn
 
 from potstill.command.cli.option import Group, of_this_call, option
 from potstill.command.cli.option_types import count, positive
 from potstill.command.cli.options import GROUPS, Options, parse
+from potstill.command.errors import UsageError
+from potstill.command.run.prepare import synchronised
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field
 
@@ -92,3 +96,11 @@ def test_a_checkpoint_is_loaded_once_on_a_resume(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "load_checkpoint", lambda path, load=load: loaded.append(path) or load(path))
     assert compress_classifier.main(["--resume-from", str(tmp_path / "latest"), "--epochs", "2"]) == 0
     assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(("processes", "device"), [("1", "cuda"), ("2", "cpu")])
+def test_synchronised_norms_are_for_several_processes_on_gpus(monkeypatch, processes, device):
+    for name, value in {"RANK": "0", "WORLD_SIZE": processes, "MASTER_ADDR": "x", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"--sync-bn is for several processes on GPUs \(torchrun --nproc-per-node N\)"):
+        synchronised(nn.Sequential(nn.BatchNorm2d(2)), torch.device(device))

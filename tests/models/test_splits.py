@@ -214,3 +214,22 @@ def test_mean_and_deviation_of_ones_own():
     for wrong in ({"std": [0.0]}, {"mean": [float("nan")]}, {"share_train": 0}, {"share_test": 1.1}):
         with pytest.raises(DatasetError):
             load_dataset("digits", **wrong)
+
+
+@pytest.mark.parametrize(("count", "size", "ranks"), [(50, 8, 2), (50, 9, 3), (51, 10, 4), (33, 8, 2), (40, 16, 4)])
+def test_ranks_share_each_batch_and_take_each_image_once(count: int, size: int, ranks: int) -> None:
+    whole, shared = numbered(count), [numbered(count).for_rank(rank, ranks) for rank in range(ranks)]
+    parts = [[labels for _, labels in split.batches(size, 2)] for split in shared]
+    assert [len(own) for own in parts] == [shared[0].batch_count(size)] * ranks
+    batches = [torch.cat(each) for each in zip(*parts, strict=True)]
+    assert torch.equal(torch.cat(batches), torch.cat([labels for _, labels in whole.batches(size, 2)]))
+    assert [len(batch) for batch in batches] == [shared[0].batch_length(size, i) for i in range(len(batches))]
+    assert {len(batch) for batch in batches[:-1]} <= {size}
+    assert all(len(labels) >= 2 for own in parts for labels in own)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_ranks_evaluate_each_image_once(ranks: int) -> None:
+    shared = [numbered(50, shuffle_seed=None).for_rank(rank, ranks) for rank in range(ranks)]
+    found = [int(position) for split in shared for _, labels in split.batches(8) for position in labels]
+    assert sorted(found) == list(range(50))

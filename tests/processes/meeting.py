@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from datetime import timedelta
@@ -114,9 +115,10 @@ def joined(given):
 
 
 def apart():
-    """Ranks that train different networks, each in a group of its own; the default group would tell."""
-    mine = dist.new_group([dist.get_rank()], use_local_synchronization=True)
-    model = net(dist.get_rank())
+    """Halves of the ranks train different networks, each in a group of its own; the default group would tell."""
+    half_of, size = dist.get_rank() * 2 // dist.get_world_size(), dist.get_world_size() // 2
+    mine = dist.new_group(list(range(half_of * size, (half_of + 1) * size)), use_local_synchronization=True)
+    model = net(half_of)
     scheduler = dict_config(model, None, half([0]), example_inputs=EXAMPLE, process_group=mine)
     scheduler.on_epoch_begin(0)
     scheduler.state_dict()
@@ -190,6 +192,23 @@ def command(arguments):
             os.close(kept)
         said.seek(0)
         return [status, said.read()]
+
+
+def dies():
+    """Rank 1 is gone in mid-epoch: the error of the others, in the step or in the scheduler."""
+    model = net()
+    wrapper = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    dict_config(model, optimizer, gates(), example_inputs=EXAMPLE).attach(optimizer, 4)
+
+    def train():
+        for step in range(8):
+            if step == 2 and dist.get_rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            wrapper(torch.ones(4, 3, 8, 8)).sum().backward()
+            optimizer.step()
+
+    return message(train)
 
 
 def late():

@@ -93,7 +93,7 @@ class Pool:
         if wrong or (any(failed) and not all(failed)):
             self.stop()  # the others may wait for a rank that failed, in the next job too
         if wrong:
-            raise AssertionError(f"ranks {wrong} gave no answer to {function} within {seconds} s, or died")
+            raise AssertionError(f"ranks {wrong} gave no answer to {function} within {seconds} s, or died: {answers}")
         return answers
 
     def _answers(self, end: float) -> list[str]:

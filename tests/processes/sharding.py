@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.debug import CommDebugMode
 
 from potstill.compression import dict_config
 from potstill.compression.processes.shards import part
@@ -24,6 +25,8 @@ from potstill.compression.sharded_state import gathered as gathered_state
 from potstill.thinning import resize_to, thin
 
 EPOCHS, STEPS = 4, 3
+HOOKS = ("on_epoch_begin", "on_minibatch_begin", "before_backward_pass", "before_parameter_optimization")
+HOOKS += ("on_minibatch_end", "on_epoch_end")
 
 
 class Net(nn.Module):
@@ -76,7 +79,20 @@ class Run:
             shard(self.model, device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
         self.scheduler = dict_config(self.model, self.optimizer, schedule, example_inputs=self.images[0, :2])
-        self.leaks, self.masks = [], []
+        self.leaks, self.masks, self.sent = [], [], set()
+        for hook in HOOKS:
+            setattr(self.scheduler, hook, self._listening(getattr(self.scheduler, hook)))
+
+    def _listening(self, hook):
+        """The hook, of which it is noted what it sends: a gathering would give each rank what is whole."""
+
+        def listening(*args, **kwargs):
+            with CommDebugMode() as sent:
+                result = hook(*args, **kwargs)
+            self.sent |= {str(kind) for kind in sent.get_comm_counts()}
+            return result
+
+        return listening
 
     def go(self, first=0, last=EPOCHS * STEPS):
         self.attachment = self.scheduler.attach(self.optimizer, STEPS, first)
@@ -112,7 +128,7 @@ def train(schedule, device="cpu"):
     run = Run(schedule, device).go()
     run.scheduler.finish()
     run.look("finish")
-    return run.told()
+    return {**run.told(), "sent": sorted(run.sent)}
 
 
 def gathered(schedule):

@@ -91,6 +91,8 @@ def check_as_one(answers, alone, name):
     (one,) = alone
     for answer in answers:
         assert not answer["leaks"] and not answer["placed"]
+        # Nothing is gathered but by fully_shard itself, for its forward passes.
+        assert not [kind for kind in answer.get("sent", ()) if "functional" in kind and "gather" in kind]
         assert answer["masks"] == one["masks"]
         for weight, values in one["weights"].items():
             assert max(abs(a - b) for a, b in zip(values, answer["weights"][weight], strict=True)) < 1e-4, weight
@@ -169,6 +171,13 @@ def test_one_processs_part_of_a_state_is_refused_by_all(pair, tmp_path):
     for answer in answers:
         assert "holds one process's part of sharded masks" in answer["error"]
         assert "load_distributed" in answer["error"]
+
+
+@pytest.mark.slow
+def test_checkpoints_go_on_with_other_numbers(pair, several, tmp_path):
+    for name in ("filters", "gates", "splicing", "activations"):
+        whole = pair.do("sharding", "save", schedule=PLANS[name], path=str(tmp_path / name))
+        check_as_one(several.do("sharding", "load", schedule=PLANS[name], path=str(tmp_path / name)), whole[:1], name)
 
 
 def test_a_target_out_of_reach_is_refused_as_in_one_process(pair, alone):

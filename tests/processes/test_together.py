@@ -7,7 +7,7 @@ from torch import nn
 from potstill.compression.processes.digests import digests
 
 from .pool import Pool
-from .test_every_class import SOFT, VARIANTS, check_same, plus, schedule
+from .test_every_class import SOFT, VARIANTS, check_same, class_schedule, plus, schedule
 
 
 @pytest.mark.parametrize("where", ["on_epoch_begin", "finish", "thin", "state_dict"])
@@ -128,6 +128,17 @@ def test_thinning_in_the_middle_says_what_to_do(pair):
     assert any("make DistributedDataParallel(model) anew before the next step" in text for text in answer["heard"])
     answer = check_same(pair.do("training", "train", schedule=HALF, how={"given": "wrapper"}))
     assert not any("DistributedDataParallel" in text for text in answer["heard"])
+
+
+def test_thinning_in_the_middle_goes_on_with_gradient_accumulation(pair):
+    plan, how = class_schedule("extensions", "Thinner"), {"given": "wrapper", "parts": 2, "hooks": True}
+    assert check_same(pair.do("training", "train", schedule=plan, how=how))["filters"] == 4
+
+
+def test_a_rank_that_dies_is_an_error_on_the_others(pair):
+    with pytest.raises(AssertionError, match=r"ranks \[1\] gave no answer") as died:
+        pair.do("meeting", "dies")
+    assert "RuntimeError" in str(died.value) and "timed out" not in str(died.value).lower(), died.value
 
 
 def test_a_rank_that_does_not_come_is_an_error(pair):

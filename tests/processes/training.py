@@ -108,7 +108,8 @@ def train(schedule, save="", load="", how=None):
         story.append(told(model, run.scheduler))
     logging.getLogger("potstill").removeHandler(heard)
     zeros = {name: float((parameter == 0).float().mean()) for name, parameter in model.named_parameters()}
-    return {"story": story, "removed": removed, "heard": heard.texts, "zeros": zeros, "leaks": run.leaks}
+    ended = {"zeros": zeros, "leaks": run.leaks, "filters": model.conv1.out_channels}
+    return {"story": story, "removed": removed, "heard": heard.texts, **ended}
 
 
 def careless():

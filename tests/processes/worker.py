@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 SECONDS = 120  # that a message waits for the others, who may have to wait for a core
-JOBS = ("training", "sharding", "meeting")
+JOBS = ("training", "sharding", "meeting", "halves")
 
 
 def load(name):
