@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -255,9 +256,19 @@ def _tied(model: nn.Module) -> set[str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(must_be_file(path))
+        file = must_be_file(path)
+        # safetensors maps a file whose name is UTF-8 into memory; folders of other names are read whole.
+        return load_file(file) if _is_utf8(file) else from_bytes(file.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _facts(path: Path) -> dict[str, Any]:

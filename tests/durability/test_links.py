@@ -215,3 +215,10 @@ def test_files_of_holes_are_not_read(tmp_path, monkeypatch):
         with pytest.raises(ThinningError, match=r"has more than 32 MiB|cannot read"):
             load(model, tmp_path / "net")
         (tmp_path / name).unlink()
+
+
+def test_a_folder_whose_name_is_no_text_holds_a_network(tmp_path):
+    folder = tmp_path / os.fsdecode(b"a\xff\nb")
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    path = save(model, thin(model, torch.ones(2, 4)), folder / "net")
+    assert torch.equal(load(copy.deepcopy(model), path)[0].weight, model[0].weight)
