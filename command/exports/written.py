@@ -19,6 +19,8 @@ from ..errors import UsageError
 from .registry import TOLERANCE, Export, Runner
 
 logger = logging.getLogger("potstill")
+EXTRA = {"onnx", "onnxscript", "onnxruntime"}
+"""What the extra "onnx" brings."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def require(export: Export) -> None:
         UsageError: packages are missing.
     """
     if missing := export.missing():
-        raise UsageError(f"{export.file}: this format needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        way = '"potstill[onnx]"' if EXTRA.issuperset(missing) else " ".join(missing)
+        raise UsageError(f"{export.file}: this format needs {', '.join(missing)}: pip install {way}")
 
 
 @torch.no_grad()

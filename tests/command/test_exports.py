@@ -187,6 +187,14 @@ def test_packages_that_are_missing_are_told_before_a_run(format_of_mine, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_the_extra_is_named_where_it_brings_what_is_missing(format_of_mine, monkeypatch, tmp_path, capsys):
+    format_of_mine(lambda *_: None, needs=("onnx", "onnxruntime"))
+    monkeypatch.setattr("potstill.command.exports.registry.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        compress_classifier.main(["-a", "mlp", "--dataset", "digits", "-o", str(tmp_path), "--export", "mine"])
+    assert 'needs onnx, onnxruntime: pip install "potstill[onnx]"' in capsys.readouterr().err
+
+
 def test_an_unknown_format_is_told_with_the_nearest(capsys):
     with pytest.raises(SystemExit):
         compress_classifier.main(["-a", "mlp", "--export", "pt2,onxn"])
