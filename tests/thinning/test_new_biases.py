@@ -55,6 +55,25 @@ def test_a_bias_takes_the_constants():
     assert model[4].bias is None
 
 
+def test_units_whose_activation_is_not_zero_at_zero_go():
+    """PoolFormer v2 of timm: hidden units of 0 are constants behind StarReLU, and the layers have no biases."""
+    timm = pytest.importorskip("timm.models.metaformer")
+    widths, units = (16, 24), 4
+    model = timm.MetaFormer(
+        depths=(1, 1), dims=widths, num_classes=5, norm_layers=timm.GroupNorm1NoBias, use_mlp_head=False
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for stage in model.stages:
+            stage.blocks[0].mlp.fc1.weight[:units] = 0
+            stage.blocks[0].mlp.act.bias.fill_(0.3)
+    dense, before = size(model), copy.deepcopy(model)
+    assert thin(copy.deepcopy(model), images).removes_nothing
+    thin(model, images, add_bias=True)
+    assert size(model) == dense - sum(2 * units * width for width in widths) + sum(widths)
+    torch.testing.assert_close(model(images), before(images), rtol=1e-4, atol=1e-5)
+
+
 def test_its_layer_may_lose_filters_with_it():
     model = constant(network(), [1, 2])
     with torch.no_grad():
