@@ -36,6 +36,7 @@ SIZES = {
     "patch_size": 8,
 }
 """What configurations call their sizes, and how large they become."""
+SIZES_BY_NAME = {name: size for words, size in SIZES.items() for name in words.split()}
 DEPTHS = (
     "num_hidden_layers",
     "n_layer",
@@ -84,12 +85,21 @@ def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """Yield changes of a configuration, those that make it smallest first."""
     whole = changes_of(plain)
     yield whole
+    yield with_rope(whole)
     for left_out in (("num_key_value_heads",), ("head_dim",), ("image_size", "patch_size"), ("layer_types",)):
         if any(name in str(whole) for name in left_out):
             yield without(whole, left_out)
     yield without(whole, [name for name, value in whole.items() if isinstance(value, list)])
     yield {name: value for name, value in whole.items() if name in (*DEPTHS, "vocab_size", *plain.sub_configs)}
     yield {name: value for name, value in whole.items() if name in DEPTHS}
+
+
+def with_rope(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes with the sections of a head that turn by time, height and width, where the code has its own."""
+    text = changes.get("text_config")
+    if text is not None:
+        return {**changes, "text_config": with_rope(text)}
+    return {**changes, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 
 
 def without(changes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:
@@ -100,12 +110,13 @@ def without(changes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any
 
 def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
     """Return new values for the sizes that a configuration has, for its parts too."""
-    sizes = {name: size for words, size in SIZES.items() for name in words.split()}
-    changes: dict[str, Any] = {name: size for name, size in sizes.items() if type(value_of(plain, name)) is int}
+    changes: dict[str, Any] = {name: size for name, size in SIZES_BY_NAME.items() if type(value_of(plain, name)) is int}
     changes |= {name: 0 for name in SPECIAL.split() if type(value_of(plain, name)) is int}
     changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
     if "depths" in changes:  # its stages halve the image
         changes = without(changes, ("image_size", "patch_size"))
+    if vars(plain).get("head_dim", 0) is None:  # worked out elsewhere from the sizes, or missed
+        changes["head_dim"] = SIZES_BY_NAME["head_dim"]
     kinds = value_of(plain, "layer_types")
     if isinstance(kinds, list):  # a layer of each kind
         changes["layer_types"] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
