@@ -224,13 +224,15 @@ def prepare() -> None:
 HEAD = """# Coverage
 
 One small member of each family of timm and transformers, thinned by `benchmarks/coverage.py`: of every class of
-removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are seconds of one processor.
+removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are seconds of one processor of
+a busy machine.
 Where the smallest member is large it is built with fewer blocks; images are small where the model takes them. Of
 transformers each family has its own configuration with small widths and two layers, and random weights. Families that
 are not here were not tried; the script goes on with those.
 
 - *removable*: of the channels that layers make (but the model's outputs), the share that can be removed exactly;
-- *went*: of the channels that were zeroed, the share that went;
+- *went*: of the channels that were zeroed, the share that went (zeros that make no zeros stay: queries before a softmax,
+  say; and some of those whose number has to be a multiple of four);
 - *difference*: the largest difference of an output by the largest output, in single precision;
 - *main reason*: why most of the others stay.
 """
@@ -254,7 +256,10 @@ def page(rows: list[Row]) -> str:
             ("refused", "Refused"),
             ("too slow", "Too slow"),
             ("crash", "Crashes"),
-            ("fails", "Not built or not run"),
+            (
+                "fails",
+                "Not built or not run: sizes or inputs that the script does not find, packages that are not there",
+            ),
         ):
             lines += [*list_of(mine, outcome, title), ""]
     text = "\n".join(lines).rstrip() + "\n"

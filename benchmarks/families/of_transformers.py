@@ -113,8 +113,8 @@ def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
     changes: dict[str, Any] = {name: size for name, size in SIZES_BY_NAME.items() if type(value_of(plain, name)) is int}
     changes |= {name: 0 for name in SPECIAL.split() if type(value_of(plain, name)) is int}
     changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
-    if "depths" in changes:  # its stages halve the image
-        changes = without(changes, ("image_size", "patch_size"))
+    if "depths" in changes:  # it has stages, which halve the image
+        changes = without(changes, ("image_size", "patch_size", "num_hidden_layers"))
     if vars(plain).get("head_dim", 0) is None:  # worked out elsewhere from the sizes, or missed
         changes["head_dim"] = SIZES_BY_NAME["head_dim"]
     kinds = value_of(plain, "layer_types")
