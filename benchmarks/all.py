@@ -58,7 +58,7 @@ PARTS = (
     ),
     Part(
         "Widths of whole multiples",
-        "latency.py --rounding --networks resnet50 mobilenet_v2 --batches 1",
+        "latency.py --rounding --networks resnet50 --batches 1",
         "Half of the multiply-adds removed, in multiples of 1, 8 and 16 channels, and by Torch-Pruning (`peer`).",
     ),
     Part(
@@ -81,17 +81,22 @@ def output_of(part: Part) -> str:
 def section(part: Part) -> str:
     """Return a benchmark's part of the page: tables of Markdown as they are, other lines as code."""
     out = output_of(part)
-    body = out if out.startswith("|") else f"```\n{out}\n```"
+    lines = out.splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    others = "\n".join(line for line in lines if not line.startswith("|"))
+    body = "\n\n".join([*(["\n".join(rows)] if rows else []), *([f"```\n{others}\n```"] if others else [])])
     return f"## {part.title}\n\n{part.what}\n`python benchmarks/{part.command}`\n\n{body}\n"
 
 
 def page(sections: Sequence[str]) -> str:
     """Return the whole page."""
     threads = torch.get_num_threads()
+    told = f"{threads} threads where a benchmark names none, {platform.machine()}"
     head = (
         "# What it costs, and what it gains\n\n"
-        "Ratios, each measured with its alternatives in turn, by `python benchmarks/all.py --write`:\n"
-        f"torch {torch.__version__}, {threads} threads where a benchmark names none, {platform.machine()}.\n"
+        "Ratios, each measured with its alternatives in turn by the command beside it;"
+        " `python benchmarks/all.py --write`\n"
+        f"runs them all and writes this page. torch {torch.__version__}, {told}.\n"
     )
     return "\n".join([head, *sections])
 
