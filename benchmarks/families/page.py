@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from typing import Any
 
@@ -55,5 +56,7 @@ def page(rows: list[Any]) -> str:
 def list_of(rows: list[Any], outcome: str, title: str) -> list[str]:
     """Return rows of one outcome with their reasons as a list."""
     chosen = [row for row in rows if row.outcome == outcome and (outcome != "exact" or row.removable < 0.6)]
-    items = [f"- {row.family}: {row.reason.replace('|', '/')[:100]}" for row in chosen]
+    items = [
+        textwrap.shorten(f"- {row.family}: {row.reason.replace('|', '/')}", 118, placeholder=" …") for row in chosen
+    ]
     return [f"{title}:", "", *items] if items else []
