@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000, help="so many training images")
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.85, 0.7])
-    parser.add_argument("--macs", type=float, nargs="+", default=[0.6, 0.4, 0.25, 0.15, 0.08])
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3, 0.18, 0.1])
     options = parser.parse_args()
     rows = [row for seed in range(options.seeds) for row in rows_of(seed, options)]
     print(tabulate(rows, "keys", "github", floatfmt=("", ".2f", ".3f", ".3f", ".2f", ".2f")))
