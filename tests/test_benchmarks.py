@@ -14,7 +14,7 @@ from torchvision.utils import save_image
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
-NO_SMALL_FORM = {"coverage", "fuzz", "ranks"}
+NO_SMALL_FORM = {"coverage", "fuzz", "fuzz_coverage", "ranks"}
 PASSES_ON = {"resnet20_cifar10"}
 """Scripts that give what they do not know to the command line."""
 
