@@ -69,6 +69,8 @@ def prune_channels(  # noqa: PLR0913 -- keywords
         raise ValueError(f"scope is global, normalized or layer, not {scope!r}")
     if per not in PERS:
         raise ValueError(f"per is channel or millisecond, not {per!r}")
+    if latency_batch < 1:
+        raise ValueError(f"latency_batch must be at least 1, not {latency_batch}")
     graph = trace(model, example_inputs)
     costs = channel_costs(model, graph, example_inputs, latency_batch) if per == "millisecond" else None
     ranked = ranked_channels(graph, score_channels(model, graph, score, losses), scope, costs)

@@ -20,7 +20,7 @@ from potstill.models.datasets import load_dataset
 from potstill.thinning import count_macs, load
 
 KEPT = (
-    *("thinned.safetensors", "thinned.json", "thinned.py", "thinned.probe.safetensors"),
+    *("thinned.safetensors", "thinned.json", "thinned.probe.safetensors"),
     *("schedule.yaml", "metrics.csv", "summary.json"),
 )
 START = ("epoch", "minibatch", "arch", "config", "num_classes", "classes", "input_shape", "mean", "std", "state_dict")

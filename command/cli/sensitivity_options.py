@@ -55,6 +55,8 @@ class SensitivityOptions(Group):
             return f"--sense-range {start:g} {stop:g} {step:g}: must be 0 <= START < STOP <= 1 and STEP above 0"
         if (stop - start) / step > MOST_LEVELS:
             return f"--sense-range {start:g} {stop:g} {step:g}: more than {MOST_LEVELS} sparsities"
+        if self.sense_latency is not None and self.sense is None:
+            return "--sense-latency is about a sensitivity analysis: add --sense filter or channel"
         if self.sense_latency is not None and self.sense == "element":
             return "--sense-latency: single weights that are 0 save no time; --sense filter or channel"
         return None

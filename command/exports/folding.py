@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from potstill.compression.latency.measure import alternately
 
-from ..errors import UsageError
+from .programs import exported
 
 aten = torch.ops.aten
 CONVOLUTIONS = {
@@ -41,18 +41,6 @@ class ChannelsLast(nn.Module):
         """Return what the network returns."""
         found: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
         return found
-
-
-def exported(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """Return a network as a program with a free batch size.
-
-    Raises:
-        UsageError: the network cannot be exported.
-    """
-    try:
-        return torch.export.export(model, (example[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    except Exception as error:  # the exporter has many kinds of failures, all meaning the same here
-        raise UsageError(f"the network cannot be exported: {str(error).strip().splitlines()[0]}") from error
 
 
 def folded(model: nn.Module, example: Tensor) -> ExportedProgram:
@@ -99,13 +87,15 @@ def _take_over(module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
     names = ("x", "scale", "shift", "mean", "variance", "training", "momentum", "eps", "cudnn")
     given = dict(zip(names, norm.args, strict=True))
     weight, bias = _value(module, layer.args[1]), _value(module, layer.args[2] if len(layer.args) > 2 else None)
-    statistics = [_value(module, given[name]) for name in ("mean", "variance")]
+    mean, variance = (_value(module, given[name]) for name in ("mean", "variance"))
     grouped = transposed and len(layer.args) > 6 and layer.args[6] != 1  # outputs are counted within each group
-    if given["training"] or weight is None or None in statistics or grouped:
+    # Of a sequence a norm's channels are the words, and a linear layer's outputs come last.
+    elsewhere = layer.target is aten.linear.default and layer.meta["val"].dim() != 2
+    if given["training"] or weight is None or mean is None or variance is None or grouped or elsewhere:
         return
-    affine = [_value(module, given[name]) for name in ("scale", "shift")]
-    mean, variance = statistics
-    fused = fuse_conv_bn_weights(weight, bias, mean, variance, given["eps"], *affine, transposed)  # type: ignore
+    scale, shift = (_value(module, given[name]) for name in ("scale", "shift"))
+    eps = float(given["eps"])  # type: ignore[arg-type]  # a constant of the graph
+    fused = fuse_conv_bn_weights(weight, bias, mean, variance, eps, scale, shift, transposed)
     with module.graph.inserting_before(layer):
         for place, (kind, value) in enumerate(zip(("weight", "bias"), fused, strict=True), 1):
             name = f"folded_{layer.name}_{kind}"

@@ -12,6 +12,7 @@ from potstill.compression.distillation import logits_of
 
 from ..errors import UsageError
 from .folding import folded
+from .programs import first_line
 from .registry import Runner, register_export
 
 
@@ -23,20 +24,18 @@ def export_compiled(model: nn.Module, example: Tensor, path: Path, metadata: Map
         model: the network in eval mode, on the CPU.
         example: input images of shape (N, C, H, W), N >= 2.
         path: the file.
-        metadata: texts about the network.
+        metadata: texts about the network; `get_metadata()` of what is loaded has them.
 
     Raises:
         UsageError: the network cannot be exported, or not compiled here.
     """
     from torch._inductor import aoti_compile_and_package, aoti_load_package  # slow to import
 
+    program, texts = folded(model, example), {"aot_inductor.metadata": dict(metadata)}
     try:
-        aoti_compile_and_package(folded(model, example), package_path=str(path))
-    except UsageError:
-        raise
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=texts)
     except Exception as error:  # the compiler has many kinds of failures, all meaning the same here
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"the network cannot be compiled (a C++ compiler is needed): {told}") from error
+        raise UsageError(f"the network cannot be compiled (a C++ compiler is needed): {first_line(error)}") from error
     loaded = aoti_load_package(str(path))
 
     def run(images: Tensor) -> Tensor:

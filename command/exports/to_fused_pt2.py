@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .folding import folded
+from .programs import write_program
 from .registry import Runner, register_export
-from .to_pt2 import written_program
 
 
 @register_export("fused", "model.fused.pt2", help="as a program of torch.export with BatchNorm folded in")
@@ -25,4 +25,4 @@ def export_fused(model: nn.Module, example: Tensor, path: Path, metadata: Mappin
     Raises:
         UsageError: the network cannot be exported.
     """
-    return written_program(folded(model, example), path, metadata)
+    return write_program(folded(model, example), path, metadata)

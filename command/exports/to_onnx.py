@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .programs import first_line
 from .registry import Runner, register_export
 
 
@@ -36,7 +37,7 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path, metadata: Mapping
                 model, (example[:2],), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
             )
     except Exception as error:  # the exporter has many kinds of failures, all meaning the same here
-        raise UsageError(f"the network cannot be exported: {str(error).strip().splitlines()[0]}") from error
+        raise UsageError(f"the network cannot be exported: {first_line(error)}") from error
     if program is None:
         raise UsageError("torch exported nothing")
     program.model.metadata_props.update(metadata)

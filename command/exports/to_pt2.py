@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from potstill.compression.distillation import logits_of
-
-from .folding import exported
+from .programs import exported, write_program
 from .registry import Runner, register_export
 
 
@@ -28,15 +24,4 @@ def export_pt2(model: nn.Module, example: Tensor, path: Path, metadata: Mapping[
     Raises:
         UsageError: the network cannot be exported.
     """
-    return written_program(exported(model, example), path, metadata)
-
-
-def written_program(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> Runner:
-    """Write a program with texts about the network, and return what runs the file."""
-    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata), indent=1)})
-    loaded = torch.export.load(path).module()
-
-    def run(images: Tensor) -> Tensor:
-        return logits_of(loaded(images), "program")
-
-    return run
+    return write_program(exported(model, example), path, metadata)

@@ -9,11 +9,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch._inductor
 from torch import nn
 
 import compress_classifier
 from potstill.command.errors import UsageError
-from potstill.command.exports import exports, folding, register_export
+from potstill.command.exports import exports, folding, programs, register_export
 from potstill.command.exports.registry import _exports
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
@@ -94,6 +95,35 @@ def test_norms_are_folded_where_a_layer_can_take_them_over(layout):
     assert not [name for name in program.state_dict if "first_norm" in name]
 
 
+class Words(nn.Module):
+    """A norm whose channels are the words of a sequence, behind a linear layer with as many outputs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+        self.norm.running_mean.normal_()
+
+    def forward(self, x):
+        return self.norm(self.layer(x)).flatten(1)
+
+
+def test_a_norm_over_the_words_of_a_sequence_stays():
+    model, x = Words().eval(), torch.randn(3, 5, 5)
+    module = folding.fold(programs.exported(model, x))
+    assert torch.allclose(module(x), model(x), atol=1e-6)
+
+
+class Silent(nn.Module):
+    def forward(self, x):
+        raise NotImplementedError
+
+
+def test_an_exporter_that_says_nothing_is_told_by_its_kind():
+    with pytest.raises(UsageError, match="the network cannot be exported: .+"):
+        programs.exported(Silent(), torch.randn(2, 3))
+
+
 def test_the_faster_layout_is_written(monkeypatch):
     model, x = Folds().eval(), torch.randn(3, 3, 9, 9)
     for times, clones in (([1.0, 2.0], 0), ([2.0, 1.0], 1)):
@@ -137,6 +167,8 @@ def test_files_say_what_they_hold(folder):
     extra = {"metadata.json": ""}
     torch.export.load(folder / "thinned.pt2", extra_files=extra)
     assert json.loads(extra["metadata.json"]) == texts
+    held = torch._inductor.aoti_load_package(str(folder / "thinned.compiled.pt2")).get_metadata()
+    assert {name: held[name] for name in texts} == texts
     assert json.loads(texts["classes"]) == [str(digit) for digit in range(10)]
     assert json.loads(texts["input_shape"]) == [1, 28, 28]
     assert texts["recipe_sha256"] == hashlib.sha256((folder / "recipe.json").read_bytes()).hexdigest()

@@ -312,6 +312,12 @@ def test_weights_by_what_a_millisecond_costs(done, trained, capsys, monkeypatch,
     assert prices == sorted(prices) and price >= 0
 
 
+def test_a_batch_without_an_analysis_is_told(capsys):
+    with pytest.raises(SystemExit):
+        compress_classifier.main([*NET, "--sense-latency", "4"])
+    assert "--sense-latency is about a sensitivity analysis" in capsys.readouterr().err
+
+
 def test_elements_save_no_time(trained, tmp_path, capsys):
     with pytest.raises(SystemExit):
         sense(trained, tmp_path, "--sense", "element", "--sense-latency", "1")

@@ -367,6 +367,8 @@ def test_prune_channels_by_time(clock):
     assert (model[0].out_channels < 24, model[4].out_channels) == (True, 32)
     with pytest.raises(ValueError, match="per is channel or millisecond, not 'second'"):
         prune_channels(model, IMAGES, sparsity=0.3, per="second")
+    with pytest.raises(ValueError, match="latency_batch must be at least 1, not 0"):
+        prune_channels(model, IMAGES, sparsity=0.3, per="millisecond", latency_batch=0)
 
 
 def test_equal_shares_have_no_times(clock):
