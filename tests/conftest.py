@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def pytest_configure(config: pytest.Config) -> None:
         mode = UsersDevice(device)
         mode.__enter__()
         config.add_cleanup(lambda: mode.__exit__(None, None, None))
+
+
+@pytest.fixture(autouse=True)
+def console_of_one_test() -> Iterator[None]:
+    """The command line's console shows other libraries' warnings too: it must not go on into the next test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers, root.level = handlers, level
 
 
 class UsersDevice(TorchFunctionMode):
