@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from potstill.thinning import thin
+from potstill.thinning.running.inputs import next_step
 
 transformers = pytest.importorskip("transformers")
 
@@ -144,3 +145,15 @@ def test_slopes_of_heads_keep_them_and_are_named():
     recipe = thin(model, {"input_ids": WORDS_IN})
     assert recipe.removes_nothing
     assert any("baddbmm" in kept.reason and "fixed size" in kept.reason for kept in recipe.refused)
+
+
+@pytest.mark.parametrize("returned", ["cache", "past_key_values"])
+def test_a_model_goes_on_from_its_cache_by_whatever_name_it_has(returned):
+    """The proof's second step: its scores are those of the whole text with the last word once more."""
+    model = model_of("llama").double()
+    result = model(WORDS_IN, use_cache=True)
+    cache = result["past_key_values"]  # which newer versions answer with what they call `cache`
+    kind = type("Output", (), {returned: cache})
+    onward = next_step(model, WORDS_IN, kind())
+    again = torch.cat([WORDS_IN, WORDS_IN[:, -1:]], 1)
+    torch.testing.assert_close(model(**onward).logits[:, -1], model(again, use_cache=False).logits[:, -1])

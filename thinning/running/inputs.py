@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -64,16 +65,18 @@ def is_cache(value: Any) -> bool:
     return any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(value).__mro__)
 
 
-def next_step(example_inputs: Any, result: Any) -> dict[str, Any] | None:
+def next_step(model: nn.Module, example_inputs: Any, result: Any) -> dict[str, Any] | None:
     """Return arguments by which a language model goes on from its cache with one more token; None without one."""
-    cache = getattr(result, "past_key_values", None)
+    # transformers renamed both the output and the argument, and not in every model at once.
+    cache = getattr(result, "cache" if hasattr(result, "cache") else "past_key_values", None)
+    argument = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
     args, kwargs = arguments(example_inputs)
     kwargs = {**({"input_ids": args[0]} if args else {}), **kwargs}
     name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
     tokens = kwargs.get(name)
     if not is_cache(cache) or not isinstance(tokens, Tensor) or tokens.ndim != 2:
         return None
-    onward = {**kwargs, name: tokens[:, -1:], "past_key_values": cache}
+    onward = {**kwargs, name: tokens[:, -1:], argument: cache}
     mask = kwargs.get("attention_mask")
     if name == "input_ids" and isinstance(mask, Tensor) and mask.ndim == 2:
         onward["attention_mask"] = torch.cat([mask, mask[:, -1:]], 1)

@@ -50,7 +50,7 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onwa
 def _results(copy: nn.Module, batch: Any, onward: bool) -> list[Tensor]:
     result = run(copy, batch)
     found = tensors_of(result, numbers=True)
-    if onward and (more := next_step(batch, result)) is not None:
+    if onward and (more := next_step(copy, batch, result)) is not None:
         with suppress(Exception):  # whatever a model's code says against it; then as many results are missing
             found += tensors_of(run(copy, more), numbers=True)
     return [_dense(tensor.detach()) for tensor in found]
