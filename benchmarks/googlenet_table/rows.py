@@ -1,7 +1,7 @@
 """The rows of the GoogLeNet table, and what each trains: runs of the command line, one after the other.
 
 dense        small images first, then full ones
-target       from the dense network: gates with a target, then fine-tuning of the folded network
+target       from the dense network: gates with a target, then fine-tuning of the thinned network
 strength     the same with a strength, and `as_strength` asks for what it reached
 longer       the dense network for as many epochs more as a row has: no gates
 coupled      from the dense network: channels removed at once by their L1 norms, as many as a row lost; fine-tuning
@@ -112,7 +112,9 @@ def phases(row: Row, protocol: Protocol, sparsity: Callable[[Row], float], files
             goal = {"target_sparsity": round(sparsity(row.like), 4)}
         gates = {"class": "L0Regularizer", "weights": GATED, "droprate_init": 0.05, **goal}
         window = {"regularizer": {"instance_name": "gates"}, "starting_epoch": 0, "ending_epoch": protocol.gates}
-        schedule = {**schedule, "regularizers": {"gates": gates}, "policies": [*schedule["policies"], window]}
+        thinner = {"extension": {"instance_name": "thinner"}, "epochs": [protocol.gates]}  # fine-tuning costs less
+        schedule |= {"regularizers": {"gates": gates}, "extensions": {"thinner": {"class": "Thinner"}}}
+        schedule["policies"] = [*schedule["policies"], window, thinner]
     return [Phase(row.name, protocol.row, SIDE, schedule, start=dense.name)]
 
 
