@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from .errors import ThinningError
 from .names import spelling, unwrapped
+from .odd_widths import avoid_broken_kernels
 
 Sizes = dict[str, Any]
 
@@ -156,4 +157,5 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
         if found.shape != tensor.shape:
             replace_data(tensor, torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device))
     fit_sizes(inner)
+    avoid_broken_kernels(inner)
     return model

@@ -18,6 +18,7 @@ from .files.html import html_lines, html_table
 from .files.text import printable
 from .names import modules_called, normalise, spelling, unwrapped
 from .new_biases import weight_of
+from .odd_widths import avoid_broken_kernels
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
@@ -102,6 +103,7 @@ class Recipe:
         """
         model = unwrapped(model)
         apply(self.named_for(model), model, masks, optimizer)
+        avoid_broken_kernels(model)
         remember(model, self)
 
     def named_for(self, model: nn.Module) -> Recipe:

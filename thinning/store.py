@@ -29,6 +29,7 @@ from .loader_text import LOADER
 from .module_sizes import new_size, sizes_of
 from .names import modules_called, spelling, unwrapped
 from .new_biases import layer_without, outputs_of
+from .odd_widths import avoid_broken_kernels
 from .packed import pack_zeros, unpack_zeros
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
@@ -133,6 +134,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
             for module, mode in modes.items():
                 module.training = mode
         transaction.commit()
+    avoid_broken_kernels(model)
     return dense_model.eval()
 
 

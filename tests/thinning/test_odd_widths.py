@@ -6,39 +6,90 @@ A crash in a kernel ends the whole test run, which is what these are for (docs/r
 from __future__ import annotations
 
 import copy
+import io
 
 import pytest
 import torch
 from torch import nn
 
-from potstill.thinning import thin
+from potstill.thinning import load, resize_to, save, thin
 
 
-def narrowed(stride, dead):
-    """A network whose 1x1 convolution with a stride has lost `dead` of its 8 inputs."""
+def dense(stride):
+    """A network whose 1x1 convolution with a stride has 8 inputs."""
     body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     down = nn.Sequential(nn.Conv2d(8, 16, 1, stride=stride, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     model = nn.Sequential(body, down, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
-    model = model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)
+
+
+def narrowed(stride, dead):
+    """The same after `dead` of the inputs went, and the recipe."""
+    model = dense(stride)
+    body, down = model[0], model[1]
     with torch.no_grad():
         for parameter in [body[0].weight, body[1].weight, body[1].bias]:
             parameter[:dead] = 0
-    thin(model, torch.randn(2, 3, 16, 16))
-    assert model[1][0].weight.shape == (16, 8 - dead, 1, 1)
+    recipe = thin(model, torch.randn(2, 3, 16, 16))
+    assert down[0].weight.shape == (16, 8 - dead, 1, 1)
+    return model, recipe
+
+
+def trained(model, layout):
+    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
+    for step in range(3):
+        x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        model(x.to(memory_format=layout)).square().sum().backward()
+        optimizer.step()
     return model
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dead", [1, 3, 5])
 def test_either_layout_trains_alike_on_one_thread(stride, dead):
-    model = narrowed(stride, dead)
+    model, _ = narrowed(stride, dead)
     other = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    x = torch.randn(4, 3, 16, 16)
-    for layout, one in ((torch.channels_last, model), (torch.contiguous_format, other)):
-        optimizer = torch.optim.SGD(one.train().parameters(), 0.01)
-        for _ in range(3):
-            optimizer.zero_grad()
-            one(x.to(memory_format=layout)).square().sum().backward()
-            optimizer.step()
+    trained(model, torch.channels_last)
+    trained(other, torch.contiguous_format)
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def again(model):
+    """What the weight gradient's kernel saw: whether input and weight were in channels-last layout."""
+    seen, layer = [], model[1][0]
+    layer.register_forward_hook(lambda module, inputs, _: seen.append((inputs[0].stride(1), module.weight.stride(2))))
+    trained(model, torch.channels_last)
+    return [inside == 1 or weight != 1 for inside, weight in seen]
+
+
+def test_every_way_to_a_thinned_network_keeps_off_the_kernel(tmp_path):
+    model, recipe = narrowed(2, 3)
+    path = save(model, recipe, tmp_path / "thinned.safetensors")
+    state = io.BytesIO()
+    torch.save(model, state)
+    state.seek(0)
+    applied, sized = dense(2), resize_to(dense(2), model.state_dict())
+    sized.load_state_dict(model.state_dict())
+    recipe.apply(applied)
+    ways = [model, load(dense(2), path), applied, sized, copy.deepcopy(model), torch.load(state, weights_only=False)]
+    placed_anew = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    for one in (*ways, placed_anew):
+        assert again(one) == [False] * 3
+
+
+def test_without_gradients_and_where_widths_are_safe_the_layout_stays():
+    model, _ = narrowed(2, 3)
+    seen = []
+    model[1][0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].stride(1)))
+    with torch.no_grad():
+        model(torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last))
+    assert seen == [1]
+    assert not narrowed(1, 3)[0][1][0]._forward_pre_hooks
+
+
+def test_a_thinned_network_is_scripted():
+    model, _ = narrowed(2, 3)
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(torch.jit.script(model.eval())(x), model(x))
