@@ -125,10 +125,6 @@ class Masks(ShownMasks):
         """Return the owner's masks by parameter."""
         return {name: entry.owners[owner].mask for name, entry in self._masks.items() if owner in entry.owners}
 
-    def values(self) -> Any:
-        """Return all masks."""
-        return self._masks.values()
-
     def dense(self, name: str) -> Tensor:
         """Return the values that pruners rank and optimizers update: the dense copy's, else the parameter's own.
 

@@ -189,7 +189,7 @@ def packed(owned: OwnedMask) -> dict[str, Any]:
 
 
 def unpacked(stored: Field, parameter: Tensor) -> tuple[Tensor, Any, bool]:
-    """Mask, mode, and whether gradients stop, as `packed` stored them.
+    """Return mask, mode and whether gradients stop, as `packed` stored them.
 
     Raises:
         CheckpointError: something else is stored, or a mask of another shape than the parameter's.

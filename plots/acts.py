@@ -13,7 +13,7 @@ from potstill.compression import (
     ScheduledTrainingPolicy,
     Window,
 )
-from potstill.compression.language.plan_table import goal_of, plan_rows
+from potstill.compression.language.plan import goal_of, plan_rows
 from potstill.compression.language.signatures import KINDS
 from potstill.compression.schedule import Schedule
 

@@ -20,14 +20,17 @@ def best_axes(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
     splits = [s for s in analysis.log.splits if len(s.choices) > 1 and (allow_inexact or s.inexact is None)]
     if not splits:
         return analysis
+    # Each channel as if it could go alone: what is dead then is counted by row, before an axis ties it to others.
     free = analysis.with_splits({id(split): replace(split, along=FREE) for split in splits})
     alone = _dead(free, splits, weights, allow_inexact)
     together = _dead(analysis, splits, weights, allow_inexact)
     chosen = {
         id(split): _in_rows(split, each)
         for split, each, rows in zip(splits, alone, together, strict=True)
+        # Along the second axis every row loses as many as the row with the fewest: the others keep what is over.
         if int(each.sum(1).min()) * len(each) > int(rows.sum())
     }
+    # Sizes in the model's code were found for the first choices, and other ones may be fixed by it along these.
     return analysis.with_splits(chosen).with_sizes() if chosen else analysis
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,15 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from .apply import Transaction
-from .attributes import epsilon_problem, size_problem
 from .difference import relative_difference
 from .errors import ThinningError
 from .files.atomic import write_atomically
-from .files.checked import parse_json
-from .files.regular import must_be_file, read_whole
+from .files.regular import must_be_file
 from .files.text import printable
 from .history import must_lead_to
 from .loader_text import LOADER
-from .module_sizes import new_size, sizes_of
-from .names import modules_called, spelling, unwrapped
+from .module_sizes import sizes_of
+from .names import spelling, unwrapped
 from .new_biases import layer_without, outputs_of
 from .odd_widths import avoid_broken_kernels
 from .packed import pack_zeros, unpack_zeros
@@ -37,8 +35,8 @@ from .running.default_device import on_cpu
 from .running.input_spec import draw, pack, unpack
 from .running.inputs import to
 from .running.outputs import outputs
+from .store_json import FORMAT, attributes_of, new_attributes, read_facts
 
-FORMAT = "potstill-thinned"
 PACKED = ".packed.safetensors"
 WORTH = 0.9
 """A packed file is written where it has at most this share of the plain one's bytes."""
@@ -72,7 +70,7 @@ def save(
         "format": FORMAT,
         "version": 1,
         "model": recipe.model,
-        "attributes": _attributes(model, recipe),
+        "attributes": attributes_of(model, recipe),
         "inputs": None,
         "recipe": json.loads(recipe.to_json()),
         "about": dict(about or {}),
@@ -109,7 +107,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
     """
     weights, plain = _chosen(Path(path))
     model = unwrapped(dense_model)
-    facts = _facts(_beside(plain, ".json"))
+    facts = read_facts(_beside(plain, ".json"))
     recipe = facts["recipe"].named_for(model)
     modes = {module: module.training for module in model.modules()}
     with Transaction() as transaction:
@@ -161,7 +159,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
 
     Raises `ThinningError` if the file beside the weights is damaged.
     """
-    facts: dict[str, Any] = _facts(_beside(_chosen(Path(path))[1], ".json"))["about"]
+    facts: dict[str, Any] = read_facts(_beside(_chosen(Path(path))[1], ".json"))["about"]
     return facts
 
 
@@ -169,7 +167,7 @@ def _become(
     model: nn.Module, facts: Mapping[str, Any], stored: Mapping[Tensor, Tensor], transaction: Transaction
 ) -> None:
     """Give a dense model the sizes and values of the files."""
-    for module, name, value in _new_attributes(model, facts):
+    for module, name, value in new_attributes(model, facts):
         transaction.attribute(module, name, value)
     for own, tensor in stored.items():
         # memory of its own: in the file's, tensors lie at odd addresses, where some kernels sum in another order
@@ -221,21 +219,6 @@ def _device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
-def _attributes(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
-    """Return [module, attribute, value] of the sizes of torch's own modules, and of those that the recipe changed."""
-    entries = {
-        (name, key): value
-        for name, module in model.named_modules()
-        for key, value in sizes_of(module).items()
-        if hasattr(module, key)
-    }
-    for change in recipe.attributes:
-        entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
-    for norm in recipe.rescalings:
-        entries[norm.module, norm.attribute] = norm.new
-    return [[module, name, value] for (module, name), value in entries.items()]
-
-
 def _tensors(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
     """Return each tensor of the state dict once, and the changed buffers that are not in it."""
     state = model.state_dict()
@@ -271,49 +254,6 @@ def _is_utf8(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = parse_json(read_whole(path, links=True))
-    except (OSError, ValueError) as error:
-        raise ThinningError(f"cannot read {path}: {error}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != 1:
-        raise ThinningError(f"{path} is not a file of format {FORMAT!r}, version 1")
-    entries = facts.get("attributes")
-    if not isinstance(entries, list) or not all(_is_attribute(entry) for entry in entries):
-        raise ThinningError(f"{path}: 'attributes' must be a list of [module, name, number or list of integers]")
-    facts["recipe"] = Recipe.from_json(json.dumps(facts.get("recipe")))
-    for key in ("sha256", "packed_sha256"):
-        if not isinstance(facts.get(key, ""), str):
-            raise ThinningError(f"{path}: '{key}' must be a text")
-    facts.setdefault("inputs", None)
-    if not isinstance(facts.setdefault("about", {}), dict):
-        raise ThinningError(f"{path}: 'about' must be a mapping")
-    return facts
-
-
-def _is_attribute(entry: Any) -> bool:
-    if not isinstance(entry, list) or len(entry) != 3 or not all(isinstance(text, str) for text in entry[:2]):
-        return False
-    value = entry[2]
-    whole = all(type(item) is int for item in (value if isinstance(value, list) else [value]))
-    return entry[1].isidentifier() and not entry[1].startswith("__") and (whole or type(value) is float)
-
-
-def _new_attributes(model: nn.Module, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, str, Any]]:
-    for module_name, name, value in facts["attributes"]:
-        holders = [module for _, module in modules_called(model, module_name) if hasattr(module, name)]
-        if not holders:
-            raise ThinningError(f"the files are of another model: it has no '{module_name}.{name}'")
-        module, old = holders[0], getattr(holders[0], name)
-        if isinstance(value, float):
-            problem = epsilon_problem(module, name, value)
-        else:
-            problem = size_problem(module, name, tuple(value) if isinstance(value, list) else value)
-        if problem:
-            raise ThinningError(f"the files are of another model: '{module_name}.{name}' {problem}")
-        yield module, name, value if isinstance(value, float) else new_size(old, value)
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

@@ -89,6 +89,7 @@ def outlook(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
     exact, _ = select_removed(analysis, dead.channels, 1)
     inexact = best_axes(analysis, weights, allow_inexact=True)
     most, _ = select_removed(inexact, find_dead(inexact, weights, allow_inexact=True).channels, 1)
+    # By id, which both analyses share: labels number classes, and these are others where an axis is chosen otherwise.
     gone = exact[analysis.numbers.labels]
     loose = most[inexact.numbers.labels] & ~gone
     found: list[ZeroSlices] = []
@@ -166,6 +167,7 @@ def _staying(
     groups = averaged(analysis)
     named = torch.zeros_like(dead.channels)
     found: list[tuple[Use, ZeroSlices]] = []
+    # What makes channels first: a zero slice that only reads what is named already adds nothing.
     uses = sorted(_zero_uses(analysis, weights), key=lambda pair: pair[0].role == "in")
     for use, rows in uses:
         stays = rows & ~gone[analysis.log.ids[use.name, use.dim]] & (use.labels > 0)
@@ -201,6 +203,7 @@ def _why(
 ) -> tuple[str, tuple[str, ...]]:
     """Return why a zero slice stays, and the weights that make the same channel and are not zero there."""
     graph = analysis.graph
+    # From what holds whatever is zero to what other zeros would change.
     if graph.frozen[label] >= 0:
         return graph.reasons[int(graph.frozen[label])], ()
     if label in dead.stuck:
@@ -223,7 +226,7 @@ class _Makers:
 
     def partners(self, name: str, label: int) -> tuple[str, tuple[str, ...]]:
         """Say what keeps the channel `label` alive, of which `name` has a zero slice, and name the other weights."""
-        if self._labels is None:
+        if self._labels is None:  # not before: it looks at every weight, and few networks have such slices
             self._labels = self._loud()
         found = {other: matrix for other, (matrix, labels) in self._labels.items() if label in labels}
         others = tuple(other for other, matrix in found.items() if matrix and other != name)

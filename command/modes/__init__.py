@@ -25,16 +25,9 @@ from ..run.deploy import metadata
 from ..run.epochs import print_scores, test
 from ..run.finish import finish
 from ..run.first_lines import warn_if_untrained
+from ..run.model_and_data import build_model, class_count_of, described, example_inputs, start_checkpoint, statistics
 from ..run.network import about, class_names
-from ..run.prepare import (
-    build_model,
-    class_count_of,
-    described,
-    example_inputs,
-    prepare,
-    start_checkpoint,
-    statistics,
-)
+from ..run.prepare import prepare
 from .dry_run import dry_run
 from .schema import write_schema
 from .sensitivity import sense

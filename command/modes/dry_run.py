@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from potstill.compression import CompressionScheduler, build, format_table
 from potstill.compression.account import tell_account
 from potstill.compression.files.checked import reading
-from potstill.compression.language.plan_table import target
+from potstill.compression.language.plan import target
 from potstill.compression.schedule import Schedule
 from potstill.compression.timeline import Epoch, by_epoch, course_table, size, timeline, timeline_table
 from potstill.plots.style import save
@@ -21,8 +21,9 @@ from ..cli.options import Options
 from ..plots import require_matplotlib
 from ..run.averages import with_options
 from ..run.folder import RunFolder
+from ..run.model_and_data import build_model, class_count_of, described, example_inputs, start_checkpoint
 from ..run.optimizers import make_optimizer
-from ..run.prepare import build_model, class_count_of, described, example_inputs, read_schedule, start_checkpoint
+from ..run.prepare import read_schedule
 from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
 from ..run.training_end import end_of_training

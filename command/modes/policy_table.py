@@ -12,7 +12,7 @@ from torch import nn
 
 from potstill.compression import Window
 from potstill.compression.declare.names import resolve, resolve_mapping
-from potstill.compression.language.plan_table import plan_row, target
+from potstill.compression.language.plan import plan_row, target
 from potstill.compression.language.signatures import KINDS
 from potstill.compression.schedule import InstancePlan, PolicyPlan, Schedule
 from potstill.compression.steps import when

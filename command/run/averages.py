@@ -69,7 +69,7 @@ def network_of(scheduler: CompressionScheduler) -> dict[str, Tensor]:
 
 
 def keep_average(scheduler: CompressionScheduler, checkpoint: Field) -> None:
-    """Where a checkpoint's network is an average and this run keeps none: go on with the average, under its masks."""
+    """Go on with the average, under its masks, where a checkpoint's network is one and this run keeps none."""
     if checkpoint.value.get("training_weights") is not None and average_of(scheduler) is None:
         weights = checkpoint["state_dict"].mapping()
         for name in scheduler.masks:

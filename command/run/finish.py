@@ -29,9 +29,9 @@ from .averages import take_average
 from .deploy import deploy, export_table
 from .epochs import evaluate_together, print_scores, test
 from .evaluation import Meter
+from .model_and_data import place
 from .network import about
 from .network_size import parameter_count
-from .prepare import place
 from .ranks import leads
 from .run_summary import layers, story
 from .session import Session

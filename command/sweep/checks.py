@@ -12,8 +12,8 @@ from potstill.compression.schedule import PolicyPlan, Schedule, load_schedule
 from potstill.models.datasets import DataBundle
 
 from ..cli.options import Options
+from ..run.model_and_data import build_model, described, example_inputs, start_checkpoint
 from ..run.optimizers import make_optimizer
-from ..run.prepare import build_model, described, example_inputs, start_checkpoint
 from ..run.randomness import seed_everything
 from ..run.teachers import Teachers, with_teacher
 from ..run.training_end import end_of_training

@@ -20,7 +20,7 @@ from ..errors import TrainingError, UsageError
 from ..report import write_comparison_report
 from ..report.render import places
 from ..run.folder import RunFolder
-from ..run.prepare import described, load_data, start_checkpoint
+from ..run.model_and_data import described, load_data, start_checkpoint
 from ..run.ranks import started
 from .checks import Checked, check, departs, minibatches
 from .dense_start import DENSE, Plan, begin_dense, begin_point

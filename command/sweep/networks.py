@@ -17,7 +17,7 @@ from ..cli.options import Options
 from ..cli.output_options import StartOptions
 from ..compare.stored import Network, StoredRun
 from ..run.evaluation import evaluate
-from ..run.prepare import build_model, described, example_inputs, find_device, load_data, place
+from ..run.model_and_data import build_model, described, example_inputs, find_device, load_data, place
 from ..run.size_report import latencies
 
 

@@ -199,7 +199,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
-        masks.follow()
+        masks.follow()  # the model may have been moved since: masks are made where the weights are
         self._last = step
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
@@ -210,6 +210,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         for name, values in self.pruner.values(view, made).items():
             masks.replace(name, values)
         for name, mask in made.items():
+            # A mask of ones matters only in the place of an earlier one; else it would cost its part of a pass a step.
             if name in view.masks or not _hides_nothing(mask):
                 masks.set(self.name, name, mask, mode, mode == "hard" or self.args.mask_gradients)
 

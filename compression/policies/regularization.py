@@ -45,7 +45,7 @@ class RegularizerArgs:
 
     @classmethod
     def problems(cls, args: Mapping[str, Any]) -> Iterable[Complaint]:
-        """Return all arguments go together."""
+        """Return nothing: all arguments go together."""
         return ()
 
     @classmethod
@@ -192,7 +192,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
                 buffer = self.scheduler.model.get_buffer(name)
                 buffer.mul_(factor.to(buffer))
                 continue
-            dense = masks[name].dense
+            dense = masks[name].dense  # the optimizer goes on from it, and it holds what is hidden
             for values in [self._weights[name]] + ([] if dense is None else [dense]):
                 part(values).mul_(here(factor, values).to(part(values)))
         for name, mask in ending.masks.items():
@@ -230,7 +230,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         """Take back what `state_dict` gave; inside of the window the regularizer begins at once, else it stops."""
         fields = Field(state)
         stage: Any = fields["stage"].text(get_args(Stage))
-        if (stage == "active") != (self._stage == "active"):
+        if (stage == "active") != (self._stage == "active"):  # gates, which the state is of, are there in between
             self.regularizer.start() if stage == "active" else self.regularizer.stop()
         self._stage = stage
         self._last_metrics = {name: value.number() for name, value in fields["metrics"].mapping().items()}
@@ -250,7 +250,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         if keeps:
             for name, mask in masks.items():
                 self.scheduler.masks.set(self.name, name, mask)
-        elif masks:
+        elif masks:  # once, and not as masks: weights may grow back
             with torch.no_grad():
                 torch._foreach_mul_(parts([self._values[name] for name in masks]), parts(masks.values()))
             self.scheduler.masks.refresh()

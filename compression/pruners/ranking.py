@@ -155,7 +155,7 @@ class RankedStructurePruner(Pruner):
         for name, number in counts.items() if led else ():
             ranking_checks.check_same(leader, wanted, name, number)
         graph = view.graph() if self._group().output else None
-        if self._ties is None or self._ties[0] is not graph:
+        if self._ties is None or self._ties[0] is not graph:  # another graph: channels were removed since
             places = {name: group.kept[0] if group.kept else 0 for name, group in self._groups.items()}
             self._ties = graph, ties(counts, places, graph, led)
         return self._ties[1]
@@ -163,6 +163,7 @@ class RankedStructurePruner(Pruner):
     def _keeps(self, view: View, score: Scores) -> Keeps:
         keeps: Keeps = {}
         for tie in self._tied(view):
+            # With a leader its scores alone decide, whatever the others score.
             names = list(tie.sets)[: 1 if self.group_dependency == "Leader" else None]
             kept = self._keep_singles(names[0], view, score) if tie.single else self._keep_sets(tie, names, view, score)
             if kept is None:

@@ -104,7 +104,7 @@ class Regularizer(ABC):
         """Follow the optimizer, which made its step."""
 
     def finish(self) -> Ending:
-        """Return the window ends; what was temporary goes."""
+        """End with the window: what was temporary goes. Return what stays."""
         return Ending()
 
     def own_parameters(self) -> Iterable[Tensor]:

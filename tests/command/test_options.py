@@ -13,7 +13,7 @@ from potstill.command.cli.option import Group, of_this_call, option
 from potstill.command.cli.option_types import count, positive
 from potstill.command.cli.options import GROUPS, Options, parse
 from potstill.command.errors import UsageError
-from potstill.command.run.prepare import synchronised
+from potstill.command.run.model_and_data import synchronised
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field
 
@@ -86,12 +86,12 @@ def test_every_option_is_of_one_group_and_frozen():
 def test_a_checkpoint_is_loaded_once_on_a_resume(tmp_path, monkeypatch):
     import compress_classifier
     from potstill.command.cli import options
-    from potstill.command.run import prepare
+    from potstill.command.run import model_and_data
 
     net = ["-a", "mlp", "--limit-train", "64", "--limit-test", "32", "--limit-validation", "32", "-o", str(tmp_path)]
     assert compress_classifier.main([*net, "--epochs", "1"]) == 0
     loaded = []
-    for module in (options, prepare):
+    for module in (options, model_and_data):
         load = module.load_checkpoint
         monkeypatch.setattr(module, "load_checkpoint", lambda path, load=load: loaded.append(path) or load(path))
     assert compress_classifier.main(["--resume-from", str(tmp_path / "latest"), "--epochs", "2"]) == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import compress_classifier
-from potstill.command.run import prepare
+from potstill.command.run import model_and_data
 from potstill.compression import load_checkpoint
 
 from .mutate import mutate_fields, no_hang
@@ -57,8 +57,8 @@ def fast(monkeypatch):
             bundles[key] = load(*args, **settings)
         return bundles[key]
 
-    load = prepare.load_dataset
-    monkeypatch.setattr(prepare, "load_dataset", cached)
+    load = model_and_data.load_dataset
+    monkeypatch.setattr(model_and_data, "load_dataset", cached)
     monkeypatch.setattr(compress_classifier, "finish", lambda run: None)
 
 

@@ -66,6 +66,7 @@ def _holds(module: nn.Module, size: int, name: str, attribute: str, offset: floa
     draw = torch.Generator().manual_seed(0)
 
     def some(tensor: Tensor) -> Tensor:
+        # Near 1 and nowhere 0: a weight of zeros, as some networks begin with, would agree with any scale.
         return torch.rand(tensor.shape, generator=draw, device="cpu", dtype=torch.float64) + 0.5
 
     whole = copied(module, some).eval()

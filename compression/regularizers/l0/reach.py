@@ -89,6 +89,7 @@ def _stand_ins(model: nn.Module, channels: GatedChannels, opened: Tensor) -> dic
 
 def _stand_in(shape: torch.Size, draw: torch.Generator) -> Tensor:
     """Return numbers that are 0 nowhere and constant along no dimension: neighbours share their memory."""
+    # All strides are 1: the element at (i, j, ...) is numbers[i + j + ...], so a tensor takes the memory of a vector.
     numbers = torch.rand(sum(shape) + 1, generator=draw) + 0.5
     return numbers.as_strided(shape, [1] * len(shape))
 

@@ -6,15 +6,14 @@ import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from potstill.thinning import Recipe
 
-from ...declare.arguments import Fraction, Names, NonNegative, Positive, Range
-from ...declare.cross_checks import Complaint, Shapes, Use, apart
+from ...declare.cross_checks import Shapes
 from ...declare.names import normalise, resolve
 from ...declare.registry import register
 from ...files.checked import Field
@@ -23,9 +22,10 @@ from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
 from ...parts.structures import FILTERS, Group
 from ...steps import Step
-from ..base import Ending, Regularizer, Site
+from ..base import Ending, Site
+from .arguments import GateArguments
 from .constraint import elapsed, steps_left
-from .cross_checks import EXAMPLES, aims, compiled, directions, gaps, stretch
+from .cross_checks import EXAMPLES, directions, gaps
 from .final_gates import Verdict, judge, tell
 from .gate_rate import rate_for
 from .gates import Gates
@@ -39,80 +39,26 @@ from .survey import Target, check_target, survey
 
 logger = logging.getLogger(__name__)
 
-RECALIBRATE = 4
-
 
 @register("regularizers")
 @dataclass(eq=False)
-class L0Regularizer(Regularizer):
+class L0Regularizer(GateArguments):
     """Gates on the output channels of layers (Louizos et al. 2018), one on each channel, also where layers share it.
 
     In training mode the gates are drawn anew for each minibatch; in eval mode the network is the deterministic one.
-    When the window ends, gates are multiplied into the parameters, and closed ones become masks. Exactly one of
-    `strength` and the targets says what for.
-
-    Attributes:
-        weights: weights of the convolutions, Linears or norms whose output channels get gates.
-        strength: weight of the penalty, which is the mean probability of a gate that it is not 0.
-        target_sparsity: share of all the network's parameters that thinning shall remove.
-        target_macs: share of the network's multiply-adds that thinning shall leave.
-        target_latency: share of the time of a forward pass, on the device where it is trained, that thinning shall
-            leave.
-        target_milliseconds: the same as a time.
-        latency_batch: batch size of a latency.
-        droprate_init: probability, at first, of a concrete variable below 1/2; 0.05 starts open on a trained network.
-        gate_lr: learning rate of the gates' own Adam; by default 16 / (steps in the window), from 0.01 to 0.2, with
-            which gates can cross from open to shut in the time there is.
-        multiplier_lr: learning rate of the multiplier that enforces a target.
-        ramp: part of the window in which a target is approached; in the rest it is held.
-        sampling: one draw of the gates for a `minibatch`, or one for each `example` (more noise, and the gates then
-            multiply activations: this costs time and memory).
-        allow_inexact: a target also counts channels that a LayerNorm or GroupNorm averages over, and thinning removes
-            them: the function then changes a little.
-        recalibrate: so many of the window's last minibatches give BatchNorm its statistics for the folded network.
-        temperature: of the concrete distribution.
-        stretch: the interval that the concrete variable is stretched to.
+    When the window ends, gates are multiplied into the parameters, and closed ones become masks. The
+    arguments are those of `GateArguments`.
     """
 
-    weights: Names
-    strength: NonNegative | None = None
-    target_sparsity: Fraction | None = None
-    target_macs: Fraction | None = None
-    target_latency: Fraction | None = None
-    target_milliseconds: Positive | None = None
-    latency_batch: Annotated[int, Range(1, 4096)] = 1
-    droprate_init: Annotated[float, Range(0.001, 0.999)] = 0.5
-    gate_lr: Positive | None = None
-    multiplier_lr: Positive = 0.5
-    ramp: Fraction = 0.8
-    sampling: Literal["minibatch", "example"] = "minibatch"
-    allow_inexact: bool = False
-    recalibrate: Annotated[int, Range(0)] = RECALIBRATE
-    temperature: Positive = 2 / 3
-    stretch: tuple[float, float] = (-0.1, 1.1)
-
     def __post_init__(self) -> None:
-        """Check what belongs together."""
-        found = [message for _, message in self.problems(vars(self), {})]
-        if found:
-            raise ValueError("; ".join(found))
+        """Start without gates; raises as `GateArguments` does."""
+        super().__post_init__()
         self._distribution = HardConcrete(self.temperature, *self.stretch)
         self._handles: list[Any] = []
         self._owner = ""
         self._target = Target.of(self)
         self._settled: float | None = None  # the measured share of the latency
         self._part = 1.0  # of the network that shares are of, what was left when its channels were traced last
-
-    @classmethod
-    def problems(cls, args: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> Iterable[Complaint]:
-        """Return what a schedule's arguments get wrong together."""
-        return apart(aims(args), stretch(args), compiled(args, shapes), directions(args, shapes))
-
-    @classmethod
-    def misuses(cls, use: Use) -> Iterable[Complaint]:
-        """Yield a window with gaps."""
-        if problem := gaps(use.window):
-            yield "frequency", problem
 
     def bind(self, model: nn.Module) -> None:
         """Resolve the names of `weights`.

@@ -16,6 +16,7 @@ from .scale_parameters import GatedForward, Layout, tables, tensor_of
 
 FIRST = (_ConvNd, _NormBase, nn.GroupNorm)
 LAST = (nn.Linear, nn.LayerNorm)
+"""Modules whose channels are the second axis of what they put out, and those whose channels are the last one."""
 
 
 def gated_modules(root: nn.Module, layout: Layout) -> dict[nn.Module, tuple[int, Tensor]]:
@@ -66,7 +67,9 @@ class GatedExamples(GatedForward):
     def rows(self, like: Tensor) -> Tensor | None:
         """Return (examples, gates + 1) with a last column of ones: drawn once per forward pass; None where none act."""
         if self._drawing and self._rows is None:
+            # Not before the first gated module runs: its output says how many examples there are.
             rows = self.source.draw_rows(len(like)).to(like)
+            # Channels without a gate have the number after the last one, and 1 leaves them as they are.
             self._rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
         return self._rows
 
