@@ -36,6 +36,7 @@ class Masks(ShownMasks):
         self._parameters = dict(unwrapped(model).named_parameters())
         self._masks = {name: ParameterMask(name) for name in self._parameters}
         self._spell = spelling(self._parameters)
+        self.touched: dict[tuple[str, str], None] = {}  # parameter and owner of masks that ranks have yet to compare
         self._plan: MaskPasses | None = None
         self._restored = False  # whether an optimizer step is due: what is in the parameters then is all there is
 
@@ -84,6 +85,7 @@ class Masks(ShownMasks):
         if mode != "hard" and entry.dense is None:
             entry.dense = parameter.detach().clone()
         entry.put(owner, OwnedMask(own, mode, stops_gradient))
+        self.touched[name, owner] = None
         self._remask(entry, parameter)
 
     @torch.no_grad()
@@ -91,6 +93,7 @@ class Masks(ShownMasks):
         """Forget all masks of an owner; where a dense copy is kept, the hidden values come back."""
         for name, entry in self._masks.items():
             if entry.owners.pop(owner, None) is not None:
+                self.touched[name, owner] = None
                 entry.changed()
                 self._remask(entry, self._parameters[name])
 

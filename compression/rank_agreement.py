@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -57,19 +57,31 @@ def begin_together(scheduler: Decided, met: int, when: str) -> int:
     return len(scheduler.policies)
 
 
-def compare_ranks(scheduler: Decided, when: str) -> None:
+def compare_ranks(scheduler: Decided, when: str, acted: Callable[[], Iterable[Any]] | None = None) -> None:
     """Check that all ranks have the same masks, gates, states of policies and recipes, by a digest of them.
+
+    Args:
+        scheduler: what has them.
+        when: the call in which the ranks meet.
+        acted: returns the policies that acted since ranks were compared, where their states and the masks that were
+            set since will do, so that a thousand policies are not compared at each of a thousand epochs.
 
     Raises:
         RanksDiffer: on all ranks: they have not.
     """
+    masks = scheduler.masks
+    touched = list(masks.touched)
+    masks.touched.clear()
     if scheduler.ranks.size == 1:
         return
+    if acted is None:
+        touched = [(name, owner) for name, entry in masks.items() for owner in entry.owners]
+    owned = {(name, owner): masks[name].owners.get(owner) for name, owner in touched}
     parts: dict[str, Any] = {
-        f"the mask of {name} by {owner}": [owned.mask, owned.mode]
-        for name, entry in scheduler.masks.items()
-        for owner, owned in entry.owners.items()
+        f"the mask of {name} by {owner}": None if own is None else [own.mask, own.mode]
+        for (name, owner), own in owned.items()
     }
-    parts |= {f"the state of {policy.name}": policy.shared_state() for policy in scheduler.policies}
+    compared = scheduler.policies if acted is None else acted()
+    parts |= {f"the state of {policy.name}": policy.shared_state() for policy in compared}
     parts |= {f"recipe {number}": recipe.to_json() for number, recipe in enumerate(scheduler.recipes)}
     must_be_same(parts, scheduler.ranks, when)

@@ -178,11 +178,13 @@ def _policy(
     plan: PolicyPlan, instance: InstancePlan, made: dict[tuple[str, str], Any], offers: Mapping[str, Any]
 ) -> ScheduledTrainingPolicy:
     """Return the policy of a plan; policies share the pruner that they name, and its thresholds of the first use."""
+    key = instance.section, instance.name
     if plan.kind == "lr_scheduler":
         if offers["optimizer"] is None:
             raise ValueError("needs an optimizer, and none was given")
-        return LRPolicy(partial(instance.cls, **instance.args), offers["optimizer"])
-    key = instance.section, instance.name
+        if key not in made:  # policies of equal curves share how far they have come
+            made[key] = made.setdefault(("curve", f"{instance.cls} {instance.args}"), {})
+        return LRPolicy(partial(instance.cls, **instance.args), offers["optimizer"], made[key])
     acting = made[key] if key in made else _make(instance, offers)
     if plan.kind == "pruner":
         made[key] = acting

@@ -21,6 +21,7 @@ from .attach import Attachment
 from .history import History
 from .masks import Masks
 from .policies import Moment, ScheduledTrainingPolicy
+from .policies.joined import Joined
 from .policies.policy_list import join, window_of, with_terms
 from .policies.timetable import Timetable, Unit
 from .processes.ranks import Ranks
@@ -82,7 +83,7 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
         self.rewrap: Callable[[], None] | None = None
         self.example_inputs, self.validation_batch = example_inputs, validation_batch
         self.masks = Masks(self.model)
-        self.policies: list[ScheduledTrainingPolicy] = []
+        self.policies, self.joined = list[ScheduledTrainingPolicy](), Joined()
         self.recipes: list[Recipe] = []
         self.attachment: Attachment | None = None
         self.begun: tuple[int, ...] | None = None
@@ -143,7 +144,7 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
         self.history.epoch_begins(moment.step, active)
         for policy in active:
             policy.on_epoch_begin(moment)
-        compare_ranks(self, f"on_epoch_begin, epoch {epoch}")
+        compare_ranks(self, f"on_epoch_begin, epoch {epoch}", self._times.acted)
 
     def on_minibatch_begin(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None

@@ -185,17 +185,3 @@ def plain_arguments(of: object) -> dict[str, Any]:
     """Return what an object was made with and keeps by the argument's name: numbers, texts and containers of such."""
     kept = {name: vars(of)[name] for name in inspect.signature(type(of)).parameters if name in vars(of)}
     return {name: value for name, value in kept.items() if all(isinstance(leaf, PLAIN) for leaf in tree_leaves(value))}
-
-
-def tell_apart(others: Iterable[ScheduledTrainingPolicy], policy: ScheduledTrainingPolicy) -> None:
-    """Put the policies' names before the names of loss components that would be the same.
-
-    Distiller called them all by their class: `L1Regularizer_loss` stays where there is one, two of them become
-    `a.L1Regularizer_loss` and `b.L1Regularizer_loss`.
-    """
-    plain = policy.component
-    if not plain:
-        return
-    alike = [other for other in others if other.component in (plain, f"{other.name}.{plain}")]
-    for one in (*alike, policy) if alike else ():
-        one.component = f"{one.name}.{plain}"

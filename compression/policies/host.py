@@ -12,6 +12,7 @@ from potstill.thinning import ChannelGraph, Recipe
 
 from ..masks import Masks
 from ..processes.ranks import Ranks
+from .joined import Joined
 
 
 class Host(Protocol):
@@ -25,6 +26,10 @@ class Host(Protocol):
     @property
     def policies(self) -> Sequence[Any]:
         """All policies of the scheduler, in order."""
+
+    @property
+    def joined(self) -> Joined:
+        """The policies by what a new one may share with them."""
 
     def graph(self) -> ChannelGraph | None:
         """Return the channel graph, where the model can be traced."""

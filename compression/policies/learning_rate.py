@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from bisect import bisect_left
@@ -29,13 +30,26 @@ class LRPolicy(ScheduledTrainingPolicy):
     Time is absolute, as it was in Distiller: a window that starts at epoch 8 begins to follow at epoch 9 the curve
     that began at epoch 0. After the window the rate stays. The scheduler runs on a shadow of the optimizer's
     hyperparameters, so several policies do not compound, and a resumed run gives the same rates.
+
+    Attributes:
+        leading: of the policies that share this curve, the one that followed it last, by the unit of their windows.
     """
 
     compresses = False
 
-    def __init__(self, factory: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> None:
-        """Take what makes the scheduler for an optimizer, and the optimizer whose rates it starts from."""
+    def __init__(
+        self,
+        factory: Callable[[Optimizer], LRScheduler],
+        optimizer: Optimizer,
+        leading: dict[str, LRPolicy] | None = None,
+    ) -> None:
+        """Take what makes the scheduler for an optimizer, and the optimizer whose rates it starts from.
+
+        Policies with equal factories may be given the same `leading`, empty at first: each then goes on where another
+        has come to, and of a thousand not each takes a thousand steps.
+        """
         self.factory = factory
+        self.leading: dict[str, LRPolicy] = {} if leading is None else leading
         self._defaults = dict(optimizer.defaults)
         self._base = [
             {k: v for k, v in group.items() if k != "params"} | {"lr": float(group.get("initial_lr", group["lr"]))}
@@ -163,9 +177,20 @@ class LRPolicy(ScheduledTrainingPolicy):
                     return
                 self._scheduler.step(metric)
             else:
+                self._catch_up(steps)
                 while self._scheduler.last_epoch < steps:
                     self._scheduler.step()
+                self.leading[self.window.unit] = self
         self._copy(moment.optimizer)
+
+    def _catch_up(self, steps: int) -> None:
+        """Go to where the leading policy stands, if that is on the way: it took the steps that this one would take."""
+        leader = self.leading.get(self.window.unit, self)
+        ahead = self._scheduler.last_epoch < leader._scheduler.last_epoch <= steps
+        if ahead and leader._base == self._base and leader._began == self._began:
+            self._scheduler.load_state_dict(copy.deepcopy(leader._state()))
+            for group, values in zip(self._shadow.param_groups, _hyperparameters(leader._shadow), strict=True):
+                group.update(values)
 
     def _copy(self, optimizer: Optimizer) -> None:
         rates = _hyperparameters(self._shadow)

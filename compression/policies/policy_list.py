@@ -8,14 +8,16 @@ from typing import Protocol
 from torch import Tensor
 
 from ..steps import Window
-from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy, tell_apart
+from .base import LossComponent, Moment, PolicyLoss, ScheduledTrainingPolicy
 from .host import Host
+from .joined import Joined
 
 
 class Hosting(Host, Protocol):
     """A host that has policies."""
 
     policies: list[ScheduledTrainingPolicy]
+    joined: Joined
 
 
 def window_of(
@@ -48,16 +50,15 @@ def join(host: Hosting, policy: ScheduledTrainingPolicy, window: Window, name: s
     Raises:
         ValueError: the name is taken, the policy was added before, or it names a parameter that does not exist.
     """
-    policies = host.policies
-    if policy in policies:
+    policies, joined = host.policies, host.joined
+    if joined.has(policy):
         raise ValueError("this policy was added before: make a new one for another window")
     name = name or f"{len(policies)}_{type(policy).__name__}"
-    if name in [known.name for known in policies]:
+    if name in joined.names:
         raise ValueError(f"a policy called {name} exists already")
     policy.bind(host, window, name)
-    tell_apart(policies, policy)
-    place = sum(known.weighs_loss for known in policies) if policy.weighs_loss else len(policies)
-    policies.insert(place, policy)
+    policies.insert(joined.weighing if policy.weighs_loss else len(policies), policy)
+    joined.add(policy)
 
 
 def with_terms(

@@ -75,7 +75,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         levels = self.args.levels
         self._levels = None if levels is None else resolve_mapping(levels, scheduler.model, star=True)
         self.pruner.prepare(window, scheduler.graph)
-        warn_of_overlap(scheduler.policies, self)
+        warn_of_overlap(scheduler.joined, self)
 
     def copied(self) -> None:
         """Let the copy's pruner watch the copy's model."""

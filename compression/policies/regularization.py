@@ -101,7 +101,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.regularizer.bind(scheduler.model)
         site = Site(scheduler.model, scheduler.graph, window, name, scheduler.ranks, scheduler.example_inputs)
         self.regularizer.prepare(site)
-        warn_of_overlap(scheduler.policies, self)
+        warn_of_overlap(scheduler.joined, self)
         warn_of_empty_mask(self)
         warn_of_frozen(self, self._weights)
 

@@ -28,23 +28,36 @@ class Timetable:
         """Know nothing of the steps before: training goes on from a state, or a policy has joined."""
         self._clocks: dict[Unit, _Clock] = {}
         self._observers: list[ScheduledTrainingPolicy] | None = None
+        self._acted: dict[str, ScheduledTrainingPolicy] | None = None
 
     def acting(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
         """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
         within = self._clock("epoch").within(step)
         if not by_epoch:
             within = sorted([*within, *self._clock("minibatch").within(step)], key=_place)
-        return [policy for _, policy in within if policy.window.covers(step)]
+        return self._noted([policy for _, policy in within if policy.window.covers(step)])
 
     def over(self, step: Step, unit: Unit) -> list[ScheduledTrainingPolicy]:
         """Return the policies whose window is over since this was asked last."""
-        return [policy for _, policy in self._clock(unit).ended(step)]
+        return self._noted([policy for _, policy in self._clock(unit).ended(step)])
+
+    def acted(self) -> list[ScheduledTrainingPolicy]:
+        """Return the policies that may have another state than when this was asked last; at first all."""
+        acted, self._acted = self._acted, {}
+        if acted is None:
+            return list(self._policies)
+        return list((acted | {policy.name: policy for policy in self.observers()}).values())
 
     def observers(self) -> Sequence[ScheduledTrainingPolicy]:
         """Return the policies that look at the loss."""
         if self._observers is None:
             self._observers = [policy for policy in self._policies if policy.sees_loss]
         return self._observers
+
+    def _noted(self, policies: list[ScheduledTrainingPolicy]) -> list[ScheduledTrainingPolicy]:
+        if self._acted is not None:
+            self._acted.update((policy.name, policy) for policy in policies)
+        return policies
 
     def _clock(self, unit: Unit) -> _Clock:
         if unit not in self._clocks:

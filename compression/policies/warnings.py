@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .base import ScheduledTrainingPolicy
+from .joined import MOST, Joined
 
 logger = logging.getLogger(__name__)
-MOST = 10
-"""So many policies are named that a new one meets: of a thousand of each kind there are a million pairs."""
 
 
-def warn_of_overlap(others: Iterable[ScheduledTrainingPolicy], policy: Any) -> None:
+def warn_of_overlap(joined: Joined, policy: Any) -> None:
     """Warn of each policy of the other kind that acts on a parameter of the new one, up to `MOST`.
 
     It is well defined (both masks hold, the threshold's only after each step), but seldom meant: the pruner only adds
     to what the threshold leaves if it is the more aggressive of the two.
     """
-    mine, told = set(policy.targets()), 0
-    for other in others:
-        theirs = None if type(other) is type(policy) else getattr(other, "targets", None)
-        if theirs is None:
-            continue
-        both = sorted(mine & set(theirs()))
-        if both:
-            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
-            meet = f"{other.name} and {policy.name} act on {both[0]}{more}"
-            logger.warning("%s: one prunes, the other zeroes what is below its threshold; the weight obeys both", meet)
-            told += 1
-        if told == MOST:
-            logger.warning("%s may act on weights of further policies: the first %d were named", policy.name, MOST)
-            return
+    mine, met = set(policy.targets()), joined.met(policy)
+    for other in met:
+        both = sorted(mine & set(other.targets()))
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        meet = f"{other.name} and {policy.name} act on {both[0]}{more}"
+        logger.warning("%s: one prunes, the other zeroes what is below its threshold; the weight obeys both", meet)
+    if len(met) == MOST:
+        logger.warning("%s may act on weights of further policies: the first %d were named", policy.name, MOST)
 
 
 def warn_of_empty_mask(policy: Any) -> None:

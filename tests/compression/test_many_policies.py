@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compression import PruningPolicy, Window
+from potstill.compression import PruningPolicy, Window, rank_agreement
 from potstill.compression.policies import ScheduledTrainingPolicy
 from potstill.compression.policies.timetable import Timetable
+from potstill.compression.processes.ranks import Ranks
 from potstill.compression.pruners import SparsityLevelParameterPruner
 from potstill.compression.schedule import dict_config
 from potstill.compression.scheduler import CompressionScheduler
@@ -148,3 +149,97 @@ def test_a_window_s_end_is_told_once_and_again_behind_a_state():
     scheduler.load_state_dict(scheduler.state_dict())
     scheduler.on_epoch_begin(4)
     assert policy.told == [1, 4]
+
+
+class Meets(ScheduledTrainingPolicy):
+    """Has a part of the loss, and parameters that policies of another kind may meet."""
+
+    component = "part"
+
+    def __init__(self, number):
+        self.number = number
+
+    def targets(self):
+        return [f"weight{self.number}"]
+
+
+def operations(work):
+    """How many instructions of Python some work takes."""
+    count = 0
+
+    def counted(frame, event, argument):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return counted
+
+    before = sys.gettrace()
+    sys.settrace(counted)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_policy_joins_without_asking_those_before():
+    def join(number):
+        scheduler = CompressionScheduler(nn.Linear(4, 4))
+        policies = [Meets(place) for place in range(number)]
+        return operations(lambda: [scheduler.add_policy(policy, epochs=[0]) for policy in policies])
+
+    join(1)
+    few, many = join(20), join(80)
+    assert many < 4.2 * few, f"{few:,} operations, with four times as many policies {many:,}"
+
+
+class TwoAlike(Ranks):
+    """As if there were a second process that has the same."""
+
+    size, rank = 2, 0
+
+    def largest(self, numbers):
+        return list(numbers)
+
+    def all(self, value):
+        return [value, value]
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """What ranks compare, a mapping each time."""
+    found = []
+    monkeypatch.setattr(rank_agreement, "must_be_same", lambda parts, ranks, when: found.append(parts))
+    return found
+
+
+def test_ranks_compare_what_may_have_changed(compared):
+    def course(number):
+        scheduler = dict_config(nn.Linear(4, 4), None, soft_ones(number))
+        scheduler.ranks = TwoAlike()
+        compared.clear()
+        for epoch in range(number):
+            scheduler.on_epoch_begin(epoch)
+            scheduler.on_minibatch_begin(epoch, 0, 1)
+            scheduler.on_minibatch_end(epoch, 0, 1)
+        return sum(map(len, compared))
+
+    assert course(80) < 4.2 * course(20)
+
+
+def test_ranks_compare_masks_that_were_set_or_dropped_by_others_too(compared):
+    scheduler = dict_config(nn.Linear(4, 4), None, pruners(3))
+    scheduler.ranks = TwoAlike()
+    told = []
+    for epoch in range(4):
+        if epoch == 2:
+            scheduler.masks.set("mine", "bias", torch.zeros(4))
+        elif epoch == 3:
+            scheduler.masks.drop("mine")
+        scheduler.on_epoch_begin(epoch)
+        told.append({key: value for key, value in compared[-1].items() if key.startswith("the mask")})
+    assert list(told[1]) == ["the mask of weight by p.2"]
+    assert list(told[2]) == ["the mask of bias by mine", "the mask of weight by p.3"]
+    assert told[3] == {"the mask of bias by mine": None}
+    scheduler.state_dict()
+    assert len([key for key in compared[-1] if key.startswith("the mask")]) == 3  # all of them, before they are stored

@@ -4,11 +4,14 @@ The file itself is sound, as a stranger's would be. The long form is `--mutation
 """
 
 import copy
+import functools
+import os
 import random
 import shutil
 import traceback
 
 import pytest
+import sklearn.datasets
 import torch
 
 import compress_classifier
@@ -46,7 +49,7 @@ def half_way(trainer, tmp_path_factory):
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Data are read once, and runs end before they are thinned."""
+    """Data are read once, nothing waits for the disk, and runs end before they are thinned."""
     bundles = {}
 
     def cached(*args, **settings):
@@ -59,6 +62,8 @@ def fast(monkeypatch):
 
     load = model_and_data.load_dataset
     monkeypatch.setattr(model_and_data, "load_dataset", cached)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", functools.cache(sklearn.datasets.load_digits))
+    monkeypatch.setattr(os, "fsync", lambda number: None)
     monkeypatch.setattr(compress_classifier, "finish", lambda run: None)
 
 
