@@ -37,11 +37,12 @@ def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
     alive[0] = True
     read = torch.zeros_like(alive)
     stuck: dict[int, str] = {}
+    reads = [item for item in analysis.log.reads if _is_sum(analysis, item)]
     while True:
         before = alive.clone()
         # Backwards in the order of the calls most chains settle in one pass: what a layer needs is known before the
         # layers before it are looked at. Loops (recurrence, tied weights) take another; the set only grows, so it ends.
-        for item in reversed(analysis.log.reads):
+        for item in reversed(reads):
             labels = analysis.numbers.labels[item.ids]
             read[labels] = True
             needs = _needs(analysis, weights, item, alive, labels)
@@ -57,6 +58,11 @@ def find_dead(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: 
             break
     dead = read & ~alive
     return Dead(dead, {key: why for key, why in stuck.items() if not dead[key]}, allow_inexact)
+
+
+def _is_sum(analysis: Analysis, item: Read) -> bool:
+    """Return whether channels end in a sum; those that go together with the sum live on in it."""
+    return item.sums is None or bool(analysis.numbers.shared[analysis.numbers.labels[item.sums]].all())
 
 
 def _needs(analysis: Analysis, weights: Mapping[str, Tensor], item: Read, alive: Tensor, labels: Tensor) -> Tensor:

@@ -37,13 +37,15 @@ class Read:
     """Channels that a sum over channels reads: exact to remove where `value` is 0 or the layer's weights are.
 
     `layer` is the index of the layer call, None where the weights are unknown. `foldable`: a constant may move into
-    the layer's bias (nothing is padded).
+    the layer's bias (nothing is padded). `sums`: what the sum makes where only one axis of several is summed; it is one
+    channel with what it reads unless removal follows that axis.
     """
 
     ids: Tensor
     value: Tensor | None
     layer: int | None = None
     foldable: bool = False
+    sums: Tensor | None = None
 
 
 FREE = -1

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call
-from ..labels import Plane
-from ..log import MeanOver
+from ..labels import Plane, take_first
+from ..log import MeanOver, Read
 from ..registry import operations, rule
 from .elementwise import elementwise
 
@@ -33,13 +33,26 @@ def _reduce(call: Call, kind: str, keeps: str) -> None:
             _gone(call, plane, kind)
             continue
         for dim in dims:
-            left = call.collapse(left, dim, "") if left is not None else None
+            if kind == "sum" and left is not None and left.ids.shape[dim] > 1 and len(left.dims) > 1:
+                left = _summed(call, left, dim)
+            elif left is not None:
+                left = call.collapse(left, dim, "")
         if left is None:
             continue
         left = left.but(value=_kept(left.value, keeps), origin=None, leaf=None)
         planes.append(left if out.ndim == len(call.shapes[0]) else left.map(lambda t: t.squeeze(dims)))
     for tensor in call.outputs():
         call.emit(planes, tensor)
+
+
+def _summed(call: Call, plane: Plane, dim: int) -> Plane:
+    """Return the channels of a sum along one axis of several: whole rows that are 0 may go, the sum stays."""
+    sums = take_first(plane, dim)
+    shared = call.log.fresh(sums.ids.numel()).reshape(sums.ids.shape)
+    call.log.link(plane.ids, shared, f"{call.place}: a sum over rows, of which it has one place each")
+    value = None if plane.value is None else plane.value.reshape(-1)
+    call.log.read(Read(plane.ids.reshape(-1), value, sums=shared.reshape(-1)))
+    return sums.but(ids=shared, leaf=None, origin=None)
 
 
 def _gone(call: Call, plane: Plane, kind: str) -> None:
