@@ -86,7 +86,7 @@ def rescalings(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], 
             name = analysis.graph.aliases.get(name, name)
             old = getattr(model.get_submodule(norm.module), norm.attribute)
             new = added(old, weights[name].dtype) * before / after
-            factor = math.sqrt(before / after)
+            factor = (before / after) ** norm.power
             found.append(Rescaling(name, factor, norm.offset, norm.module, norm.attribute, old, new))
     return found
 

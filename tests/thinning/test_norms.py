@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional as F
+
+from potstill.thinning import thin
 
 from .networks import Between, Networks, Whole, class_of, images, left_after, rand
 
@@ -48,3 +51,36 @@ def test_a_root_mean_square_that_arrives_whole_makes_up_for_channels_that_go():
     left, recipe = left_after(model, (rand(4, 6),), (0.01 * rand(4, 6),), first__weight=dead, first__bias=dead)
     assert (left["first.weight"], left["norm.weight"], left["second.weight"]) == ((5, 6), (5,), (3, 5))
     assert "rescaled for means over fewer channels: norm.weight" in str(recipe)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (ConvNeXt V2): channels compete by the norms of their images."""
+
+    def __init__(self, channels, dim, eps):
+        super().__init__()
+        self.dim, self.over, self.eps = dim, tuple({1, 2, 3} - {dim}), eps
+        self.weight, self.bias = nn.Parameter(torch.randn(channels)), nn.Parameter(torch.randn(channels))
+
+    def forward(self, x):
+        shape = [-1 if dim == self.dim else 1 for dim in range(4)]
+        norms = x.norm(dim=self.over, keepdim=True)
+        ratio = norms / (norms.mean(self.dim, keepdim=True) + self.eps)
+        return x + self.weight.view(shape) * (x * ratio) + self.bias.view(shape)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1.0])
+@pytest.mark.parametrize(("dim", "layer"), [(1, nn.Conv2d), (3, nn.Linear)])
+def test_a_mean_of_norms_makes_up_for_channels_that_go(dim, layer, eps):
+    torch.manual_seed(0)
+    size = (1,) if layer is nn.Conv2d else ()
+    norm = ResponseNorm(8, dim, eps)
+    model = nn.Sequential(layer(6, 8, *size), nn.ReLU(), norm, layer(8, 5, *size)).double()
+    x = torch.randn(2, *((6, 4, 4) if dim == 1 else (4, 4, 6)), dtype=torch.float64)
+    with torch.no_grad():
+        model[0].weight[[1, 4, 6]], model[0].bias[[1, 4, 6]] = 0, 0
+        weight, before = norm.weight[[0, 2, 3, 5, 7]], model(x)
+        thin(model, x)
+        assert (model(x) - before).abs().max() <= 1e-12
+    assert sum(parameter.numel() for parameter in model.parameters()) == 5 * 7 + 2 * 5 + 5 * 6
+    torch.testing.assert_close(norm.weight.data, weight * 8 / 5)
+    assert norm.eps == eps * 8 / 5

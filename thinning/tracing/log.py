@@ -104,22 +104,31 @@ class SplitAxis:
 
 @dataclass(frozen=True)
 class MeanOver:
-    """A mean over the channels `ids`, whose values are known as far as `value` says, in a module."""
+    """A mean over the channels `ids`, whose values are known as far as `value` says, in a module.
+
+    `ndim` and `dim` say of how many dimensions they are which.
+    """
 
     ids: Tensor
     value: Tensor | None
     module: str
     why: str
+    ndim: int
+    dim: int
 
 
 @dataclass(frozen=True)
 class Rescale:
-    """A norm over the channels `ids`: its `weight` (to which it adds `offset`) and `attribute` make up for fewer."""
+    """A norm over the channels `ids`: its `weight` (to which it adds `offset`) and `attribute` make up for fewer.
+
+    Of C channels C' are left: the weight is multiplied by C/C' to the power `power`, the attribute by C/C'.
+    """
 
     module: str
     weight: str
     attribute: str
     offset: float
+    power: float
     ids: Tensor
 
 

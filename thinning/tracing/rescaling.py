@@ -1,14 +1,15 @@
-"""Root mean square norms lose channels that are 0 exactly: a mean over fewer channels is made up for.
+"""Norms by a mean of squares or of absolute values lose channels that are 0 exactly: fewer channels are made up for.
 
-Of C channels C' are left, the others are 0: the mean of the squares is C/C' times what it was. With eps times C/C' the
-root is sqrt(C/C') times what it was, and with the weight times sqrt(C/C') the outputs are the same. Whether a module
-computes this, whatever its code, is found out by running it.
+Of C channels C' are left, the others are 0: the mean is C/C' times what it was. With eps times C/C' so is their sum,
+and with the weight times C/C' (of a root mean square: its root) the outputs are the same. Global response norm divides
+by a mean of norms. Whether a module computes this, whatever its code, is found out by running it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ..changes import scaled
 from ..running.copies import copied
-from .log import Read, Rescale, TraceLog
+from .log import MeanOver, Read, Rescale, TraceLog
 
 AGREE = 1e-5
 """Modules may compute in single precision, whatever they are given."""
@@ -28,7 +29,7 @@ def settle_means(log: TraceLog, model: nn.Module) -> None:
     for mean in log.means:
         key = mean.module, len(mean.ids)
         if key not in found:
-            found[key] = _rescale(model, mean.module, mean.ids)
+            found[key] = _rescale(model, mean)
         rescale = found[key]
         if rescale is None:
             log.mark_inexact(mean.ids, mean.why)
@@ -37,33 +38,34 @@ def settle_means(log: TraceLog, model: nn.Module) -> None:
     log.rescales += [rescale for rescale in found.values() if rescale is not None]
 
 
-def _rescale(model: nn.Module, path: str, ids: Tensor) -> Rescale | None:
+def _rescale(model: nn.Module, mean: MeanOver) -> Rescale | None:
     """Return what makes up for fewer channels in a module; None if nothing is known to."""
     try:
-        module = model.get_submodule(path)
+        module = model.get_submodule(mean.module)
     except (AttributeError, RuntimeError):
         return None
-    for name, attribute, offset in _candidates(module, len(ids)):
+    for name, attribute, offset, power in _candidates(module, len(mean.ids)):
+        rescale = Rescale(mean.module, name, attribute, offset, power, mean.ids)
         try:
-            if _holds(module, len(ids), name, attribute, offset):
-                return Rescale(path, name, attribute, offset, ids)
+            if _holds(module, rescale, mean):
+                return rescale
         except Exception:  # whatever a module's code says against such inputs: it is no such norm
             return None
     return None
 
 
-def _candidates(module: nn.Module, size: int) -> Iterator[tuple[str, str, float]]:
-    """Yield a weight, the attribute that is added to the mean, and what is added to the weight (1 in some)."""
+def _candidates(module: nn.Module, size: int) -> Iterator[tuple[str, str, float, float]]:
+    """Yield a weight, the attribute that is added to the mean, what is added to the weight (1 in some), the power."""
     weights = [name for name, weight in module.named_parameters() if tuple(weight.shape) == (size,)]
     small = [key for key, value in vars(module).items() if type(value) is float or (key == "eps" and value is None)]
     if len(list(module.children())) == 0 and size > 2:
-        yield from ((name, key, offset) for name in weights for key in small for offset in (0.0, 1.0))
+        yield from product(weights, small, (0.0, 1.0), (0.5, 1.0))
 
 
 @torch.no_grad()
-def _holds(module: nn.Module, size: int, name: str, attribute: str, offset: float) -> bool:
+def _holds(module: nn.Module, rescale: Rescale, mean: MeanOver) -> bool:
     """Return whether a copy with channels less, rescaled, gives what the module gives for inputs that are 0 there."""
-    draw = torch.Generator().manual_seed(0)
+    draw, size, dim = torch.Generator().manual_seed(0), len(rescale.ids), mean.dim
 
     def some(tensor: Tensor) -> Tensor:
         # Near 1 and nowhere 0: a weight of zeros, as some networks begin with, would agree with any scale.
@@ -76,14 +78,17 @@ def _holds(module: nn.Module, size: int, name: str, attribute: str, offset: floa
         if tuple(parameter.shape) == (size,):
             parameter.data = parameter.data[kept]
     _resize(part, size, len(kept))
-    eps = added(getattr(whole, attribute), torch.float64)
-    setattr(part, attribute, eps * size / len(kept))
-    weight = part.get_parameter(name)
-    weight.data = scaled(weight.data, math.sqrt(size / len(kept)), offset)
-    for magnitude in (1.0, math.sqrt(eps)):  # the latter is where what is added counts
-        x = torch.zeros(2, 3, size, dtype=torch.float64)
-        x[..., kept] = torch.randn(2, 3, len(kept), generator=draw, device="cpu", dtype=torch.float64) * magnitude
-        wanted, got = whole(x)[..., kept], part(x[..., kept])
+    eps = added(getattr(whole, rescale.attribute), torch.float64)
+    setattr(part, rescale.attribute, eps * size / len(kept))
+    weight = part.get_parameter(rescale.weight)
+    weight.data = scaled(weight.data, (size / len(kept)) ** rescale.power, rescale.offset)
+    shape = [2, *[3] * (mean.ndim - 1)]
+    for magnitude in (1.0, math.sqrt(eps), eps):  # with the latter two what is added counts, to squares or not
+        shape[dim] = len(kept)
+        few = torch.randn(shape, generator=draw, device="cpu", dtype=torch.float64) * magnitude
+        shape[dim] = size
+        x = torch.zeros(shape, dtype=torch.float64).index_copy(dim, kept, few)
+        wanted, got = whole(x).index_select(dim, kept), part(few)
         if not float((wanted - got).abs().max()) <= AGREE * float(wanted.abs().max()):
             return False
     return True

@@ -173,7 +173,8 @@ def _mean_over(call: Call, plane: Plane) -> None:
     why = f"{call.place}: averages over the channels"
     if "rms" in call.name:
         value = None if plane.value is None else plane.value.reshape(-1)
-        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why))
+        ndim, dim = plane.ids.ndim, plane.dims[-1]
+        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why, ndim, dim))
     else:
         call.log.mark_inexact(plane.ids, why)
 

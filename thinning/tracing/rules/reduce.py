@@ -60,8 +60,8 @@ def _gone(call: Call, plane: Plane, kind: str) -> None:
         call.read(plane)
     elif kind == "mean":
         value = None if plane.value is None else plane.value.reshape(-1)
-        why = f"{call.place}: a mean over the channels"
-        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why))
+        why, ndim, dim = f"{call.place}: a mean over the channels", plane.ids.ndim, plane.dims[-1]
+        call.log.mean(MeanOver(plane.ids.reshape(-1), value, call.tracer.frame.name, why, ndim, dim))
     else:
         call.freeze([plane], "over the channels")
 
