@@ -139,7 +139,11 @@ class Driver:
         attachment.end_epoch()
         attachment.remove()
         self.scheduler.finish()
-        return None if self.thin is None else self.scheduler.thin(optimizer, **self.thin)
+        if self.thin is None:
+            return None
+        if self.scheduler.rewrap is None:
+            self.scheduler.rewrap = lambda: None  # training is over: no wrapper has to be made anew
+        return self.scheduler.thin(optimizer, **self.thin)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold, sharded masks whole; empty before training begins. All ranks call it."""

@@ -90,10 +90,17 @@ class CompressionCallback(TrainerCallback):
                 "the schedule has lr_schedulers, but the Trainer sets its own learning rate at each step: take them"
                 " out, and choose lr_scheduler_type in TrainingArguments"
             )
-        if any(isinstance(policy, Thinner) and policy.options["add_bias"] for policy in self.scheduler.policies):
+        thinners = [policy for policy in self.scheduler.policies if isinstance(policy, Thinner)]
+        if any(policy.options["add_bias"] for policy in thinners):
             raise ValueError(
                 "the schedule's Thinner has add_bias, but the Trainer cannot resume with a bias that is new: it does"
                 " not load it, and groups biases apart. Take it out, and add_bias to CompressionCallback(thin=True)"
+            )
+        if thinners and args.world_size > 1:
+            raise ValueError(
+                "the schedule's Thinner acts in mid-training, but on several processes the Trainer trains through a"
+                " wrapper that keeps the old shapes: take it out, and use CompressionCallback(thin=True), which thins"
+                " at the end"
             )
         if state.global_step:
             self._driver.load_state_dict(self._stored(args, state))

@@ -43,6 +43,12 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def tell_if_slow(device: torch.device, amp: bool) -> None:
+    """Warn of bfloat16 where the processor has no instructions for it: torch then has no fast convolution."""
+    if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        logger.warning("--amp: this processor has no bfloat16, where it is much slower than float32: leave --amp out")
+
+
 def start_checkpoint(options: Options) -> Mapping[str, Any] | None:
     """Return the checkpoint to start from, or None.
 

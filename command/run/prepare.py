@@ -39,6 +39,7 @@ from .model_and_data import (
     place,
     start_checkpoint,
     synchronised,
+    tell_if_slow,
 )
 from .optimizers import make_optimizer
 from .randomness import seed_everything
@@ -58,6 +59,7 @@ def prepare(options: Options) -> Session:
         One of `errors.USER_ERRORS`, each with one line that says what to do.
     """
     device = find_device(own_device(options.training.device))
+    tell_if_slow(device, options.training.amp)
     _require_extras(options.output)
     checkpoint = start_checkpoint(options)
     info = described(options, checkpoint)

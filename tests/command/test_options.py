@@ -13,7 +13,7 @@ from potstill.command.cli.option import Group, of_this_call, option
 from potstill.command.cli.option_types import count, positive
 from potstill.command.cli.options import GROUPS, Options, parse
 from potstill.command.errors import UsageError
-from potstill.command.run.model_and_data import synchronised
+from potstill.command.run.model_and_data import synchronised, tell_if_slow
 from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field
 
@@ -104,3 +104,14 @@ def test_synchronised_norms_are_for_several_processes_on_gpus(monkeypatch, proce
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=r"--sync-bn is for several processes on GPUs \(torchrun --nproc-per-node N\)"):
         synchronised(nn.Sequential(nn.BatchNorm2d(2)), torch.device(device))
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "warned"), [("cpu", False, True), ("cpu", True, False), ("meta", False, False)]
+)
+def test_bfloat16_without_instructions_for_it_is_warned_of(monkeypatch, caplog, device, has, warned):
+    """Convolutions fall back to loops there: a step of GoogLeNet took six times as long as in float32."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
+    tell_if_slow(torch.device(device), amp=True)
+    tell_if_slow(torch.device(device), amp=False)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warned

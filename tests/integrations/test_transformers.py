@@ -88,11 +88,13 @@ class Kill(TrainerCallback):
 def train(schedule, folder, resume=None, kill=None, **options):
     round_to, others = options.pop("round_to", 1), options.pop("others", [])
     callback = CompressionCallback(schedule, EXAMPLE, thin=True, round_to=round_to)
-    defaults = {"save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2}
+    defaults = {
+        "save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2,
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
     arguments = TrainingArguments(
-        str(folder), use_cpu=True, report_to=[], disable_tqdm=True, per_device_train_batch_size=8, logging_steps=5,
-        **{**defaults, **options},
-    )  # fmt: skip
+        str(folder), use_cpu=True, report_to=[], disable_tqdm=True, logging_steps=5, **{**defaults, **options}
+    )
     model = bert()
     callbacks = [callback, *others] + ([Kill(kill)] if kill else [])
     trainer = Trainer(model, arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=callbacks)
