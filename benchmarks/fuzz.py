@@ -31,6 +31,9 @@ READERS = {
     "sensitivity.csv, sensitivity.json": "test_fuzz_folders.py::test_tables_of_sensitivities",
     "MNIST's files": "test_fuzz_folders.py::test_files_of_mnist",
     "images": "test_fuzz_folders.py::test_images",
+    "summaries, metrics": "test_fuzz_folders.py::test_summaries_and_metrics",
+    "table of latencies": "test_fuzz_folders.py::test_tables_of_latencies",
+    "packed networks": "test_fuzz_files.py::test_packed_networks",
     "command lines": "test_fuzz_commands.py",
 }
 COMMAND_LINES = 10

@@ -36,6 +36,7 @@ def read_table(
     """
     path = Path(source)
     content = read_whole(path / name, LARGEST) if path.is_dir() else read_whole(path, LARGEST, links=True)
+    _look_over(path, content)
     try:
         table = pd.read_csv(io.BytesIO(content))
     except ValueError as error:
@@ -46,6 +47,19 @@ def read_table(
         raise ValueError(f"{path}: has no column {missing[0]}")
     if odd:
         raise ValueError(f"{path}: the column {printable(odd[0])[:60]!r} holds something else than numbers")
-    if len(table.columns) > MOST:
-        raise ValueError(f"{path}: {len(table.columns):,} columns are too many for a picture: {MOST} at most")
     return table
+
+
+def _look_over(path: Path, content: bytes) -> None:
+    """Check a table before memory is taken for it.
+
+    Raises:
+        ValueError: it has too many columns, or rows that are shorter than its head: filled up, they would be more than
+            the file has bytes.
+    """
+    lines = max(content.count(b"\n"), content.count(b"\r"))
+    columns = content.lstrip().splitlines()[0].count(b",") + 1 if content.strip() else 0
+    if columns > MOST:
+        raise ValueError(f"{path}: {columns:,} columns are too many for a picture: {MOST} at most")
+    if lines * columns > len(content) + columns:
+        raise ValueError(f"{path}: no table: its {lines:,} rows have not {columns:,} cells each")

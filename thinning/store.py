@@ -21,7 +21,7 @@ from .difference import relative_difference
 from .errors import ThinningError
 from .files.atomic import write_atomically
 from .files.regular import must_be_file
-from .files.text import printable
+from .files.text import is_text, printable
 from .history import must_lead_to
 from .loader_text import LOADER
 from .module_sizes import sizes_of
@@ -243,17 +243,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         file = must_be_file(path)
         # safetensors maps a file whose name is UTF-8 into memory; folders of other names are read whole.
-        return load_file(file) if _is_utf8(file) else from_bytes(file.read_bytes())
+        return load_file(file) if is_text(file) else from_bytes(file.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ThinningError(f"cannot read {path}: {error}") from error
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _prove(model: nn.Module, spec: Any, probe: Mapping[str, Tensor], tolerance: float) -> None:

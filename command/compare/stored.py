@@ -19,6 +19,10 @@ SUMMARY, SWEEP = "summary.json", "sweep.json"
 MOST = 1 << 23
 """Bytes of a file: a summary of a network with 10,000 layers has 2 MB, and a list of lists takes a hundred times its
 bytes to look through."""
+MOST_BATCHES = 100
+"""Batch sizes with a latency: each is a column of a table and a picture."""
+LONGEST = 1e12
+"""Milliseconds, some thirty years: sums of such numbers do not overflow."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,24 @@ def read_run(folder: Path, name: str | None = None, values: Mapping[str, Any] | 
 
 def _network(state: Field) -> Network:
     parameters, macs, size = (state[name].integer() for name in ("parameters", "macs", "bytes"))
-    latency = {batch: value.number() for batch, value in state["latency_ms"].mapping().items()}
+    measured = state["latency_ms"].mapping()
+    if len(measured) > MOST_BATCHES:
+        raise state["latency_ms"].error(f"at most {MOST_BATCHES} batch sizes")
+    latency = {batch: _up_to(value, LONGEST) for batch, value in measured.items()}
     packed = None if state.value.get("packed_bytes") is None else state["packed_bytes"].integer()
     return Network(parameters, macs, size, latency, _known(state, "top1"), _known(state, "val_top1"), packed)
 
 
 def _known(state: Field, name: str) -> float | None:
-    """Return a number, or None where it is not known."""
-    return None if state.value.get(name) is None else state[name].number()
+    """Return a percentage, or None where it is not known."""
+    return None if state.value.get(name) is None else _up_to(state[name], 100)
+
+
+def _up_to(state: Field, most: float) -> float:
+    """Return a number from 0 to `most`."""
+    if not 0 <= state.number() <= most:
+        raise state.error(f"a number from 0 to {most:g}")
+    return state.number()
 
 
 def read_metrics(folder: Path) -> dict[str, list[float | None]]:
@@ -103,8 +117,12 @@ def read_metrics(folder: Path) -> dict[str, list[float | None]]:
     if not path.exists():
         return {}
     with reading(str(path)), _as_rows():
-        rows = list(csv.DictReader(io.StringIO(read_whole(path, MOST).decode())))
-        return {str(name): [_number(row.get(name)) for row in rows] for name in (rows[0] if rows else ())}
+        head, *rows = [row for row in csv.reader(io.StringIO(read_whole(path, MOST).decode())) if row] or [[]]
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(head):  # filled up, short rows of many columns would be more than the file has bytes
+                raise ValueError(f"row {number} has {len(row):,} cells, and the head {len(head):,}")
+        columns = zip(*rows, strict=True) if rows else ()
+        return {name: list(map(_number, column)) for name, column in zip(head, columns, strict=False)}
 
 
 @contextmanager
@@ -116,7 +134,7 @@ def _as_rows() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def _number(text: Any) -> float | None:
+def _number(text: str) -> float | None:
     return float(text) if text else None
 
 

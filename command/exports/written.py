@@ -6,7 +6,8 @@ import copy
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compression.distillation import logits_of
+from potstill.compression.files.checkpoints import write_atomically
+from potstill.thinning.files.text import is_text
 
 from ..errors import UsageError
 from .registry import TOLERANCE, Export, Runner
@@ -50,20 +53,37 @@ def write(export: Export, model: nn.Module, images: Tensor, path: Path, metadata
     plain, images = copy.deepcopy(model).cpu().eval(), images.cpu().contiguous()
     try:
         # In a folder of its own, then moved: whatever stands under the name, a link too, is replaced and not written to
-        with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".part", dir=path.parent) as folder:
-            run = export.write(plain, images, Path(folder) / path.name, metadata)
-            files = [(file, path.parent / file.name) for file in Path(folder).iterdir()]
+        with _room_for(path) as room:
+            name = path.name if is_text(path.name) else path.name.encode(errors="replace").decode()
+            run = export.write(plain, images, room / name, metadata)
+            # The file itself gets its name; what lies beside it keeps the one by which the file refers to it.
+            files = [(file, path if file.name == name else path.parent / file.name) for file in room.iterdir()]
             size = sum(file.stat().st_size for file, _ in files)
             difference = None if run is None else _difference(plain, run, images)
             if difference is not None and not (export.lossy or difference <= TOLERANCE):
                 raise UsageError(f"{path}: it computes something else than the network: difference {difference:.1e}")
             for file, place in files:
-                os.replace(file, place)
+                if room.parent == path.absolute().parent:
+                    os.replace(file, place)
+                else:
+                    write_atomically(place, file.read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
     told = "not checked" if difference is None else f"difference to the network, relative: {difference:.1e}"
     logger.info("%s: written; %s", path, told)
     return Written(path, size, difference, run)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[Path]:
+    """Make a folder to write a file in: beside it, so that it can be moved.
+
+    Elsewhere where the name of its own folder is no text: torch ends the process (2.14), others raise.
+    """
+    beside, text = path.absolute().parent, is_text(path.absolute())
+    prefix = f"{path.name}." if text else None
+    with tempfile.TemporaryDirectory(suffix=".part", prefix=prefix, dir=beside if text else None) as folder:
+        yield Path(folder)
 
 
 def require(export: Export) -> None:

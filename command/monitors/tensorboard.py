@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from potstill.thinning.files.text import printable
+from potstill.thinning.files.text import is_text, printable
 
 from ..errors import UsageError
 
@@ -42,9 +42,11 @@ class EventWriter:
         """Write into the run folder.
 
         Raises:
-            UsageError: the extra is not installed.
+            UsageError: the extra is not installed, or it cannot write there.
         """
         require_tensorboard()
+        if not is_text(folder.absolute()):
+            raise UsageError(f"--tensorboard cannot write into a folder whose name is not UTF-8: {folder.absolute()}")
         from torch.utils.tensorboard import SummaryWriter
 
         # The name says time and process; what nobody can guess in it keeps a link from waiting there.

@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 360.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 26.0
 DOTS = 40
 """Lines of more points than these have no dots."""
+LARGEST = 1e100
+"""Values are drawn up to this one: differences and sums of larger ones overflow."""
 
 Values = Sequence[float | None]
 
@@ -106,14 +108,14 @@ def _text(value: float) -> str:
 
 
 def line_chart(title: str, series: Mapping[str, Values], log: bool = False) -> Chart:
-    """Return a chart of values by epoch; what is not known or not finite leaves a gap.
+    """Return a chart of values by epoch; what is not known, not finite or above `LARGEST` leaves a gap.
 
     Args:
         title: of the chart.
         series: values of the epochs 0, 1, ... by name.
         log: a logarithmic scale, if all values are above 0.
     """
-    known = [value for values in series.values() for value in values if value is not None and math.isfinite(value)]
+    known = [value for values in series.values() for value in values if value is not None and _drawable(value)]
     log = log and min(known, default=0.0) > 0 and max(known) > 10 * min(known)
     count = max(map(len, series.values()), default=0)
     x = Scale.over([0, max(count - 1, 1)], LEFT, WIDTH - RIGHT)
@@ -122,11 +124,15 @@ def line_chart(title: str, series: Mapping[str, Values], log: bool = False) -> C
     return Chart(title, lines, [tick for tick in x.ticks(whole=True) if tick[0] >= LEFT], y.ticks())
 
 
+def _drawable(value: float) -> bool:
+    return abs(value) <= LARGEST  # NaN is not
+
+
 def _line(name: str, values: Values, number: int, scales: tuple[Scale, Scale]) -> Line:
     x, y = scales
     path, pen, dots = [], "M", []
     for epoch, value in enumerate(values):
-        if value is None or not math.isfinite(value):
+        if value is None or not _drawable(value):
             pen = "M"
             continue
         path.append(f"{pen}{x(epoch)} {y(value)}")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from potstill.compression.files.checked import reading
+from potstill.compression.files.checked import CheckpointError, reading
 from potstill.compression.files.checkpoints import write_atomically
 
 from ..compare.stored import SWEEP, StoredRun
 from ..compare.table import compressed, costs, dense_points, front, on_test, reached, table
 from .charts import Chart, scatter
 from .render import page
-from .run import FILE, schedule_text
+from .run import FILE, MOST_ROWS, schedule_text
 
 
 def write_comparison_report(
@@ -58,7 +59,7 @@ def write_comparison_report(
 def _link(folder: Path, run: StoredRun) -> str | None:
     """Return where a run's own report is, if that lies in the folder."""
     inside = run.path.parent == folder and (run.path / FILE).exists()
-    return f"{quote(run.path.name)}/{FILE}" if inside else None
+    return f"{quote(os.fsencode(run.path.name))}/{FILE}" if inside else None
 
 
 def tradeoffs(runs: Sequence[StoredRun]) -> list[Chart]:
@@ -90,6 +91,8 @@ def _layers(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
             for layer in run.summary["layers"].items() if "layers" in run.summary.value else ():
                 name = layer["layer"].text()
                 row = found.setdefault(name, {"layer": name, "before": 0, "after": [None] * len(runs)})
+                if len(found) > MOST_ROWS:
+                    raise CheckpointError(f"with it there are more than {MOST_ROWS:,} layers: compare fewer runs")
                 row["before"] = max(row["before"], layer["before"].integer())
                 row["after"][place] = layer["after"].integer()
     return list(found.values())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from potstill.compression.files.checked import Field, reading
+from potstill.compression.files.checked import CheckpointError, Field, reading
 from potstill.compression.files.checkpoints import write_atomically
 from potstill.thinning.files.checked import parse_json
 from potstill.thinning.files.regular import read_whole
@@ -23,6 +24,8 @@ FILE = "report.html"
 KNOWN = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr", "zeros", "gone")
 MOST = 1000
 """Epochs that are drawn: of more, evenly chosen ones."""
+MOST_ROWS, MOST_COLUMNS = 10_000, 200
+"""Of a table so many are shown, and a note says of how many."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -33,10 +36,13 @@ def write_report(folder: str | Path) -> Path:
     """
     path = Path(folder)
     run = read_run(path)
-    metrics = read_metrics(path)
+    every = read_metrics(path)
+    metrics = dict(islice(every.items(), MOST_COLUMNS))
     with reading(str(path)):
+        facts = _facts(run)
+        facts["notes"] += _left_out(every, MOST_COLUMNS, "columns of metrics.csv")
         data = {
-            **_facts(run),
+            **facts,
             "run": run,
             "where": str(path),
             "charts": _charts(metrics),
@@ -63,13 +69,22 @@ def _facts(run: StoredRun) -> dict[str, Any]:
         "dataset": run.text("dataset"),
         "epochs": _optional(state, "epochs", Field.integer),
         "seed": _optional(state, "seed", Field.integer),
-        "account": _table(_items(state, "account")),
+        "account": _table(_items(state, "account")[:MOST_ROWS]),
         "policies": [_policy(policy) for policy in _items(state, "policies")],
-        "layers": [_layer(layer) for layer in _items(state, "layers")],
+        "layers": [_layer(layer) for layer in _items(state, "layers")[:MOST_ROWS]],
         "refused": [_refusal(kept) for kept in _items(state, "refused")],
         "exports": _exports(state),
-        "notes": [note.text() for note in _items(state, "notes")],
+        "notes": [
+            *(note.text() for note in _items(state, "notes")),
+            *_left_out(_items(state, "account"), MOST_ROWS, "rows of the account"),
+            *_left_out(_items(state, "layers"), MOST_ROWS, "layers"),
+        ],
     }
+
+
+def _left_out(items: Sized, most: int, what: str) -> list[str]:
+    """Return the note that not all are shown; nothing where all are."""
+    return [f"of {len(items):,} {what} the first {most:,} are shown"] if len(items) > most else []
 
 
 def _items(state: Field, name: str) -> list[Field]:
@@ -107,6 +122,8 @@ def _table(rows: Sequence[Field]) -> dict[str, Any]:
     """Return the columns that say something, and the rows."""
     found = [{name: _plain(value) for name, value in row.mapping().items()} for row in rows]
     names = dict.fromkeys(name for row in found for name in row)
+    if len(names) > MOST_COLUMNS:
+        raise CheckpointError(f"account: has {len(names):,} columns, and {MOST_COLUMNS} are the most")
     heads = [name for name in names if any(row.get(name) not in (None, "") for row in found)]
     return {"heads": heads, "rows": [[row.get(name) for name in heads] for row in found]}
 
@@ -174,7 +191,10 @@ def _code(run: StoredRun) -> Lines:
     """Return how a program loads the thinned network; nothing where the summary does not say of which it is."""
     if not run.text("arch"):
         return Lines()
-    sizes = f"{run.summary['num_classes'].integer()}, {run.summary['input_shape'].items()[0].integer()}"
+    channels = [size.integer() for size in run.summary["input_shape"].items()[:1]]
+    if not channels:
+        raise run.summary["input_shape"].error("channels, height and width")
+    sizes = f"{run.summary['num_classes'].integer()}, {channels[0]}"
     lines = (
         "from potstill.models import create_model",
         "from potstill.thinning import load",

@@ -13,13 +13,15 @@ import torch
 
 from potstill.thinning.files.atomic import write_atomically
 from potstill.thinning.files.checked import Field, parse_json
-from potstill.thinning.files.regular import must_be_regular
+from potstill.thinning.files.regular import read_whole
 
 from .layers import Case
 
 logger = logging.getLogger(__name__)
 LARGEST = 32 * 2**20
 """Bytes of a table that is read: some 100,000 measurements."""
+LONGEST = 1e9
+"""Milliseconds of a layer, some ten days."""
 
 
 def device_name(device: str) -> str:
@@ -37,6 +39,12 @@ def device_name(device: str) -> str:
 def cache_folder() -> Path:
     """Return where tables are kept: `$XDG_CACHE_HOME/potstill/latency`, in the home folder's `.cache` without it."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill" / "latency"
+
+
+def _time(state: Field) -> float:
+    if not 0 < state.number() <= LONGEST:
+        raise state.error("milliseconds")
+    return state.number()
 
 
 class LatencyTable:
@@ -72,12 +80,10 @@ class LatencyTable:
 
     def _read(self) -> dict[str, float]:
         try:
-            if not must_be_regular(self.path).exists():
-                return {}
-            if self.path.stat().st_size > LARGEST:
-                raise ValueError(f"has more than {LARGEST:,} bytes")
-            times = Field(parse_json(self.path.read_bytes()))["milliseconds"].mapping()
-            return {key: value.number() for key, value in times.items()}
+            times = Field(parse_json(read_whole(self.path, LARGEST)))["milliseconds"].mapping()
+            return {key: _time(value) for key, value in times.items()}
+        except FileNotFoundError:
+            return {}
         except (OSError, ValueError) as error:
             logger.warning("%s: measured latencies cannot be read (%s): they are measured anew", self.path, error)
             return {}

@@ -5,14 +5,15 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from potstill.command.migration.distiller_pickle import read_pickled
 from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
 from potstill.models import create_model
 from potstill.thinning import Recipe, ThinningError, load, save, thin
 
-from .mutate import mutate_bytes, mutate_fields, no_hang
+from .mutate import mutate_bytes, mutate_fields, no_hang, other_value
 from .test_kills import assert_same
 
 SHORT = 500
@@ -134,3 +135,39 @@ def test_thinned_networks_on_disk(thinned, mutations, fuzz_seed, tmp_path):
         wrong += not difference < 1e-2  # the probe is one input: a flipped low bit passes
     assert wrong == 0
     assert load_file(path).keys()
+
+
+def sparse():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5)).eval()
+
+
+def test_packed_networks(tmp_path, mutations, fuzz_seed):
+    """Without the digest, which a stranger can write too."""
+    model = sparse()
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight *= torch.rand(layer.weight.shape) < 0.1
+    path = save(model, thin(model, torch.ones(2, 32)), tmp_path / "net").with_name("net.packed.safetensors")
+    facts = json.loads((tmp_path / "net.json").read_text())
+    (tmp_path / "net.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "packed_sha256"}))
+    raw, tensors, refused = path.read_bytes(), load_file(path), 0
+    count = mutations if mutations > SHORT else mutations // 2
+    for number in range(count):
+        chance = random.Random(f"{fuzz_seed} packed {number}")
+        path.write_bytes(mutate_bytes(raw, chance))
+        if number % 2:
+            name = chance.choice(sorted(tensors))
+            other = other_value(tensors[name], chance)
+            changed = {**tensors, name: other.contiguous() if isinstance(other, torch.Tensor) else torch.tensor(0)}
+            changed.pop(chance.choice([*sorted(tensors), "", "", ""]), None)
+            save_file(changed, path)
+        dense = sparse()
+        with no_hang():
+            try:
+                load(dense, path)
+            except ThinningError as error:
+                refused += one_line(error)
+                assert all(torch.equal(a, b) for a, b in zip(dense.parameters(), sparse().parameters(), strict=True))
+        assert dense(torch.ones(1, 32)).isfinite().all()
+    assert 0 < refused < count

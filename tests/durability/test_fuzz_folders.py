@@ -13,17 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
+from potstill.command.compare import runs_in
 from potstill.command.errors import UsageError
 from potstill.command.greedy.record import Record, Size, Step
 from potstill.command.greedy.search import Tried
 from potstill.command.modes.sensitivity_table import HEADER, Analysis, SensitivityTable
+from potstill.command.report import write_comparison_report, write_report
 from potstill.compression import CheckpointError
+from potstill.compression.latency import table
 from potstill.models.datasets import DatasetError
 from potstill.models.datasets.idx import read_idx
 from potstill.models.datasets.sources import file_shape, read_image
 
+from ..report.folders import write_run
 from .mutate import mutate_bytes, mutate_fields, no_hang
-from .test_fuzz_files import one_line
+from .test_fuzz_files import SHORT, one_line
 
 STEP = Step(0, "conv1.weight", 3, 50.0, 90.0, 1.5, 1000, 0.8, 1.25)
 RECORD = Record(Size(1200, 1.5), [STEP], [Tried("conv2.weight", 2, 49.0, 88.0, 1.625)])
@@ -101,3 +105,36 @@ def test_images(tmp_path, mutations, fuzz_seed):
         path.write_bytes(mutate_bytes(sound[form], chance))
         refused += is_refused(partial(read, path), DatasetError)
     assert 0 < refused < mutations
+
+
+def test_summaries_and_metrics(tmp_path, mutations, fuzz_seed):
+    folder, refused = write_run(tmp_path / "run"), 0
+    sound = {path.name: path.read_bytes() for path in folder.iterdir()}
+    count = mutations if mutations > SHORT else mutations // 2
+    for number in range(count):
+        chance = random.Random(f"{fuzz_seed} run {number}")
+        name = chance.choice(["summary.json", "summary.json", *sorted(sound)])
+        as_json = name.endswith("json")
+        raw = mutant_of(json.loads(sound[name]), chance) if as_json else mutate_bytes(sound[name], chance)
+        (folder / name).write_bytes(raw)
+        refused += is_refused(lambda: write_report(folder), CheckpointError)
+        is_refused(lambda: write_comparison_report(tmp_path, list(runs_in([folder]))), CheckpointError)
+        (folder / name).write_bytes(sound[name])
+    assert 0 < refused < count
+
+
+def test_tables_of_latencies(tmp_path, monkeypatch, mutations, fuzz_seed):
+    """One that is damaged is measured anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(table, "device_name", lambda device: "a processor")
+    times, kept = {f"('Conv2d', {width})": width / 8 for width in range(1, 9)}, 0
+    path = table.LatencyTable("cpu").path
+    path.parent.mkdir(parents=True)
+    for number in range(mutations):
+        chance = random.Random(f"{fuzz_seed} latency {number}")
+        path.write_bytes(mutant_of({"device": "a processor", "milliseconds": times}, chance))
+        with no_hang():
+            found = table.LatencyTable("cpu")._times
+        assert all(0 < time <= table.LONGEST for time in found.values())
+        kept += bool(found)
+    assert 0 < kept < mutations

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from potstill.compression import CheckpointError, PruningPolicy, RegularizationPolicy, dict_config
+from potstill.compression.policies.weight_average import WeightAverage
 from potstill.compression.pruners import Pruner
 from potstill.compression.regularizers import Regularizer
 
@@ -58,13 +59,14 @@ X = torch.linspace(-1, 1, 64).reshape(8, 8)
 
 
 def trained(epochs):
-    """A network and its scheduler: gates, and two plugins behind them."""
+    """A network and its scheduler: gates, two plugins behind them, and an average."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = dict_config(model, optimizer, SCHEDULE, example_inputs=X)
     scheduler.add_policy(RegularizationPolicy(Drawn()), epochs=[0, 1, 2, 3], name="drawn")
     scheduler.add_policy(PruningPolicy(Moody()), epochs=[0, 1], name="moody")
+    scheduler.add_policy(WeightAverage(0.5), epochs=[0, 1], name="average")
     for epoch in range(epochs):
         scheduler.on_epoch_begin(epoch, optimizer)
         scheduler.on_minibatch_begin(epoch, 0, 1, optimizer)
@@ -102,6 +104,7 @@ def wrong(path, value):
 
 
 GATES = ["policies", "gates", "regularizer"]
+AVERAGES = ["policies", "average", "averages"]
 
 
 @pytest.mark.parametrize("epochs", [0, 1], ids=["before training", "in training"])
@@ -115,6 +118,19 @@ GATES = ["policies", "gates", "regularizer"]
         (wrong(["masks", "masks", "0.weight", "moody", "mask"], torch.ones(2)), "expected a tensor of shape"),
         (wrong(["masks"], []), "masks: expected a mapping"),
         (wrong(["policies", "gates", "regularizer", "gates", "log_alpha"], torch.zeros(3)), "the state has 3 gates"),
+        (wrong([*AVERAGES, "0.bias"], torch.full([8], float("nan"))), "average: averages.0.bias: .*not finite"),
+        (
+            wrong([*AVERAGES, "0.bias"], torch.zeros(8).double()),
+            "average: averages.0.bias: expected a tensor of float32",
+        ),
+        (
+            wrong([*AVERAGES, "0.bias"], torch.zeros(1).expand(7)),
+            "average: averages.0.bias: expected a tensor of shape",
+        ),
+        (wrong(AVERAGES, {"0.weight": torch.zeros(8, 8)}), "average: averages.0.bias: is missing"),
+        (wrong([*AVERAGES, "other"], torch.zeros(1)), "averages: has unknown fields"),
+        (wrong([*AVERAGES[:2], "updates"], -1), "average: updates: expected a whole number"),
+        (wrong([*AVERAGES[:2], "updates"], 2**60), "average: updates: expected a whole number"),
         (wrong([*GATES, "optimizer", "param_groups", 0, "betas"], (9e5, 0.9)), "Invalid beta"),
         (wrong(["recipes"], ["{}"]), "recipe"),
         (wrong(["removed"], {"moody": 7}), "removed"),
@@ -140,7 +156,8 @@ def test_states_of_plugins_with_wrong_fields(mutations, fuzz_seed):
     count = mutations if mutations > SHORT else mutations // 5
     for number in range(count):
         chance = random.Random(f"{fuzz_seed} state {number}")
-        part = chance.choice([["policies", "moody"], ["policies", "drawn"], ["policies", "gates"], ["masks"], []])
+        part = chance.choice([["policies", "moody"], ["policies", "drawn"], ["policies", "gates"],
+                              ["policies", "average"], ["masks"], []])  # fmt: skip
         state = inner = copy.deepcopy(sound)
         for key in part:
             inner = inner[key]

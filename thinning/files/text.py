@@ -31,6 +31,11 @@ class Lines(str):
         return lines
 
 
+def is_text(name: object) -> bool:
+    """Return whether a name is text: where it is no UTF-8, Python has lone surrogates for the bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in str(name))
+
+
 def printable(text: object) -> str:
     """Return a text on one line: line breaks, control characters, direction marks and lone surrogates are escaped."""
     line = str(text)
