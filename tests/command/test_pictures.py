@@ -28,12 +28,12 @@ PICTURES = ("metrics", "channels", "norms", "weights", "path")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run with everything that draws or logs, as far as it is installed."""
-    pytest.importorskip("matplotlib")
     out = tmp_path_factory.mktemp("pictures")
     (out / "s.yaml").write_text(SCHEDULE)
     small = ["--limit-train", "96", "--limit-test", "30", "--limit-validation", "30", "-b", "32", "--lr", "0.02"]
-    logs = ["--tensorboard"] * bool(importlib.util.find_spec("tensorboard"))
-    more = ["--plot", *logs, "--trajectory", "--compress", str(out / "s.yaml"), "-o", str(out)]
+    there = {"--plot": "matplotlib", "--tensorboard": "tensorboard"}
+    kinds = [option for option, package in there.items() if importlib.util.find_spec(package)]
+    more = [*kinds, "--trajectory", "--compress", str(out / "s.yaml"), "-o", str(out)]
     assert compress_classifier.main(["-a", "mlp_bn_drop", *small, *more]) == 0
     return (out / "latest").resolve()
 
@@ -41,6 +41,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_show_on_white_and_on_black(run, name):
     """Without a background, and drawn in colours that differ from both."""
+    pytest.importorskip("matplotlib")
     pixels = read_image(str(run / f"{name}.png"), mode="RGB_ALPHA").float() / 255
     ink, alpha = pixels[:3], pixels[3]
     assert (alpha == 0).float().mean() > 0.5
