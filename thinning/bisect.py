@@ -13,7 +13,7 @@ from .plan import make_recipe
 from .trace import Analysis
 from .verify import Verifier
 
-WHY = "the outputs depend on the number or order of these channels (removing dead ones changes them by {gap:.1e})"
+WHY = "the outputs depend on the number or order of these channels (removing dead ones {why})"
 
 
 def without_harmful(
@@ -28,7 +28,7 @@ def without_harmful(
     # By classes, not by channels: channels with the same uses are treated alike by the code, and there are far fewer
     # classes.
     group = class_of_label([use.labels for use in analysis.graph.uses], analysis.graph.frozen, analysis.graph.inexact)
-    harmless, gaps = torch.zeros_like(dead), {}
+    harmless, harm = torch.zeros_like(dead), {}
     # A stack of parts, halves in order: k harmful classes among n take about 2 k log2(n / k) runs instead of n.
     waiting = [group[dead].unique()]
     while waiting:
@@ -36,16 +36,15 @@ def without_harmful(
         # On top of what did no harm, so that the final removal was tried as a whole, not only its parts.
         more = harmless | (dead & torch.isin(group, part))
         recipe, _ = make_recipe(analysis, Dead(more), weights, model)
-        same, gap = verifier.keeps(recipe)
-        if same:
+        if verifier.keeps(recipe)[0]:
             harmless = more
         elif len(part) == 1:
-            gaps[int(part)] = gap
+            harm[int(part)] = verifier.why
         else:
             waiting += reversed(part.tensor_split(2))
     log = analysis.log.copy()
-    for index, gap in gaps.items():
+    for index, why in harm.items():
         # Frozen by id, since labels change with the numbering that follows.
         every = torch.isin(analysis.numbers.labels, (group == index).nonzero().flatten())
-        log.freeze(every.nonzero().flatten(), WHY.format(gap=gap))
-    return analysis.with_log(log) if gaps else None
+        log.freeze(every.nonzero().flatten(), WHY.format(why=why))
+    return analysis.with_log(log) if harm else None

@@ -65,9 +65,10 @@ def zero_channels(
         if group.status == "removable" or (inexact and group.status == "inexact"):
             chosen = torch.randperm(group.size, generator=draw, device="cpu")[: int(group.size * fraction)]
             dead[group.channels[chosen]] = True
-    parameters = dict(model.named_parameters())
+    parameters, zeroed = dict(model.named_parameters()), torch.zeros_like(dead)
     for use in graph.uses:
         if use.role in ("out", "scale", "shift") and use.name in parameters:
             parameter = parameters[use.name]
             parameter.index_fill_(use.dim, dead[use.channels].nonzero().flatten().to(parameter.device), 0)
-    return int(dead.sum())
+            zeroed[use.channels] = dead[use.channels]
+    return int(zeroed.sum())

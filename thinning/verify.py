@@ -25,6 +25,7 @@ IN_DOUBLE = 1e-6
 """The difference allowed in double precision, where rounding is far below it."""
 
 
+CHANGES = "changes them by {:.1e}"
 CACHED = (
     "the model's code keeps tensors outside of its modules (a global dictionary, functools.cache) and found one there"
     " from the trace, which runs without numbers: keep them as buffers, or clear that cache ({error})"
@@ -61,6 +62,7 @@ class Verifier:
         self._before: list[list[Tensor]] | None = None
         self._double: list[list[Tensor]] | None = None
         self._amplifies: bool | None = None
+        self.why = ""
 
     def apply(self, recipe: Recipe) -> str | None:
         """Apply a recipe; return why not, with everything as it was, if the outputs are no longer the same."""
@@ -143,18 +145,24 @@ class Verifier:
         )
 
     def keeps(self, recipe: Recipe) -> tuple[bool, float]:
-        """Return whether the outputs of a copy stay, and the difference; in double precision where that runs."""
+        """Return whether the outputs of a copy stay, and the difference; in double precision where that runs.
+
+        `why` says what removing does where they do not.
+        """
         # On a copy, since several removals are tried in turn and none of them stays.
         copy = shared_copy(self.model)
         try:
             if self._runs_in_double():
                 apply(recipe, copy.double())
                 gap = relative_difference(self._double or [], outputs(copy, self.batches, double=True, onward=True))
+                self.why = CHANGES.format(gap)
                 return gap <= IN_DOUBLE or self._same_until_the_end(recipe, copy), gap
             apply(recipe, copy)
             gap = relative_difference(self._before or [], outputs(copy, self.batches, onward=True))
+            self.why = CHANGES.format(gap)
             return gap <= self.tolerance, gap
-        except Exception:  # whatever a model's code raises when sizes do not fit
+        except Exception as error:  # whatever a model's code raises when sizes do not fit
+            self.why = f"makes the model fail: {type(error).__name__}: {str(error)[:120]}"
             return False, float("inf")
 
     def _same_to_the_half(self) -> bool:

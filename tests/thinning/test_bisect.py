@@ -259,3 +259,24 @@ def test_what_modules_share_and_write_on_is_copied_as_it_is():
     thin(model, x)
     assert model.a.out_features == 6
     assert not kept
+
+
+class Halves(nn.Module):
+    """Code that has a number of channels as a number of words, in a place that only real numbers reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        if y.device.type != "meta" and y.shape[-1] != 8:
+            raise ValueError("eight are needed")
+        return self.b(y)
+
+
+def test_a_model_that_fails_without_channels_is_quoted():
+    model = Halves()
+    silenced(model.a)
+    recipe = thin(model, torch.randn(2, 4))
+    assert "(removing dead ones makes the model fail: ValueError: eight are needed)" in recipe.refused[0].reason

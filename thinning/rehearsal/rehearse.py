@@ -17,7 +17,7 @@ from ..label_sets import class_of_label, members
 from ..module_sizes import fit_sizes, new_size, replace_data
 from ..running.copies import named_tensors
 from ..tracing.log import TraceLog
-from ..tracing.numbering import Numbering, numbering
+from ..tracing.numbering import Numbering, counting, numbering
 from ..tracing.replay import Deviation, DeviationError, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
 from .repairs import FailedRemoval, Repairs
@@ -83,7 +83,7 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)
-    for count in log.counts:
+    for count in counting(log, numbers):
         module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
         setattr(module, count.name, new_size(getattr(module, count.name), left, count.index))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
-from .log import FREE, LayerCall, Link, SplitAxis, TraceLog
+from .log import FREE, AttributeCount, LayerCall, Link, SplitAxis, TraceLog
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,16 @@ def graph_of(
         inexact=numbers.inexact,
         reasons=tuple(log.reasons),
         aliases=aliases,
-        attributes=tuple(AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in log.counts),
+        attributes=tuple(
+            AttributeUse(n.module, n.name, n.index, numbers.labels[n.ids]) for n in counting(log, numbers)
+        ),
         other_macs=log.other_macs,
     )
+
+
+def counting(log: TraceLog, numbers: Numbering) -> list[AttributeCount]:
+    """Return the attributes that count channels: not the width of a head, say, where whole heads go."""
+    return [count for count in log.counts if bool((numbers.labels[count.ids] != numbers.labels[count.ids[0]]).any())]
 
 
 def _kernel(labels: Tensor, numbers: Numbering, log: TraceLog) -> bool:
