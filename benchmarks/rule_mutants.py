@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import hashlib
 import importlib
-import itertools
 import json
 import os
 import resource
@@ -27,100 +27,24 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
+from mutants.sources import Mutant, marked, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "thinning/tracing/rules"
 RULES = "potstill.thinning.tracing.rules"
 TESTS = [str(path) for path in sorted((ROOT / "tests/thinning").glob("test_*.py")) if path.stem != "test_models"]
-OPTIONS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
+OPTIONS = ["-q", "-s", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
 OPTIONS += ["-o", "addopts=", "-m", "not slow"]  # those that run on every change
 MEMORY = 16 * 2**30
+RAN: set[str] = set()
+"""Lines of `marked` rule files that ran."""
 EQUIVALENT: dict[tuple[str, str], str] = {}
 """("file.function", what is changed): why no test can notice."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A changed source of a rule file."""
-
-    file: str
-    function: str
-    line: int
-    begin: int
-    what: str
-    tree: ast.Module
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Return what names it in EQUIVALENT, whatever its line."""
-        return f"{self.file}.{self.function}", self.what
-
-    def __str__(self) -> str:
-        return f"{self.file}.py:{self.line} {self.function}: {self.what}"
-
-
-def mutants(file: str, source: str) -> Iterator[Mutant]:
-    """Yield each mutant of a file's functions."""
-    lines = source.splitlines()
-    for number, each in enumerate(ast.walk(ast.parse(source))):
-        if not _change(each):
-            continue
-        tree = ast.parse(source)
-        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-        node = next(itertools.islice(ast.walk(tree), number, None))
-        begin, what, function = _first_line(node, parents), _change(node), _function(node, parents)
-        if function:
-            line, text = node.lineno, lines[node.lineno - 1].strip()  # type: ignore[attr-defined]
-            yield Mutant(file, function, line, begin, f"{what}: {text}", ast.fix_missing_locations(tree))
-
-
-def _change(node: ast.AST) -> str:
-    """Change a node in place; return what was done, nothing where it is none to change."""
-    if isinstance(node, ast.If):
-        node.test = ast.UnaryOp(ast.Not(), node.test)
-        return "turned round"
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        node.value = ast.Constant(None)
-        return "left out"
-    if isinstance(node, ast.keyword) and node.arg == "value" and not isinstance(node.value, ast.Constant):
-        node.value = ast.Constant(None)
-        return "value forgotten"
-    if isinstance(node, ast.FunctionDef) and any(_is_rule(each) for each in node.decorator_list):
-        node.body = ast.parse("call.give_up('mutant')").body
-        return "gives up"
-    return ""
-
-
-def _is_rule(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "rule"
-
-
-def _first_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
-    """Return the line that runs where a node does: that of its statement, of a function the one after its docstring."""
-    while not isinstance(node, ast.stmt):
-        node = parents[node]
-    if not isinstance(node, ast.FunctionDef):
-        return node.lineno
-    body: list[ast.stmt] = node.body[ast.get_docstring(node) is not None :]
-    # a function of a docstring alone runs the line on which it begins
-    return (body or node.decorator_list or [node])[0].lineno
-
-
-def _function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
-    name = ""
-    while True:
-        if isinstance(node, ast.FunctionDef):
-            name = node.name
-        if node not in parents:
-            return name
-        node = parents[node]
 
 
 def install(file: str, tree: ast.Module) -> None:
@@ -133,6 +57,12 @@ def install(file: str, tree: ast.Module) -> None:
         for name, value in list(vars(other).items()):
             if id(value) in new:
                 setattr(other, name, new[id(value)])
+
+
+def _install_all(change: Callable[[str, ast.Module], ast.Module]) -> None:
+    for path in sorted(FOLDER.glob("[a-z]*.py")):
+        vars(importlib.import_module(f"{RULES}.{path.stem}"))["__ran__"] = RAN
+        install(path.stem, change(path.stem, ast.parse(path.read_text())))
 
 
 class Trials:
@@ -149,6 +79,7 @@ class Trials:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run all tests as they are, then those concerned on each mutant."""
         self._read(session.items, self.options.notes)
+        gc.freeze()  # a collection in a forked process would touch, and so copy, all memory of this one
         print(f"{len(session.items)} tests, {len(self.chosen)} mutants", flush=True)
         for mutant in self.chosen:
             self._try(mutant, session.items)
@@ -156,16 +87,20 @@ class Trials:
 
     def _read(self, items: Sequence[pytest.Item], path: Path | None) -> None:
         """Fill in the tests of each line and how long they take, as far as they are not noted for these very files."""
-        notes = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        notes = _notes(path) if path is not None else {}
         rules = _digest(*sorted(FOLDER.glob("*.py")))
+        _install_all(marked)
         for number, item in enumerate(items):
             key = f"{item.nodeid} {rules} {_digest(item.path)}"
-            notes[key] = notes.get(key) or lines_of(item)
+            if key not in notes:
+                notes[key] = lines_of(item)
+                if path is not None:  # at once: what was found stays found where a later test ends the process
+                    with path.open("a") as file:
+                        file.write(json.dumps([key, notes[key]]) + "\n")
             self.seconds[number], lines = notes[key]
             for line in lines:
                 self.tests.setdefault(line, []).append(number)
-        if path is not None:
-            path.write_text(json.dumps(notes))
+        _install_all(lambda file, tree: tree)
 
     def _try(self, mutant: Mutant, items: Sequence[pytest.Item]) -> None:
         tests = self._order(mutant)
@@ -194,26 +129,21 @@ class Trials:
         return self.reliable[file, number]
 
 
+def _notes(path: Path) -> dict[str, tuple[float, list[str]]]:
+    """Return what earlier runs noted, by test, rules and test file: a line each."""
+    return dict(map(json.loads, path.read_text().splitlines())) if path.exists() else {}
+
+
 def _digest(*paths: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def lines_of(item: pytest.Item) -> tuple[float, list[str]]:
     """Run a test; return the seconds that it takes and the lines of rule files that run, none if it does not pass."""
-    lines: set[tuple[str, int]] = set()
-
-    def called(frame: types.FrameType, event: str, _: Any) -> Any:
-        return line if "/tracing/rules/" in frame.f_code.co_filename else None
-
-    def line(frame: types.FrameType, event: str, _: Any) -> Any:
-        lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return line
-
+    RAN.clear()
     begin = time.process_time()
-    sys.settrace(called)
     passed = all(report.passed for report in runtestprotocol(item, log=False))
-    sys.settrace(None)
-    return time.process_time() - begin, sorted(f"{Path(name).stem}:{line}" for name, line in lines if passed)
+    return time.process_time() - begin, sorted(RAN) if passed else []
 
 
 def forked(

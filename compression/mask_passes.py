@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .parameter_mask import ParameterMask
 from .processes.shards import is_sharded, part, parts
-
-Pass = Literal["hard", "soft", "copies"]
 
 
 @dataclass

@@ -14,8 +14,6 @@ from potstill.thinning import ChannelGraph, on_cpu
 from ...files.checked import Field
 from .scale_parameters import Layout
 
-Sums = dict[tuple[int, ...], int]
-
 
 class Budget:
     """Size of the network, relative to its size with all gates open, given the probabilities that gates are open.
