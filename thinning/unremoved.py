@@ -29,7 +29,7 @@ OTHER = "zero where it is made, but its removal may change another sum over it (
 def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]) -> dict[int, tuple[str, str]]:
     """Return first maker and reason by label, of channels that are zero where made and neither frozen nor dead."""
     graph = analysis.graph
-    first, silent = _silent(analysis, weights)
+    first, silent = _silent(analysis, weights, dead.channels)
     silent &= ~dead.channels & (graph.frozen < 0)
     silent[[0, *dead.stuck]] = False
     read = torch.zeros_like(silent)
@@ -47,16 +47,16 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
     return {label: (f"{makers[label].name}[{makers[label].dim}]", why) for label, why in reasons.items()}
 
 
-def _silent(analysis: Analysis, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _silent(analysis: Analysis, weights: Mapping[str, Tensor], dead: Tensor) -> tuple[Tensor, Tensor]:
     """Return the number of the first use that makes each channel as zeros, and which are zero wherever they are made.
 
-    By label; -1 for none.
+    By label; -1 for none. Channels that are dead are not looked at: reading their zeros takes the longest.
     """
     first = torch.full((len(analysis.graph.frozen),), -1)
     loud = torch.zeros(len(first), dtype=torch.bool)
     for number, use in enumerate(analysis.graph.uses):
         if use.role in ("out", "scale", "shift"):
-            zero = zero_slices(weights[use.name], use.dim)
+            zero = zero_slices(weights[use.name], use.dim, ~dead[use.labels])
             loud[use.labels[~zero]] = True
             labels = use.labels[zero]
             first[labels[first[labels] < 0]] = number

@@ -136,12 +136,19 @@ def _told(analysis: Analysis, dead: Dead, use: Use, part: ZeroSlices) -> bool:
 
 
 def _zero_uses(
-    analysis: Analysis, weights: Mapping[str, Tensor], roles: tuple[str, ...] = ("out", "in")
+    analysis: Analysis,
+    weights: Mapping[str, Tensor],
+    roles: tuple[str, ...] = ("out", "in"),
+    gone: Tensor | None = None,
 ) -> Iterable[tuple[Use, Tensor]]:
-    """Return the dimensions of weights with these roles, and the slices that are zero (bool); no biases."""
+    """Return the dimensions of weights with these roles, and the slices that are zero (bool); no biases.
+
+    Channels that are `gone` (bool by id) are left out.
+    """
     for use in analysis.graph.uses:
         if use.role in roles and (use.role == "scale" or weights[use.name].dim() > 1):
-            rows = zero_slices(weights[use.name], use.dim)
+            among = None if gone is None else ~gone[analysis.log.ids[use.name, use.dim]]
+            rows = zero_slices(weights[use.name], use.dim, among)
             if bool(rows.any()):
                 yield use, rows
 
@@ -168,9 +175,9 @@ def _staying(
     named = torch.zeros_like(dead.channels)
     found: list[tuple[Use, ZeroSlices]] = []
     # What makes channels first: a zero slice that only reads what is named already adds nothing.
-    uses = sorted(_zero_uses(analysis, weights), key=lambda pair: pair[0].role == "in")
+    uses = sorted(_zero_uses(analysis, weights, gone=gone), key=lambda pair: pair[0].role == "in")
     for use, rows in uses:
-        stays = rows & ~gone[analysis.log.ids[use.name, use.dim]] & (use.labels > 0)
+        stays = rows & (use.labels > 0)
         stays &= ~named[use.labels] if use.role == "in" else True
         reasons: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for index in stays.nonzero().flatten().tolist():

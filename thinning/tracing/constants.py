@@ -6,28 +6,32 @@ import torch
 from torch import Tensor
 
 
-def zero_rows(weight: Tensor, columns: Tensor | None = None) -> Tensor:
-    """Return which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all)."""
+def zero_rows(weight: Tensor, columns: Tensor | None = None, among: Tensor | None = None) -> Tensor:
+    """Return which rows of `weight` (rows, columns, ...) are exactly zero in `columns` (bool; None for all).
+
+    Only those of `among` (bool; None for all) are looked at.
+    """
     # Called for every layer at every step of the search for living channels, so it must not read whole weights: the
     # first column is one of 64 to 2048 in a ResNet-50, and few rows pass it.
     rows = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     if columns is not None and bool(columns.all()):
         columns = None
     if columns is not None and not bool(columns.any()):
-        return rows.logical_not().cpu()
+        return rows.logical_not().cpu() if among is None else among.clone()
     first = 0 if columns is None else int(columns.nonzero()[0])
     # A dead row is zero in its first column too; looking there first reads a small part of the weight.
-    some = (weight[:, first].reshape(len(weight), -1) == 0).all(1).nonzero().flatten()
+    zero = (weight[:, first].reshape(len(weight), -1) == 0).all(1)
+    some = (zero if among is None else zero & among.to(zero.device)).nonzero().flatten()
     if len(some):
         part = weight[some] if columns is None else weight[some][:, columns.to(weight.device)]
         rows[some] = (part == 0).flatten(1).all(1)
     return rows.cpu()
 
 
-def zero_slices(weight: Tensor, dim: int) -> Tensor:
-    """Return which slices of a tensor along a dimension are zero, without a copy of it."""
+def zero_slices(weight: Tensor, dim: int, among: Tensor | None = None) -> Tensor:
+    """Return which slices of a tensor (of those `among`, bool) along a dimension are zero, without a copy of it."""
     rows = weight.detach().movedim(dim, 0)
-    return zero_rows(rows if rows.ndim > 1 else rows.unsqueeze(1))
+    return zero_rows(rows if rows.ndim > 1 else rows.unsqueeze(1), among=among)
 
 
 def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor | None, padded: bool) -> Tensor | None:
