@@ -28,3 +28,9 @@ def test_a_beginning_is_no_spelling():
 def test_question():
     assert did_you_mean("resnet2", ["resnet20", "resnet200"], 2) == " (did you mean resnet20 or resnet200?)"
     assert did_you_mean("vgg", ["resnet20"]) == ""
+
+
+def test_a_word_is_compared_with_so_many_names_as_take_a_moment():
+    word, others = "a" * 200, [f"{number:0200}" for number in range(60)]
+    assert spelled_like(word, [*others[:40], word]) == [word]
+    assert spelled_like(word, [*others, word]) == []

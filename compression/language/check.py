@@ -96,7 +96,7 @@ def _judge_duplicates(document: Document, report: Report) -> None:
             report.warn(twice.path, f"{lines}, with the same value", twice.second)
         else:
             report.error(twice.path, f"{lines}: remove one", twice.second)
-            report.twice.add(twice.path)
+            report.twice.setdefault(twice.path[:2], []).append(twice.path)
 
 
 def _check_hidden(twice: Duplicate, checker: Checker, policies: PolicyChecker) -> None:

@@ -52,14 +52,15 @@ class Report:
     """Collects the problems and warnings of one schedule.
 
     Attributes:
-        twice: what stands twice with different values, so that no check can tell which counts.
+        twice: what stands twice with different values, so that no check can tell which counts; by the first two parts
+            of its path (an instance), since each instance asks for its own.
     """
 
     file: str | None = None
     lines: Mapping[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    twice: set[Path] = field(default_factory=set)
+    twice: dict[Path, list[Path]] = field(default_factory=dict)
 
     def error(self, path: Path, message: str, line: int | None = None) -> None:
         """Note a mistake at a path of the document."""

@@ -9,7 +9,7 @@ from typing import Any
 from potstill.near_names import did_you_mean
 
 from ..declare.cross_checks import NOTHING, Complaint, Given, Unknown, Use, apart
-from ..declare.names import meant, misspelled
+from ..declare.names import HINTS, meant, misspelled
 from ..policies import PrunerArgs, RegularizerArgs
 from ..policies.learning_rate import misuses_of_rates
 from ..steps import Window
@@ -54,6 +54,7 @@ class PolicyChecker:
         """Take the whole schedule, and what checks its instances."""
         self.data, self.checker, self.report = data, checker, checker.report
         self.used: set[tuple[str, str]] = set()
+        self._unknown = 0
 
     def policies(self) -> list[PolicyPlan]:
         """Return the entries that are right, in the order of the file."""
@@ -135,7 +136,9 @@ class PolicyChecker:
             if isinstance(elsewhere, Mapping) and name in elsewhere and other not in kinds:
                 self.report.error(path, f"{name!r} is defined in {other_section}: make this a `{other}:`")
                 return
-        self.report.error(path, f"{section} defines no {name!r}{did_you_mean(name, known)}")
+        self._unknown += 1  # a thousand names compared with a thousand others take minutes
+        hint = did_you_mean(name, known) if self._unknown <= HINTS else ""
+        self.report.error(path, f"{section} defines no {name!r}{hint}")
 
     def args(self, kind: str, written: Any, path: Path) -> tuple[Any, Given]:
         """Return the policy's arguments as the kind's dataclass, if there are any, and what is right of them."""

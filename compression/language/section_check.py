@@ -100,7 +100,7 @@ class Checker:
 
     def read(self, taken: Mapping[str, Argument], written: Mapping[str, Any], path: Path) -> tuple[Any, Given]:
         """Return the arguments as constructors want them, and what is right of them; what is wrong is reported."""
-        reading = read(taken, written, path, self.index, self.report.twice)
+        reading = read(taken, written, path, self.index, self.report.twice.get(path[:2], ()))
         for where, message in reading.faults:
             self.report.error(where, message)
         return reading.args, reading.given

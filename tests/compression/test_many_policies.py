@@ -13,7 +13,7 @@ from potstill.compression.policies import ScheduledTrainingPolicy
 from potstill.compression.policies.timetable import Timetable
 from potstill.compression.processes.ranks import Ranks
 from potstill.compression.pruners import SparsityLevelParameterPruner
-from potstill.compression.schedule import dict_config
+from potstill.compression.schedule import ScheduleError, dict_config, load_schedule
 from potstill.compression.scheduler import CompressionScheduler
 from potstill.compression.steps import Step
 
@@ -243,3 +243,37 @@ def test_ranks_compare_masks_that_were_set_or_dropped_by_others_too(compared):
     assert told[3] == {"the mask of bias by mine": None}
     scheduler.state_dict()
     assert len([key for key in compared[-1] if key.startswith("the mask")]) == 3  # all of them, before they are stored
+
+
+def misnamed(number):
+    """So many policies that name no instance of as many."""
+    names = [f"pruner{place}" for place in range(number)]
+    policies = [{"pruner": {"instance_name": name.replace("n", "m")}, "epochs": [0]} for name in names]
+    return {"pruners": dict.fromkeys(names, LEVELS), "policies": policies}
+
+
+def test_hints_do_not_compare_each_name_with_each():
+    def check(number):
+        with pytest.raises(ScheduleError) as caught:
+            load_schedule(misnamed(number), nn.Linear(4, 4))
+        assert len(caught.value.problems) == number
+        assert "did you mean pruner0?" in str(caught.value)
+
+    check(1)
+    few, many = (calls(lambda number=number: check(number)) for number in (40, 160))
+    assert many < 4.2 * few, f"{few:,} calls, with four times as many names {many:,}"
+
+
+def test_of_what_stands_twice_an_instance_is_told_its_own(tmp_path):
+    def check(number):
+        line = "  p{0}: {{class: SparsityLevelParameterPruner, levels: {{weight: 0.{1}}}}}\n"
+        twice = [line.format(place, digit) for place in range(number) for digit in (4, 5)]
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"pruners:\n{''.join(twice)}policies:\n  - {{pruner: {{instance_name: p0}}, epochs: [0]}}\n")
+        with pytest.raises(ScheduleError) as caught:
+            load_schedule(path, nn.Linear(4, 4))
+        assert len(caught.value.problems) == number
+
+    check(1)
+    few, many = (operations(lambda number=number: check(number)) for number in (15, 60))
+    assert many < 4.2 * few, f"{few:,} operations, with four times as many instances {many:,}"
