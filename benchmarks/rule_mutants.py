@@ -190,10 +190,11 @@ def _child(
 def chosen(names: Sequence[str]) -> list[Mutant]:
     """Return the mutants of files ("conv") and lines ("norm:95"); of all files without names."""
     names = names or sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+    parts = [name.partition(":") for name in names]
+    of = {file: list(mutants(file, (FOLDER / f"{file}.py").read_text())) for file in {file for file, _, _ in parts}}
     found = []
-    for file, _, line in (name.partition(":") for name in names):
-        source = (FOLDER / f"{file}.py").read_text()
-        found += [mutant for mutant in mutants(file, source) if not line or mutant.line == int(line)]
+    for file, _, line in parts:
+        found += [mutant for mutant in of[file] if not line or mutant.line == int(line)]
     return found
 
 

@@ -147,6 +147,12 @@ KEPT = {
     "rows that become smaller": (lambda m, x: F.pixel_unshuffle(x[None, None], 2).flatten(2)[0], 8, OTHER_AXIS),
     "reflected": (lambda m, x: F.pad(x[None], (1, 1), mode="reflect")[0], 10, "padded along the channels"),
     "one by its number": (lambda m, x: x[:, 3:4], 1, "one channel is taken by its number"),
+    "one by a list": (lambda m, x: x[:, [3]], 1, "one channel is taken by its number"),
+    "one by a chosen index": (
+        lambda m, x: x.index_select(1, torch.tensor([3])),
+        1,
+        "aten.index_select in the model (Net): one channel is taken by its number",
+    ),
 }
 
 
