@@ -180,3 +180,30 @@ def test_a_schedule_asks_for_it():
     scheduler.on_epoch_begin(0, optimizer, 1)
     scheduler.on_minibatch_begin(0, 0, 1, optimizer)
     assert len(model[0].weight) == 6 and scheduler.recipe.biases == ("2.bias",)
+
+
+class Sloped(nn.Module):
+    """An activation that makes a little of 0, by slopes that are learnt (xIELU)."""
+
+    def __init__(self):
+        super().__init__()
+        self.rise, self.fall = nn.Parameter(torch.tensor([0.2])), nn.Parameter(torch.tensor([-0.1]))
+        self.register_buffer("bend", torch.tensor(-0.5))
+
+    def forward(self, x):
+        rise, fall = nn.functional.softplus(self.rise), 0.5 + nn.functional.softplus(self.fall)
+        return torch.where(x > 0, rise * x * x, (torch.expm1(torch.min(x, self.bend)) - x) * fall)
+
+
+@pytest.mark.parametrize("add_bias", [False, True])
+def test_what_a_learnt_slope_makes_of_zero_is_a_constant(add_bias):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), Sloped(), nn.Linear(8, 5, bias=False)).double()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    with torch.no_grad():
+        model[0].weight[[1, 4, 6]] = 0
+        before = model(x)
+        recipe = thin(model, x, add_bias=add_bias)
+        assert (model(x) - before).abs().max() <= 1e-12
+    assert size(model) == (5 * 6 + 5 * 5 + 5 if add_bias else 8 * 6 + 8 * 5) + 2
+    assert add_bias or "a constant other than 0 goes into 2, which has no bias to take it" in recipe.refused[0].reason

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ..call import Call
 from ..labels import Storage, TensorInfo, attach, info_of
@@ -73,7 +75,7 @@ def _random(call: Call) -> bool:
 
 
 def _known(call: Call) -> float | None:
-    """Return what all elements of a new tensor equal: zeros, ones, a number in the code, a copy of these."""
+    """Return what all elements of a new tensor equal: zeros, ones, a number in the code, what is computed of these."""
     packet = call.func.overloadpacket
     if packet in COPY:
         return call.infos[0].storage.value
@@ -82,4 +84,24 @@ def _known(call: Call) -> float | None:
     if packet in (aten.full, aten.full_like, aten.new_full):
         fill = call.arg(2 if packet is aten.new_full else 1, "fill_value")
         return float(fill) if isinstance(fill, (int, float)) else None
-    return VALUES.get(packet)
+    return VALUES[packet] if packet in VALUES else _computed(call)
+
+
+def _computed(call: Call) -> float | None:
+    """Return the result of an element-wise operation on known numbers (a slope that is learnt), computed as it will be.
+
+    None where one is not known.
+    """
+    known = {id(t): info.storage.value for t, info in zip(call.tensors, call.infos, strict=True)}
+    each = torch.Tag.pointwise in call.func.tags or call.func.overloadpacket is aten.softplus
+    if not each or not known or None in known.values() or torch.Tag.nondeterministic_seeded in call.func.tags:
+        return None
+
+    def number(tensor: Tensor) -> Tensor:
+        return torch.tensor(known[id(tensor)], dtype=tensor.dtype, device="cpu")
+
+    try:
+        result = call.func(*tree_map_only(Tensor, number, call.args), **tree_map_only(Tensor, number, call.kwargs))
+    except (RuntimeError, TypeError, NotImplementedError):
+        return None
+    return float(result) if isinstance(result, Tensor) and not result.is_complex() and not result.is_meta else None
