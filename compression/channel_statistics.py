@@ -26,12 +26,13 @@ def layer_scores(
     The model runs in eval mode and ends as it was.
 
     Raises:
-        ValueError: the score looks at gradients, curvature or activations, and `losses` is missing or gives none.
+        ValueError: the score looks at gradients, curvature or activations, and `losses` is missing, is no function, or
+            gives none.
     """
     layers = {layer.weight: layer for layer in graph.layers if not layer.depthwise}
     if not score.needs:
         return scored(score, dict(model.named_parameters()), graph, {})
-    if losses is None:
+    if not callable(losses):
         raise ValueError(
             f"score {score.name!r} looks at {score.needs}: give losses, a function that runs the model on minibatches"
             " and yields the loss of each: lambda model: (criterion(model(x), y) for x, y in loader)"
@@ -125,15 +126,26 @@ def curvature(loss: Tensor, weights: Mapping[str, Tensor], *seed: object) -> Ite
     """Yield `PROBES` estimates of the Hessian's diagonal by weight: z * (H z) for random signs z.
 
     Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007. The graph of the loss stays, for its own backward pass.
+
+    Raises:
+        ValueError: the model has an operation whose second derivative torch does not know.
     """
     first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
     used = {name: g for name, g in zip(weights, first, strict=True) if g is not None and g.requires_grad}
     for probe in range(PROBES):
         signs = {name: _signs(g, *seed, probe, name) for name, g in used.items()}
-        second = torch.autograd.grad(
-            list(used.values()), [weights[name] for name in used], list(signs.values()),
-            retain_graph=True, allow_unused=True,
-        )  # fmt: skip
+        try:
+            second = torch.autograd.grad(
+                list(used.values()), [weights[name] for name in used], list(signs.values()),
+                retain_graph=True, allow_unused=True,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            raise ValueError(
+                f"score 'hessian' needs second derivatives, and torch lacks one of the model's: {error}; take 'taylor',"
+                " which needs only the first"
+            ) from error
         yield {
             name: signs[name] * (torch.zeros_like(signs[name]) if product is None else product)
             for name, product in zip(used, second, strict=True)

@@ -42,6 +42,7 @@ class Driver:
         self.schedule, self.example_inputs, self.thin = schedule, example_inputs, thin
         self._scheduler: CompressionScheduler | None = None
         self._stored: Mapping[str, Any] | None = None
+        self._ended = -1
 
     @property
     def scheduler(self) -> CompressionScheduler:
@@ -62,10 +63,17 @@ class Driver:
         """Remove from a dense model what had been removed when a checkpoint's state was stored.
 
         Raises:
-            CheckpointError: it is no such state, or of another model.
+            CheckpointError: it is no such state, or of another model, or of this one before it was thinned.
         """
         with reading(STATE):
-            for recipe in _recipes(state):
+            stored = _recipes(state)
+            done = self._scheduler.recipes if self._scheduler is not None and self._scheduler.model is model else []
+            if len(stored) < len(done):
+                raise CheckpointError(
+                    "the checkpoint holds the network before it was thinned, and this one was thinned since: load it"
+                    " into a new one"
+                )
+            for recipe in stored[len(done) :]:
                 recipe.apply(model)
 
     def follow_sizes(self, model: nn.Module) -> None:
@@ -134,22 +142,33 @@ class Driver:
         return dict(self._attachment().components)
 
     def finish(self, optimizer: Optimizer | None) -> Recipe | None:
-        """End training: what is provisional becomes final; dead channels are removed, if asked for."""
+        """End training: what is provisional becomes final; dead channels are removed, if asked for.
+
+        Returns all that thinning removed, during training too; None where nothing was thinned.
+        """
         attachment = self._attachment()
         attachment.end_epoch()
         attachment.remove()
+        self._ended = attachment.ended
         self.scheduler.finish()
-        if self.thin is None:
-            return None
-        if self.scheduler.rewrap is None:
-            self.scheduler.rewrap = lambda: None  # training is over: no wrapper has to be made anew
-        return self.scheduler.thin(optimizer, **self.thin)
+        if self.thin is not None:
+            if self.scheduler.rewrap is None:
+                self.scheduler.rewrap = lambda: None  # training is over: no wrapper has to be made anew
+            self.scheduler.thin(optimizer, **self.thin)
+        return self.scheduler.recipe
+
+    def go_back(self, state: Mapping[str, Any]) -> None:
+        """Take the masks of an earlier checkpoint, whose weights the model has again, before training ends."""
+        self._attachment().end_epoch()
+        self.scheduler.load_state_dict(Field(state, STATE)["scheduler"].value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold, sharded masks whole; empty before training begins. All ranks call it."""
-        if self._scheduler is None or self._scheduler.attachment is None:
+        if self._scheduler is None or (self._scheduler.attachment is None and self._ended < 0):
             return dict(self._stored or {})
-        return {"scheduler": gathered(self._scheduler.state_dict()), "ended": self._scheduler.attachment.ended}
+        attachment = self._scheduler.attachment
+        ended = self._ended if attachment is None else attachment.ended
+        return {"scheduler": gathered(self._scheduler.state_dict()), "ended": ended}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep a checkpoint's state until `start`, which checks it."""

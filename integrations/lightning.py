@@ -29,7 +29,7 @@ class CompressionCallback(pl.Callback):
     `model.conv1.weight` for `self.model = ...`.
 
     Attributes:
-        recipe: what thinning removed, after training with `thin=True`.
+        recipe: all that thinning removed, after training.
     """
 
     def __init__(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from .thinned_transformers import load_thinned, save_thinned
 
 __all__ = ["CompressionCallback", "load_thinned", "save_thinned"]
 
+logger = logging.getLogger("potstill")
 STATE = "compression.pt"
 
 
@@ -38,7 +40,7 @@ class CompressionCallback(TrainerCallback):
     epoch; the terms of the loss are logged by name. Learning rates are the Trainer's: it sets them at each step.
 
     Attributes:
-        recipe: what thinning removed, after training with `thin=True`.
+        recipe: all that thinning removed, after training.
     """
 
     def __init__(
@@ -102,6 +104,11 @@ class CompressionCallback(TrainerCallback):
                 " wrapper that keeps the old shapes: take it out, and use CompressionCallback(thin=True), which thins"
                 " at the end"
             )
+        if thinners and args.load_best_model_at_end:
+            raise ValueError(
+                "the schedule's Thinner acts in mid-training, and load_best_model_at_end would load weights of before"
+                " into what is left: take one of them out (CompressionCallback(thin=True) thins after that)"
+            )
         if state.global_step:
             self._driver.load_state_dict(self._stored(args, state))
             self._driver.follow_sizes(model)
@@ -137,8 +144,14 @@ class CompressionCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Finish, and thin if asked to."""
+        """Finish, and thin if asked to; with `load_best_model_at_end` what the schedule had made of the best one."""
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
+        best = Path(state.best_model_checkpoint or "") if args.load_best_model_at_end else None
+        if best is not None and best != _folder(args, state) and (best / STATE).is_file():
+            self._driver.go_back(load_state(best / STATE))
+            logger.warning(
+                "load_best_model_at_end: the network is that of %s, as far as the schedule had come by then", best
+            )
         self.recipe = self._driver.finish(optimizer)
 
     def _stored(self, args: TrainingArguments, state: TrainerState) -> Mapping[str, Any]:

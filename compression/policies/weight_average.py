@@ -17,6 +17,7 @@ from ..files.checked import Field
 from ..processes.shards import part
 from .base import Moment, ScheduledTrainingPolicy
 
+HIGHEST = 0.999999
 FIRST, LATER = 1, 10
 """After n steps the decay is at most (1 + n) / (10 + n): the random weights of the beginning are soon forgotten."""
 
@@ -34,8 +35,14 @@ class WeightAverage(ScheduledTrainingPolicy):
 
     compresses = False
 
-    def __init__(self, decay: Annotated[float, Range(0, 0.999999)] = 0.999) -> None:
-        """Take the decay; an average is over the last 1 / (1 - decay) steps or so."""
+    def __init__(self, decay: Annotated[float, Range(0, HIGHEST)] = 0.999) -> None:
+        """Take the decay; an average is over the last 1 / (1 - decay) steps or so.
+
+        Raises:
+            ValueError: it is not between 0 and 0.999999.
+        """
+        if not isinstance(decay, (int, float)) or not 0 <= decay <= HIGHEST:
+            raise ValueError(f"decay is {decay!r}: it must be a number between 0 and {HIGHEST}")
         self.decay = decay
         self._updates = 0
         self._averages: dict[str, Tensor] = {}

@@ -228,3 +228,16 @@ def test_statistics_leave_modes_gradients_and_norms_alone():
     assert model.training and model[0].training and not model[3].training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_second_derivatives_that_torch_lacks_are_named():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    x = torch.randn(2, 3, 8, 8)
+
+    def losses(model):
+        yield model(x).square().mean()
+
+    with pytest.raises(ValueError, match=r"(?s)hessian.*hardsigmoid.*'taylor'"):
+        prune_channels(model, x, sparsity=0.5, score="hessian", losses=losses)
+    with pytest.raises(ValueError, match="a function that runs the model"):
+        prune_channels(model, x, sparsity=0.5, score="taylor", losses=[model(x).mean()])

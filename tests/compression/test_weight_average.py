@@ -208,3 +208,9 @@ def test_a_rate_that_is_set_during_warm_up_stays():
     scheduler = dict_config(model, optimizer, schedule, example_inputs=X)
     train(scheduler, optimizer, range(3))
     assert optimizer.rates == pytest.approx([0.1, 0.2, 0.2 * 0.75, 0.2, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("decay", [1.5, -1, "a", float("nan")])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match="between 0 and"):
+        WeightAverage(decay)

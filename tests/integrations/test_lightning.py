@@ -10,6 +10,7 @@ from torch import nn
 
 pl = pytest.importorskip("lightning.pytorch")
 
+from potstill.compression import CheckpointError  # noqa: E402
 from potstill.integrations.lightning import CompressionCallback  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -238,3 +239,20 @@ def test_a_bias_that_thinning_has_added_is_resumed(tmp_path):
     assert whole.net[3].bias is not None
     fit(NEW_BIAS, tmp_path / "cut", kill=13, module=WithoutBias)
     assert same(whole, fit(NEW_BIAS, tmp_path / "cut", resume=True, module=WithoutBias)[0])
+
+
+def test_the_recipe_is_of_all_thinnings_and_a_checkpoint_of_after_them_is_loaded(tmp_path):
+    """By a trainer with the callback; a checkpoint of before does not fit what is left, which is said."""
+    module, callback, trainer = fit(THINNED, tmp_path)
+    assert callback.recipe.parameters[0] == sum(p.numel() for p in Module().parameters())
+    assert callback.recipe.parameters[1] == sum(p.numel() for p in module.parameters())
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    again, other = Module(), CompressionCallback(THINNED, example_inputs=X[:2])
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+    another = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[other], max_epochs=6)
+    another.validate(again, loader, ckpt_path=tmp_path / "after.ckpt", verbose=False)
+    assert same(module, again)
+    filters = {**THINNED, "policies": THINNED["policies"][:1]}  # thinned at the end alone
+    thinned, _, trainer = fit(filters, tmp_path / "end")
+    with pytest.raises(CheckpointError, match="before it was thinned"):
+        trainer.validate(thinned, loader, ckpt_path=tmp_path / "end" / "last.ckpt", verbose=False)

@@ -86,7 +86,7 @@ class Kill(TrainerCallback):
 
 
 def train(schedule, folder, resume=None, kill=None, **options):
-    round_to, others = options.pop("round_to", 1), options.pop("others", [])
+    round_to, others, metrics = options.pop("round_to", 1), options.pop("others", []), options.pop("metrics", None)
     callback = CompressionCallback(schedule, EXAMPLE, thin=True, round_to=round_to)
     defaults = {
         "save_strategy": "epoch", "num_train_epochs": 3, "save_total_limit": 2, "learning_rate": 1e-2,
@@ -97,7 +97,9 @@ def train(schedule, folder, resume=None, kill=None, **options):
     )
     model = bert()
     callbacks = [callback, *others] + ([Kill(kill)] if kill else [])
-    trainer = Trainer(model, arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=callbacks)
+    trainer = Trainer(
+        model, arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=callbacks, compute_metrics=metrics
+    )
     with contextlib.suppress(InterruptedError):
         trainer.train(resume_from_checkpoint=resume)
     return model, callback, trainer
@@ -288,3 +290,41 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         os.mkfifo(tmp_path / name)
         with pytest.raises(ThinningError, match="holds no thinned model"):
             load_thinned(tmp_path)
+
+
+class Falling:
+    """Scores that fall: the first epoch is the best."""
+
+    def __init__(self):
+        self.last = 0
+
+    def __call__(self, _):
+        self.last -= 1
+        return {"score": self.last}
+
+
+BEST = {
+    "eval_strategy": "epoch",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "score",
+    "num_train_epochs": 3,
+}
+
+
+def test_the_best_model_comes_with_its_masks(tmp_path, caplog):
+    """Otherwise its weights are those of an epoch in which less was pruned, and the masks another's."""
+    ramp = {"class": "L1RankedStructureParameterPruner_AGP", "group_type": "Coupled"}
+    config = {
+        "pruners": {"units": {**ramp, "initial_sparsity": 0.25, "final_sparsity": 0.75, "weights": [UNITS]}},
+        "policies": [{"pruner": {"instance_name": "units"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}],
+    }
+    model, callback, _ = train(config, tmp_path, metrics=Falling(), **BEST)
+    assert "the network is that of" in caplog.text
+    assert model.bert.encoder.layer[0].intermediate.dense.weight.shape == (36, 32)  # a quarter, as in epoch 0
+    assert not bool((model.bert.encoder.layer[0].intermediate.dense.weight == 0).any())
+    assert callback.recipe.parameters[1] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_best_model_of_before_a_thinning_in_training_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="load_best_model_at_end"):
+        train(thinned_in_training([UNITS]), tmp_path, metrics=Falling(), **BEST)
