@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tabulate import tabulate
 
 from potstill.compression import sparsity
 from potstill.models.datasets import Split
+from potstill.models.transformers_models import PREFIX
 from potstill.thinning import Recipe
 from potstill.thinning.files.text import Lines, markdown, printable
 
@@ -45,7 +47,10 @@ def require_exports(text: str | None) -> None:
 
 
 def metadata(**facts: Any) -> dict[str, str]:
-    """Return what a file says about its network, each as JSON or a plain text."""
+    """Return what a file says about its network, each as JSON or a plain text; of a folder of transformers its name."""
+    arch = facts.get("arch", "")
+    if arch.startswith(PREFIX):  # a path on the machine that trained is nobody else's business
+        facts["arch"] = f"{PREFIX}{Path(arch).name}"
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 

@@ -16,6 +16,7 @@ import compress_classifier
 from potstill.command.errors import UsageError
 from potstill.command.exports import exports, folding, programs, register_export
 from potstill.command.exports.registry import _exports
+from potstill.command.run.deploy import metadata
 from potstill.models import create_model
 from potstill.models.datasets import load_dataset
 from potstill.thinning import load
@@ -239,3 +240,8 @@ def test_formats_are_those_of_the_help(capsys):
         compress_classifier.main(["--help"])
     told = capsys.readouterr().out
     assert "--export-pt2" in told and "--export-int8" not in told
+
+
+@pytest.mark.parametrize(("arch", "said"), [("transformers//home/me/vit", "transformers/vit"), ("timm/resnet10t",) * 2])
+def test_metadata_tell_no_path_of_the_machine_that_trained(arch, said):
+    assert metadata(arch=arch, mean=[0.5]) == {"arch": said, "mean": "[0.5]"}
