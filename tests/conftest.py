@@ -46,10 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def console_of_one_test() -> Iterator[None]:
     """The command line's console shows other libraries' warnings too: it must not go on into the next test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, library = logging.getLogger(), logging.getLogger("potstill")
+    handlers, levels = list(root.handlers), (root.level, library.level)
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(levels[0])
+    library.setLevel(levels[1])  # a file's name that is no text, in a message, cannot be sent from worker to terminal
 
 
 class UsersDevice(TorchFunctionMode):
