@@ -21,7 +21,7 @@ def costs(networks: Sequence[Network]) -> dict[str, Cost]:
 
 
 def _latency(batch: str) -> Cost:
-    return lambda one: one.latency[batch]
+    return lambda one: one.latency.get(batch)
 
 
 def on_test(networks: Iterable[Network]) -> bool:

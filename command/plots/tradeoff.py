@@ -28,8 +28,8 @@ def plot_tradeoff(runs: Sequence[StoredRun], stem: Path) -> list[Path]:
     for axis, (name, cost) in zip(axes, measures.items(), strict=True):
         points = [(cost(run.thinned) or 0, accuracy(run.thinned)) for run in shown]
         _panel(axis, points, [run.name for run in shown])
-        dense = dense_points(runs)
-        axis.scatter([cost(one) for one, _ in dense], [top1 for _, top1 in dense], marker="D", color=LINES[1], zorder=3)
+        dense = [(at, top1) for one, top1 in dense_points(runs) if (at := cost(one)) is not None]
+        axis.scatter([at for at, _ in dense], [top1 for _, top1 in dense], marker="D", color=LINES[1], zorder=3)
         axis.set(xlabel=name, ylabel=f"{'test' if on_test(networks) else 'validation'} top1 (%)")
         axis.margins(0.12)
     return save(figure, stem)

@@ -69,7 +69,7 @@ def tradeoffs(runs: Sequence[StoredRun]) -> list[Chart]:
     found = []
     for name, cost in costs(networks).items():
         points = [(cost(run.thinned) or 0.0, accuracy(run.thinned) or 0.0, run.name) for run in shown]
-        dense = [(cost(one) or 0.0, top1, "dense") for one, top1 in dense_points(runs)]
+        dense = [(at, top1, "dense") for one, top1 in dense_points(runs) if (at := cost(one)) is not None]
         title = f"{images} top1 (%) over {name}"
         found.append(scatter(title, points, dense, front([point[:2] for point in points])))
     return found if shown else []

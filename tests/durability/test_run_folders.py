@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from potstill.command.errors import UsageError
 from potstill.command.exports.registry import Export
 from potstill.command.exports.written import write
 from potstill.command.monitors.tensorboard import EventWriter
+from potstill.command.plots.tradeoff import plot_tradeoff
 from potstill.command.report import write_comparison_report, write_report
 from potstill.command.report.run import MOST_COLUMNS, MOST_ROWS
 from potstill.compression import CheckpointError
@@ -79,6 +81,17 @@ def test_of_large_tables_the_first_rows_are_shown_and_it_is_said(tmp_path):
     assert "of 10,001 rows of the account the first 10,000 are shown" in text
     assert "of 205 columns of metrics.csv the first 200 are shown" in text
     assert "c199" in text and "c200" not in text
+
+
+def test_a_latency_that_only_the_thinned_network_has_is_compared(tmp_path):
+    folder = write_run(tmp_path / "run")
+    known = summary()
+    del known["dense"]["latency_ms"]["1"]
+    (folder / "summary.json").write_text(json.dumps(known))
+    runs = list(runs_in([folder]))
+    assert "ms at batch 1" in write_comparison_report(tmp_path, runs).read_text()
+    if find_spec("matplotlib"):
+        assert all(path.stat().st_size for path in plot_tradeoff(runs, tmp_path / "x"))
 
 
 def test_runs_of_ever_other_layers_are_not_laid_side_by_side(tmp_path):
