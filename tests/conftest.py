@@ -43,6 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: mode.__exit__(None, None, None))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """Escape file names that are no text in what a test said: a worker cannot send them to the terminal."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def console_of_one_test() -> Iterator[None]:
     """The command line's console shows other libraries' warnings too: it must not go on into the next test."""
@@ -51,7 +59,7 @@ def console_of_one_test() -> Iterator[None]:
     yield
     root.handlers = handlers
     root.setLevel(levels[0])
-    library.setLevel(levels[1])  # a file's name that is no text, in a message, cannot be sent from worker to terminal
+    library.setLevel(levels[1])
 
 
 class UsersDevice(TorchFunctionMode):
