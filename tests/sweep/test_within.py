@@ -42,14 +42,12 @@ def test_the_smallest_within_is_chosen_by_validation_and_tested_once(command, tm
 
 
 def test_where_none_is_near_enough_it_is_said(command, capsys, monkeypatch, tmp_path):
-    """A dense network that compression can only make worse: its accuracy is said to be 1,000 %."""
+    """A dense network that compression can only make worse: its accuracy is said to be 100 %, of others at most 90."""
     original = finish.evaluate_together
 
     def scores(run, split):
         found = original(run, split)
-        if run.folder.path.name == "dense":
-            found.top1 *= 1000
-            found.top1 += 1000
+        found.top1 = 100.0 if run.folder.path.name == "dense" else min(found.top1, 90.0)
         return found
 
     monkeypatch.setattr(finish, "evaluate_together", scores)
