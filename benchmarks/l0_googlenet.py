@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 import yaml
 from googlenet_table import results
 from googlenet_table.rows import BATCH, HELD_OUT, IMAGES, NETWORK, PROTOCOLS, Phase, Row, phases, rows
+
+from potstill.command.run.model_and_data import find_device, slow_in_bfloat16
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE / "results" / "l0_googlenet"
@@ -103,7 +104,7 @@ def asked(phase: Phase, row: Row, options: argparse.Namespace) -> list[object]:
     path.write_text(yaml.safe_dump(phase.schedule, sort_keys=False))
     rate = phase.schedule["lr_schedulers"]["cycle"]
     start = ["--exp-load-weights-from", first_weights(phase.start, options)] if phase.start else []
-    start += ["--amp"] if torch.cuda.is_available() or _has_bfloat16() else []
+    start += [] if slow_in_bfloat16(find_device(options.device)) else ["--amp"]
     return [
         *("--arch", NETWORK if phase.plugin else "googlenet_cifar", "--input-size", phase.side, *network, *images),
         *("--mean", ",".join(map(str, results.MEAN)), "--std", ",".join(map(str, results.STD)), *SETTINGS),
@@ -111,11 +112,6 @@ def asked(phase: Phase, row: Row, options: argparse.Namespace) -> list[object]:
         *("--lr", rate["max_lr"] / rate["div_factor"], "--epochs", phase.epochs, "--seed", row.seed),
         *("--checkpoint-every", "5m", "--compress", path, "-o", folder, *start),
     ]
-
-
-def _has_bfloat16() -> bool:
-    """Return whether this processor multiplies in bfloat16; without it, --amp takes six times as long."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def first_weights(name: str, options: argparse.Namespace) -> Path:

@@ -146,9 +146,9 @@ class CompressionCallback(TrainerCallback):
     ) -> None:
         """Finish, and thin if asked to; with `load_best_model_at_end` what the schedule had made of the best one."""
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        best = Path(state.best_model_checkpoint or "") if args.load_best_model_at_end else None
-        if best is not None and best != _folder(args, state) and (best / STATE).is_file():
-            self._driver.go_back(load_state(best / STATE))
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        if best is not None and Path(best) != _folder(args, state):
+            self._driver.go_back(_read(Path(best), "load_best_model_at_end took weights that its masks do not fit"))
             logger.warning(
                 "load_best_model_at_end: the network is that of %s, as far as the schedule had come by then", best
             )
@@ -161,17 +161,27 @@ class CompressionCallback(TrainerCallback):
             ValueError: it is not where checkpoints of this run lie.
         """
         folder = _folder(args, state) if self._checkpoint is None else Path(self._checkpoint)
-        if not (folder / STATE).is_file():
-            raise ValueError(
-                f"training goes on at step {state.global_step}, but {folder / STATE} is not there: the schedule would"
-                " begin again. Give CompressionCallback(checkpoint=...) the folder that train() resumes from"
-            )
-        return load_state(folder / STATE)
+        return _read(
+            folder,
+            f"training goes on at step {state.global_step}, and the schedule would begin again. Give"
+            " CompressionCallback(checkpoint=...) the folder that train() resumes from",
+        )
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Return where the Trainer puts the checkpoint of this step."""
     return Path(args.output_dir or "trainer_output", f"checkpoint-{state.global_step}")
+
+
+def _read(folder: Path, without: str) -> Mapping[str, Any]:
+    """Read the schedule's state beside a checkpoint.
+
+    Raises:
+        ValueError: it is not there; `without` says what that means.
+    """
+    if not (folder / STATE).is_file():
+        raise ValueError(f"{folder / STATE} is not there: {without}")
+    return load_state(folder / STATE)
 
 
 def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> int:

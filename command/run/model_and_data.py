@@ -43,9 +43,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def slow_in_bfloat16(device: torch.device) -> bool:
+    """Return whether the processor has no instructions for bfloat16: torch then has no fast convolution."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def tell_if_slow(device: torch.device, amp: bool) -> None:
-    """Warn of bfloat16 where the processor has no instructions for it: torch then has no fast convolution."""
-    if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """Warn of `--amp` where it makes training slower."""
+    if amp and slow_in_bfloat16(device):
         logger.warning("--amp: this processor has no bfloat16, where it is much slower than float32: leave --amp out")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -323,6 +324,19 @@ def test_the_best_model_comes_with_its_masks(tmp_path, caplog):
     assert model.bert.encoder.layer[0].intermediate.dense.weight.shape == (36, 32)  # a quarter, as in epoch 0
     assert not bool((model.bert.encoder.layer[0].intermediate.dense.weight == 0).any())
     assert callback.recipe.parameters[1] == sum(parameter.numel() for parameter in model.parameters())
+
+
+class Forget(TrainerCallback):
+    """Loses the schedule's state of the best checkpoint."""
+
+    def on_epoch_end(self, args, state, control, **_):
+        if state.best_model_checkpoint:
+            (Path(state.best_model_checkpoint) / "compression.pt").unlink(missing_ok=True)
+
+
+def test_the_best_model_without_its_masks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"compression\.pt is not there: load_best_model_at_end"):
+        train(AGP, tmp_path, metrics=Falling(), others=[Forget()], **BEST)
 
 
 def test_the_best_model_of_before_a_thinning_in_training_is_refused(tmp_path):
