@@ -15,6 +15,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
+from potstill.command.run.log_text import _Console
+
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once: before any test multiplies matrices
 LIBRARY = Path(__file__).resolve().parent.parent
 OURS = tuple(f"{LIBRARY / name}/" for name in ("compression", "thinning", "command"))
@@ -55,6 +57,8 @@ def pytest_runtest_makereport() -> Any:
 def console_of_one_test() -> Iterator[None]:
     """The command line's console shows other libraries' warnings too: it must not go on into the next test."""
     root, library = logging.getLogger(), logging.getLogger("potstill")
+    # A module's own fixture, which runs the command line once for all its tests, comes before this one and leaves it.
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Console)]
     handlers, levels = list(root.handlers), (root.level, library.level)
     yield
     root.handlers = handlers
