@@ -11,21 +11,20 @@ def zero_rows(weight: Tensor, columns: Tensor | None = None, among: Tensor | Non
 
     Only those of `among` (bool; None for all) are looked at.
     """
-    # Called for every layer at every step of the search for living channels, so it must not read whole weights: the
-    # first column is one of 64 to 2048 in a ResNet-50, and few rows pass it.
-    rows = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
-    if columns is not None and bool(columns.all()):
-        columns = None
-    if columns is not None and not bool(columns.any()):
-        return rows.logical_not().cpu() if among is None else among.clone()
-    first = 0 if columns is None else int(columns.nonzero()[0])
-    # A dead row is zero in its first column too; looking there first reads a small part of the weight.
-    zero = (weight[:, first].reshape(len(weight), -1) == 0).all(1)
-    some = (zero if among is None else zero & among.to(zero.device)).nonzero().flatten()
-    if len(some):
-        part = weight[some] if columns is None else weight[some][:, columns.to(weight.device)]
-        rows[some] = (part == 0).flatten(1).all(1)
-    return rows.cpu()
+    # Called for every layer at every step of the search for living channels, so it must not read whole weights: few
+    # rows pass the first column, and of what is left few the next ones (the first may be a dead channel's, all zero).
+    if columns is not None:
+        columns = None if bool(columns.all()) else columns.nonzero().flatten().to(weight.device)
+    count = weight.shape[1] if columns is None else len(columns)
+    some = torch.arange(len(weight)) if among is None else among.nonzero().flatten()
+    some, start, end = some.to(weight.device), 0, 1
+    while start < count and len(some):
+        part = weight[some, start:end] if columns is None else weight[some.unsqueeze(1), columns[start:end]]
+        some = some[(part == 0).flatten(1).all(1)]
+        start, end = end, 8 * end
+    rows = torch.zeros(len(weight), dtype=torch.bool)
+    rows[some.cpu()] = True
+    return rows
 
 
 def zero_slices(weight: Tensor, dim: int, among: Tensor | None = None) -> Tensor:

@@ -110,6 +110,10 @@ SHARED = "{}: serves all of an axis of which parts may go"
 
 def _meet_in_rows(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """Unite one by one; where several in a row meet the same one (queries that share a key), note it as shared."""
+    # Mostly no channel comes twice in a row, in neither: then there is nothing that several share.
+    if not any(bool(ids[0] == ids[1]) for ids in (a.reshape(-1), b.reshape(-1))):
+        call.unite(a, b)
+        return a
     period = max(_period(a), _period(b))  # batch and heads are one axis in a matrix product
     for many, few in ((a, b), (b, a)):
         each, shared = many.reshape(-1)[:period], few.reshape(-1)[:period]
