@@ -28,11 +28,13 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = execute(func, args, kwargs or {})
-        self.total += _macs(func.overloadpacket, args, out)
+        self.total += macs_of(func, args, out)
         return out
 
 
-def _macs(operation: Any, args: Any, out: Any) -> int:
+def macs_of(func: Any, args: Any, out: Any) -> int:
+    """Return the multiply-adds of an operation that was carried out."""
+    operation = getattr(func, "overloadpacket", None)
     if operation is aten.convolution:
         x, weight, transposed = args[0], args[1], args[6]
         # Every element of the weight acts once at each place: of the output, or of the input where the convolution is

@@ -75,7 +75,7 @@ def thin(  # noqa: PLR0913
     analysis = replace(analyse(model, example_inputs, weights), add_bias=add_bias)
     analysis = best_axes(analysis, weights, allow_inexact)
     recipe, analysis, dead, gone = _removed(model, weights, analysis, verifier, allow_inexact, round_to)
-    macs, size = count_macs(dense, example_inputs), _size(dense)
+    macs, size = analysis.log.macs, _size(dense)
     zeros = with_measured_gap(zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, batches)
     refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
     recipe = replace(

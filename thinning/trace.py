@@ -113,6 +113,7 @@ def _first_run(
     copy = copier(model)
     # A buffer that the forward pass writes to (a moving state) starts as zeros and is no constant all the same.
     written = flow(tracer, copy.eval(), inputs)
+    log.macs = round(tracer.macs / log.batch)
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)

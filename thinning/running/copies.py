@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
 
     Ties stay ties.
     """
-    memo: dict[int, Any] = _empty(model)
+    memo: dict[int, Any] = {}
     for parameter in model.parameters():
         made = parameter.detach() if share else change(whole_shape(parameter.detach()))
         memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
@@ -28,17 +28,43 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
     with unsharded_classes(model) as hooks:
         memo |= hooks
         try:
-            # With the tensors in its memo deepcopy copies the structure, ties and shared modules included, no weights.
-            return copy.deepcopy(model, dict(memo))
+            # With the tensors in its memo a deep copy has the structure, ties and shared modules included, no weights.
+            return _deepcopy(model, dict(memo))
         except TypeError:  # a lock, an open file, a random generator: the copy has the same one
-            return copy.deepcopy(model, memo | _uncopyable(model))
+            return _deepcopy(model, memo | _uncopyable(model))
 
 
-def _empty(model: nn.Module) -> dict[int, Any]:
-    """Return copies of the modules' empty dicts by id: mostly of hooks, which take `deepcopy` the longest."""
-    kept = [value for module in model.modules() for value in vars(module).values()]
-    empty = [value for value in kept if type(value) in (dict, OrderedDict) and not value]
-    return {id(value): type(value)() for value in empty if not getattr(value, "__dict__", None)}
+def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:
+    """Return `copy.deepcopy(value, memo)`, sooner for modules: these hold mostly numbers and empty dicts of hooks."""
+    kind = type(value)
+    if kind in UNCHANGING:
+        return value
+    number = id(value)
+    if number in memo:
+        return memo[number]
+    if kind in CONTAINERS and not value and not getattr(value, "__dict__", None):
+        memo[number] = twin = kind()
+    elif kind is dict:
+        memo[number] = twin = {}
+        for key, item in value.items():
+            twin[_deepcopy(key, memo)] = _deepcopy(item, memo)
+    elif isinstance(value, nn.Module) and _copied_plainly(kind):
+        make, arguments, state, *_ = cast(tuple[Any, ...], value.__reduce_ex__(4))
+        memo[number] = twin = make(*arguments)
+        twin.__setstate__({key: _deepcopy(item, memo) for key, item in state.items()})
+    else:
+        twin = copy.deepcopy(value, memo)
+    return twin
+
+
+UNCHANGING = {type(None), bool, int, float, str}
+CONTAINERS = {dict, OrderedDict, set}
+OWN = ["__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__slots__"]
+
+
+def _copied_plainly(kind: type) -> bool:
+    """Return whether a class of modules says nothing of its own on how it is copied, but what is done at the end."""
+    return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in OWN)
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:

@@ -34,6 +34,7 @@ class TraceContext(Protocol):
     weights: Mapping[str, Tensor] | None
     layer_values: dict[Any, tuple[Tensor | None, Tensor | None, Tensor]]
     quiet: bool
+    macs: int
 
     @property
     def frame(self) -> Frame:

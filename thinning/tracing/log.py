@@ -174,6 +174,7 @@ class TraceLog:
         self.attributes: list[AttributeCount] = []
         self.sequence: list[tuple[Any, Made]] = []
         self.warnings: list[str] = []
+        self.macs = 0
         self.other_macs = 0.0
         self._roots: tuple[tuple[int, int], Tensor] | None = None
         self.batch = 1

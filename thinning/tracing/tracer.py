@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from ..macs import macs_of
 from ..running.copies import named_tensors
 from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
@@ -47,6 +48,7 @@ class Tracer(TorchDispatchMode):
         self.weights = weights
         self.replay = replay
         self.quiet = False
+        self.macs = 0
         self.running: Any = None
         self.meta = False
         self.touched: set[str] = set()
@@ -100,7 +102,9 @@ class Tracer(TorchDispatchMode):
         """Carry the operation out and let its rule label the result."""
         kwargs = kwargs or {}
         if self.quiet:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            self.macs += macs_of(func, args, out)
+            return out
         self.running = func
         # Only code of the user: of torch's modules it is known what training changes (see
         # training_mode.trains_otherwise).
@@ -120,6 +124,7 @@ class Tracer(TorchDispatchMode):
         if self.replay is not None and _labelled(call) and not _takes_all(call):
             self.replay.begin(call.func)
         call.out = execute(func, args, kwargs)
+        self.macs += macs_of(func, args, call.out)
         self._label(call)
         if self.replay is None:
             self.log.sequence.append((func, call.made))

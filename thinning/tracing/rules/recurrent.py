@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from ..call import Call, TraceContext
-from ..labels import Plane, TensorInfo, attach, info_of
+from ..labels import Plane, TensorInfo, attach, info_of, numel
 from ..log import Read
 from .layer import leaf_along, output_value
 
@@ -47,6 +47,8 @@ def _forward(
         out = _results(module, input, hx) if shapes_only else run(input, hx)
     finally:
         tracer.quiet = False
+    if shapes_only:
+        tracer.macs += numel(input.shape[:-1]) * _weights_of_a_step(module)
     x, state = _tensor(input), [given for given in (hx if isinstance(hx, tuple) else (hx,)) if given is not None]
     call = Call(tracer, type(module), (x,), {}, [x, *state, *module.parameters()])
     call.out = tuple(_tensor(item) for item in tree_leaves(out, is_leaf=lambda item: isinstance(item, PackedSequence)))
@@ -67,6 +69,11 @@ def _results(module: Any, x: Tensor, hx: Any) -> Any:
         raise RuntimeError(f"sizes {sizes} do not fit {module}")
     state = tuple(x.new_empty(shape) for shape in shapes)
     return x.new_empty((*x.shape[:-1], sides * width)), state if isinstance(module, nn.LSTM) else state[0]
+
+
+def _weights_of_a_step(module: Any) -> int:
+    """Return how many weights act at each step of each sample."""
+    return sum(weight.numel() for side in module.all_weights for weight in side if weight.ndim > 1)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -1,0 +1,93 @@
+"""Copies of models have what `copy.deepcopy` makes; zero rows are those that a look at everything finds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import count_macs
+from potstill.thinning.running.copies import meta_copy, shared_copy
+from potstill.thinning.trace import analyse
+from potstill.thinning.tracing.constants import zero_rows
+
+
+class Noted(nn.Module):
+    """Says how it is copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.copies = nn.Linear(3, 3), 0
+
+    def __deepcopy__(self, memo):
+        made = Noted()
+        made.layer, made.copies = copy.deepcopy(self.layer, memo), self.copies + 1
+        return made
+
+
+class Stated(nn.Module):
+    """Leaves an attribute out of its state, and makes it anew."""
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != "lost"}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.lost = "again"
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.noted, self.stated = nn.Linear(3, 3), nn.LSTM(3, 3), Noted(), Stated()
+        self.a.cache = self.b.cache = {}
+        self.stated.lost = "first"
+        self.names, self.sizes, self.parts = {"x"}, {"one": [1, 2]}, {"layer": self.a}
+        self.tied = nn.Linear(3, 3)
+        self.tied.weight = self.a.weight
+
+
+@pytest.mark.parametrize("copier", [meta_copy, shared_copy])
+def test_a_copy_is_a_deep_copy(copier):
+    model = Model()
+    made, wanted = copier(model), copy.deepcopy(model)
+    assert str(made) == str(wanted) and made.state_dict().keys() == wanted.state_dict().keys()
+    for (name, module), (_, other) in zip(made.named_modules(), wanted.named_modules(), strict=True):
+        assert vars(module).keys() == vars(other).keys(), name
+    assert made.a is not model.a and made.parts["layer"] is made.a and made.tied.weight is made.a.weight
+    assert made.a.cache is made.b.cache is not model.a.cache
+    assert made.noted.copies == 1 and made.stated.lost == "again"
+    assert made.names == {"x"} and made.names is not model.names
+    assert made.sizes == model.sizes and made.sizes["one"] is not model.sizes["one"]
+    assert made.a._forward_hooks is not model.a._forward_hooks
+
+
+@pytest.mark.parametrize("among", [None, torch.arange(40) % 2 == 0])
+@pytest.mark.parametrize("columns", [None, torch.ones(90).bool(), torch.zeros(90).bool(), torch.arange(90) > 70])
+def test_zero_rows_are_found_block_by_block(columns, among):
+    weight = torch.ones(40, 90, 2)
+    weight[:, :75] = 0  # nothing but the last columns tells these rows apart
+    weight[3], weight[10, :, 1], weight[20] = 0, 0, 0
+    wanted = (weight if columns is None else weight[:, columns]).flatten(1).eq(0).all(1)
+    assert torch.equal(zero_rows(weight, columns, among), wanted if among is None else wanted & among)
+
+
+class Steps(nn.Module):
+    """Recurrent layers of all kinds and an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, 2, bidirectional=True, proj_size=3, batch_first=True)
+        self.gru, self.cell = nn.GRU(6, 4), nn.RNNCell(4, 8)
+        self.attention = nn.MultiheadAttention(8, 2)
+
+    def forward(self, x):
+        x = self.cell(self.gru(self.lstm(x)[0])[0].flatten(0, 1))
+        return self.attention(x, x, x)[0]
+
+
+def test_a_trace_counts_the_multiply_adds_of_a_run():
+    model, x = Steps(), torch.randn(2, 5, 4)
+    assert analyse(model, x).log.macs == count_macs(model, x) > 1000
