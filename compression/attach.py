@@ -119,6 +119,12 @@ class Attachment:
     def _at(self) -> tuple[int, int, int]:
         return *divmod(self.steps, self.per_epoch), self.per_epoch
 
+    def __repr__(self) -> str:
+        """Return what steps run what, and where training is."""
+        epoch, minibatch, per_epoch = self._at
+        whose = f"{type(self.optimizer).__name__} runs a {type(self.scheduler).__name__}"
+        return f"Attachment: {whose}; epoch {epoch}, minibatch {minibatch} of {per_epoch}"
+
     def loss(self, loss: Tensor) -> Tensor:
         """Return the loss to differentiate: weighed, and with the terms of all policies, which are not added again.
 

@@ -13,7 +13,7 @@ from potstill.thinning import Recipe, beside
 from potstill.thinning.files.text import printable
 
 from .declare.names import respelled
-from .files.checked import Field, reading
+from .files.checked import CheckpointError, Field, reading
 from .history import History
 from .masks import Masks
 from .policies import ScheduledTrainingPolicy
@@ -23,6 +23,9 @@ from .processes.ranks import Ranks
 from .sharded_state import check_parts, pack, unpack
 
 logger = logging.getLogger(__name__)
+
+NEEDED = ("masks", "policies", "classes", "recipes")
+"""What each state holds, one of an older version too."""
 
 
 class Stateful(Protocol):
@@ -80,6 +83,8 @@ def _take(scheduler: Stateful, state: Mapping[str, Any]) -> None:
     check_parts(state, scheduler.model, scheduler.ranks)
     with reading("state"):
         state = unpack(state)
+        if missing := [name for name in NEEDED if name not in state]:
+            raise CheckpointError(f"{', '.join(missing)} missing: give load_state_dict() what state_dict() gave")
         names = [name for name, _ in (*scheduler.model.named_parameters(), *scheduler.model.named_modules())]
         stored = {**state, "policies": respelled(state.get("policies"), names)}
         fields = Field(beside(scheduler.model, {key: stored[key] for key in state}))

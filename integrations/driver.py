@@ -44,6 +44,13 @@ class Driver:
         self._stored: Mapping[str, Any] | None = None
         self._ended = -1
 
+    def __repr__(self) -> str:
+        """Return what the callback carries out, and how far it is."""
+        if self._scheduler is not None:
+            return f"CompressionCallback with {self._scheduler!r}"
+        what = self.schedule if isinstance(self.schedule, (str, os.PathLike)) else "a schedule"
+        return f"CompressionCallback of {what}, before training"
+
     @property
     def scheduler(self) -> CompressionScheduler:
         """The scheduler.

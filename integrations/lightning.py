@@ -56,6 +56,10 @@ class CompressionCallback(pl.Callback):
         self._driver = Driver(schedule, example_inputs, options)
         self.recipe: Recipe | None = None
 
+    def __repr__(self) -> str:
+        """Return what it carries out, and how far it is."""
+        return repr(self._driver)
+
     @property
     def scheduler(self) -> CompressionScheduler:
         """The scheduler, once training has begun."""

@@ -70,6 +70,10 @@ class CompressionCallback(TrainerCallback):
         self._checkpoint = checkpoint
         self.recipe: Recipe | None = None
 
+    def __repr__(self) -> str:
+        """Return what it carries out, and how far it is."""
+        return repr(self._driver)
+
     @property
     def scheduler(self) -> CompressionScheduler:
         """The scheduler, once training has begun."""

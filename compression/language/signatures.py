@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from potstill.near_names import did_you_mean
+from potstill.near_names import as_question, did_you_mean
 
 from ..declare.arguments import Count, Fraction, NonNegative, Positive, Range
 from ..declare.names import meant
@@ -97,7 +97,13 @@ def why_unknown(section: str, name: str) -> str:
         if name in classes(other):
             return f"{name} belongs in {other}, not in {section}"
     every = [known for other in SECTIONS for known in classes(other)]
-    return f"there is no class {name}{did_you_mean(name, classes(section)) or did_you_mean(name, every)}"
+    near = [known for known in classes(section) if _initials(known) == name.lower()]  # AGP
+    hint = as_question(near) or did_you_mean(name, classes(section)) or did_you_mean(name, every)
+    return f"there is no class {name}{hint}"
+
+
+def _initials(name: str) -> str:
+    return "".join(filter(str.isupper, name)).lower()
 
 
 def class_meant(section: str, name: str) -> type | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch.autograd import Variable
 
@@ -24,5 +25,4 @@ def after_backward_pass(act: Callable[[], None], after_readers: bool = False) ->
 
 
 def _queue(act: Callable[[], None], depth: int) -> None:
-    later = act if depth == 1 else lambda: _queue(act, depth - 1)
-    Variable._execution_engine.queue_callback(later)
+    Variable._execution_engine.queue_callback(act if depth == 1 else partial(_queue, act, depth - 1))

@@ -15,7 +15,7 @@ from potstill.thinning import Recipe
 
 from ..files.checked import CheckpointError, Field
 from ..parts.claims import Claim, Goal
-from ..steps import Step, Window
+from ..steps import Step, Window, when
 from .host import Host
 
 PLAIN = (bool, int, float, str, type(None))
@@ -107,6 +107,20 @@ class ScheduledTrainingPolicy:
     def goal(self) -> Goal | None:
         """Return what it wants of the network as a whole."""
         return None
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what is missing of a policy that no scheduler has."""
+        if name in ("scheduler", "window", "name"):
+            raise AttributeError(
+                f"this {type(self).__name__} has no {name} yet: add it to a scheduler first, add_policy(policy, ...)"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        """Return what acts, and when."""
+        if "scheduler" not in vars(self):
+            return f"{type(self).__name__}, in no scheduler yet"
+        return f"{type(self).__name__} {self.name}: {self.acts}, {when(self.window)}"
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Get ready, once, when the policy is added to a scheduler."""

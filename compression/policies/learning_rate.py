@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from potstill.thinning.zeros import listed
+
 from ..declare.cross_checks import Complaint, Use
 from ..files.checked import Field
 from ..steps import Step, Window
@@ -50,6 +52,7 @@ class LRPolicy(ScheduledTrainingPolicy):
         """
         self.factory = factory
         self.leading: dict[str, LRPolicy] = {} if leading is None else leading
+        self._fresh = True
         self._defaults = dict(optimizer.defaults)
         self._base = [
             {k: v for k, v in group.items() if k != "params"} | {"lr": float(group.get("initial_lr", group["lr"]))}
@@ -81,6 +84,7 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def on_epoch_begin(self, moment: Moment) -> None:
         """Set the rate that the curve begins with, where it begins with training itself (warm-ups begin low)."""
+        self._tell_of_other_rates(moment)
         if self.window.unit == "epoch":
             self._rejoin(moment)
         if moment.step.epoch == 0 and moment.optimizer is not None:
@@ -119,7 +123,7 @@ class LRPolicy(ScheduledTrainingPolicy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; of a scheduler of other arguments what does not come from these."""
-        fields = Field(state)
+        fields, self._fresh = Field(state), False
         self._base = [dict(group) for group in fields["base"].like(self._base)]
         self._start()
         if (fields["class"].text(), fields["began"].value) == (self.acts, self._began):
@@ -145,6 +149,20 @@ class LRPolicy(ScheduledTrainingPolicy):
         mine.best = state["best"].number(finite=False)
         for name in ("num_bad_epochs", "cooldown_counter", "last_epoch"):
             setattr(mine, name, state[name].integer(most=2**40))
+
+    def _tell_of_other_rates(self, moment: Moment) -> None:
+        """Warn, once, where training begins with other rates than the curve does."""
+        fresh, self._fresh = self._fresh, False
+        if not fresh or moment.step.epoch or moment.optimizer is None:
+            return
+        given = [float(group.get("initial_lr", group["lr"])) for group in moment.optimizer.param_groups]
+        base = [group["lr"] for group in self._base]
+        if given != base:
+            logger.warning(
+                "%s: the curve starts from the rates %s of the optimizer that the schedule was loaded with; those of"
+                " the optimizer that trains, %s, are replaced",
+                self.name, listed(tuple(map(str, base))), listed(tuple(map(str, given))),
+            )  # fmt: skip
 
     def _rejoin(self, moment: Moment) -> None:
         """Set the rate that this curve would have now, after a resume with another one."""

@@ -57,8 +57,9 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def acts_in(self, hook: str, step: Step) -> bool:
         """Return where masks are computed."""
-        by_epoch = self.window.unit == "epoch" and not self._first(step)
-        return by_epoch if hook == "epoch" else self._due(step)
+        if hook == "epoch":
+            return self.window.unit == "epoch" and not self._first(step)
+        return self._due(step)
 
     def bind(self, scheduler: Host, window: Window, name: str) -> None:
         """Join a scheduler; the pruner resolves its names.
@@ -195,7 +196,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if step.minibatch == 0:
             return False
         every = self.args.mini_batch_pruning_frequency
-        return (self._first(step) and step.minibatch == 1) or (every > 0 and step.index % every == 0)
+        return (step.minibatch == 1 and self._first(step)) or (every > 0 and step.index % every == 0)
 
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode

@@ -32,10 +32,10 @@ class Timetable:
 
     def acting(self, step: Step, by_epoch: bool = False) -> list[ScheduledTrainingPolicy]:
         """Return the policies whose window covers the step; at epoch hooks only those that count epochs."""
-        within = self._clock("epoch").within(step)
-        if not by_epoch:
-            within = sorted([*within, *self._clock("minibatch").within(step)], key=_place)
-        return self._noted([policy for _, policy in within if policy.window.covers(step)])
+        acting = self._clock("epoch").acting(step)
+        if not by_epoch and (others := self._clock("minibatch").acting(step)):
+            acting = sorted([*acting, *others], key=_place)
+        return self._noted([policy for _, policy in acting])
 
     def over(self, step: Step, unit: Unit) -> list[ScheduledTrainingPolicy]:
         """Return the policies whose window is over since this was asked last."""
@@ -56,7 +56,8 @@ class Timetable:
 
     def _noted(self, policies: list[ScheduledTrainingPolicy]) -> list[ScheduledTrainingPolicy]:
         if self._acted is not None:
-            self._acted.update((policy.name, policy) for policy in policies)
+            for policy in policies:
+                self._acted[policy.name] = policy
         return policies
 
     def _clock(self, unit: Unit) -> _Clock:
@@ -75,14 +76,15 @@ class _Clock:
         self._reset()
 
     def _reset(self) -> None:
-        self._now = self._begun = self._over = 0
+        self._now, self._begun, self._over = -1, 0, 0
         self._within: dict[int, ScheduledTrainingPolicy] = {}
         self._ended: dict[int, ScheduledTrainingPolicy] = {}
+        self._acting: list[Placed] = []
 
-    def within(self, step: Step) -> list[Placed]:
-        """Return those between the first and the last time of their windows, by their places."""
+    def acting(self, step: Step) -> list[Placed]:
+        """Return those whose window covers the step, by their places."""
         self._move(step)
-        return sorted(self._within.items(), key=_place)
+        return self._acting
 
     def ended(self, step: Step) -> list[Placed]:
         """Return those that have ended since this was asked last, by their places."""
@@ -92,6 +94,8 @@ class _Clock:
 
     def _move(self, step: Step) -> None:
         now = self._starts[0][1].window.position(step) if self._starts else 0
+        if now == self._now:  # as at each minibatch of an epoch, where epochs are counted
+            return
         if now < self._now:
             self._reset()
         self._now = now
@@ -103,6 +107,8 @@ class _Clock:
             place, policy = self._ends[self._over]
             self._ended[place] = self._within.pop(place)
             self._over += 1
+        within = sorted(self._within.items(), key=_place)
+        self._acting = [placed for placed in within if placed[1].window.covers(step)]
 
 
 def _place(placed: Placed) -> int:

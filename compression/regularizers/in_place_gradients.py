@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +72,7 @@ def add_penalties(loss: Tensor, penalties: Iterable[Penalty]) -> tuple[Tensor, T
             return loss.add_(value), value
     # Not in place: the loop may still hold the loss without penalties, to log it.
     loss = loss + value
-    loss.register_hook(lambda scale: _when_done(pending, scale))
+    loss.register_hook(partial(_when_done, pending))
     setattr(loss, _KNOWN, pending)
     return loss, value
 
@@ -82,13 +82,13 @@ def _when_done(pending: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor)
     # The gradient of the loss by itself is 1, or what a loss scaler or a division for accumulation made of it:
     # penalties must be scaled alike.
     total = scale.sum() if scale.dim() else scale  # a loss for each example: the penalty is part of all
-    after_backward_pass(lambda: _add(pending, total), after_readers=True)
+    after_backward_pass(partial(_add, pending, total), after_readers=True)
 
 
-@torch.no_grad()
 def _add(pending: Iterable[tuple[Term, list[Tensor], Any]], scale: Tensor) -> None:
-    for term, tensors, kept in pending:
-        term.add_gradients(parts(tensors), parts([_gradient(tensor) for tensor in tensors]), kept, scale)
+    with torch.no_grad():
+        for term, tensors, kept in pending:
+            term.add_gradients(parts(tensors), parts(map(_gradient, tensors)), kept, scale)
 
 
 def _gradient(tensor: Tensor) -> Tensor:

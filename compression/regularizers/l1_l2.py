@@ -36,9 +36,8 @@ class Elements(Term):
         """Return the sum; the slopes are kept: sign (0 at 0) or value, times the strength where that differs."""
         if (sharded := first_sharded(tensors)) is not None:
             return self._sharded(tensors, sharded)
-        sizes = [tensor.numel() for tensor in tensors]
-        few = sum(sizes) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1
-        return self._at_once(tensors, sizes) if few else self._one_by_one(tensors)
+        few = sum(map(Tensor.numel, tensors)) <= AT_ONCE and len({tensor.dtype for tensor in tensors}) == 1
+        return self._at_once(tensors) if few else self._one_by_one(tensors)
 
     def add_gradients(self, tensors: list[Tensor], grads: list[Tensor], kept: Any, scale: Tensor) -> None:
         """Add the slopes."""
@@ -51,12 +50,13 @@ class Elements(Term):
         else:  # no wait for a GPU
             torch._foreach_add_(grads, unflatten(kept * (factor * scale), tensors))
 
-    def _at_once(self, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, Any]:
+    def _at_once(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         """Compute all elements in one vector: of few, calls cost more than what they compute."""
         vector = flatten(tensors)
         slopes = vector.sign() if self.power == 1 else vector
         if self._common is not None:
             return _dot(vector, slopes) * (self._common / self.power), slopes
+        sizes = [tensor.numel() for tensor in tensors]
         if sizes != self._sizes or self._each.device != vector.device or self._each.dtype != vector.dtype:
             self._sizes = sizes
             self._each = self.strengths.to(vector).repeat_interleave(torch.tensor(sizes, device=vector.device))

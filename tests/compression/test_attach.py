@@ -101,3 +101,25 @@ def test_terms_are_of_the_strength_asked_for_under_a_loss_scaler(fused):
         return model.weight.detach()
 
     torch.testing.assert_close(trained(scaled=True), trained(scaled=False))
+
+
+def test_shown():
+    _, optimizer, scheduler, _ = setting()
+    attachment = scheduler.attach(optimizer, STEPS, steps=7)
+    assert repr(attachment) == "Attachment: SGD runs a CompressionScheduler; epoch 1, minibatch 2 of 5"
+    rate = scheduler.policies[-1]
+    assert repr(rate) == f"LRPolicy {rate.name}: StepLR, epochs 0-3"
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(0.1, []), (0.02, ["the curve starts from the rates 0.1 of the optimizer"])]
+)
+def test_optimizer_of_another_rate(rate, told, caplog):
+    model, _, scheduler, _ = setting()
+    attachment = scheduler.attach(torch.optim.SGD(model.parameters(), lr=rate), STEPS)
+    scheduler.on_epoch_begin(0, attachment.optimizer, STEPS)  # once is enough
+    assert [words for record in caplog.records for words in told if words in record.getMessage()] == told
+    assert len(caplog.records) == len(told) and all(
+        "those of the optimizer that trains, 0.02," in r.getMessage() for r in caplog.records
+    )
+    assert attachment.optimizer.param_groups[0]["lr"] == 0.1

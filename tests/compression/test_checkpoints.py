@@ -5,9 +5,10 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 from potstill.command.migration.distiller_pickle import read_pickled
-from potstill.compression import CheckpointError, load_checkpoint, save_checkpoint
+from potstill.compression import CheckpointError, CompressionScheduler, load_checkpoint, save_checkpoint
 
 CONTENTS = {"epoch": 3, "minibatch": 0, "arch": "mlp", "state_dict": {"w": torch.arange(6.0)}}
 
@@ -120,3 +121,11 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing.pt: no such checkpoint"):
         load_checkpoint(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("state", [{}, {"masks": {}, "recipes": []}])
+def test_what_is_no_state_is_told(state):
+    scheduler = CompressionScheduler(nn.Linear(2, 2))
+    missing = ", ".join(name for name in ("masks", "policies", "classes", "recipes") if name not in state)
+    with pytest.raises(CheckpointError, match=f"^state: {missing} missing: give load_state_dict"):
+        scheduler.load_state_dict(state)

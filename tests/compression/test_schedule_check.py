@@ -107,6 +107,7 @@ MISTAKES = [
     ("version: 1", "version: true", "s.yaml:1: version: must be a number, not true"),
     ("AutomatedGradualPruner", "AutomatedGradualPrunr", "s.yaml:4: pruners.agp.class: there is no class "
      "AutomatedGradualPrunr (did you mean AutomatedGradualPruner?)"),
+    ("AutomatedGradualPruner", "Agp", "there is no class Agp (did you mean AutomatedGradualPruner?)"),
     ("class: AutomatedGradualPruner", "class: L1Regularizer", "L1Regularizer belongs in regularizers, not in pruners"),
     ("class: AutomatedGradualPruner", "clas: AutomatedGradualPruner",
      "s.yaml:3: pruners.agp: `class` is missing (is clas it?)"),

@@ -214,3 +214,11 @@ def test_a_rate_that_is_set_during_warm_up_stays():
 def test_a_decay_that_is_none_is_refused(decay):
     with pytest.raises(ValueError, match="between 0 and"):
         WeightAverage(decay)
+
+
+def test_one_that_no_scheduler_has_says_so():
+    average = WeightAverage()
+    assert repr(average) == "WeightAverage, in no scheduler yet"
+    with pytest.raises(AttributeError, match=r"this WeightAverage has no scheduler yet: add it .* add_policy"):
+        average.update()
+    assert not hasattr(average, "nothing_of_it")

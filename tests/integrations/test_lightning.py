@@ -143,7 +143,8 @@ def test_resumed_within_an_epoch(tmp_path):
 
 def test_validation_sees_the_network_of_its_epoch(tmp_path):
     """AGP from 0.1 to 0.8 over four epochs: 0.8 - 0.7 (1 - t / 3)^3."""
-    module, _, _ = fit(AGP, tmp_path, num_sanity_val_steps=0)
+    module, callback, _ = fit(AGP, tmp_path, num_sanity_val_steps=0)
+    assert repr(callback).startswith("CompressionCallback with CompressionScheduler of ")
     for epoch, zeros in module.seen:
         expected = 0.8 - 0.7 * (1 - min(epoch, 3) / 3) ** 3
         assert zeros == int(expected * 72 + 1e-9)
@@ -227,6 +228,11 @@ def test_thinning_at_the_end_takes_its_options(options, filters, tmp_path):
     module, callback, _ = fit(ZEROS, tmp_path, module=WithoutBias, thinning=options)
     assert len(module.net[0].weight) == filters
     assert callback.recipe.biases == (("net.3.bias",) if options else ())
+
+
+def test_a_callback_before_training_names_its_schedule():
+    assert repr(CompressionCallback("agp.yaml")) == "CompressionCallback of agp.yaml, before training"
+    assert repr(CompressionCallback(AGP)) == "CompressionCallback of a schedule, before training"
 
 
 def test_options_of_thinning_without_thinning_are_refused():

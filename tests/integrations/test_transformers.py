@@ -125,7 +125,8 @@ def test_killed_and_resumed_equals_uninterrupted(config, options, tmp_path):
 
 
 def test_accumulated_gradients_count_as_one_step(tmp_path):
-    model, _, trainer = train(AGP, tmp_path, gradient_accumulation_steps=2)
+    model, callback, trainer = train(AGP, tmp_path, gradient_accumulation_steps=2)
+    assert repr(callback).startswith("CompressionCallback with CompressionScheduler of ")
     assert trainer.state.global_step == 9
     weight = model.bert.encoder.layer[0].intermediate.dense.weight
     assert int((weight == 0).sum()) == int(0.8 * 48 * 32)

@@ -79,3 +79,24 @@ def test_the_width_of_a_head_counts_nothing_where_whole_heads_go():
     assert {count.name for count in counting(log, numbering(log))} == {"heads", "width"}
     log.unite(rows, rows[:, :1], "")
     assert [count.name for count in counting(log, numbering(log))] == ["heads"]
+
+
+class Pairs(nn.Module):
+    """Pairs of channels that are turned as complex numbers, without attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(FEATURES, 2 * WIDTH), nn.Linear(2 * WIDTH, 3)
+        self.register_buffer("turns", torch.polar(torch.ones(WIDTH), torch.arange(float(WIDTH))), persistent=False)
+
+    def forward(self, x):
+        pairs = torch.view_as_complex(self.first(x).unflatten(-1, (-1, 2)))
+        return self.last(torch.view_as_real(pairs * self.turns).flatten(-2))
+
+
+def test_a_pair_that_is_zero_is_zero_after_it_was_turned():
+    model = Pairs()
+    nn.init.zeros_(model.first.weight[2:4])
+    nn.init.zeros_(model.first.bias[2:4])
+    thin(model, torch.randn(2, FEATURES))
+    assert (model.first.out_features, model.last.in_features, len(model.turns)) == (2 * WIDTH - 2, 2 * WIDTH - 2, 5)

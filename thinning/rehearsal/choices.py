@@ -28,7 +28,7 @@ class Match:
 Choice = list[Match]
 
 
-def choices(direct: Choice, further: Choice, labels: Tensor) -> Iterator[Choice]:
+def choices(direct: Choice, further: Choice, later: Choice, labels: Tensor) -> Iterator[Choice]:
     """Yield sets of attributes to count by: those that equal a size, one by one, then with what may follow from them.
 
     Two attributes of one value may count two kinds of channels: then they are taken in their order first.
@@ -41,6 +41,9 @@ def choices(direct: Choice, further: Choice, labels: Tensor) -> Iterator[Choice]
         yield from ([match] for match in direct)
     if further:
         yield _first_of_each([*direct, *further])
+    # Two numbers of one formula, of which the operation shows one.
+    others = [match for match in _first_of_each(later) if match.key not in {known.key for known in direct}]
+    yield from ([*_first_of_each(direct), other] for other in others if direct)
     # At last any two, quadratic in number: the caller bounds how many are tried.
     every = [*direct, *further]
     for number, first in enumerate(every):

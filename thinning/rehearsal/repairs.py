@@ -21,7 +21,18 @@ from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
 from .choices import Match, choices, different
-from .sizes import Size, ancestor, count_of, cuts_of, direct_sizes, equal_sizes, further_sizes, matches, submodule
+from .sizes import (
+    Size,
+    ancestor,
+    count_of,
+    cuts_of,
+    direct_sizes,
+    equal_sizes,
+    further_sizes,
+    later_sizes,
+    matches,
+    submodule,
+)
 
 Options = Iterator[tuple[Any, Callable[[], TraceLog]]]
 
@@ -206,7 +217,8 @@ class FailedRemoval:
         for level in range(self.log.operations[step].module.count(".") + 2):
             direct = self._matches(model, level, step, direct_sizes(self.log.operations[step]))
             further = self._matches(model, level, step, further_sizes(self.log, step))
-            for chosen in choices(direct, further, self.numbers.labels):
+            later = self._matches(model, level, step, later_sizes(self.log, step, self.numbers.labels))
+            for chosen in choices(direct, further, later, self.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
                 change = partial(self._count_by, model, step, level, names)
                 yield (self._kind(step), level, tuple(names.items())), change
@@ -232,7 +244,8 @@ class FailedRemoval:
         for other in self._alike(step):
             operation = self.log.operations[other]
             path = ancestor(operation.module, level)
-            sizes = {size.slot: size for size in (*direct_sizes(operation), *further_sizes(self.log, other))}
+            near = (*direct_sizes(operation), *further_sizes(self.log, other))
+            sizes = {size.slot: size for size in (*near, *later_sizes(self.log, other, self.numbers.labels))}
             for (name, index), slot in names.items() if path is not None else ():
                 size, module = sizes.get(slot), submodule(model, path or "")
                 if size is not None and (name, index) in set(matches(module, size, len(operation.made))):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..attributes import is_size
@@ -17,8 +18,8 @@ Slot = tuple[Any, ...]
 """Which size of an operation: the same in all modules of a class."""
 
 
-AHEAD = 8
-"""So many operations further on the parts of what an operation makes are looked at."""
+AHEAD, FAR = 8, 32
+"""So many operations further on the parts of what an operation makes are looked at; so many for other axes of it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,20 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
     for number, split in enumerate(s for s in rows if log.operations[s.step].module == operation.module):
         for dim in range(split.ids.ndim):
             yield Size(("rows", number, dim), _narrowed(split.ids, {1 - dim}))
+
+
+def later_sizes(log: TraceLog, step: int, labels: Tensor) -> Iterator[Size]:
+    """Yield the axes that the module makes later of the same channels: a size may be computed with their numbers too.
+
+    A row of `2 * width + values * width // keys` for each of `keys` heads: only later are the values a number of heads.
+    """
+    operation = log.operations[step]
+    made = [plane for _, planes in operation.made for plane in planes]
+    mine = torch.cat([labels[plane.ids].reshape(-1) for plane in made] or [labels[:0]])
+    for number, later in enumerate(log.operations[step + 1 : step + 1 + FAR]):
+        for plane in (plane for _, planes in later.made for plane in planes if later.module == operation.module):
+            if len(plane.dims) > 1 and bool(torch.isin(labels[plane.ids], mine).all()):
+                yield from (Size(("later", number, dim), axis_of(plane, dim)) for dim in plane.dims)
 
 
 def equal_sizes(operation: Operation) -> Iterator[Size]:

@@ -59,7 +59,8 @@ def _fill(call: Call, planes: Sequence[Plane], target: Tensor, whole: Tensor, fi
             old = torch.full_like(value, torch.nan if fill is None else fill) if before is None else before.value
             value = None if old is None else torch.where(old == value, value, torch.nan)
         made.append(placed.but(value=value))
-    others = [old for old in known.current if all(old.dims != plane.dims for plane in made)]
+    # A tensor like another's has its channels already; no dimension varies in two planes (they were united).
+    others = [old for old in known.current if all(set(old.dims).isdisjoint(plane.dims) for plane in made)]
     # finish() counts this write
     attach(whole, TensorInfo((*made, *others), known.storage, known.storage.version + 1, read=known.read))
 
