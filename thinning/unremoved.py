@@ -36,7 +36,8 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
     for item in analysis.log.reads:
         read[analysis.numbers.labels[item.ids]] = True
     reasons = {label: OTHER if read[label] else UNREAD for label in silent.nonzero().flatten().tolist()}
-    # The first operation that reads a 0 and makes something unknown of it is where the channel comes alive.
+    # The first operation that reads a 0, or a constant made of it, and makes something unknown of that is where the
+    # channel comes alive.
     for operation in analysis.log.operations if reasons else ():
         for label in _lost(analysis, operation, silent).tolist():
             if reasons[label] in (OTHER, UNREAD):
@@ -64,10 +65,10 @@ def _silent(analysis: Analysis, weights: Mapping[str, Tensor], dead: Tensor) -> 
 
 
 def _lost(analysis: Analysis, operation: Operation, silent: Tensor) -> Tensor:
-    """Return the channels that are 0 in what an operation reads, and unknown in what it makes."""
+    """Return the channels that are known in what an operation reads, and unknown in what it makes."""
     before, after = torch.zeros_like(silent), torch.zeros_like(silent)
     for plane in operation.read:
-        before[analysis.numbers.labels[plane.ids[_value(plane) == 0]]] = True
+        before[analysis.numbers.labels[plane.ids[~_value(plane).isnan()]]] = True
     for _, planes in operation.made:
         for plane in planes:
             after[analysis.numbers.labels[plane.ids[_value(plane).isnan()]]] = True

@@ -92,8 +92,9 @@ class Experts(nn.Module):
             y = torch.zeros_like(x)
             for number in range(2):
                 rows = (expert == number).nonzero()[:, 0]
-                a, b = F.linear(x[rows], self.up[number]).chunk(2, -1)
-                y.index_add_(0, rows, F.linear(F.silu(a) * b, self.down[number]))
+                y.index_add_(0, rows, self.expert(number, x[rows]))
+        elif self.way == "split":  # all rows are the second one's
+            y = torch.cat([self.expert(number, rows) for number, rows in enumerate(x.split([0, len(x)]))])
         else:
             order = expert.argsort()
             offsets = torch.cumsum(torch.histc(expert.float(), bins=2, min=0, max=1), 0, dtype=torch.int32)
@@ -102,8 +103,15 @@ class Experts(nn.Module):
             y = torch.zeros_like(y).index_put((order,), y)
         return self.out(x + y)
 
+    def expert(self, number, rows):
+        a, b = F.linear(rows, self.up[number]).chunk(2, -1)
+        return F.linear(F.silu(a) * b, self.down[number])
 
-@pytest.mark.parametrize(("way", "dead", "kept"), [("loop", [3, 4, 9], 13), ("grouped", [3, 4, 9, 11, 12], 12)])
+
+WAYS = [("loop", [3, 4, 9], 13), ("split", [3, 4, 9], 13), ("grouped", [3, 4, 9, 11, 12], 12)]
+
+
+@pytest.mark.parametrize(("way", "dead", "kept"), WAYS)
 def test_hidden_units_of_experts(way, dead, kept):
     if way == "grouped" and not hasattr(torch, "_grouped_mm"):
         pytest.skip("this torch has no grouped product")

@@ -11,12 +11,12 @@ from potstill.thinning import thin
 class Choice(nn.Module):
     """Adds 1 where the input is positive on average."""
 
-    def __init__(self):
+    def __init__(self, activation=torch.relu):
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.first, self.second, self.activation = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), activation
 
     def forward(self, x):
-        y = self.first(x)
+        y = self.activation(self.first(x))
         return self.second(torch.where(x.mean((1, 2, 3), keepdim=True) > 0, y, y + 1))
 
 
@@ -35,8 +35,9 @@ def measured():
         (normed(nn.GroupNorm(1, 8)), "0.weight[0]", "native_group_norm in 1 (GroupNorm): averages over the channels"),
         (measured(), "0.weight[0]", "its removal may change another sum over it (a norm of weights, say)"),
         (Choice(), "first.weight[0]", "zero where it is made, but that is lost in aten.where in the model (Choice)"),
+        (Choice(torch.sigmoid), "first.weight[0]", "that is lost in aten.where in the model (Choice)"),
     ],
-    ids=["inexact", "measured", "lost"],
+    ids=["inexact", "measured", "lost", "constant lost"],
 )
 def test_what_stays_is_said(model, use, why):
     with torch.no_grad():

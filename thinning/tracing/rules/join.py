@@ -53,7 +53,9 @@ def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, .
     across = [(*shape[:dim], 1, *shape[dim + 1 :]) for shape in shapes]
     # Where what is joined varies along another dimension too, the others are of fixed size to `combine`.
     for group in combine(call, others, across, [*out[:dim], 1, *out[dim + 1 :]]):
-        planes.append(merge(group, _common(group) if len(group) == len(infos) else None))
+        for plane in group:  # a class token makes its channels, as a bias does
+            call.log.role(plane.leaf, "shift")
+        planes.append(merge(group, _common(call, group) if len(group) == len(infos) else None))
     call.emit(planes)
 
 
@@ -83,9 +85,9 @@ def _joined(call: Call, along: Sequence[Plane | None], shapes: Sequence[tuple[in
     return Plane(torch.cat(ids, dim), joined if not bool(joined.isnan().all()) else None, None, None, sources)
 
 
-def _common(group: Sequence[Plane]) -> Tensor | None:
+def _common(call: Call, group: Sequence[Plane]) -> Tensor | None:
     """Return the value that all parts agree on."""
-    values = [plane.value for plane in group if plane.value is not None]
+    values = [value for value in map(call.value_of, group) if value is not None]
     if len(values) < len(group):
         return None
     # What is joined along an axis without channels is one channel in all parts: known only where all agree.

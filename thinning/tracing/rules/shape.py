@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..call import Call
 from ..constants import stored
-from ..labels import SINGLE, Plane, as_view, numel, reshape
+from ..labels import SINGLE, Plane, Shape, as_view, numel, reshape
 from ..registry import operations, rule
 
 aten = torch.ops.aten
@@ -140,13 +140,23 @@ def plain_view(call: Call) -> None:
 def _views(call: Call) -> list[tuple[Plane, Plane]]:
     """Emit the same view of each plane; return the pairs of planes before and after."""
     many = isinstance(call.out, (list, tuple))
+    shape = _with_rows(call)
     pairs = []
     for position, out in enumerate(call.outputs()):
         function = _again(call, position if many else None)
-        made = [(plane, as_view(plane, call.shapes[0], function)) for plane in call.planes(call.args[0])]
+        made = [(plane, as_view(plane, shape, function)) for plane in call.planes(call.args[0])]
         call.emit([plane for _, plane in made], out)
         pairs += made
     return pairs
+
+
+def _with_rows(call: Call) -> Shape:
+    """Return the input's shape, with one row for none but along the dimension of which an operation takes parts."""
+    shape = call.shapes[0]
+    if 0 not in shape:
+        return shape
+    own = call.named("dim")
+    return [size or int(own is None or dim != own % len(shape)) for dim, size in enumerate(shape)]
 
 
 def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor]:
@@ -160,7 +170,12 @@ def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor
 @rule(aten.select, aten.slice, aten.unbind, aten.split_with_sizes, aten.narrow, aten.unsafe_split_with_sizes)
 def part(call: Call) -> None:
     """Take a part of a tensor. One single channel by its number cannot be followed: then freeze the axis."""
-    for plane, made in _views(call):
+    pairs, old = _views(call), call.shapes[0]
+    # An expert that gets no rows of the example has its channels all the same.
+    for out in call.outputs():
+        if out.numel() == 0 < numel(old) and out.ndim == len(old):
+            call.emit([p for p in call.planes(call.args[0]) if all(out.shape[d] == old[d] for d in p.dims)], out)
+    for plane, made in pairs:
         # x[:, 0] of channels: after a removal number 0 may be another channel.
         if made.ids.numel() == 1:
             call.freeze([plane], "one channel is taken by its number")
