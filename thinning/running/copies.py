@@ -83,8 +83,14 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
 def _computed(model: nn.Module) -> list[Tensor]:
     """Return tensors with a graph that modules keep: weights that hooks compute, activations of the last run."""
     every = [value for module in model.modules() for key, value in vars(module).items() if not key.startswith("_")]
-    kept = tree_leaves([value for value in every if isinstance(value, (Tensor, list, tuple, dict))])
+    kept = tree_leaves([value for value in every if _may_hold_tensors(value)])
     return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
+
+
+def _may_hold_tensors(value: Any) -> bool:
+    """Return whether an attribute is a tensor, or a list, tuple or dict of more than numbers (the size of a kernel)."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, Tensor) or not UNCHANGING.issuperset(map(type, items))
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -115,7 +121,7 @@ def kept_by(model: nn.Module) -> list[Tensor]:
     for module in model.modules():
         for key, value in vars(module).items():
             computed = f"{key}_g" in module._parameters or f"{key}_orig" in module._parameters
-            if not computed and key not in INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
+            if not computed and key not in INTERNAL and _may_hold_tensors(value):
                 found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]
     return found
 

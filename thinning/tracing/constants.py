@@ -29,8 +29,10 @@ def zero_rows(weight: Tensor, columns: Tensor | None = None, among: Tensor | Non
 
 def zero_slices(weight: Tensor, dim: int, among: Tensor | None = None) -> Tensor:
     """Return which slices of a tensor (of those `among`, bool) along a dimension are zero, without a copy of it."""
-    rows = weight.detach().movedim(dim, 0)
-    return zero_rows(rows if rows.ndim > 1 else rows.unsqueeze(1), among=among)
+    if weight.ndim == 1:
+        zero = (weight.detach() == 0).cpu()
+        return zero if among is None else zero & among
+    return zero_rows(weight.detach().movedim(dim, 0), among=among)
 
 
 def layer_value(weight: Tensor, value: Tensor | None, groups: int, bias: Tensor | None, padded: bool) -> Tensor | None:

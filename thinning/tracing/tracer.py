@@ -156,8 +156,11 @@ class Tracer(TorchDispatchMode):
             return None
         if leaf not in self._constants:
             real = self.weights[leaf[0]].detach()
-            flat = real.movedim(leaf[1], 0).flatten(1) if real.ndim > 1 else real.unsqueeze(1)
-            value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
+            if real.ndim == 1:
+                value = real_values(real).cpu()
+            else:
+                flat = real.movedim(leaf[1], 0).flatten(1)
+                value = torch.where((flat == flat[:, :1]).all(1), real_values(flat[:, 0]), torch.nan).cpu()
             # Most weights are constant along nothing: None spares all who ask from handling a tensor of NaN.
             self._constants[leaf] = None if bool(value.isnan().all()) else value
         return self._constants[leaf]
