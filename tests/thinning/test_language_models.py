@@ -191,6 +191,17 @@ class RootMeanSquare(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * (self.weight + self.offset)
 
 
+class Activated(RootMeanSquare):
+    """A norm with its activation inside, as in timm's networks."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.drop, self.act = nn.Identity(), nn.GELU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
 class Residual(nn.Module):
     def __init__(self, make):
         super().__init__()
@@ -214,6 +225,7 @@ NORMS = {
     "one more": lambda size: RootMeanSquare(size, 1.0),
     "torch's": lambda size: nn.RMSNorm(size, 0.3),
     "without eps": nn.RMSNorm,
+    "with an activation": Activated,
 }
 
 

@@ -58,7 +58,8 @@ def _candidates(module: nn.Module, size: int) -> Iterator[tuple[str, str, float,
     """Yield a weight, the attribute that is added to the mean, what is added to the weight (1 in some), the power."""
     weights = [name for name, weight in module.named_parameters() if tuple(weight.shape) == (size,)]
     small = [key for key, value in vars(module).items() if type(value) is float or (key == "eps" and value is None)]
-    if len(list(module.children())) == 0 and size > 2:
+    own = not any(part.numel() for child in module.children() for part in child.parameters())
+    if own and size > 2:  # an activation inside is no matter
         yield from product(weights, small, (0.0, 1.0), (0.5, 1.0))
 
 
