@@ -103,7 +103,8 @@ def spoiled(folder, victim, chance):
 
 def command(chance, folder):
     """A command line."""
-    start = ["--resume-from", chance.choice([folder, folder, folder / "checkpoint.pt"])]
+    start = chance.choice([[folder], [folder], [folder / "checkpoint.pt", "--epochs", 2]])  # a file knows no epochs
+    start = ["--resume-from", *start]
     arguments = chance.choice([start, start, SMALL, [*SMALL, *start]])
     for name in chance.sample(sorted(OPTIONS), chance.choice([0, 0, 1, 2])):
         arguments = [*arguments, name, chance.choice(OPTIONS[name])]
