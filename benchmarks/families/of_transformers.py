@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 WIDTH, HEADS, LAYERS, VOCABULARY = 32, 4, 2, 100
 SIZES = {
     "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
+    "out_hidden_size text_hidden_size": WIDTH,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
     "num_decoder_layers num_blocks": LAYERS,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": HEADS,
@@ -55,8 +56,18 @@ BACKBONE = {
     "layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }  # fmt: skip
 """Instead of one of timm's, whose weights would be loaded."""
+OWN: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [0]},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "esm": {"vocab_size": VOCABULARY, "mask_token_id": 3},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "glm5_next_text": {"qk_rope_head_dim": 0},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 16},
+}
+"""What a family needs beside."""
 SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id"
-LARGE = 20_000_000
+LARGE = 25_000_000
 """A model of more parameters was not made small."""
 
 
@@ -86,13 +97,16 @@ def model_of(family: str) -> tuple[str, nn.Module, Any]:
 
 def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """Yield changes of a configuration, those that make it smallest first."""
-    whole = changes_of(plain)
+    whole = changes_of(plain) | OWN.get(plain.model_type, {})
     yield whole
     yield with_rope(whole)
+    if "num_key_value_heads" in str(whole):
+        yield instead(whole, "num_key_value_heads", HEADS)
     for left_out in (("num_key_value_heads",), ("head_dim",), ("image_size", "patch_size"), ("layer_types",)):
         if any(name in str(whole) for name in left_out):
             yield without(whole, left_out)
     yield without(whole, [name for name, value in whole.items() if isinstance(value, list)])
+    yield {**without(whole, ["layer_types"]), "use_cache": False}  # some caches serve attention alone
     yield {name: value for name, value in whole.items() if name in (*DEPTHS, "vocab_size", *plain.sub_configs)}
     yield {name: value for name, value in whole.items() if name in DEPTHS}
 
@@ -109,6 +123,12 @@ def without(changes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any
     """Return changes, those of parts too, without some names."""
     kept = {name: value for name, value in changes.items() if name not in left_out}
     return {name: without(value, left_out) if "model_type" in str(value) else value for name, value in kept.items()}
+
+
+def instead(changes: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Return changes, those of parts too, with another value."""
+    parts = {key: instead(part, name, value) for key, part in changes.items() if "model_type" in str(part)}
+    return {**changes, **parts, **({name: value} if name in changes else {})}
 
 
 def changes_of(plain: PreTrainedConfig) -> dict[str, Any]:
@@ -191,6 +211,8 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
     yield from (images | answers, patches_for(config))
     yield from sounds
     yield {"inputs_embeds": torch.randn(2, 12, width)}
+    known = torch.randn(2, 12, getattr(config, "encoder_hidden_size", None) or width)
+    yield text | boxes | {"encoder_hidden_states": known}
 
 
 def tokens(length: int) -> torch.Tensor:

@@ -79,6 +79,9 @@ def test_configurations_become_small_with_all_their_parts(coverage):
     changes = of_transformers.changes_of(of_transformers.CONFIG_MAPPING["clip"]())
     assert changes["text_config"]["num_hidden_layers"] == changes["vision_config"]["num_hidden_layers"] == 2
     assert "patch_size" not in of_transformers.without(changes, ("patch_size",))["vision_config"]
+    heads = {"model_type": "text", "num_heads": 2}
+    changed = of_transformers.instead({"num_heads": 3, "text_config": heads}, "num_heads", 4)
+    assert changed == {"num_heads": 4, "text_config": {"model_type": "text", "num_heads": 4}}
 
 
 @pytest.mark.slow
@@ -86,3 +89,9 @@ def test_three_families(coverage):
     pytest.importorskip("timm")
     pytest.importorskip("transformers")
     assert coverage.main(["--short"]) == 0
+
+
+def test_a_model_whose_statistics_overflow_gets_larger_images(coverage):
+    of_timm = pytest.importorskip("families.of_timm")
+    _, _, images = of_timm.model_of("efficientvit_msra")
+    assert images.shape[-1] > min(of_timm.SIDES)
