@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.thinning import count_macs
+from potstill.thinning import count_macs, thin
 from potstill.thinning.running.copies import meta_copy, shared_copy
 from potstill.thinning.trace import analyse
 from potstill.thinning.tracing.constants import zero_rows
@@ -62,6 +62,30 @@ def test_a_copy_is_a_deep_copy(copier):
     assert made.names == {"x"} and made.names is not model.names
     assert made.sizes == model.sizes and made.sizes["one"] is not model.sizes["one"]
     assert made.a._forward_hooks is not model.a._forward_hooks
+
+
+class Keeping(nn.Module):
+    """Keeps its last activation under a name of its own choice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.body, self.head, self.name = nn.Linear(4, 6), nn.Linear(6, 2), name
+        with torch.no_grad():
+            self.body.weight[2], self.body.bias[2] = 0, 0
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        setattr(self, self.name, [x])
+        return self.head(x)
+
+
+@pytest.mark.parametrize("name", ["seen", "_seen"])
+def test_a_model_that_keeps_an_activation_of_a_run_with_gradients_is_thinned(name):
+    model, x = Keeping(name), torch.randn(3, 4)
+    wanted = model(x)
+    assert not getattr(model, name)[0].is_leaf
+    thin(model, x)
+    torch.testing.assert_close(model(x), wanted)
 
 
 @pytest.mark.parametrize("among", [None, torch.arange(40) % 2 == 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -82,15 +82,19 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
 
 def _computed(model: nn.Module) -> list[Tensor]:
     """Return tensors with a graph that modules keep: weights that hooks compute, activations of the last run."""
-    every = [value for module in model.modules() for key, value in vars(module).items() if not key.startswith("_")]
-    kept = tree_leaves([value for value in every if _may_hold_tensors(value)])
+    kept = tree_leaves([value for _, _, value in _holders(model)])
     return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
 
 
-def _may_hold_tensors(value: Any) -> bool:
-    """Return whether an attribute is a tensor, or a list, tuple or dict of more than numbers (the size of a kernel)."""
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return isinstance(value, Tensor) or not UNCHANGING.issuperset(map(type, items))
+def _holders(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Yield attributes that may hold tensors, beside parameters and buffers: module, name, value."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
+                # The sizes of a kernel, and many more lists of numbers, need not be taken apart.
+                items = value.values() if isinstance(value, dict) else value
+                if isinstance(value, Tensor) or not UNCHANGING.issuperset(map(type, items)):
+                    yield module, name, value
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -118,11 +122,10 @@ def kept_by(model: nn.Module) -> list[Tensor]:
     """Return tensors that modules keep as attributes, in lists and dicts too, but no parameters and buffers."""
     known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     found: list[Tensor] = []
-    for module in model.modules():
-        for key, value in vars(module).items():
-            computed = f"{key}_g" in module._parameters or f"{key}_orig" in module._parameters
-            if not computed and key not in INTERNAL and _may_hold_tensors(value):
-                found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]
+    for module, name, value in _holders(model):
+        computed = f"{name}_g" in module._parameters or f"{name}_orig" in module._parameters
+        if not computed:
+            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]
     return found
 
 
