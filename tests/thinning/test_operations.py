@@ -152,8 +152,17 @@ def test_experts_are_layers():
         ("up", 0.5),
         ("down", 0.5),
     ]
+    assert roles_of(graph) == ["out", "in"] * 2
+
+
+def roles_of(graph):
     roles = {(use.name, use.dim): use.role for use in graph.uses}
-    assert [roles[name, dim] for name in ("up", "down") for dim in (1, 2)] == ["out", "in"] * 2
+    return [roles[name, dim] for name in ("up", "down") for dim in (1, 2)]
+
+
+@pytest.mark.parametrize("way", ["loop", "split"])
+def test_experts_that_are_parts_of_a_parameter_make_and_read_channels(way):
+    assert roles_of(trace(Experts(way), rand(12, 8))) == ["out", "in"] * 2
 
 
 class Spectrum(nn.Module):

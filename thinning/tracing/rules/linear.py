@@ -58,6 +58,7 @@ def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     if entry is None:
         # Products of activations (attention) do not shrink with any one weight; they are counted as they are.
         call.log.other_macs += numel(tuple(out.shape)) * k / call.log.batch
+        _say_roles(call, a, b)
     shapes: list[Sequence[int]] = [(*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1]) if b.ndim > 1 else (1,)]
     ndim = out.ndim if b.ndim > 1 else out.ndim + 1
     infos = [TensorInfo(tuple(outer_a), call.info(a).storage), TensorInfo(tuple(outer_b), call.info(b).storage)]
@@ -167,6 +168,17 @@ def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | Non
     call.log.role(leaf_along(call.info(tensor), k_dim), "in")
     call.log.layers.append(entry)
     return entry
+
+
+def _say_roles(call: Call, a: Tensor, b: Tensor) -> None:
+    """Say what a matrix that is a part of a parameter (an expert of several) reads and makes."""
+    for tensor, k_dim, n_dim in ((a, -1, -2), (b, -2, -1)):
+        if tensor.ndim < 2:
+            continue
+        makes, reads = (leaf_along(call.info(tensor), dim) for dim in (n_dim, k_dim))
+        if makes is not None and reads is not None and makes[0] == reads[0]:
+            call.log.role(makes, "out")
+            call.log.role(reads, "in")
 
 
 def _labelled(
