@@ -122,6 +122,29 @@ def test_hidden_units_of_experts(way, dead, kept):
     assert ("multiples of what their operation needs" in str(recipe)) == (way == "grouped")
 
 
+class Skipping(nn.Module):
+    """Goes through its inner layer if all channels that are not dead are there: without one, another layer is next."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.gate = nn.Linear(8, 1)
+        with torch.no_grad():
+            self.first.weight.mul_(0.01)
+            self.first.bias.fill_(1.0)
+            self.gate.weight.fill_(1.0)
+            self.gate.bias.fill_(-6.5)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return self.out(self.inner(x) if float(self.gate(x).mean()) > 0 else x)
+
+
+def test_another_path_that_data_chose_says_nothing_about_sizes():
+    left, _ = left_after(Skipping(), (rand(4, 6),), first__weight=[(0, [2])], first__bias=[(0, [2])])
+    assert (left["first.weight"], left["inner.weight"]) == ((7, 6), (8, 7))
+
+
 def multiplied(x, experts):
     """Rows by the matrix of their expert, of which there are two."""
     ends = torch.tensor([5, 12], dtype=torch.int32) if x.ndim == 2 else None

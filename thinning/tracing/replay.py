@@ -70,11 +70,12 @@ class Replay:
         self.inside = False
         self.data_read = False
 
-    def begin(self, func: Any) -> None:
-        """Check before an operation that it is the one that the first run carried out here."""
+    def begin(self, func: Any, module: str) -> None:
+        """Check before an operation that it is the one that the first run carried out here, in the same module."""
         # Branches on sizes (`if x.shape[1] % 8`) take another path in the thinned model: the channels must stay then.
         # Where data decides, the removal of channels that are not zero proves nothing.
-        if self.step >= len(self.operations) or self.operations[self.step].func is not func:
+        due = self.operations[self.step] if self.step < len(self.operations) else None
+        if due is None or due.func is not func or due.module != module:
             if self.data_read:
                 raise UnfollowedError
             raise DeviationError(min(self.step, len(self.operations) - 1), ANOTHER_PATH)

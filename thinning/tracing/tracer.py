@@ -122,7 +122,7 @@ class Tracer(TorchDispatchMode):
         call = Call(self, func, args, kwargs, tensors)
         # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
         if self.replay is not None and _labelled(call) and not _takes_all(call):
-            self.replay.begin(call.func)
+            self.replay.begin(call.func, self.frame.name)
         call.out = execute(func, args, kwargs)
         self.macs += macs_of(func, args, call.out)
         self._label(call)
@@ -198,7 +198,7 @@ class Tracer(TorchDispatchMode):
         """Label the result of a whole module that ran unseen."""
         self.touched.update(info.weight[0] for info in call.infos if info.weight is not None)
         if self.replay is not None:
-            self.replay.begin(call.func)
+            self.replay.begin(call.func, self.frame.name)
         rule()
         self._remember(call)
 
