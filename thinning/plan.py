@@ -14,7 +14,7 @@ from .label_sets import class_of_label
 from .new_biases import weight_of
 from .recipe import Kept, Recipe
 from .trace import Analysis
-from .tracing.rescaling import added
+from .tracing.rescalable_norms import added
 
 
 def select_removed(analysis: Analysis, dead: Tensor, round_to: int) -> tuple[Tensor, list[str]]:

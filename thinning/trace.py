@@ -23,7 +23,7 @@ from .running.run import plain_run
 from .tracing.labels import info_of
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
-from .tracing.rescaling import settle_means
+from .tracing.rescalable_norms import settle_means
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 

@@ -24,9 +24,9 @@ from ..run.model_and_data import described, load_data, start_checkpoint
 from ..run.ranks import started
 from .checks import Checked, check, departs, minibatches
 from .dense_start import DENSE, Plan, begin_dense, begin_point
-from .execute import Runner, Train
 from .networks import side_by_side, test_accuracies
 from .points import data_of, grid, point
+from .run_folders import Runner, Train
 from .search import Search
 
 logger = logging.getLogger("potstill")

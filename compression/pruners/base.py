@@ -1,4 +1,7 @@
-"""What a pruner is: a function from what it is shown of the model at a step to masks."""
+"""What a pruner is: a function from what it is shown of the model at a step to masks.
+
+A new one is a class with `@register("pruners")` in a file of this folder; see `docs/extending.md`.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 import compress_classifier
 from potstill.command.run import epochs, finish
 from potstill.command.sweep import sweep
-from potstill.command.sweep.execute import Runner
+from potstill.command.sweep.run_folders import Runner
 
 
 @pytest.fixture
