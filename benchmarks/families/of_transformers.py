@@ -213,6 +213,10 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
     yield {"inputs_embeds": torch.randn(2, 12, width)}
     known = torch.randn(2, 12, getattr(config, "encoder_hidden_size", None) or width)
     yield text | boxes | {"encoder_hidden_states": known}
+    eyes = getattr(config, "vision_config", None) or config
+    frames = getattr(eyes, "num_frames", None) or getattr(eyes, "frames_per_clip", None) or 8
+    video = images["pixel_values"].unsqueeze(1).repeat(1, frames, 1, 1, 1)
+    yield text | {"pixel_values": video, "pixel_values_videos": video}
 
 
 def tokens(length: int) -> torch.Tensor:
