@@ -99,7 +99,8 @@ def measured(library: str, family: str) -> Row:
         row.model, model, inputs = libraries()[library].model_of(family)
         make_sensitive(model, inputs)
     except Exception as error:
-        row.outcome, row.reason = "fails", f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        text = re.sub(r"/\S+/", "", f"{type(error).__name__}: {error}")  # without paths of this machine
+        row.outcome, row.reason = "fails", text.splitlines()[0][:160]
         return row
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     start = time.process_time()
