@@ -51,7 +51,7 @@ setup(
         "torchvision>=0.21",
         "PyYAML>=6.0.1",
         "pandas>=2.0",
-        "tabulate>=0.9",
+        "tabulate>=0.10",
         "tqdm>=4.66",
         "safetensors>=0.4.3",
         "scikit-learn>=1.3",

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import suppress
 
 import pytest
 import torch
@@ -161,7 +162,8 @@ def test_packed_networks(tmp_path, mutations, fuzz_seed):
             other = other_value(tensors[name], chance)
             changed = {**tensors, name: other.contiguous() if isinstance(other, torch.Tensor) else torch.tensor(0)}
             changed.pop(chance.choice([*sorted(tensors), "", "", ""]), None)
-            save_file(changed, path)
+            with suppress(KeyError):  # an older safetensors writes no complex numbers
+                save_file(changed, path)
         dense = sparse()
         with no_hang():
             try:
