@@ -153,7 +153,7 @@ class LRPolicy(ScheduledTrainingPolicy):
     def _tell_of_other_rates(self, moment: Moment) -> None:
         """Warn, once, where training begins with other rates than the curve does."""
         fresh, self._fresh = self._fresh, False
-        if not fresh or moment.step.epoch or moment.optimizer is None:
+        if not fresh or moment.step.epoch or moment.optimizer is None or self._others_have_set_rates():
             return
         given = [float(group.get("initial_lr", group["lr"])) for group in moment.optimizer.param_groups]
         base = [group["lr"] for group in self._base]
@@ -163,6 +163,10 @@ class LRPolicy(ScheduledTrainingPolicy):
                 " the optimizer that trains, %s, are replaced",
                 self.name, listed(tuple(map(str, base))), listed(tuple(map(str, given))),
             )  # fmt: skip
+
+    def _others_have_set_rates(self) -> bool:
+        others = (policy for policy in self.scheduler.policies if policy is not self)
+        return any(isinstance(policy, LRPolicy) and not policy._fresh for policy in others)
 
     def _rejoin(self, moment: Moment) -> None:
         """Set the rate that this curve would have now, after a resume with another one."""

@@ -123,3 +123,13 @@ def test_optimizer_of_another_rate(rate, told, caplog):
         "those of the optimizer that trains, 0.02," in r.getMessage() for r in caplog.records
     )
     assert attachment.optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_rates_that_another_curve_has_set_are_not_told(caplog):
+    _, optimizer, scheduler, _ = setting()
+    low = LRPolicy(lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.1), optimizer)
+    late = LRPolicy(lambda o: torch.optim.lr_scheduler.StepLR(o, 2), optimizer)
+    for policy in (low, late):
+        scheduler.add_policy(policy, starting_epoch=0, ending_epoch=2)
+    scheduler.attach(optimizer, STEPS)
+    assert not caplog.records
