@@ -37,7 +37,8 @@ PARTS = (
     Part(
         "Scheduler",
         "scheduler_overhead.py --rounds 60",
-        "A training step with AGP, L1 and group lasso over the plain one; `by hand`: the same arithmetic in the loop.",
+        "A training step with AGP, L1 and group lasso over the plain one; `by hand`: the same arithmetic in the loop.\n"
+        "Processor time on one thread; the ratios of 128 images differ by a tenth from run to run.",
     ),
     Part("L0 gates", "l0_overhead.py", "A training step with gates over the plain one."),
     Part(

@@ -3,9 +3,9 @@
 The kinds of step alternate in one process, on twins of one model with the same batch; ratios are medians over rounds,
 of processor time where one thread computes (other programs disturb it less), else of the clock's. "By hand" is the same
 arithmetic written out in the loop, without a scheduler: masks of gradients and weights, and both penalties with their
-gradients, each with its strength, those of filters that are wholly zero included. Left out is what
-this one loop does not need: its penalties know of no loss scaling, of no accumulated gradients, and masks stay as they
-are. The last line is the scheduler's ratio for `resnet20_cifar` at batch 8 on one thread.
+gradients, each with its strength, those of filters that are wholly zero included. Left out is what this one loop does
+not need: its penalties know of no loss scaling, of no accumulated gradients, and masks stay as they are. The last line
+is the scheduler's ratio for `resnet20_cifar` at batch 8 on one thread.
 
     python benchmarks/scheduler_overhead.py [--rounds 300] [--threads 1] [--device cuda]
 """
