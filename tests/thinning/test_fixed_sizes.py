@@ -229,3 +229,44 @@ def test_a_vision_transformer_of_timm_loses_whole_heads():
     # two heads of the first block (queries, keys, values, what reads them); of the second the queries of one alone stay
     assert before - sum(p.numel() for p in model.parameters()) == len(gone) * 8 * (3 * (width + 1) + width)
     assert [block.attn.num_heads for block in model.blocks] == [heads - len(gone), heads]
+
+
+class Mixer(nn.Module):
+    """Two attributes of one value, of which a cut shows one, and a view after it the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.heads, self.state = 16, 4, 16
+        self.inner, self.states = nn.Linear(6, 64), nn.Linear(6, 18)
+        self.out, self.read = nn.Linear(64, 5), nn.Linear(16, 5)
+
+    def forward(self, x):
+        state, rest = self.states(x).split([self.state, 2], -1)
+        heads = self.inner(x).view(-1, self.heads, self.width).relu()
+        return self.out(heads.flatten(1)) + self.read(state) + rest.sum(-1, keepdim=True)
+
+
+def test_a_number_that_was_taken_for_another_of_its_value_is_put_right():
+    model = Mixer()
+    shrunk(model, torch.randn(2, 6), inner=range(16, 32), states=[1, 2])
+    assert (model.heads, model.width, model.state) == (3, 16, 14)
+    assert [len(layer.weight) for layer in (model.inner, model.states)] == [48, 16]
+
+
+class Repeated(nn.Module):
+    """Sums its channels four times, as a parameter has it whose elements are outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.scale = nn.Linear(6, 16), nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        values, gates = self.first(x).chunk(2, -1)
+        sums = (values * gates).unsqueeze(1).expand(-1, 4, -1).sum(-1)
+        return sums.reshape(-1).view(-1, 4).t() * self.scale.unsqueeze(1)
+
+
+def test_copies_that_meet_what_stays_cost_no_other_channels():
+    model = Repeated()
+    shrunk(model, torch.randn(2, 6), first=[1, 2, 9, 10])
+    assert len(model.first.weight) == 12

@@ -54,7 +54,7 @@ class Rehearsal:
         replay = Replay(log.operations, numbers, dead)
         copy = self.fresh()
         shrink(log, numbers, dead, copy)
-        tracer = Tracer(ReplayLog(log, numbers, dead), replay=replay)
+        tracer = Tracer(ReplayLog(log, numbers, replay), replay=replay)
         try:
             self.trace(tracer, copy)
         except DeviationError as error:

@@ -158,6 +158,7 @@ class TraceLog:
     def __init__(self) -> None:
         self.count = 0
         self.ids: dict[tuple[str, int], Tensor] = {}
+        self.new: dict[int, list[Tensor]] = {}
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.frozen: list[tuple[Tensor, int]] = []
         self.inexact: list[tuple[Tensor, int]] = []
@@ -200,7 +201,9 @@ class TraceLog:
     def fresh(self, size: int) -> Tensor:
         """Return integers of channels that no parameter has."""
         self.count += size
-        return torch.arange(self.count - size + 1, self.count + 1)
+        ids = torch.arange(self.count - size + 1, self.count + 1)
+        self.new.setdefault(len(self.operations), []).append(ids)
+        return ids
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Make two tensors of ids (of broadcastable shapes) the same channels; freeze what meets "no channel"."""

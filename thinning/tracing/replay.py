@@ -154,10 +154,12 @@ class Replay:
 class ReplayLog(TraceLog):
     """Notes of a second run: parameters get the integers that are left, and nothing is written down."""
 
-    def __init__(self, first: TraceLog, numbers: Numbering, dead: Tensor) -> None:
+    def __init__(self, first: TraceLog, numbers: Numbering, replay: Replay) -> None:
         super().__init__()
         self._labels, self._free = numbers.labels, numbers.frozen < 0
-        self._left = {key: ids[~dead[numbers.labels[ids]]] for key, ids in first.ids.items()}
+        self._replay = replay
+        self._left = {key: ids[replay.left(ids, 0)] for key, ids in first.ids.items()}
+        self._new = {step: [ids[replay.left(ids, 0)] for ids in made] for step, made in first.new.items()}
         self.batch = first.batch
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
@@ -166,8 +168,14 @@ class ReplayLog(TraceLog):
         return left if left is not None and len(left) == size else torch.zeros(size, dtype=torch.int64)
 
     def fresh(self, size: int) -> Tensor:
-        """Return no channels: which they are is known from the first run alone."""
-        return torch.zeros(size, dtype=torch.int64)
+        """Return the integers that are left of those that the first run made in this operation, as many as asked for.
+
+        No channels where they are of another number: tables that are shared are repeated as often as there are users.
+        """
+        # Without them a tensor that has no others would hold no channels here, and the steps would no longer agree.
+        made = self._new.get(self._replay.step, [])
+        number = next((number for number, ids in enumerate(made) if len(ids) == size), None)
+        return torch.zeros(size, dtype=torch.int64) if number is None else made.pop(number)
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Learn nothing: the results are compared."""
