@@ -100,7 +100,7 @@ def measured(library: str, family: str) -> Row:
         make_sensitive(model, inputs)
     except Exception as error:
         text = re.sub(r"/\S+/", "", f"{type(error).__name__}: {error}")  # without paths of this machine
-        row.outcome, row.reason = "fails", text.splitlines()[0][:160]
+        row.outcome, row.reason = "fails", " ".join(text.split())[:240]
         return row
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     start = time.process_time()

@@ -35,10 +35,12 @@ def make_sensitive(model: nn.Module, example_inputs: Any, seed: int = 0) -> nn.M
                 module.bias.copy_(torch.randn(module.bias.shape, generator=draw, device="cpu") * 0.2)
     norms = [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None]
     momenta = [norm.momentum for norm in norms]
+    model.eval()
     for norm in norms:
         norm.momentum = 1.0
+        norm.train()  # they alone: in training some models want labels
     if norms:
-        run(model.train(), example_inputs)
+        run(model, example_inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         mean, var = norm.running_mean, norm.running_var
