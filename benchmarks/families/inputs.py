@@ -66,7 +66,13 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
         yield from (text | boxes | images | answers | beside, text | boxes | answers | beside)
         yield from [features | text for features in sounds]
     yield from (images | answers | beside, patches_for(config), rows_for(config), text | rows_for(config))
+    yield text | images | answers | beside
     yield from sounds
+    codes = getattr(config, "num_codebooks", None) or 1
+    yield {"input_ids": tokens(12).repeat(codes, 1)}
+    yield {"input_ids": tokens(12).unsqueeze(-1).repeat(1, 1, codes + 1)}
+    yield {"input_values": torch.randn(2, 12, width), "decoder_input_values": torch.randn(2, 6, width)}
+    yield {"inputs": torch.randn(2, 12, getattr(config, "d_model", None) or width)}
     yield {"inputs_embeds": torch.randn(2, 12, width)}
     known = torch.randn(2, 12, getattr(config, "encoder_hidden_size", None) or width)
     yield text | boxes | {"encoder_hidden_states": known}
@@ -132,10 +138,14 @@ def images_for(config: PreTrainedConfig) -> torch.Tensor:
 
 def patches_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Return an image of 4 x 4 patches, each of which is a row."""
-    side, frames = getattr(config, "patch_size", 8), getattr(config, "temporal_patch_size", 1)
-    channels = getattr(config, "in_channels", None) or getattr(config, "num_channels", None) or 3
-    rows = torch.randn(16, channels * frames * side * side if isinstance(side, int) else 1)
-    return {"pixel_values": rows, "hidden_states": rows, "grid_thw": torch.tensor([[1, 4, 4]])}
+    eyes = getattr(config, "vision_config", None) or config
+    side, frames = getattr(eyes, "patch_size", 8), getattr(eyes, "temporal_patch_size", 1)
+    channels = getattr(eyes, "in_channels", None) or getattr(eyes, "num_channels", None) or 3
+    whole = isinstance(side, int) and isinstance(channels, int)
+    rows, places = torch.randn(16, channels * frames * side * side if whole else 1), torch.tensor([[1, 4, 4]])
+    grids = dict.fromkeys(("grid_thw", "image_grid_thw"), places)
+    sizes = {"target_sizes": torch.tensor([[4, 4]]), "merge_sizes": torch.tensor([1])}
+    return {"pixel_values": rows, "hidden_states": rows} | grids | sizes
 
 
 def rows_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
@@ -160,8 +170,8 @@ def sounds_for(config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:
     masks = ("input_features_mask", "feature_attention_mask", "attention_mask")
     for shape in ((2, bins, length), (2, length, bins)):
         spectra = torch.randn(shape)
-        features = {"input_features": spectra, "input_values": torch.randn(2, 4000)}
+        features = {"input_features": spectra, "input_values": torch.randn(2, 3840)}
         yield features
         yield features | dict.fromkeys(masks, torch.ones(2, length, dtype=torch.long))
-    yield {"input_values": torch.randn(2, 1, 4000)}
+    yield {"input_values": torch.randn(2, 1, 3840)}
     yield {"input_values": torch.randn(2, getattr(ears, "max_length", None) or length, bins)}

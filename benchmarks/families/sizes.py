@@ -15,7 +15,7 @@ SIZES = {
     "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
     "out_hidden_size text_hidden_size entity_emb_size hidden_size_global": WIDTH,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
-    "num_decoder_layers num_blocks": LAYERS,
+    "num_decoder_layers num_blocks speech_encoder_layers t2u_encoder_layers t2u_decoder_layers": LAYERS,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": HEADS,
     "encoder_num_attention_heads decoder_num_attention_heads": HEADS,
     "num_encoder_attention_heads num_decoder_attention_heads": HEADS,
@@ -42,26 +42,20 @@ SIZES = {
     "video_token_id video_token_index": 96,
     "audio_token_id audio_token_index": 97,
     "context_length": 64,
+    "context_size": 16,
     "prediction_length": 8,
     "num_time_features": 2,
     "patch_size": 8,
 }
 """What configurations call their sizes, and how large they become."""
 SIZES_BY_NAME = {name: size for words, size in SIZES.items() for name in words.split()}
-DEPTHS = (
-    "num_hidden_layers",
-    "n_layer",
-    "n_layers",
-    "num_layers",
-    "encoder_layers",
-    "decoder_layers",
-    "depths",
-    "depth",
+DEPTHS = {name for name, size in SIZES_BY_NAME.items() if size == LAYERS and re.search("layer|depth", name)} | {
+    "depths"
+}
+WIDTHS = re.compile(
+    r"(size|sizes|dim|dims|channels|width|rank|groups|filters|latents|d_model|d_ff|d_inner|d_kv)($|_)|hidden"
 )
-WIDTHS = re.compile(r"(size|dim|dims|channels|width|rank|groups|d_model|d_ff|d_inner|d_kv)($|_)|hidden")
-NO_WIDTHS = re.compile(
-    r"vocab|image|img|patch|window|kernel|position|chunk|codebook_size|bucket|block|buffer|num_hidden"
-)
+NO_WIDTHS = re.compile(r"vocab|image|img|patch|window|kernel|position|chunk|codebook_size|bucket|block_size|num_hidden")
 """Of the names of whole numbers those that are widths; all of them get smaller in proportion where one alone cannot."""
 SECTIONS = ([2, 1, 1], [1, 1, 0])
 """What turns by time, height and width of a head of width 8, and of one that turns by half."""
@@ -75,12 +69,14 @@ EFFICIENTNET = {"width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [0]},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE}},
+    "chameleon": {"vocabulary_map": {"<image>": 95, "IMGIMGA": 96}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0}},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "dots3_note_text": {
         "num_key_value_heads": HEADS, "swa_num_attention_heads": HEADS, "swa_num_key_value_heads": HEADS,
         "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "swa_head_dim": 16,
     },
+    "emu3": {"vocabulary_map": {"<image>": 95, "<|extra_200|>": 96, "<|visual token 000000|>": 97}},
     "esm": {"vocab_size": VOCABULARY, "mask_token_id": 3},
     "falcon_h1": {"mamba_d_ssm": 64},
     "glm5_next_text": {"qk_rope_head_dim": 0},
@@ -89,6 +85,8 @@ OWN: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 16},
     "align_vision_model": EFFICIENTNET,
     "efficientnet": EFFICIENTNET,
+    "timm_wrapper": {"architecture": "test_resnet"},
+    "gemma3n_vision": {"architecture": "test_resnet"},
     "xmod": {"default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"n_groups": 1},
@@ -164,6 +162,8 @@ def changes_of(plain: PreTrainedConfig, sizes_of: Callable[[PreTrainedConfig], d
         if isinstance(part, PreTrainedConfig):
             timm = part.model_type == "timm_backbone"
             changes[name] = BACKBONE if timm else {"model_type": part.model_type, **changes_of(part, sizes_of)}
+            if hasattr(part, "out_features") and not timm:  # the stages that are read are its owner's choice
+                changes[name] |= {"out_features": part.out_features}
     settable = {name: value for name, value in changes.items() if not is_worked_out(plain, name)}
     return settable | OWN.get(plain.model_type, {})
 
@@ -192,10 +192,16 @@ def filled(plain: PreTrainedConfig) -> dict[str, Any]:
 def in_proportion(plain: PreTrainedConfig, divisor: int) -> dict[str, Any]:
     """Return the sizes of a configuration with all widths divided by one number, so that what matches still does."""
     changes = {name: value for name, value in fields_named(plain).items() if name in DEPTHS or "experts" in name}
-    widths = {name: value for name, value in numbers_of(plain) if WIDTHS.search(name) and not NO_WIDTHS.search(name)}
-    return changes | {
-        name: value // divisor for name, value in widths.items() if value >= WIDTH and value % divisor == 0
-    }
+    values = [*numbers_of(plain), *((name, value) for name, value in vars(plain).items() if is_sizes(value))]
+    widths = {name: value for name, value in values if WIDTHS.search(name) and not NO_WIDTHS.search(name)}
+    return changes | {name: divided(value, divisor) for name, value in widths.items()}
+
+
+def divided(width: Any, divisor: int) -> Any:
+    """Return a width, or each of a list of them, divided where it is one and goes."""
+    if not isinstance(width, int):
+        return [divided(one, divisor) for one in width]
+    return width // divisor if width >= WIDTH and width % divisor == 0 else width
 
 
 def numbers_of(plain: PreTrainedConfig) -> Iterator[tuple[str, int]]:

@@ -74,14 +74,54 @@ def test_the_smallest_member_is_known_by_its_name(coverage):
     assert min(names[4:], key=of_timm.promise) == "regnetx_002"
 
 
-def test_configurations_become_small_with_all_their_parts(coverage):
-    of_transformers = pytest.importorskip("families.of_transformers")
-    changes = of_transformers.changes_of(of_transformers.CONFIG_MAPPING["clip"]())
+@pytest.fixture
+def sizes(coverage):
+    pytest.importorskip("transformers")
+    return importlib.import_module("families.sizes")
+
+
+def plain(family):
+    return importlib.import_module("transformers").AutoConfig.for_model(family)
+
+
+def test_configurations_become_small_with_all_their_parts(sizes):
+    changes = sizes.changes_of(plain("clip"), sizes.named)
     assert changes["text_config"]["num_hidden_layers"] == changes["vision_config"]["num_hidden_layers"] == 2
-    assert "patch_size" not in of_transformers.without(changes, ("patch_size",))["vision_config"]
+    assert "patch_size" not in sizes.without(changes, ("patch_size",))["vision_config"]
     heads = {"model_type": "text", "num_heads": 2}
-    changed = of_transformers.instead({"num_heads": 3, "text_config": heads}, "num_heads", 4)
+    changed = sizes.instead({"num_heads": 3, "text_config": heads}, "num_heads", 4)
     assert changed == {"num_heads": 4, "text_config": {"model_type": "text", "num_heads": 4}}
+
+
+def test_sizes_in_proportion_match_as_before(sizes):
+    assert sizes.divided([3, 64, 1024], 16) == [3, 4, 64] and sizes.divided(48, 32) == 48
+    changes = sizes.in_proportion(plain("mimi"), 16)
+    assert (changes["hidden_size"], changes["upsample_groups"], changes["num_hidden_layers"]) == (32, 32, 2)
+
+
+def test_lists_with_an_entry_a_layer_keep_a_layer_of_each_kind(sizes):
+    changes = sizes.changes_of(plain("gemma3n_text"), sizes.named)
+    assert changes["layer_types"] == ["sliding_attention", "full_attention"]
+    assert len(changes["intermediate_size"]) == len(changes["activation_sparsity_pattern"]) == 2
+
+
+def test_what_a_configuration_works_out_is_not_set(sizes):
+    changes = sizes.changes_of(plain("funnel"), sizes.named)
+    assert "num_hidden_layers" not in changes and changes["block_sizes"] == [1, 1, 1]
+
+
+def test_texts_get_the_places_that_a_model_asks_for(sizes):
+    inputs_by_kind = importlib.import_module("families.inputs")
+
+    class Asks(nn.Module):
+        def forward(self, input_ids, attention_mask):
+            places = int((input_ids == sizes.SIZES_BY_NAME["image_token_id"]).sum())
+            if places != 8:
+                raise ValueError(f"Image features and image tokens do not match, tokens: {places}, features: 8")
+
+    texts = torch.ones(2, 3, dtype=torch.long)
+    found = inputs_by_kind.run_with(Asks(), {"input_ids": texts, "attention_mask": texts})
+    assert found["input_ids"].tolist() == [[95] * 4 + [1] * 3] * 2 and found["attention_mask"].shape == (2, 7)
 
 
 @pytest.mark.slow
