@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +14,7 @@ from .graph import ChannelGraph
 from .names import unwrapped
 from .new_biases import layers_without_bias
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
-from .rehearsal.repairs import FailedRemoval, Repairs
-from .rehearsal.shapes_only import ShapeRun
+from .rehearsal.repairs import Repairs
 from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
 from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
@@ -48,10 +48,10 @@ class Analysis:
 
     def repaired(self, dead: Tensor) -> Analysis | None:
         """Rehearse a removal; return the analysis with what lets the next one get further, None if nothing fails."""
-        deviation = self.rehearsal.deviation(self.log, self.numbers, dead)
-        if deviation is None:
+        failure = self.rehearsal.failure(self.log, self.numbers, dead)
+        if failure is None:
             return None
-        log, repairs = self.repairs.repaired(FailedRemoval(self.log, self.numbers, dead, deviation))
+        log, repairs = self.repairs.repaired(failure)
         return replace(self.with_log(log), repairs=repairs)
 
     def with_splits(self, changed: Mapping[int, SplitAxis]) -> Analysis:
@@ -129,13 +129,13 @@ def _first_run(
         if both:
             flow(second, changed.train(), two)
 
-    def run_shapes(shapes: ShapeRun, changed: nn.Module) -> None:
+    def run_within(context: AbstractContextManager[Any], changed: nn.Module) -> None:
         modes = [(changed.eval, inputs), (changed.train, two)]
         for mode, batch in modes if both else modes[:1]:
-            with plain_run(mode()), shapes:
+            with plain_run(mode()), context:
                 run(changed, batch)
 
-    return log, Rehearsal(lambda: copier(model), again, run_shapes)
+    return log, Rehearsal(lambda: copier(model), again, run_within)
 
 
 def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:

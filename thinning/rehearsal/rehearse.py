@@ -8,7 +8,10 @@ along another of its dimensions, or the channels are frozen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
 from ..tracing.replay import Deviation, DeviationError, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
+from .names_read import NamesRead
 from .repairs import FailedRemoval, Repairs
 from .shapes_only import ShapeRun, takes_by_number
 
@@ -29,11 +33,19 @@ MOST_REPAIRS = 500
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The means to run a removal on a copy: `fresh` makes one, `trace` and `run` run it, traced or by shapes alone."""
+    """The means to run a removal on a copy: `fresh` makes one, `trace` runs it traced, `run` in another context."""
 
     fresh: Callable[[], nn.Module]
     trace: Callable[[Tracer, nn.Module], None]
-    run: Callable[[ShapeRun, nn.Module], None]
+    run: Callable[[AbstractContextManager[Any], nn.Module], None]
+
+    @cached_property
+    def names(self) -> NamesRead:
+        """The names that the model's code looks up, found by a run when first asked."""
+        names = NamesRead()
+        with suppress(Exception):  # a run that is not traced may fail; then all names count
+            self.run(names, self.fresh())
+        return names
 
     def shapes_agree(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> bool:
         """Return whether shapes alone show that a removal works; False says nothing."""
@@ -49,8 +61,12 @@ class Rehearsal:
             return False
         return shapes.fits and shapes.step == len(log.sequence)
 
-    def deviation(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> Deviation | None:
-        """Remove `dead` from a copy and run it again; return where it leaves the first run's track, None if nowhere."""
+    def failure(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> FailedRemoval | None:
+        """Remove `dead` from a copy and run it again; return how that failed, None if it kept the first run's track."""
+        deviation = self._deviation(log, numbers, dead)
+        return None if deviation is None else FailedRemoval(log, numbers, dead, deviation, self.names)
+
+    def _deviation(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> Deviation | None:
         replay = Replay(log.operations, numbers, dead)
         copy = self.fresh()
         shrink(log, numbers, dead, copy)
@@ -120,9 +136,9 @@ def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> t
         dead = sample(numbers, list(log.ids.values()), log.aligned)
         if not bool(dead.any()) or rehearsal.shapes_agree(log, numbers, dead):
             break
-        deviation = rehearsal.deviation(log, numbers, dead)
-        if deviation is None:
+        failure = rehearsal.failure(log, numbers, dead)
+        if failure is None:
             break
-        log, repairs = repairs.repaired(FailedRemoval(log, numbers, dead, deviation))
+        log, repairs = repairs.repaired(failure)
         numbers = numbering(log)
     return log, numbers, repairs

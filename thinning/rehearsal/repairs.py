@@ -7,7 +7,7 @@ before anything is frozen. The last resort, freezing, always carries it further.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -81,12 +81,16 @@ class Repairs:
 
 @dataclass(frozen=True)
 class FailedRemoval:
-    """The removal of the labels `dead` that left the first run's track at `deviation`; `after` it the log was this."""
+    """The removal of the labels `dead` that left the first run's track at `deviation`; `after` it the log was this.
+
+    `names` are those that the model's code looks up.
+    """
 
     log: TraceLog
     numbers: Numbering
     dead: Tensor
     deviation: Deviation
+    names: Container[str]
     after: TraceLog | None = None
 
     def options(self, model: nn.Module) -> Options:
@@ -226,7 +230,10 @@ class FailedRemoval:
                 yield (self._kind(step), level, tuple(names.items())), change
 
     def _matches(self, model: nn.Module, level: int, step: int, sizes: Iterator[Size]) -> list[Match]:
-        """Return the attributes of the module `level` above that equal a size which changes, and are not known yet."""
+        """Return the attributes of the module `level` above that equal a size which changes.
+
+        Only those that are read, and not known yet.
+        """
         operation = self.log.operations[step]
         path = ancestor(operation.module, level)
         if path is None:
@@ -238,7 +245,7 @@ class FailedRemoval:
             for size in sizes
             if self._changes(size.ids)
             for name, index in matches(submodule(model, path), size, len(operation.made))
-            if (name, index) not in taken
+            if (name, index) not in taken and name in self.names
         )
 
     def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:

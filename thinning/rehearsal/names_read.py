@@ -1,0 +1,55 @@
+"""Which names the code of a model looks up while it runs: an attribute that nothing reads counts nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+from ..attributes import SIZES
+
+TORCH = str(Path(torch.__file__).parent)
+
+
+class NamesRead:
+    """While it is entered, notes the code that is called; `name in names` tells whether some of it looks that up.
+
+    Another profiler that is at work keeps its place, and then every name counts as read.
+    """
+
+    def __init__(self) -> None:
+        self.codes: set[CodeType] = set()
+        self.all = False
+        self._names: set[str] = set()
+
+    def __enter__(self) -> None:
+        """Begin."""
+        if sys.getprofile() is None:
+            sys.setprofile(self._called)
+        else:
+            self.all = True
+
+    def __exit__(self, *error: object) -> None:
+        """End; after an error code that was not reached may read anything."""
+        if not self.all:
+            sys.setprofile(None)
+        self.all = self.all or error[0] is not None
+        self._names = {name for code in self.codes for name in _names_of(code)}
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            self.codes.add(frame.f_code)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an attribute of this name may have been read."""
+        return self.all or name in self._names
+
+
+def _names_of(code: CodeType) -> set[str]:
+    """Return the names that code looks up, in text too (`getattr(self, "heads")`)."""
+    names = {*code.co_names, *(value for value in code.co_consts if isinstance(value, str))}
+    # Torch's own code asks tensors for `dim()` and the like; of modules it reads the sizes that it knows.
+    return names & SIZES if code.co_filename.startswith(TORCH) else names
