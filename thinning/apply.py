@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .attributes import changed, kept_as
 from .changes import Removal, Rescaling, TensorChange, filled
 from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
@@ -62,7 +63,7 @@ class Transaction:
             self.attribute(model.get_submodule(rescaling.module), rescaling.attribute, rescaling.new)
         for attribute in recipe.attributes:
             module = model.get_submodule(attribute.module)
-            value = new_size(getattr(module, attribute.name), attribute.new, attribute.index)
+            value = new_size(kept_as(module, attribute.name), attribute.new, attribute.index)
             self.attribute(module, attribute.name, value)
         for module in model.modules():
             # Sizes of torch's own modules follow from the new shapes and stand in no recipe: one source, nothing to
@@ -95,7 +96,8 @@ class Transaction:
                 self.entry(group, "params", [*group["params"][:place], layer.bias, *group["params"][place:]])
 
     def attribute(self, module: nn.Module, name: str, value: Any) -> None:
-        """Set an attribute of a module."""
+        """Set an attribute of a module, or an entry of one (see `attributes`)."""
+        name, value = changed(module, name, value)
         old = getattr(module, name)
         self._undo.append(lambda: setattr(module, name, old))
         setattr(module, name, value)

@@ -1,15 +1,17 @@
 """Which attributes of modules are sizes: the only ones that a recipe changes, and only to less.
 
+`width` is an attribute of the module, `config.width` an entry of what it keeps as `config`: a dict or a plain object.
 Recipes come from files: without this a stride of 0, a padding of 3000 or `training = 7` would be taken as sizes.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Size = int | tuple[int, ...]
 
@@ -30,16 +32,50 @@ SETTINGS = frozenset({
 
 def is_size(module: nn.Module, name: str) -> bool:
     """Return whether an attribute of a module may count channels."""
+    own, _, entry = name.partition(".")
     if name in SIZES:
         return True
-    if name in SETTINGS or name.startswith("_") or type(module).__module__.startswith("torch."):
+    if {own, entry} & SETTINGS or own.startswith("_") or type(module).__module__.startswith("torch."):
         return False
-    return not any(name in getattr(cls, "__constants__", ()) for cls in type(module).__mro__)
+    return not any(own in getattr(cls, "__constants__", ()) for cls in type(module).__mro__)
+
+
+def kept_as(module: nn.Module, name: str) -> Any:
+    """Return what a module keeps under a name; None if it keeps nothing so."""
+    own, _, entry = name.partition(".")
+    return entries_of(getattr(module, own, None)).get(entry) if entry else getattr(module, own, None)
+
+
+def entries_of(holder: Any) -> Mapping[str, Any]:
+    """Return the public entries of a dict or a plain object of the model's own, such as a configuration."""
+    if isinstance(holder, dict):
+        entries = holder
+    elif isinstance(holder, (nn.Module, Tensor, type)) or type(holder).__module__.partition(".")[0] == "torch":
+        return {}
+    else:
+        entries = getattr(holder, "__dict__", {})
+    return {name: value for name, value in entries.items() if isinstance(name, str) and name.isidentifier()}
+
+
+def changed(module: nn.Module, name: str, value: Any) -> tuple[str, Any]:
+    """Return the attribute to set, and to what, for a module to keep `value` under a name.
+
+    Of a configuration that is a copy: other modules hold the same one, and have channels of their own.
+    """
+    own, _, entry = name.partition(".")
+    if not entry:
+        return own, value
+    holder = copy.copy(getattr(module, own))
+    if isinstance(holder, dict):
+        holder[entry] = value
+    if entry in getattr(holder, "__dict__", {}):
+        object.__setattr__(holder, entry, value)  # also where its class forbids or checks it
+    return own, holder
 
 
 def size_problem(module: nn.Module, name: str, new: Size, index: int | None = None) -> str:
     """Return why an attribute cannot become (with an index, have at it) another size; nothing where it can."""
-    found = vars(module).get(name)
+    found = kept_as(module, name) if name.partition(".")[0] in vars(module) else None
     sizes = found if isinstance(found, (tuple, list)) else [found]
     if not all(type(size) is int for size in sizes):
         return "is no integer or tuple of them"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .apply import Transaction
-from .attributes import epsilon_problem, size_problem
+from .attributes import epsilon_problem, kept_as, size_problem
 from .errors import ThinningError
 from .module_sizes import new_size, resize_to
 from .names import spelling
@@ -78,12 +78,12 @@ def _set_sizes(model: nn.Module, recipes: Sequence[Recipe], transaction: Transac
     modules = dict(model.named_modules())
     for change in (change for recipe in recipes for change in recipe.attributes):
         module: Any = modules.get(change.module)
-        if module is None or not hasattr(module, change.name):
+        if module is None or kept_as(module, change.name) is None:
             raise ThinningError(f"a recipe is for another model: there is no '{change.module}.{change.name}'")
         problem = size_problem(module, change.name, change.new, change.index)
         if problem:
             raise ThinningError(f"'{change.module}.{change.name}' {problem}")
-        transaction.attribute(module, change.name, new_size(getattr(module, change.name), change.new, change.index))
+        transaction.attribute(module, change.name, new_size(kept_as(module, change.name), change.new, change.index))
     for norm in (norm for recipe in recipes for norm in recipe.rescalings):
         module = modules.get(norm.module, model)
         problem = epsilon_problem(module, norm.attribute, norm.new)

@@ -2,6 +2,7 @@
 
 LOADER = '''"""`load(model)` makes a dense model the thinned one stored here; needs torch and safetensors."""
 
+import copy
 import json
 import random
 from collections import deque
@@ -29,13 +30,31 @@ def load(model):
         getattr(model.get_submodule(module), leaf).data = tensor.clone()  # out of the file's memory
     modules = dict(model.named_modules())
     for module, name, value in facts["attributes"]:
-        if not hasattr(modules.get(module), name):
+        if not hasattr(modules.get(module), name.partition(".")[0]):
             raise RuntimeError(f"the files are of another model: it has no '{module}.{name}'")
-        old = getattr(modules[module], name)
-        setattr(modules[module], name, type(old)(value) if isinstance(value, list) else value)
+        keep(modules[module], name, value)
     if facts["inputs"] is not None:
         check(model.eval(), facts["inputs"], load_file(f"{STEM}.probe.safetensors"))
     return model.eval().to(device)
+
+
+def keep(module, name, value):
+    """Set an attribute, or an entry of one (`config.width`): of a copy, since other modules hold the same."""
+    name, _, entry = name.partition(".")
+    holder = copy.copy(getattr(module, name))
+    if not entry:
+        setattr(module, name, like(holder, value))
+    elif isinstance(holder, dict):
+        holder[entry] = like(holder[entry], value)
+    if entry in getattr(holder, "__dict__", {}):
+        object.__setattr__(holder, entry, like(vars(holder)[entry], value))
+    if entry:
+        setattr(module, name, holder)
+
+
+def like(old, value):
+    """Return a list of the file as the kind of list that the model has."""
+    return type(old)(value) if isinstance(value, list) else value
 
 
 def unpacked(stored):

@@ -60,7 +60,11 @@ class _Spelling:
         return same[0] if len(same) == 1 else name
 
 
-def modules_called(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that a name fits: the one of just this name first, then those that wrappers hold."""
+def holders(model: nn.Module, name: str, attribute: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that a name fits and that have an attribute, which a wrapper has not.
+
+    The one of just this name comes first, then those that wrappers hold.
+    """
+    own = attribute.partition(".")[0]
     same = [(found, module) for found, module in model.named_modules() if normalise(found) == normalise(name)]
-    yield from sorted(same, key=lambda pair: pair[0] != name)
+    yield from (pair for pair in sorted(same, key=lambda pair: pair[0] != name) if hasattr(pair[1], own))

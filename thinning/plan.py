@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .attributes import kept_as
 from .changes import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
 from .dead import Dead, folded_constants
 from .label_sets import class_of_label
@@ -67,7 +68,7 @@ def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tup
     """Return the module's own integers that count removed channels."""
     changes = []
     for use in analysis.graph.attributes:
-        value = getattr(model.get_submodule(use.module), use.name)
+        value = kept_as(model.get_submodule(use.module), use.name)
         old = value if use.index is None else value[use.index]
         new = int((~dead[use.labels]).sum())
         # Also where the attribute counts several classes: all of its labels were listed when it was found.

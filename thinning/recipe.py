@@ -16,7 +16,7 @@ from .apply import apply
 from .changes import AttributeChange, Folding, Rescaling, TensorChange
 from .files.html import html_lines, html_table
 from .files.text import printable
-from .names import modules_called, normalise, spelling, unwrapped
+from .names import holders, normalise, spelling, unwrapped
 from .new_biases import weight_of
 from .odd_widths import avoid_broken_kernels
 from .recipe_json import decode, encode
@@ -146,8 +146,8 @@ class Recipe:
 
 
 def _holder(model: nn.Module, path: str, attribute: str) -> str:
-    """Return the module of this name that has the attribute: a wrapper has it not."""
-    return next((name for name, module in modules_called(model, path) if hasattr(module, attribute)), path)
+    """Return the path of the module that has the attribute; the same one where there is none."""
+    return next((name for name, _ in holders(model, path, attribute)), path)
 
 
 _RECIPES: WeakKeyDictionary[nn.Module, list[Recipe]] = WeakKeyDictionary()

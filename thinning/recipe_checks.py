@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .attributes import epsilon_problem, size_problem
+from .attributes import epsilon_problem, kept_as, size_problem
 from .changes import AttributeChange, Removal
 from .errors import ThinningError
 from .module_sizes import new_size
@@ -51,7 +50,7 @@ def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -
 
 def _check_attribute(attribute: AttributeChange, model: nn.Module) -> None:
     module = _module(model, attribute.module)
-    found: Any = getattr(module, attribute.name, None)
+    found = kept_as(module, attribute.name)
     problem = size_problem(module, attribute.name, attribute.new, attribute.index)
     if problem:
         raise ThinningError(f"'{attribute.module}.{attribute.name}' {problem}")

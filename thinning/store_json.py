@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from .attributes import epsilon_problem, size_problem
+from .attributes import epsilon_problem, kept_as, size_problem
 from .errors import ThinningError
 from .files.checked import parse_json
 from .files.regular import read_whole
 from .module_sizes import new_size, sizes_of
-from .names import modules_called
+from .names import holders
 from .recipe import Recipe
 
 FORMAT = "potstill-thinned"
@@ -32,7 +32,7 @@ def attributes_of(model: nn.Module, recipe: Recipe) -> list[list[Any]]:
         if hasattr(module, key)
     }
     for change in recipe.attributes:
-        entries[change.module, change.name] = getattr(model.get_submodule(change.module), change.name)
+        entries[change.module, change.name] = kept_as(model.get_submodule(change.module), change.name)
     for norm in recipe.rescalings:
         entries[norm.module, norm.attribute] = norm.new
     return [[module, name, value] for (module, name), value in entries.items()]
@@ -68,7 +68,8 @@ def _is_attribute(entry: Any) -> bool:
         return False
     value = entry[2]
     whole = all(type(item) is int for item in (value if isinstance(value, list) else [value]))
-    return entry[1].isidentifier() and not entry[1].startswith("__") and (whole or type(value) is float)
+    named = all(part.isidentifier() for part in entry[1].split(".", 1)) and not entry[1].startswith("__")
+    return named and (whole or type(value) is float)
 
 
 def new_attributes(model: nn.Module, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, str, Any]]:
@@ -78,10 +79,10 @@ def new_attributes(model: nn.Module, facts: Mapping[str, Any]) -> Iterator[tuple
         ThinningError: the model has no such attribute, or it may not have this value.
     """
     for module_name, name, value in facts["attributes"]:
-        holders = [module for _, module in modules_called(model, module_name) if hasattr(module, name)]
-        if not holders:
+        module = next((module for _, module in holders(model, module_name, name)), None)
+        if module is None:
             raise ThinningError(f"the files are of another model: it has no '{module_name}.{name}'")
-        module, old = holders[0], getattr(holders[0], name)
+        old = kept_as(module, name)
         if isinstance(value, float):
             problem = epsilon_problem(module, name, value)
         else:

@@ -20,7 +20,7 @@ from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
-from .tracing.labels import info_of
+from .tracing.labels import info_of, may_count_channels
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.rescalable_norms import settle_means
@@ -119,7 +119,7 @@ def _first_run(
     two = at_least_two(inputs)
     both = trains_otherwise(model, copier, two, tracer.path, log) and _training_run(tracer, copy, two)
     for name, tensor in named_tensors(model).items():
-        if name not in tracer.touched and tensor.is_floating_point():
+        if name not in tracer.touched and may_count_channels(tensor):
             for dim, size in enumerate(tensor.shape):
                 if size:
                     log.freeze(log.ids_of(name, dim, size), "not used in a forward pass")
@@ -178,6 +178,6 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
         before, version = buffers.get(name, (buffer, buffer._version))
         if before is not buffer or version != buffer._version:
             written.add(name)
-            for dim, size in enumerate(buffer.shape if buffer.is_floating_point() else ()):
+            for dim, size in enumerate(buffer.shape if may_count_channels(buffer) else ()):
                 tracer.log.freeze(tracer.log.ids_of(name, dim, size), "a state that the forward pass changes")
     return written

@@ -60,3 +60,51 @@ def test_what_meets_a_tensor_written_by_an_unknown_operation_stays():
         "aten.scatter_ in the model (Scattered): the operation has no rule",
         "aten.add in the model (Scattered): meets a tensor of fixed size",
     ]
+
+
+HALF = torch.tensor([True, True, False, True, True, True, False, True])
+MASKS = {
+    "product": lambda x, mask: x * mask,
+    "fill": lambda x, mask: x.masked_fill(~mask, 0.0),
+    "choice": lambda x, mask: torch.where(mask, x, torch.zeros(())),
+}
+
+
+@pytest.mark.parametrize("way", MASKS)
+def test_a_mask_of_truth_values_is_cut_and_hides_for_good(way):
+    model = Between(lambda m, x: MASKS[way](x, m.mask))
+    model.register_buffer("mask", HALF.clone())
+    zero = [(0, [1, 4])]
+    left, _ = left_after(model, (rand(4, 6),), first__weight=zero, first__bias=zero)
+    assert (left["first.weight"], left["second.weight"]) == ((4, 6), (3, 4))  # those of the mask, and 2 more
+    assert model.mask.tolist() == [True] * 4
+
+
+BLENDS = {
+    "lerp": torch.lerp,
+    "by hand": lambda a, b, gate: a * (1 - gate) + b * gate,
+    "product": lambda a, b, gate: torch.addcmul(a, b, gate, value=0.5),
+    "quotient": torch.addcdiv,
+}
+
+
+class Highway(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.first, self.out = way, nn.Linear(6, 8), nn.Linear(8, 3)
+        self.inner, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.out(BLENDS[self.way](x, self.inner(x).relu(), self.gate(x).sigmoid()))
+
+
+@pytest.mark.parametrize("way", BLENDS)
+def test_what_a_gate_opens_to_zeros_on_both_sides_goes(way):
+    zero = [(0, [2, 5])]
+    dead = {f"{name}__{kind}": zero for name in ("first", "inner") for kind in ("weight", "bias")}
+    left, _ = left_after(Highway(way), (rand(4, 6),), **dead)
+    assert (left["gate.weight"], left["inner.weight"], left["out.weight"]) == ((6, 6), (6, 6), (3, 6))
+    dead = {name: zero for name in dead if name.startswith("inner" if way != "quotient" else "first")}
+    left, _ = left_after(Highway(way), (rand(4, 6),), **dead)  # zero on one side alone
+    assert left["gate.weight"] == (8, 8)

@@ -270,3 +270,28 @@ def test_copies_that_meet_what_stays_cost_no_other_channels():
     model = Repeated()
     shrunk(model, torch.randn(2, 6), first=[1, 2, 9, 10])
     assert len(model.first.weight) == 12
+
+
+class Products(nn.Module):
+    """Its code multiplies heads and widths where no axis has either: `split(heads * width)`."""
+
+    def __init__(self, keys):
+        super().__init__()
+        self.heads, self.keys, self.width = 4, keys, 5
+        self.qkv, self.o = nn.Linear(6, (4 + 2 * keys) * 5), nn.Linear(20, 6)
+
+    def forward(self, x):
+        sizes = [number * self.width for number in (self.heads, self.keys, self.keys)]
+        parts = self.qkv(x).split(sizes[0] if self.keys == self.heads else sizes, 2)
+        q, k, v = (part.unflatten(2, (-1, self.width)).transpose(1, 2) for part in parts)
+        k, v = (part.repeat_interleave(self.heads // self.keys, 1) for part in (k, v))
+        return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(("keys", "left"), [(4, (3, 3)), (2, (2, 1))])
+def test_products_of_attributes_that_no_axis_shows(keys, left):
+    model = Products(keys)
+    start = (4 + keys) * 5
+    shrunk(model, torch.randn(2, 5, 6), qkv=range(start, start + 5))  # the values of one head, or of one group of two
+    heads, groups = left
+    assert (model.heads, model.keys, len(model.qkv.weight)) == (heads, groups, (heads + 2 * groups) * 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -41,14 +42,16 @@ def choices(direct: Choice, further: Choice, later: Choice, labels: Tensor) -> I
         yield from ([match] for match in direct)
     if further:
         yield _first_of_each([*direct, *further])
-    # Two numbers of one formula, of which the operation shows one.
+    # Two numbers of one formula, of which the operation shows one or none (`split(heads * width)`).
     others = [match for match in _first_of_each(later) if match.key not in {known.key for known in direct}]
-    yield from ([*_first_of_each(direct), other] for other in others if direct)
+    yield from ([*_first_of_each(direct), other] for other in others)
     # At last any two, quadratic in number: the caller bounds how many are tried.
     every = [*direct, *further]
     for number, first in enumerate(every):
         yield from ([first, second] for second in every[number + 1 :] if first.key != second.key)
     yield from ([match] for match in further)
+    if not direct:
+        yield from map(list, combinations(others, 2))
 
 
 def different(matches: Iterable[Match]) -> Choice:

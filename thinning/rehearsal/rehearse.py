@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import changed, kept_as
 from ..label_sets import class_of_label, members
 from ..module_sizes import fit_sizes, new_size, replace_data
 from ..running.copies import named_tensors
@@ -101,7 +102,7 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
     fit_sizes(copy)
     for count in counting(log, numbers):
         module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
-        setattr(module, count.name, new_size(getattr(module, count.name), left, count.index))
+        setattr(module, *changed(module, count.name, new_size(kept_as(module, count.name), left, count.index)))
 
 
 def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tensor, int]] = ()) -> Tensor:

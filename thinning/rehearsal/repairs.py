@@ -22,15 +22,19 @@ from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
 from .choices import Match, choices, different
 from .sizes import (
+    Numbers,
     Size,
     ancestor,
     count_of,
     cuts_of,
     direct_sizes,
     equal_sizes,
+    every_number,
     further_sizes,
+    held_numbers,
     later_sizes,
     matches,
+    own_numbers,
     submodule,
 )
 
@@ -96,9 +100,11 @@ class FailedRemoval:
     def options(self, model: nn.Module) -> Options:
         """Yield each change worth a try, with a key that says whether it was tried before."""
         for step in self._steps:
-            yield from self._attributes(model, step)
+            yield from self._attributes(model, step, own_numbers)
             yield from self._splits(step)
             yield from self._unions(model, step)
+        for step in self._steps:
+            yield from self._attributes(model, step, held_numbers)
 
     @property
     def cuts(self) -> list[int]:
@@ -218,18 +224,19 @@ class FailedRemoval:
 
         return self.log.copy(splits=[turned(split) for split in self.log.splits])
 
-    def _attributes(self, model: nn.Module, step: int) -> Options:
+    def _attributes(self, model: nn.Module, step: int, numbers: Numbers) -> Options:
         """Yield: count by integers of the modules around that equal sizes which change."""
         for level in range(self.log.operations[step].module.count(".") + 2):
-            direct = self._matches(model, level, step, direct_sizes(self.log.operations[step]))
-            further = self._matches(model, level, step, further_sizes(self.log, step))
-            later = self._matches(model, level, step, later_sizes(self.log, step, self.numbers.labels))
+            found = partial(self._matches, model, level, step, numbers)
+            direct = found(direct_sizes(self.log.operations[step]))
+            further = found(further_sizes(self.log, step))
+            later = found(later_sizes(self.log, step, self.numbers.labels))
             for chosen in choices(direct, further, later, self.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
                 change = partial(self._count_by, model, step, level, names)
                 yield (self._kind(step), level, tuple(names.items())), change
 
-    def _matches(self, model: nn.Module, level: int, step: int, sizes: Iterator[Size]) -> list[Match]:
+    def _matches(self, model: nn.Module, level: int, step: int, numbers: Numbers, sizes: Iterator[Size]) -> list[Match]:
         """Return the attributes of the module `level` above that equal a size which changes.
 
         Only those that are read, and not known yet.
@@ -244,8 +251,8 @@ class FailedRemoval:
             Match(name, index, size)
             for size in sizes
             if self._changes(size.ids)
-            for name, index in matches(submodule(model, path), size, len(operation.made))
-            if (name, index) not in taken and name in self.names
+            for name, index in matches(submodule(model, path), size, len(operation.made), numbers)
+            if (name, index) not in taken and self.names.issuperset(name.split("."))
         )
 
     def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:
@@ -257,7 +264,7 @@ class FailedRemoval:
             sizes = {size.slot: size for size in (*near, *later_sizes(self.log, other, self.numbers.labels))}
             for (name, index), slot in names.items() if path is not None else ():
                 size, module = sizes.get(slot), submodule(model, path or "")
-                if size is not None and (name, index) in set(matches(module, size, len(operation.made))):
+                if size is not None and (name, index) in set(matches(module, size, len(operation.made), every_number)):
                     counts.append(count_of(path or "", name, index, size))
         taken = {(count.module, count.name, count.index) for count in self.log.attributes}
         new = {(c.module, c.name, c.index): c for c in reversed(counts)}
@@ -266,7 +273,7 @@ class FailedRemoval:
     def _unions(self, model: nn.Module, step: int) -> Options:
         """Yield: let channels go together whose sizes one number gives, counted by it where it is known."""
         for level in range(self.log.operations[step].module.count(".") + 2):
-            for match in self._matches(model, level, step, equal_sizes(self.log.operations[step])):
+            for match in self._matches(model, level, step, own_numbers, equal_sizes(self.log.operations[step])):
                 yield (self._kind(step), level, match.name, match.size.slot), partial(self._unite, step, level, match)
 
     def _unite(self, step: int, level: int, match: Match) -> TraceLog:

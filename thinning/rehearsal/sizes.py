@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..attributes import is_size
+from ..attributes import entries_of, is_size
 from ..module_sizes import sizes_of
+from ..running.copies import INTERNAL
 from ..tracing.labels import Plane
 from ..tracing.log import AttributeCount, Operation, TraceLog
 
@@ -145,14 +146,32 @@ def _narrowed(ids: Tensor, dims: set[int]) -> Tensor:
     return ids.reshape(-1)
 
 
-def matches(module: Any, size: Size, parts: int) -> Iterator[tuple[str, int | None]]:
-    """Yield the attributes (name, index of its element) of a module that equal a size.
-
-    Those that follow from its parameters' shapes are known already.
-    """
+def own_numbers(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a module keeps by name, but what follows from its parameters' shapes: that is known already."""
     known = sizes_of(module)
-    for key, value in vars(module).items():
-        if key in known or not is_size(module, key):
+    yield from ((name, value) for name, value in vars(module).items() if name not in known)
+
+
+def held_numbers(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what dicts and plain objects hold that a module keeps: `config.width`."""
+    for name, value in vars(module).items():
+        if name not in INTERNAL:
+            yield from ((f"{name}.{entry}", number) for entry, number in entries_of(value).items())
+
+
+def every_number(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield both."""
+    yield from own_numbers(module)
+    yield from held_numbers(module)
+
+
+Numbers = Callable[[Any], Iterator[tuple[str, Any]]]
+
+
+def matches(module: Any, size: Size, parts: int, numbers: Numbers) -> Iterator[tuple[str, int | None]]:
+    """Yield the attributes (name, index of its element) among the numbers of a module that equal a size."""
+    for key, value in numbers(module):
+        if not is_size(module, key):
             continue
         if type(value) is int and value == size.old:
             yield key, None

@@ -55,6 +55,11 @@ class Plane:
         return replace(self, ids=change(self.ids), value=value)
 
 
+def may_count_channels(tensor: Tensor) -> bool:
+    """Return whether dimensions of a parameter or buffer may be channels: integers are indices, of fixed size."""
+    return tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+
+
 def same_value(a: Tensor, b: Tensor) -> Tensor:
     """Return where two tensors of values agree, NaN (unknown) agreeing with itself."""
     return (a == b) | (a.isnan() & b.isnan())

@@ -16,7 +16,7 @@ from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
 from .call import Call, Frame
 from .constants import real_values
-from .labels import Plane, Storage, TensorInfo, attach, info_of
+from .labels import Plane, Storage, TensorInfo, attach, info_of, may_count_channels
 from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
@@ -74,9 +74,7 @@ class Tracer(TorchDispatchMode):
 
     def _leaf(self, name: str, tensor: Tensor) -> TensorInfo:
         planes = []
-        # Integers and truth values are indices and masks of fixed size, never channels.
-        sizes = tensor.shape if tensor.is_floating_point() or tensor.is_complex() else ()
-        for dim, size in enumerate(sizes):
+        for dim, size in enumerate(tensor.shape if may_count_channels(tensor) else ()):
             shape = [1] * tensor.ndim
             shape[dim] = size
             # A dimension of size 1 cannot shrink.

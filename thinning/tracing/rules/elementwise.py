@@ -20,6 +20,8 @@ PRODUCTS = (aten.mul, aten.mul_)
 QUOTIENTS = (aten.div, aten.div_)
 KEEP_ZERO = (*QUOTIENTS, aten._prelu_kernel, aten.rrelu_with_noise)  # 0 stays 0, whatever the other operands are
 CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
+BLENDS = (aten.lerp, aten.lerp_)
+ADDED_PRODUCTS = (aten.addcmul, aten.addcmul_, aten.addcdiv, aten.addcdiv_)
 SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
 
@@ -236,6 +238,10 @@ def _carry_out(call: Call, mine: dict[int, Tensor]) -> Tensor | None:
         args = tree_map_only(Tensor, lambda t: mine[id(t)], call.args)
         return _choose(*(args if packet is aten.where else (args[1], args[2], args[0])))
     args, kwargs = tree_map_only(Tensor, lambda t: _like(mine[id(t)], t), (call.args, call.kwargs))
+    if packet in BLENDS:
+        return _blend(*args)
+    if packet in ADDED_PRODUCTS:
+        return _add_product(call.func, *args, **kwargs)
     # Known values lie on the CPU while the trace runs on the meta device.
     kwargs.pop("device", None)
     try:
@@ -266,6 +272,17 @@ def _choose(condition: Tensor, first: Any, second: Any) -> Tensor:
     first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (first, second))
     either = torch.where(first == second, first, torch.nan)
     return torch.where(condition.isnan(), either, torch.where(condition != 0, first, second))
+
+
+def _blend(first: Tensor, second: Tensor, share: Any) -> Tensor:
+    """Return `first + share * (second - first)`: between equals it does not depend on the share."""
+    return torch.where(first == second, first, torch.lerp(first, second, share))
+
+
+def _add_product(operation: Any, start: Tensor, first: Tensor, second: Tensor, **scale: Any) -> Tensor:
+    """Add a product or quotient; one with zero is zero, whatever the other is."""
+    silent = (first == 0) | ((second == 0) & (operation.overloadpacket in ADDED_PRODUCTS[:2]))
+    return torch.where(silent, start, operation(start.clone(), first, second, **scale))
 
 
 UNTAGGED = (
