@@ -23,6 +23,7 @@ from .tracing.labels import Plane
 from .tracing.log import Operation
 
 UNREAD = "zero where it is made, but nothing is known to read it"
+AVERAGED = "{} (allow_inexact=True removes it)"
 OTHER = "zero where it is made, but its removal may change another sum over it (a norm of weights, say)"
 
 
@@ -43,7 +44,7 @@ def silent_reasons(analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor]
             if reasons[label] in (OTHER, UNREAD):
                 reasons[label] = f"zero where it is made, but that is lost in {operation.place}"
     for label in (silent & (graph.inexact >= 0)).nonzero().flatten().tolist() if not dead.inexact else ():
-        reasons[label] = f"{graph.reasons[int(graph.inexact[label])]} (allow_inexact=True removes it)"
+        reasons[label] = AVERAGED.format(graph.reasons[int(graph.inexact[label])])
     makers = {label: graph.uses[int(first[label])] for label in reasons}
     return {label: (f"{makers[label].name}[{makers[label].dim}]", why) for label, why in reasons.items()}
 

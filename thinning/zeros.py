@@ -19,7 +19,7 @@ from .running.default_device import on_cpu
 from .running.inputs import beside
 from .trace import Analysis, analyse
 from .tracing.constants import zero_slices
-from .unremoved import OTHER, averaged, silent_reasons
+from .unremoved import AVERAGED, OTHER, averaged, silent_reasons
 
 Silent = Mapping[int, tuple[str, str]]
 """By label, of channels that are zero where they are made: by which parameter, and why they stay."""
@@ -221,7 +221,9 @@ def _why(
         return silent[label][1], ()
     if use.role == "in":
         return READ, ()
-    return makers.partners(use.name, label)
+    inexact = int(graph.inexact[label])
+    norm = AVERAGED.format(graph.reasons[inexact]) if inexact >= 0 and not dead.inexact else ""
+    return makers.partners(use.name, label, norm)
 
 
 class _Makers:
@@ -231,8 +233,11 @@ class _Makers:
         self._analysis, self._weights = analysis, weights
         self._labels: dict[str, tuple[bool, set[int]]] | None = None
 
-    def partners(self, name: str, label: int) -> tuple[str, tuple[str, ...]]:
-        """Say what keeps the channel `label` alive, of which `name` has a zero slice, and name the other weights."""
+    def partners(self, name: str, label: int, norm: str) -> tuple[str, tuple[str, ...]]:
+        """Say what keeps the channel `label` alive, of which `name` has a zero slice, and name the other weights.
+
+        `norm`: what a norm that averages over it says, if one does; what scales zeros does not matter then.
+        """
         if self._labels is None:  # not before: it looks at every weight, and few networks have such slices
             self._labels = self._loud()
         found = {other: matrix for other, (matrix, labels) in self._labels.items() if label in labels}
@@ -241,7 +246,7 @@ class _Makers:
             return f"the same channels as {listed(others)}, not zero there", others
         if found.get(name):
             return f"{PARTLY} of {name} that are not zero (groups, heads, halves)", ()
-        return (f"{listed(tuple(found))} is not zero there" if found else OTHER), ()
+        return norm or (f"{listed(tuple(found))} is not zero there" if found else OTHER), ()
 
     def _loud(self) -> dict[str, tuple[bool, set[int]]]:
         loud: dict[str, tuple[bool, set[int]]] = {}

@@ -84,3 +84,22 @@ def test_a_mean_of_norms_makes_up_for_channels_that_go(dim, layer, eps):
     assert sum(parameter.numel() for parameter in model.parameters()) == 5 * 7 + 2 * 5 + 5 * 6
     torch.testing.assert_close(norm.weight.data, weight * 8 / 5)
     assert norm.eps == eps * 8 / 5
+
+
+class Cosine(nn.Module):
+    """The cosine of what a layer makes and each row of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.rows = nn.Linear(6, 8), nn.Parameter(rand(4, 8))
+
+    def forward(self, x):
+        return F.linear(F.normalize(self.first(x), dim=-1), F.normalize(self.rows, dim=-1))
+
+
+def test_columns_of_zeros_do_not_count_in_the_norms_of_a_parameter():
+    zero = {"first__weight": [(0, [1, 4])], "first__bias": [(0, [1, 4])]}
+    left, _ = left_after(Cosine(), (rand(5, 6),), rows=[(1, [1, 4])], **zero)
+    assert (left["first.weight"], left["rows"]) == ((6, 6), (4, 6))
+    left, _ = left_after(Cosine(), (rand(5, 6),), rows=[(1, [1])], **zero)  # the others are part of the norms
+    assert left["rows"] == (4, 7)

@@ -122,6 +122,24 @@ def test_hidden_units_of_experts(way, dead, kept):
     assert ("multiples of what their operation needs" in str(recipe)) == (way == "grouped")
 
 
+class AllExperts(nn.Module):
+    """Every expert sees every row: matrices side by side in one parameter, by `einsum`."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.bias, self.down = (nn.Parameter(rand(*shape)) for shape in ((3, 6, 8), (3, 8), (3, 8, 4)))
+        self.gate = nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = (torch.einsum("bd,edh->beh", x, self.up) + self.bias).relu()
+        return (torch.einsum("beh,eho->beo", y, self.down) * self.gate(x).softmax(-1)[..., None]).sum(1)
+
+
+def test_hidden_units_of_experts_that_all_see_all():
+    left, _ = left_after(AllExperts(), (rand(5, 6),), up=[(2, [1, 4])], bias=[(1, [1, 4])])
+    assert (left["up"], left["bias"], left["down"]) == ((3, 6, 6), (3, 6), (3, 6, 4))
+
+
 class Skipping(nn.Module):
     """Goes through its inner layer if all channels that are not dead are there: without one, another layer is next."""
 

@@ -85,10 +85,70 @@ class Last(nn.Module):
         return self.layer(x)[0]
 
 
-def test_a_state_that_a_layer_makes_stays():
-    parts = {"start": nn.Linear(6, 8), "rnn": nn.GRU(8, 8)}
-    x = rand(4, 6)
-    model = Between(lambda m, y: m.rnn(y[None], m.start(x)[None])[0][0], parts=parts)
+class Given(nn.Module):
+    """A layer that starts from a state: the last one of another, one that a linear layer makes, one that is learned."""
+
+    def __init__(self, way, kind=nn.GRU, layers=1):
+        super().__init__()
+        self.way, self.core, self.out = way, kind(6, 8, layers), nn.Linear(8, 3)
+        if way == "encoder":
+            self.first = kind(6, 8, layers)
+        elif way == "linear":
+            self.first = nn.Linear(6, 8)
+        else:
+            self.first = nn.ParameterList([rand(layers, 1, 8)])
+
+    def forward(self, x):
+        if self.way == "encoder":
+            state = self.first(x)[1]
+        elif self.way == "linear":
+            state = self.first(x.mean(0))[None].tanh()
+        else:
+            state = self.first[0].expand(-1, x.shape[1], -1).contiguous()
+        return self.out(self.core(x, state)[0])
+
+
+def gates(name, kind, layers):
+    """Return the rows of some units in all gates of a recurrent layer."""
+    rows = [(0, [8 * gate + unit for gate in range(GATES[kind]) for unit in (1, 4)])]
+    names = [f"{part}_l{i}" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for i in range(layers)]
+    return {f"{name}__{part}": rows for part in names}
+
+
+WAYS = {"encoder": (nn.GRU, 1), "two layers": (nn.LSTM, 2), "linear": (nn.GRU, 1), "learned": (nn.GRU, 1)}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_given_state_has_the_units_of_the_layer_and_they_go_where_both_are_zero(name):
+    kind, layers = WAYS[name]
+    way = name if name in ("linear", "learned") else "encoder"
+    core, rows = gates("core", kind, layers), [(0, [1, 4])]
+    start = {
+        "encoder": gates("first", kind, layers),
+        "linear": {"first__weight": rows, "first__bias": rows},
+        "learned": {"first__0": [(2, [1, 4])]},
+    }[way]
+    left, _ = left_after(Given(way, kind, layers), (rand(5, 2, 6),), (rand(7, 3, 6),), **core, **start)
+    number = 6 * GATES[kind]
+    assert (left["core.weight_hh_l0"], left["out.weight"]) == ((number, 6), (3, 6))
+    assert (
+        left["first.weight" if way == "linear" else "first.0" if way == "learned" else "first.weight_hh_l0"]
+        == {
+            "linear": (6, 6),
+            "learned": (1, 1, 6),
+            "encoder": (number, 6),
+        }[way]
+    )
+    left, _ = left_after(Given(way, kind, layers), (rand(5, 2, 6),), **core)  # units that start as something else live
+    assert left["core.weight_hh_l0"] == (8 * GATES[kind], 8)
+
+
+def test_a_projected_layer_with_a_given_state_keeps_its_units():
+    parts = {"start": nn.Linear(6, 4), "rnn": nn.LSTM(8, 8, proj_size=4)}
+    x = rand(2, 6)
+    model = Between(
+        lambda m, y: m.rnn(y[None], (m.start(x)[None], torch.zeros(1, 2, 8)))[0][0, :, [0, 1, 2, 3] * 2], parts=parts
+    )
     found = class_of(model, x, "start.weight")
     assert found.status == "frozen" and "the state that a recurrent layer starts from" in found.reason
 

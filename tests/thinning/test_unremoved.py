@@ -7,6 +7,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from potstill.thinning import thin
 
+from .networks import left_after
+
 
 class Choice(nn.Module):
     """Adds 1 where the input is positive on average."""
@@ -62,3 +64,25 @@ def test_instance_norm_with_zero_weight_and_bias_lets_channels_go():
         assert len(model[0].weight) == 6
         assert recipe.refused == ()
         assert torch.allclose(model(x), expected, atol=1e-6)
+
+
+class MeanSquare(nn.Module):
+    """Divides by a root mean square in its own code, where nothing can make up for fewer channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.scale, self.out = nn.Linear(6, 8), nn.Parameter(torch.ones(8)), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.out(x * (x.square().mean(1, keepdim=True) + 1e-6).rsqrt() * self.scale)
+
+
+def test_a_mean_keeps_zeros_and_not_what_scales_them():
+    left, recipe = left_after(
+        MeanSquare(), (torch.randn(5, 6),), first__weight=[(0, [1, 4])], first__bias=[(0, [1, 4])]
+    )
+    assert left["first.weight"] == (8, 6)
+    assert (
+        "aten.mean in the model (MeanSquare): a mean over the channels (allow_inexact=True" in recipe.refused[0].reason
+    )

@@ -84,10 +84,11 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
     """Unite the gates of each hidden unit, its inputs and its outputs; the first layer reads `x`."""
     kind = next(name for name in GATES if module.mode.startswith(name))
     reads = _features(call, x)
-    # Without a state torch starts at zeros; a given one must be zeros (`new_zeros`) for dead units to be 0 at all
-    # times.
-    zero = torch.full((module.hidden_size,), all(info_of(given).storage.value == 0 for given in state))
-    fits = all(info_of(given).uniform for given in state)
+    starts = [_features(call, given) for given in state]
+    zero = _starting_at_zero(module, state, starts)
+    # An encoder's last state has the units of all layers; one that is projected has two kinds of them.
+    fits = all(plane is not None or info_of(given).uniform for given, plane in zip(state, starts, strict=True))
+    fits = fits and not (any(starts) and module.proj_size)
     every: list[tuple[Plane, Plane]] = []
     for layer in range(module.num_layers):
         made: list[Plane] = []
@@ -95,13 +96,16 @@ def recurrent(call: Call, module: nn.RNNBase, x: Tensor, state: Sequence[Tensor]
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
             every.append(_unit(call, module, suffix, kind, reads, zero))
             made.append(every[-1][0])
+            for start in starts if fits else ():
+                if start is not None:
+                    call.unite(start.ids, every[-1][0].ids)
             if not fits:
                 call.freeze(every[-1], FIXED)
         values = [plane.value for plane in made if plane.value is not None]
         ids = torch.cat([plane.ids for plane in made])
         reads = Plane(ids, torch.cat(values) if len(values) == len(made) else None)
-    for given in state:
-        call.freeze(info_of(given).current, "the state that a recurrent layer starts from")
+    if not fits:
+        call.freeze(filter(None, starts), "the state that a recurrent layer starts from")
     if reads is not None:
         shape = [1] * (call.out[0].ndim - 1) + [-1]
         attach(call.out[0], TensorInfo((reads.map(lambda t: t.reshape(shape)),)))
@@ -113,12 +117,7 @@ def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor])
     """One step: the state that comes in and the one that goes out have the same units."""
     kind = type(module).__name__.removesuffix("Cell")
     planes = [_features(call, given) for given in state]
-    zero = torch.ones(module.hidden_size, dtype=torch.bool)
-    for given, plane in zip(state, planes, strict=True):
-        if plane is not None:
-            zero = zero & (plane.value == 0) if plane.value is not None else torch.zeros_like(zero)
-        else:
-            zero &= info_of(given).storage.value == 0
+    zero = _starting_at_zero(module, state, planes)
     made, _ = _unit(call, module, "", kind, _features(call, x), zero)
     for given, plane in zip(state, planes, strict=True):
         if plane is not None:
@@ -130,11 +129,24 @@ def cell(call: Call, module: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor])
         attach(out, TensorInfo((made.map(lambda t: t.reshape(shape)),)))
 
 
+def _starting_at_zero(module: Any, state: Sequence[Tensor], planes: Sequence[Plane | None]) -> Tensor:
+    """Return which units start at 0, as all do without a state: only these are 0 at all times where nothing is made."""
+    zero = torch.ones(module.hidden_size, dtype=torch.bool)
+    for given, plane in zip(state, planes, strict=True):
+        known = info_of(given).storage.value if plane is None else plane.value
+        zero = zero & (known == 0) if known is not None and _fits(known, zero) else torch.zeros_like(zero)
+    return zero
+
+
+def _fits(known: Any, units: Tensor) -> bool:
+    return not isinstance(known, Tensor) or known.shape == units.shape
+
+
 def _features(call: Call, x: Tensor) -> Plane | None:
     planes = info_of(x).current
     plane = next((p for p in planes if p.dims == (x.ndim - 1,)), None)
     call.freeze([p for p in planes if p is not plane], "read step by step")
-    return None if plane is None else plane.map(lambda t: t.reshape(-1))
+    return None if plane is None else call.known(plane).map(lambda t: t.reshape(-1))
 
 
 def _unit(call: Call, module: Any, suffix: str, kind: str, reads: Plane | None, zero: Tensor) -> tuple[Plane, Plane]:

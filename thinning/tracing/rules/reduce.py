@@ -26,7 +26,7 @@ def _reduce(call: Call, kind: str, keeps: str) -> None:
     dims = _dims(call)
     out = call.outputs()[0]
     planes = []
-    for plane in call.planes(call.args[0]):
+    for plane in map(call.known, call.planes(call.args[0])):  # of a parameter too, such as a weight's own norm
         left: Plane | None = plane
         # All axes along which the channel varies are summed: the channels end here.
         if set(plane.dims) <= set(dims):

@@ -43,6 +43,11 @@ def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
     """Of two kinds of channels that are merged into one dimension freeze the second, so that the first may still go."""
     dims = [dim for plane in planes for dim in plane.dims]
     mixed = [plane for plane in planes if any(dims.count(dim) > 1 for dim in plane.dims)]
+    # A matrix for each expert, side by side (`einsum("bd,edh->beh")`): units may go, of all experts alike.
+    if sorted(plane.leaf[1] for plane in mixed if plane.leaf is not None) == [0, 2]:
+        experts = next(plane for plane in mixed if plane.leaf is not None and plane.leaf[1] == 0)
+        call.freeze([experts], "merges two kinds of channels")
+        return _apart(call, [plane for plane in planes if plane is not experts])
     # Filters that are flattened: their channels can still be told apart, all positions of a kernel being one channel's.
     kernel = [plane for plane in mixed if plane.leaf is not None and plane.leaf[1] >= 2]
     call.freeze(kernel, "the size of a kernel")
