@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-Sizes = dict[str, Any]
+from potstill.thinning.attributes import entries_of, kept_as
+
+Entry = tuple[str, str]
+"""A module, and the name under which its own copy of the config keeps a number (`config.num_heads`)."""
+Sizes = dict[str | Entry, Any]
 """Shapes of tensors and numbers that modules keep, by name."""
 
 
@@ -19,7 +23,7 @@ def fitted_config(model: PreTrainedModel) -> PreTrainedConfig | None:
 
     Fields are changed one at a time, as long as fewer sizes differ; the model that the config builds decides.
     """
-    return _fitted(type(model), copy.deepcopy(model.config), _sizes(model), set())
+    return _fitted(type(model), copy.deepcopy(model.config), _sizes(model, _own_entries(model)), set())
 
 
 def _fitted(
@@ -58,7 +62,8 @@ def _differing(kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Si
     """Return the sizes that the config gives to what is of another one; None where it builds no such model."""
     try:
         with torch.device("meta"):
-            found = _sizes(kind(config))
+            model = kind(config)
+            found = _sizes(model, [key for key in wanted if isinstance(key, tuple)])
     except Exception:  # a config that does not fit together: numbers that do not divide, say
         return None
     if found.keys() != wanted.keys():
@@ -66,13 +71,24 @@ def _differing(kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Si
     return {name: size for name, size in found.items() if size != wanted[name]}
 
 
-def _sizes(model: nn.Module) -> Sizes:
+def _own_entries(model: PreTrainedModel) -> list[Entry]:
+    """Return what modules, in copies of the config that thinning gave them, keep of other sizes than the model has."""
+    whole = entries_of(model.config)
+    return [
+        (module, f"config.{entry}")
+        for module, part in model.named_modules()
+        for entry, value in entries_of(getattr(part, "config", None)).items()
+        if type(value) is int and type(whole.get(entry)) is int and value != whole[entry]
+    ]
+
+
+def _sizes(model: nn.Module, entries: Iterable[Entry]) -> Sizes:
     """Return the shapes of a model's tensors, and the numbers that modules compute with (a head's size, a scale)."""
-    shapes = {name: tensor.shape for name, tensor in [*model.state_dict().items(), *model.named_buffers()]}
-    numbers = {
+    found: Sizes = {name: tensor.shape for name, tensor in [*model.state_dict().items(), *model.named_buffers()]}
+    found |= {
         f"{module}.{name}": value
         for module, part in model.named_modules()
         for name, value in vars(part).items()
         if type(value) in (int, float) and not name.startswith("_")
     }
-    return {**shapes, **numbers}
+    return found | {(module, name): kept_as(model.get_submodule(module), name) for module, name in entries}

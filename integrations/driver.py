@@ -15,6 +15,7 @@ from potstill.compression.files.checked import Field, reading
 from potstill.compression.sharded_state import gathered
 from potstill.thinning import Recipe, resize_to
 from potstill.thinning.attributes import size_problem
+from potstill.thinning.module_sizes import set_size
 from potstill.thinning.running.sharded import refuse_sharded
 
 Schedule = str | os.PathLike[str] | Mapping[str, Any]
@@ -94,7 +95,7 @@ class Driver:
                 module = model.get_submodule(change.module)
                 if problem := size_problem(module, change.name, change.new, change.index):
                     raise CheckpointError(f"{change.module}.{change.name} {problem}")
-                _set_size(module, change.name, change.index, change.new)
+                set_size(module, change.name, change.new, change.index)
 
     def build(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Make the scheduler of a model and its optimizer.
@@ -206,11 +207,6 @@ def _recipes(state: Any) -> list[Recipe]:
     """Return what was removed when a state was stored; it may be a stranger's."""
     texts = Field(state, STATE)["scheduler"]["recipes"].items() if state else []
     return [Recipe.from_json(text.text()) for text in texts]
-
-
-def _set_size(module: nn.Module, name: str, index: int | None, new: Any) -> None:
-    value = getattr(module, name)
-    setattr(module, name, new if index is None else type(value)([*value[:index], new, *value[index + 1 :]]))
 
 
 def _resize(model: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:

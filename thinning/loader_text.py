@@ -54,7 +54,7 @@ def keep(module, name, value):
 
 def like(old, value):
     """Return a list of the file as the kind of list that the model has."""
-    return type(old)(value) if isinstance(value, list) else value
+    return getattr(type(old), "_make", type(old))(value) if isinstance(value, list) else value
 
 
 def unpacked(stored):

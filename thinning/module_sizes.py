@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from .attributes import changed, kept_as
 from .errors import ThinningError
 from .names import spelling, unwrapped
 from .odd_widths import avoid_broken_kernels
@@ -103,8 +104,15 @@ def sizes_of(module: nn.Module) -> Sizes:
 def new_size(old: Any, new: Any, index: int | None = None) -> Any:
     """Return a size with element `index` of it (None: all of it) replaced; a tuple stays a tuple, a list a list."""
     if index is not None:
-        return type(old)([new if i == index else item for i, item in enumerate(old)])
-    return type(old)(new) if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) else new
+        new = [new if i == index else item for i, item in enumerate(old)]
+    elif not (isinstance(old, (tuple, list)) and isinstance(new, (tuple, list))):
+        return new
+    return getattr(type(old), "_make", type(old))(new)  # `_make` of a named tuple
+
+
+def set_size(module: nn.Module, name: str, new: Any, index: int | None = None) -> None:
+    """Set a size that a module keeps (see `attributes`), or element `index` of it."""
+    setattr(module, *changed(module, name, new_size(kept_as(module, name), new, index)))
 
 
 def fit_sizes(model: nn.Module) -> list[tuple[str, str, Any, Any]]:

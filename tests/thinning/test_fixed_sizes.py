@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import namedtuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from potstill.thinning import thin
 
+Sizes = namedtuple("Sizes", ["width", "out"])
 X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
 
@@ -295,3 +297,21 @@ def test_products_of_attributes_that_no_axis_shows(keys, left):
     shrunk(model, torch.randn(2, 5, 6), qkv=range(start, start + 5))  # the values of one head, or of one group of two
     heads, groups = left
     assert (model.heads, model.keys, len(model.qkv.weight)) == (heads, groups, (heads + 2 * groups) * 5)
+
+
+class Named(nn.Module):
+    """Keeps its widths in a named tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = Sizes(8, 3)
+        self.first, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.first(x).relu().reshape(-1, self.sizes.width))
+
+
+def test_a_size_in_a_named_tuple():
+    model = Named()
+    shrunk(model, torch.randn(4, 6), first=[1, 4])
+    assert model.sizes == Sizes(6, 3) and len(model.first.weight) == 6

@@ -140,6 +140,75 @@ def test_hidden_units_of_experts_that_all_see_all():
     assert (left["up"], left["bias"], left["down"]) == ((3, 6, 6), (3, 6), (3, 6, 4))
 
 
+class Adapted(nn.Module):
+    """A weight that is the sum of a parameter and of the product of two small ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.whole, self.left, self.right = (nn.Parameter(rand(*shape)) for shape in ((8, 6), (8, 4), (4, 6)))
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(F.linear(x, self.whole + self.left @ self.right))
+
+
+def test_rows_of_a_weight_that_is_computed():
+    rows = [(0, [1, 4])]
+    left, _ = left_after(Adapted(), (rand(5, 6),), whole=rows, left=rows)
+    assert (left["whole"], left["left"], left["right"], left["out.weight"]) == ((6, 6), (6, 4), (4, 6), (3, 6))
+    left, _ = left_after(Adapted(), (rand(5, 6),), whole=rows)
+    assert left["whole"] == (8, 6)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 8), nn.Conv1d(6, 8, 3, padding=1)], ids=["linear", "convolution"])
+def test_rows_of_a_weight_that_its_spectral_norm_divides(layer):
+    """Zero rows add nothing to the norm, which a vector of one element a row computes."""
+    layer = torch.nn.utils.parametrizations.spectral_norm(layer)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 3) if layer.weight.ndim == 2 else nn.Conv1d(8, 3, 1))
+    rows = [(0, [1, 4])]
+    zeros = {"0__parametrizations__weight__original": rows, "0__bias": rows}
+    left, _ = left_after(model.eval(), (rand(2, 6) if layer.weight.ndim == 2 else rand(2, 6, 5),), **zeros)
+    assert (left["0.parametrizations.weight.original"][0], left["2.weight"][1]) == (6, 6)
+    assert len(model[0].parametrizations.weight[0]._u) == 6
+
+
+class Curves(nn.Module):
+    """Each channel at some frequencies of a table; a sum over both, by `einsum`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.weight = nn.Linear(6, 8), nn.Parameter(rand(4, 8, 3))
+        self.register_buffer("table", rand(3))
+
+    def forward(self, x):
+        return torch.einsum("bif,oif->bo", (self.first(x)[..., None] * self.table).sin(), self.weight)
+
+
+def test_channels_that_are_summed_with_a_table_of_theirs():
+    rows = [(0, [1, 4])]
+    left, _ = left_after(Curves(), (rand(5, 6),), first__weight=rows, first__bias=rows)
+    assert (left["first.weight"], left["weight"]) == ((6, 6), (4, 6, 3))
+
+
+class Query(nn.Module):
+    """Reads a parameter as an input: some of its channels, or all of them, are zero."""
+
+    def __init__(self, columns):
+        super().__init__()
+        self.query, self.first, self.out = nn.Parameter(rand(3, 8)), nn.Linear(8, 5), nn.Linear(6, 5)
+        with torch.no_grad():
+            self.query[:, :columns] = 0
+
+    def forward(self, x):
+        return self.first(self.query).sum(0) + self.out(x)
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(2, 6), (8, 8)])
+def test_a_parameter_that_starts_as_zeros_is_none_that_was_pruned(columns, kept):
+    left, _ = left_after(Query(columns), (rand(4, 6),))
+    assert (left["query"], left["first.weight"]) == ((3, kept), (5, kept))
+
+
 class Skipping(nn.Module):
     """Goes through its inner layer if all channels that are not dead are there: without one, another layer is next."""
 

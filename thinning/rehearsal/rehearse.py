@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attributes import changed, kept_as
 from ..label_sets import class_of_label, members
-from ..module_sizes import fit_sizes, new_size, replace_data
+from ..module_sizes import fit_sizes, replace_data, set_size
 from ..running.copies import named_tensors
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
@@ -102,7 +101,7 @@ def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> 
     fit_sizes(copy)
     for count in counting(log, numbers):
         module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
-        setattr(module, *changed(module, count.name, new_size(kept_as(module, count.name), left, count.index)))
+        set_size(module, count.name, left, count.index)
 
 
 def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tensor, int]] = ()) -> Tensor:

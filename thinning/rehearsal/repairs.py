@@ -252,7 +252,7 @@ class FailedRemoval:
             for size in sizes
             if self._changes(size.ids)
             for name, index in matches(submodule(model, path), size, len(operation.made), numbers)
-            if (name, index) not in taken and self.names.issuperset(name.split("."))
+            if (name, index) not in taken and all(part in self.names for part in name.split("."))
         )
 
     def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:

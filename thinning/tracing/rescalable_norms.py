@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..changes import scaled
+from ..module_sizes import new_size
 from ..running.copies import copied
 from .log import MeanOver, Read, Rescale, TraceLog
 
@@ -101,7 +102,7 @@ def _resize(module: Any, old: int, new: int) -> None:
         if type(value) is int and value == old:
             setattr(module, key, new)
         elif isinstance(value, (tuple, list)) and old in value:
-            setattr(module, key, type(value)(new if item == old else item for item in value))
+            setattr(module, key, new_size(value, [new if item == old else item for item in value]))
 
 
 def added(eps: float | None, dtype: torch.dtype) -> float:

@@ -17,7 +17,7 @@ from .layer import leaf_along, output_value
 aten = torch.ops.aten
 
 
-@rule(aten.mm, aten.bmm, aten.matmul, aten.mv)
+@rule(aten.mm, aten.bmm, aten.matmul, aten.mv, aten.dot, aten.vdot)
 def product(call: Call) -> None:
     """Follow a product without bias."""
     _product(call, call.args[0], call.args[1], None)
@@ -66,7 +66,8 @@ def _product(call: Call, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
     planes = []
     for group in combine(call, [_fresh(n) for n in infos], shapes, full):
         # 0 times anything is 0; of other constants the sum depends on the other factor.
-        values = [p.value if entry is not None else call.value_of(p) for p in group]
+        # Of a layer's own weight that is found out below, without reading all of it.
+        values = [p.value if entry is not None and _is_of(p, entry) else call.value_of(p) for p in group]
         zero = [value for value in values if value is not None]
         plane = merge(group, torch.where((zero[0] == 0).expand(group[0].ids.shape), 0.0, torch.nan) if zero else None)
         planes.append(_labelled(call, plane, entry, a, b, (inner_a, inner_b), bias))
@@ -128,13 +129,21 @@ def _contract(
     if x is None or w is None:
         return
     if entry is not None:
-        inputs = x if call.info(b).weight is not None else w
-        # A parameter that is read as an input (a learned query) has values that training changes: no constants.
-        value = inputs.value if inputs.leaf is None else None
+        inputs = x if _on_right(call, b, entry) else w
+        value = inputs.value if inputs.leaf is None else _hidden(call.value_of(inputs))
     else:  # two activations, or parts of weights: 0 in one of them is enough
         inputs, value = x, _either_zero(call.value_of(x), call.value_of(w))
     layer = None if entry is None else len(call.log.layers) - 1
     call.log.read(Read(inputs.ids.reshape(-1), None if value is None else value.reshape(-1), layer, True))
+
+
+def _hidden(value: Tensor | None) -> Tensor | None:
+    """Return which channels of a parameter that is read as an input (a learned query) are zero, where not all are.
+
+    It may start as zeros or ones, which training changes.
+    """
+    zero = None if value is None else value == 0
+    return None if zero is None or bool(zero.all()) else torch.where(zero, 0.0, torch.nan).double()
 
 
 def _either_zero(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -170,6 +179,16 @@ def _log_layer(call: Call, a: Tensor, b: Tensor, out: Tensor) -> LayerCall | Non
     return entry
 
 
+def _on_right(call: Call, b: Tensor, entry: LayerCall) -> bool:
+    """Return whether the right factor is the layer's weight, not the left one."""
+    known = call.info(b).weight
+    return b.ndim == 2 and known is not None and known[0] == entry.weight
+
+
+def _is_of(plane: Plane, entry: LayerCall) -> bool:
+    return plane.leaf is not None and plane.leaf[0] == entry.weight
+
+
 def _say_roles(call: Call, a: Tensor, b: Tensor) -> None:
     """Say what a matrix that is a part of a parameter (an expert of several) reads and makes."""
     for tensor, k_dim, n_dim in ((a, -1, -2), (b, -2, -1)):
@@ -194,7 +213,7 @@ def _labelled(
     if entry is None or plane.leaf is None or plane.leaf != (entry.weight, entry.out_dim):
         return plane.but(leaf=None, value=None if bias is not None and entry is not None else plane.value)
     index = len(call.log.layers) - 1
-    right = call.info(b).weight is not None
+    right = _on_right(call, b, entry)
     weight = call.weight(b if right else a)
     x = inner[0] if right else inner[1]
     value = None

@@ -52,7 +52,9 @@ def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
     kernel = [plane for plane in mixed if plane.leaf is not None and plane.leaf[1] >= 2]
     call.freeze(kernel, "the size of a kernel")
     taken, kept = set[int](), []
-    for plane in (plane for plane in planes if plane not in kernel):
+    # Those that a layer makes first: what a table repeats for each of them has no other use.
+    made = sorted((plane for plane in planes if plane not in kernel), key=lambda plane: not plane.sources)
+    for plane in made if mixed else planes:
         if taken.isdisjoint(plane.dims):
             kept.append(plane)
             taken |= set(plane.dims)
