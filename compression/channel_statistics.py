@@ -29,7 +29,6 @@ def layer_scores(
         ValueError: the score looks at gradients, curvature or activations, and `losses` is missing, is no function, or
             gives none.
     """
-    layers = {layer.weight: layer for layer in graph.layers if not layer.depthwise}
     if not score.needs:
         return scored(score, dict(model.named_parameters()), graph, {})
     if not callable(losses):
@@ -37,11 +36,12 @@ def layer_scores(
             f"score {score.name!r} looks at {score.needs}: give losses, a function that runs the model on minibatches"
             " and yields the loss of each: lambda model: (criterion(model(x), y) for x, y in loader)"
         )
-    weights = {name: model.get_parameter(name) for name in layers}
+    parameters = dict(model.named_parameters())
+    weights = {name: parameters[name] for name in graph.out_dims if name in parameters}
     total: dict[str, Tensor] = {}
     count = 0
     with _evaluating(model):
-        for measured in _MEASURES[score.needs](model, weights, layers, losses):
+        for measured in _MEASURES[score.needs](model, weights, graph, losses):
             count += 1
             found = measured if score.needs == "curvature" else scored(score, weights, graph, measured)
             for name, values in found.items():
@@ -55,16 +55,17 @@ def layer_scores(
 def scored(
     score: ChannelScore, parameters: Mapping[str, Tensor], graph: ChannelGraph, measured: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return what the score gives each output of every layer that it can be told of, by the layer's weight."""
+    """Return what the score gives each output of every weight that makes channels, where it can be told."""
     found = {}
-    for name, layer in {layer.weight: layer for layer in graph.layers if not layer.depthwise}.items():
-        if score.needs and name not in measured:
+    layers = {layer.weight: layer for layer in graph.layers}
+    for name, dim in graph.out_dims.items():
+        if name not in parameters or (score.needs and name not in measured):
             continue
         known = {score.needs: measured[name]} if score.needs else {}
         # Seeded by the name: a layer's random score does not depend on which layers are ranked with it.
         chance = generator(torch.initial_seed(), name)
-        norm = _norm(layer, parameters, graph)
-        outputs = Outputs(rows_of(parameters[name].detach(), layer), norm=norm, generator=chance, **known)
+        norm = _norm(layers[name], parameters, graph) if name in layers else None
+        outputs = Outputs(rows_of(parameters[name].detach(), dim), norm=norm, generator=chance, **known)
         try:
             found[name] = score.of(outputs).detach().double().cpu()
         except ValueError:  # the layer has not what the score looks at: its channels stay, and are told
@@ -72,9 +73,9 @@ def scored(
     return found
 
 
-def rows_of(weight: Tensor, layer: Layer) -> Tensor:
-    """Return a row for each output of a layer, of its weight or of something of that shape."""
-    return weight.movedim(layer.out_dim, 0).flatten(1)
+def rows_of(weight: Tensor, dim: int) -> Tensor:
+    """Return a row for each output that a weight makes along a dimension, of it or of something of that shape."""
+    return weight.movedim(dim, 0).flatten(1)
 
 
 def _norm(layer: Layer, parameters: Mapping[str, Tensor], graph: ChannelGraph) -> Tensor | None:
@@ -103,23 +104,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _gradients(
-    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+    model: nn.Module, weights: Mapping[str, Tensor], graph: ChannelGraph, losses: Losses
 ) -> Iterator[dict[str, Tensor]]:
     for loss in losses(model):
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         yield {
-            name: rows_of(gradient, layers[name])
+            name: rows_of(gradient, graph.out_dims[name])
             for name, gradient in zip(weights, found, strict=True)
             if gradient is not None
         }
 
 
 def _curvature(
-    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+    model: nn.Module, weights: Mapping[str, Tensor], graph: ChannelGraph, losses: Losses
 ) -> Iterator[dict[str, Tensor]]:
     for step, loss in enumerate(losses(model)):
         for found in curvature(loss, weights, torch.initial_seed(), step):
-            yield {name: rows_of(values, layers[name]) for name, values in found.items()}
+            yield {name: rows_of(values, graph.out_dims[name]) for name, values in found.items()}
 
 
 def curvature(loss: Tensor, weights: Mapping[str, Tensor], *seed: object) -> Iterator[dict[str, Tensor]]:
@@ -160,12 +161,12 @@ def _signs(like: Tensor, *seed: object) -> Tensor:
 
 
 def _activations(
-    model: nn.Module, weights: Mapping[str, Tensor], layers: Mapping[str, Layer], losses: Losses
+    model: nn.Module, weights: Mapping[str, Tensor], graph: ChannelGraph, losses: Losses
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the mean absolute outputs of the layers that are modules of torch's, by hooks."""
     seen: dict[str, Tensor] = {}
     handles = []
-    for name in layers:
+    for name in weights:
         module = model.get_submodule(name.rpartition(".")[0])
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
 

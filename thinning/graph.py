@@ -176,6 +176,23 @@ class ChannelGraph:
         """Return how many different weights make each label (depthwise filters pass it on, so they do not count)."""
         return self.made_by({layer.weight for layer in self.layers})
 
+    @cached_property
+    def out_dims(self) -> dict[str, int]:
+        """Return the weights that make channels, and the dimension of each along which it does.
+
+        Those of layers, of which the first call counts, then of recurrent layers, tables and experts; no vectors, which
+        go with their layer, and no depthwise filters, which pass channels on.
+        """
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            if not layer.depthwise:
+                found.setdefault(layer.weight, layer.out_dim)
+        known = {layer.weight for layer in self.layers}
+        for use in self.uses:
+            if use.role == "out" and use.name not in known and len(self.shapes[use.name]) > 1:
+                found.setdefault(use.name, use.dim)
+        return found
+
     def made_by(self, weights: Collection[str]) -> Tensor:
         """Return how many of some weights make each label."""
         count = torch.zeros(self.count + 1, dtype=torch.int64)

@@ -27,13 +27,12 @@ def channel_means(
     Grouped scores are the mean over all that belongs to the channel: also what reads it, and norms behind it.
 
     Args:
-        found: the scores of each layer's outputs, by its weight.
+        found: the scores of the outputs of each weight that makes channels.
         measure: the score itself.
         parameters: by name; what grouped scores look at further.
         graph: which outputs are the same channel.
     """
-    dims = {layer.weight: layer.out_dim for layer in graph.layers if not layer.depthwise}
-    made = [(graph.channels_of(name, dims[name]), values) for name, values in found.items()]
+    made = [(graph.channels_of(name, graph.out_dims[name]), values) for name, values in found.items()]
     further = _further_members(parameters, graph) if measure.grouped else ()
     scored = (*made, *((channels, measure.of(Outputs(rows))) for channels, rows in further))
     # Only what a layer makes is ranked: a channel of the model's input has readers, and no maker.
@@ -46,6 +45,8 @@ def channel_means(
 def _further_members(parameters: Mapping[str, Tensor], graph: ChannelGraph) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the channels and the weights, a row for each, of what reads them, of depthwise filters and of norms."""
     for layer in {layer.weight: layer for layer in graph.layers}.values():
+        if layer.weight not in parameters:  # a buffer: nothing of it goes
+            continue
         weight = parameters[layer.weight].detach()
         if layer.depthwise:
             yield graph.channels_of(layer.weight, layer.out_dim), weight.movedim(layer.out_dim, 0).flatten(1)

@@ -101,8 +101,7 @@ class ScoreWatch:
         found = {name: values for name, values in means.items() if values is not None}
         if needs == "gradients":  # each minibatch was scored by itself
             return {name: values.double().cpu() for name, values in found.items()}
-        layers = {layer.weight: layer for layer in graph.layers}
-        rows = {name: rows_of(values, layers[name]) if whole else values for name, values in found.items()}
+        rows = {name: rows_of(values, graph.out_dims[name]) if whole else values for name, values in found.items()}
         return scored(self._measure, weights, graph, rows)
 
     def _see_gradient(self, name: str, group: Group) -> Any:

@@ -241,3 +241,78 @@ def test_second_derivatives_that_torch_lacks_are_named():
         prune_channels(model, x, sparsity=0.5, score="hessian", losses=losses)
     with pytest.raises(ValueError, match="a function that runs the model"):
         prune_channels(model, x, sparsity=0.5, score="taylor", losses=[model(x).mean()])
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.core, self.out = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.core(x)[0])
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(2, 6, 8)), nn.Parameter(torch.randn(2, 8, 3))
+
+    def forward(self, x):
+        return torch.bmm(torch.matmul(x[None], self.up).relu(), self.down).sum(0)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.EmbeddingBag(10, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.table(x))
+
+
+def weight_normed():
+    return nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3))
+
+
+UNUSUAL = {
+    "recurrent": (Recurrent, {"core.weight_ih_l0": 0, "core.weight_hh_l0": 0}, lambda: torch.randn(2, 5, 6)),
+    "experts": (Experts, {"up": 2}, lambda: torch.randn(5, 6)),
+    "table": (Words, {"table.weight": 1}, lambda: torch.randint(10, (4, 3))),
+    "weight norm": (weight_normed, {"0.parametrizations.weight.original0": 0}, lambda: torch.randn(4, 6)),
+}
+
+
+@pytest.mark.parametrize("score", ["l1", "taylor"])
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_channels_that_no_common_layer_makes_are_ranked_by_what_makes_them(kind, score):
+    torch.manual_seed(0)
+    make, dims, inputs = UNUSUAL[kind]
+    model, x = make(), inputs()
+    size = 8
+    with torch.no_grad():
+        for name, dim in dims.items():
+            weight = model.get_parameter(name)
+            size = weight.shape[dim]
+            units = [8 * gate + unit for gate in range(size // 8) for unit in (1, 4)]
+            weight.index_fill_(dim, torch.tensor(units), 1e-9)
+    prune_channels(model.eval(), x, sparsity=0.2, score=score, losses=lambda m: [m(x).square().mean()])
+    for name, dim in dims.items():
+        left = model.get_parameter(name)
+        assert left.shape[dim] < size
+        assert float(left.detach().movedim(dim, 0).flatten(1).abs().amax(1).min()) > 1e-6  # those two went first
+
+
+def test_a_buffer_that_makes_channels_is_left_alone():
+    class Fourier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.out = nn.Linear(16, 5), nn.Linear(5, 3)
+            self.register_buffer("waves", torch.randn(6, 8))
+
+        def forward(self, x):
+            x = x @ self.waves
+            return self.out(self.first(torch.cat([x.sin(), x.cos()], -1)).relu())
+
+    model = Fourier()
+    prune_channels(model, torch.randn(4, 6), sparsity=0.2)
+    assert model.waves.shape == (6, 8) and model.first.out_features < 5

@@ -72,7 +72,8 @@ class Layout:
         tensors = tuple(key for key in indices if len(graph.shapes[key[0]]) > 1)
         parts = [indices[key] for key in [*((name, 0) for name in vectors), *tensors]]
         if not parts:
-            raise ValueError("nothing makes these channels that a gate could scale (a recurrent layer's gates do)")
+            makers = "a recurrent layer's own gates make them, or a weight norm"
+            raise ValueError(f"nothing makes these channels that a gate could scale ({makers})")
         return cls(gates, len(channels), vectors, tensors, torch.cat(parts), tuple(len(part) for part in parts))
 
     @property
