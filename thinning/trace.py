@@ -20,7 +20,7 @@ from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
-from .tracing.labels import info_of, may_count_channels
+from .tracing.labels import attach, info_of, may_count_channels
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.rescalable_norms import settle_means
@@ -28,6 +28,7 @@ from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
 OUTPUT = "an output of the model"
+INPUT = "an input of the model"
 LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
@@ -165,6 +166,8 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
     tracer.adopt(model)
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     given = {id(tensor) for tensor in tensors_of(example_inputs)}
+    for tensor in tensors_of(example_inputs):
+        attach(tensor, replace(info_of(tensor), cause=INPUT))
     with plain_run(model), watched(tracer), IndexLists(), tracer:
         out = run(model, example_inputs)
     # What others may read after the call is an output too, whether it was returned or not.

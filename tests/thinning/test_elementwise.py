@@ -56,10 +56,21 @@ def test_what_meets_a_tensor_written_by_an_unknown_operation_stays():
             return self.out(y + written)
 
     reasons = [class_of(Scattered(), rand(4, 6), name).reason for name in ("first.weight", "other.weight")]
-    assert reasons == [
-        "aten.scatter_ in the model (Scattered): the operation has no rule",
-        "aten.add in the model (Scattered): meets a tensor of fixed size",
-    ]
+    cause = "aten.scatter_ in the model (Scattered): the operation has no rule"
+    assert reasons == [cause, f"aten.add in the model (Scattered): meets a tensor of fixed size ({cause})"]
+
+
+def test_what_meets_an_input_of_the_model_says_so():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(self.first(x) + x.relu())
+
+    reason = class_of(Residual(), rand(4, 6), "first.weight").reason
+    assert reason == "aten.add in the model (Residual): meets a tensor of fixed size (an input of the model)"
 
 
 HALF = torch.tensor([True, True, False, True, True, True, False, True])

@@ -129,3 +129,32 @@ def test_what_is_not_a_sum_of_whole_rows_stays_the_same(gather):
     hidden = next(c for c in trace(Graph(gather), inputs()).classes() if c.size == 12)
     assert REASONS[gather] in hidden.reason
     assert (hidden.status == "removable") == (gather is constant)
+
+
+class Masked(nn.Module):
+    """Rows that a mask chooses go through a layer and back, as features of an image among words; others become 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.other, self.out = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x, mask):
+        hidden = self.first(x).relu()
+        hidden = hidden.masked_scatter(mask.unsqueeze(-1), self.other(hidden[mask]))
+        hidden[mask.flip(0)] += 1.0 * hidden[mask.flip(0)]
+        hidden[~mask & mask.flip(0)] = 0.0
+        return self.out(hidden)
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_channels_pass_through_rows_that_a_mask_chooses(some):
+    model, x, mask = Masked(), torch.randn(9, 6), torch.arange(9) % 2 + (not some) == 2
+    assert bool(mask.any()) != some
+    with torch.no_grad():
+        for layer in (model.first, model.other):
+            layer.weight[[1, 2, 5]] = 0
+            layer.bias[[1, 2, 5]] = 0
+        before = model(x, mask)
+        thin(model, (x, mask))
+        torch.testing.assert_close(model(x, mask), before)
+    assert [tuple(p.weight.shape) for p in (model.first, model.other, model.out)] == [(9, 6), (9, 9), (3, 9)]

@@ -66,6 +66,7 @@ class Call:
         self.same_weight: tuple[str, tuple[int, ...]] | None = None
         self.repeated: Tensor | None = None
         self._emitted: dict[int, tuple[Plane, ...]] = {}
+        self._frozen = ""
 
     @property
     def name(self) -> str:
@@ -132,7 +133,13 @@ class Call:
     def freeze(self, planes: Iterable[Plane], why: str = "") -> None:
         """Note that the channels of these planes can never be removed."""
         for plane in planes:
-            self.log.freeze(plane.ids, f"{self.place}{': ' if why else ''}{why}")
+            self._frozen = f"{self.place}{': ' if why else ''}{why}"
+            self.log.freeze(plane.ids, self._frozen)
+
+    @property
+    def cause(self) -> str:
+        """Return why a result without channels has none: the first cause of those that go in, or what was frozen."""
+        return next((info.cause for info in self.infos if info.cause), self._frozen)
 
     def give_up(self, why: str) -> None:
         """Freeze everything that goes in; nothing comes out."""
@@ -170,7 +177,8 @@ class Call:
         for tensor in self.outputs():
             planes = self._emitted.get(id(tensor), ())
             source = self.infos[0] if self.infos else None
-            info = TensorInfo(planes, weight=self.same_weight, repeated=self.repeated)
+            cause = "" if planes else self.cause
+            info = TensorInfo(planes, weight=self.same_weight, repeated=self.repeated, cause=cause)
             # A view shares memory with what it was made of: a write through one of them makes the values known of the
             # others void. The counter of the shared storage tells when (as autograd does it).
             if source is not None and (mutable or getattr(self.func, "is_view", False)):

@@ -162,7 +162,7 @@ class TensorInfo:
 
     `repeated`: the matrix, a parameter, that each matrix of this batch of matrices is. `read`: an operation took it.
     `whole`: the tensor of which it is a part, where torch does not know. `numbers`: the integers that it holds, where
-    the model's code says them.
+    the model's code says them. `cause`: why it has no channels, where that is known.
     """
 
     planes: tuple[Plane, ...] = ()
@@ -173,6 +173,7 @@ class TensorInfo:
     read: bool = False
     whole: Tensor | None = None
     numbers: Tensor | None = None
+    cause: str = ""
 
     @property
     def uniform(self) -> bool:

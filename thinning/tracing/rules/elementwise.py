@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,14 +47,14 @@ def combine(
             waiting = [other for other in waiting if not dims & set(other[0].dims)]
             group += [plane for other in joined for plane in other]
         # A tensor with elements of its own and no channels (a table of positions) cannot shrink: what meets it stays.
-        fixed = {dim for dim in dims if any(_fixed(n, s, dim, ndim) for n, s in zip(infos, shapes, strict=True))}
+        fixed = {dim: why for dim in dims if (why := _fixed_by(infos, shapes, dim, ndim))}
         if united := _united(call, group, fixed):
             results.append(united)
     return results
 
 
-def _own_shape(tensor: Tensor) -> list[int]:
-    """Return the shape in memory: along a dimension that was expanded all elements are the same one."""
+def own_shape(tensor: Tensor) -> list[int]:
+    """Return a tensor's shape in memory: along a dimension that was expanded all elements are the same one."""
     # So that adding a number that was expanded to (batch, channels) does not count as a tensor of fixed size.
     strides = tensor.stride() if tensor.layout == torch.strided else tensor.shape
     return [size if stride else 1 for size, stride in zip(tensor.shape, strides, strict=True)]
@@ -67,12 +67,20 @@ def _fixed(info: TensorInfo, shape: Sequence[int], dim: int, ndim: int) -> bool:
     return all(plane.lift(ndim).ids.shape[dim] == 1 for plane in info.planes)
 
 
-def _united(call: Call, group: list[Plane], fixed: set[int]) -> list[Plane]:
+def _fixed_by(infos: Sequence[TensorInfo], shapes: Sequence[Sequence[int]], dim: int, ndim: int) -> str:
+    """Return the reason why channels along `dim` cannot shrink, that of the first operand that is fixed; "" if none."""
+    for info, shape in zip(infos, shapes, strict=True):
+        if _fixed(info, shape, dim, ndim):
+            return f"meets a tensor of fixed size{info.cause and f' ({info.cause})'}"
+    return ""
+
+
+def _united(call: Call, group: list[Plane], fixed: Mapping[int, str]) -> list[Plane]:
     kept = []
     for plane in group:
         left: Plane | None = plane
-        for dim in fixed:
-            left = call.collapse(left, dim, "meets a tensor of fixed size") if left is not None else None
+        for dim, why in fixed.items():
+            left = call.collapse(left, dim, why) if left is not None else None
         kept += [left] if left is not None else []
     if not kept:
         return []
@@ -173,7 +181,7 @@ def elementwise(call: Call) -> None:
     if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
         write_fresh(call)
         return
-    groups = combine(call, call.infos, [_own_shape(t) for t in call.tensors], out.shape)
+    groups = combine(call, call.infos, [own_shape(t) for t in call.tensors], out.shape)
     if not _adds_bias(call, groups):
         _assign_roles(call, groups)
     planes = [merge(group, _value(call, group, out.ndim)) for group in groups]

@@ -60,7 +60,7 @@ def unlabelled(call: Call) -> None:
         return
     known = call.func.overloadpacket in UNIFORM or torch.Tag.pointwise in call.func.tags or call.func.is_view
     for tensor in call.outputs():
-        info = TensorInfo()
+        info = TensorInfo(cause=call.cause)
         if call.func.is_view and call.infos:
             info.storage = call.infos[0].storage
         else:

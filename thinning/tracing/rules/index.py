@@ -38,10 +38,16 @@ def _picked(call: Call, plane: Plane, dim: int, chosen: Tensor | None) -> Plane 
     return picked
 
 
+def _each(index: Tensor | None) -> list[Tensor | None]:
+    """Return an index for each dimension that it takes: a mask takes as many as it has."""
+    mask = index is not None and index.dtype == torch.bool and index.ndim
+    return [torch.zeros(1, dtype=torch.int64)] * index.ndim if index is not None and mask else [index]
+
+
 @rule(aten.index, aten._unsafe_index)
 def index(call: Call) -> None:
     """Advanced indexing; channels along the indexed dimensions are frozen, the other dimensions move along."""
-    indices: list[Any] = call.args[1]
+    indices: list[Any] = [item for index in call.args[1] for item in _each(index)]
     used = [dim for dim, item in enumerate(indices) if item is not None]
     planes = []
     for plane in call.planes(call.args[0]):

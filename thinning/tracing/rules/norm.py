@@ -138,8 +138,10 @@ def batch_norm(call: Call) -> None:
     if call.named("training", False):
         # A layer that standardises its own filters (so torch's BatchNorm is used for it) averages over their inputs.
         for plane in call.planes(x):
-            if plane.leaf is not None and 1 not in plane.dims:
-                call.log.mark_inexact(plane.ids, f"{call.place}: averages over the channels")
+            if plane.leaf is not None and 1 in plane.dims:
+                call.log.role(plane.leaf, "out")  # filters of zeros stay zeros
+            elif plane.leaf is not None:
+                call.log.mark_inexact(plane.ids, f"{call.place}: standardises filters by their mean over the channels")
         _normalize(call, call.info(x), call.shapes[0], [1], [None, None, *vectors[2:]])
         # In training the statistics are of the batch, so running ones only have to keep the same channels.
         vectors = vectors[:2]

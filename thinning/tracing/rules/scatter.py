@@ -8,7 +8,7 @@ from torch import Tensor
 from ..call import Call
 from ..labels import Plane, Storage, TensorInfo
 from ..registry import rule
-from .elementwise import combine, merge
+from .elementwise import combine, merge, own_shape
 
 aten = torch.ops.aten
 
@@ -59,6 +59,23 @@ def index_put(call: Call) -> None:
     if len(used) != len(indices) or values.ndim > target.ndim + max(index.ndim for index in used):
         call.give_up("rows are chosen by an index")
         return
+    _write_rows(call, target, values, rows)
+
+
+@rule(aten.masked_scatter, aten.masked_scatter_)
+def masked_scatter(call: Call) -> None:
+    """Follow rows written where a mask says (features of an image among those of words)."""
+    target, mask, source = call.args
+    chosen = [1] * (target.ndim - mask.ndim) + own_shape(mask)
+    rows = max((dim + 1 for dim, size in enumerate(chosen) if size > 1), default=0)
+    if source.shape[-1:] != target.shape[-1:] or rows != target.ndim - 1:
+        call.give_up("elements are chosen by a mask")
+        return
+    _write_rows(call, target, source, rows)
+
+
+def _write_rows(call: Call, target: Tensor, values: Tensor, rows: int) -> None:
+    """Follow what is written into rows, which the first dimensions tell apart, of a tensor."""
     call.freeze([plane for plane in call.planes(target) if min(plane.dims) < rows], "rows are chosen by an index")
     info, width = call.info(target), target.ndim - rows
     written = list(call.planes(values))
@@ -69,17 +86,23 @@ def index_put(call: Call) -> None:
         if min(p.dims) >= values.ndim - width
     )
     mine = TensorInfo(tuple(plane for plane in info.current if min(plane.dims) >= rows), info.storage, info.version)
-    shape = [1] * rows + list(target.shape[rows:])
+    source = call.info(values)
+    theirs = TensorInfo(kept, source.storage, source.storage.version, cause=source.cause)
+    tail = own_shape(values)[-width:] if width else []
+    shapes = [[1] * rows + list(target.shape[rows:]), [1] * (target.ndim - len(tail)) + tail]
     fresh, fill = info.uniform, info.storage.value
-    groups = combine(call, [mine, TensorInfo(kept)], [shape, shape], target.shape)
-    planes = []
-    for group in groups:
-        value = call.value_of(group[-1])
-        before = call.value_of(group[0]) if len(group) > 1 else None
-        if len(group) == 1:
-            before = None if not fresh or fill is None or value is None else torch.full_like(value, fill)
-        same = None if value is None or before is None else torch.where(before == value, value, torch.nan)
-        planes.append(merge(group, same))
+    groups = combine(call, [mine, theirs], shapes, target.shape)
+    planes = [merge(group, _either(call, group, fill if fresh else None, theirs)) for group in groups]
     if call.func._schema.is_mutable:
         info.storage.uniform, info.storage.value = False, None
     call.emit(planes)
+
+
+def _either(call: Call, group: list[Plane], fill: float | None, written: TensorInfo) -> Tensor | None:
+    """Return what channels are known to equal both where they are written and where they are not."""
+    value = call.value_of(group[-1])
+    before = call.value_of(group[0]) if len(group) > 1 else None
+    if len(group) == 1 and value is not None:
+        other = written.storage.value if not written.planes else fill
+        before = None if other is None else torch.full_like(value, other)
+    return None if value is None or before is None else torch.where(before == value, value, torch.nan)
