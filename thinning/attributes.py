@@ -1,6 +1,7 @@
 """Which attributes of modules are sizes: the only ones that a recipe changes, and only to less.
 
-`width` is an attribute of the module, `config.width` an entry of what it keeps as `config`: a dict or a plain object.
+`width` is an attribute of the module, `config.width` an entry of what it keeps as `config`: a dict or a plain object;
+`config.text.width` one of what that holds.
 Recipes come from files: without this a stride of 0, a padding of 3000 or `training = 7` would be taken as sizes.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ SIZES = frozenset({
     *("input_size", "hidden_size", "proj_size"),
 })  # fmt: skip
 """Attributes of torch's own modules that count channels."""
+MOST_ENTRIES = 1000
+"""What has more is a vocabulary or a data set, no configuration."""
 SETTINGS = frozenset({
     *("training", "stride", "padding", "dilation", "kernel_size", "output_padding", "transposed", "padding_idx"),
     *("num_layers", "bidirectional", "ceil_mode", "eps", "momentum", "inplace", "start_dim", "end_dim"),
@@ -32,18 +36,18 @@ SETTINGS = frozenset({
 
 def is_size(module: nn.Module, name: str) -> bool:
     """Return whether an attribute of a module may count channels."""
-    own, _, entry = name.partition(".")
+    own, *entries = name.split(".")
     if name in SIZES:
         return True
-    if {own, entry} & SETTINGS or own.startswith("_") or type(module).__module__.startswith("torch."):
+    if {own, *entries} & SETTINGS or own.startswith("_") or type(module).__module__.startswith("torch."):
         return False
     return not any(own in getattr(cls, "__constants__", ()) for cls in type(module).__mro__)
 
 
 def kept_as(module: nn.Module, name: str) -> Any:
     """Return what a module keeps under a name; None if it keeps nothing so."""
-    own, _, entry = name.partition(".")
-    return entries_of(getattr(module, own, None)).get(entry) if entry else getattr(module, own, None)
+    own, *entries = name.split(".")
+    return reduce(lambda held, entry: entries_of(held).get(entry), entries, getattr(module, own, None))
 
 
 def entries_of(holder: Any) -> Mapping[str, Any]:
@@ -54,6 +58,8 @@ def entries_of(holder: Any) -> Mapping[str, Any]:
         return {}
     else:
         entries = getattr(holder, "__dict__", {})
+    if len(entries) > MOST_ENTRIES:
+        return {}
     return {name: value for name, value in entries.items() if isinstance(name, str) and name.isidentifier()}
 
 
@@ -62,15 +68,21 @@ def changed(module: nn.Module, name: str, value: Any) -> tuple[str, Any]:
 
     Of a configuration that is a copy: other modules hold the same one, and have channels of their own.
     """
-    own, _, entry = name.partition(".")
-    if not entry:
-        return own, value
-    holder = copy.copy(getattr(module, own))
+    own, *entries = name.split(".")
+    return own, _with_entry(getattr(module, own), entries, value)
+
+
+def _with_entry(holder: Any, entries: Sequence[str], value: Any) -> Any:
+    if not entries:
+        return value
+    entry, *further = entries
+    value = _with_entry(entries_of(holder)[entry], further, value)
+    holder = copy.copy(holder)
     if isinstance(holder, dict):
         holder[entry] = value
     if entry in getattr(holder, "__dict__", {}):
         object.__setattr__(holder, entry, value)  # also where its class forbids or checks it
-    return own, holder
+    return holder
 
 
 def size_problem(module: nn.Module, name: str, new: Size, index: int | None = None) -> str:

@@ -40,16 +40,22 @@ def load(model):
 
 def keep(module, name, value):
     """Set an attribute, or an entry of one (`config.width`): of a copy, since other modules hold the same."""
-    name, _, entry = name.partition(".")
-    holder = copy.copy(getattr(module, name))
-    if not entry:
-        setattr(module, name, like(holder, value))
-    elif isinstance(holder, dict):
-        holder[entry] = like(holder[entry], value)
+    name, *entries = name.split(".")
+    setattr(module, name, changed(getattr(module, name), entries, value))
+
+
+def changed(old, entries, value):
+    """Return what an attribute becomes of which an entry, or an entry of that, is to be `value`."""
+    if not entries:
+        return like(old, value)
+    entry, *further = entries
+    value = changed(old[entry] if isinstance(old, dict) else getattr(old, entry), further, value)
+    holder = copy.copy(old)
+    if isinstance(holder, dict):
+        holder[entry] = value
     if entry in getattr(holder, "__dict__", {}):
-        object.__setattr__(holder, entry, like(vars(holder)[entry], value))
-    if entry:
-        setattr(module, name, holder)
+        object.__setattr__(holder, entry, value)
+    return holder
 
 
 def like(old, value):

@@ -104,7 +104,7 @@ def _ranges(item: _Field, size: int) -> Ranges:
 def _attribute(item: _Field) -> AttributeChange:
     index = None if item["index"].value is None else item["index"].integer()
     name, module = item["name"].text(), item["module"].text()
-    if not all(part.isidentifier() for part in name.split(".", 1)) or name.startswith("_"):
+    if not all(part.isidentifier() for part in name.split(".")) or name.startswith("_"):
         raise item["name"].error("the name of an attribute")
     return AttributeChange(module, name, index, _size(item["old"]), _size(item["new"]))
 

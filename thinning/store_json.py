@@ -68,7 +68,7 @@ def _is_attribute(entry: Any) -> bool:
         return False
     value = entry[2]
     whole = all(type(item) is int for item in (value if isinstance(value, list) else [value]))
-    named = all(part.isidentifier() for part in entry[1].split(".", 1)) and not entry[1].startswith("__")
+    named = all(part.isidentifier() for part in entry[1].split(".")) and not entry[1].startswith("__")
     return named and (whole or type(value) is float)
 
 

@@ -40,11 +40,14 @@ KINDS: dict[str, Callable[..., Any]] = {
     "namespace": SimpleNamespace,
     "frozen": Frozen,
     "mirrored": Mirrored,
+    "nested": lambda heads: {"text": SimpleNamespace(heads=heads)},
 }
 
 
 def entry(config: Any) -> int:
-    return config["heads"] if type(config) is dict else config.heads
+    if type(config) is dict:
+        return config["text"].heads if "text" in config else config["heads"]
+    return config.heads
 
 
 class Attention(nn.Module):
@@ -87,7 +90,9 @@ def test_a_layer_loses_heads_alone(kind: str, tmp_path: Path) -> None:
     recipe = thin(model, X)
     assert (len(model.first.qkv.weight), len(model.second.qkv.weight)) == (24, 36)
     assert [entry(module.config) for module in (model, model.first, model.second)] == [3, 2, 3]
-    assert [(change.module, change.name) for change in recipe.attributes] == [("first", "config.heads")]
+    assert [(change.module, change.name) for change in recipe.attributes] == [
+        ("first", "config.text.heads" if kind == "nested" else "config.heads")
+    ]
     again = masked(kind)
     Recipe.from_json(recipe.to_json()).apply(again)
     path = save(model, recipe, tmp_path / "small.safetensors")
@@ -115,7 +120,8 @@ def test_a_failed_removal_gives_the_configuration_back() -> None:
     ("training.real", "is no integer"),
     ("qkv.out_features", "is no integer"),
     ("__dict__.config", "the name of an attribute"),
-    ("config.heads.real", "the name of an attribute"),
+    ("config.heads.real", "is no integer"),
+    ("config..heads", "the name of an attribute"),
 ])  # fmt: skip
 def test_a_recipe_changes_no_other_entries(name: str, problem: str) -> None:
     data = json.loads(thin(masked("dict"), X).to_json())

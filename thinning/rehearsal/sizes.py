@@ -153,10 +153,16 @@ def own_numbers(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def held_numbers(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what dicts and plain objects hold that a module keeps: `config.width`."""
+    """Yield what dicts and plain objects hold that a module keeps: `config.width`, `config.text.width`."""
     for name, value in vars(module).items():
         if name not in INTERNAL:
-            yield from ((f"{name}.{entry}", number) for entry, number in entries_of(value).items())
+            yield from _within(name, value, 3)
+
+
+def _within(name: str, holder: Any, levels: int) -> Iterator[tuple[str, Any]]:
+    for entry, value in entries_of(holder).items() if levels else ():
+        yield f"{name}.{entry}", value
+        yield from _within(f"{name}.{entry}", value, levels - 1)
 
 
 def every_number(module: Any) -> Iterator[tuple[str, Any]]:
