@@ -47,7 +47,10 @@ def _norm(module: Any) -> Sizes:
 
 
 def _layer_norm(module: Any) -> Sizes:
-    return {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)}
+    if module.weight is None:
+        return {}
+    # The weight may have more dimensions: a vector for each head, say, of a norm of the user's own.
+    return {"normalized_shape": tuple(module.weight.shape[-len(module.normalized_shape) :])}
 
 
 def _group_norm(module: Any) -> Sizes:

@@ -103,3 +103,30 @@ def test_columns_of_zeros_do_not_count_in_the_norms_of_a_parameter():
     assert (left["first.weight"], left["rows"]) == ((6, 6), (4, 6))
     left, _ = left_after(Cosine(), (rand(5, 6),), rows=[(1, [1])], **zero)  # the others are part of the norms
     assert left["rows"] == (4, 7)
+
+
+class NormOfHeads(nn.LayerNorm):
+    """Normalises each head, and scales it by a vector of its own, as Chameleon's queries."""
+
+    def __init__(self, heads, width):
+        super().__init__((heads, width))
+        self.normalized_shape = (width,)
+
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape) * self.weight + self.bias
+
+
+class NormedHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads, self.norm = nn.Linear(6, 8), NormOfHeads(2, 4)
+        self.up, self.down = nn.Linear(8, 10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        heads = self.norm(self.heads(x).view(*x.shape[:-1], 2, 4)).flatten(-2)
+        return self.down(torch.relu(self.up(heads)))
+
+
+def test_a_norm_whose_weight_has_a_vector_for_each_head_keeps_its_own_size():
+    left, _ = left_after(NormedHeads(), (rand(5, 6),), up__weight=[(0, [1, 2])], up__bias=[(0, [1, 2])])
+    assert left["up.weight"] == (8, 8) and left["norm.weight"] == (2, 4)

@@ -292,6 +292,22 @@ def test_a_fourier_transform_of_each_channel_and_one_over_them():
     assert left["first.weight"][0] == 8 and "a Fourier transform over the channels" in str(recipe)
 
 
+class Correlation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        first, second = (torch.fft.rfft(layer(x), dim=1) for layer in (self.first, self.second))
+        return self.out(torch.fft.irfft(first * torch.conj(second), dim=1, n=6))
+
+
+def test_a_correlation_by_spectra_loses_what_is_zero_in_one_of_them():
+    zeros = {"first__weight": [(0, [1, 2])], "first__bias": [(0, [1, 2])]}
+    left, _ = left_after(Correlation(), (rand(2, 6, 4),), **zeros)
+    assert left["first.weight"] == left["second.weight"] == (6, 4) and left["out.weight"] == (2, 6)
+
+
 class Distances(nn.Module):
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Complex numbers made of pairs of channels, as rotary embeddings turn them."""
+"""Complex numbers: made of pairs of channels, as rotary embeddings turn them, or of spectra."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def pairs(call: Call) -> None:
 def parts(call: Call) -> None:
     """Let real and imaginary part be one channel."""
     call.emit([_zeros(plane).map(lambda t: t.unsqueeze(-1)) for plane in call.planes(call.args[0])])
+
+
+@rule(aten._conj)
+def conjugate(call: Call) -> None:
+    """Let conjugate numbers be of the same channels."""
+    call.emit([_zeros(plane) for plane in call.planes(call.args[0])])
 
 
 def _zeros(plane: Plane) -> Plane:
