@@ -65,7 +65,13 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
         yield from [] if main == "input_ids" else sounds
         yield from (text | boxes | images | answers | beside, text | boxes | answers | beside)
         yield from [features | text for features in sounds]
-    yield from (images | answers | beside, patches_for(config), rows_for(config), text | rows_for(config))
+    yield from (
+        images | answers | beside,
+        patches_for(config),
+        squares_for(config),
+        rows_for(config),
+        text | rows_for(config),
+    )
     yield text | images | answers | beside
     yield from sounds
     codes = getattr(config, "num_codebooks", None) or 1
@@ -78,13 +84,20 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
     yield text | boxes | {"encoder_hidden_states": known}
     eyes = getattr(config, "vision_config", None) or config
     frames = getattr(eyes, "num_frames", None) or getattr(eyes, "frames_per_clip", None) or 8
-    video = images["pixel_values"].unsqueeze(1).repeat(1, frames, 1, 1, 1)
-    yield text | {"pixel_values": video, "pixel_values_videos": video}
+    for count in (frames, 2):
+        video = images["pixel_values"].unsqueeze(1).repeat(1, count, 1, 1, 1)
+        seen = {"image_attention_mask": torch.ones(2, 12, count, dtype=torch.long)}
+        yield text | {"pixel_values": video, "pixel_values_videos": video} | seen | questions()
 
 
 def questions() -> dict[str, torch.Tensor]:
     """Return what is asked about an image by a model that has a text beside."""
-    return {"qformer_input_ids": tokens(6), "qformer_attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    places = torch.arange(12).repeat(2, 1) < SIZES_BY_NAME["latent_query_num"]
+    return {
+        "qformer_input_ids": tokens(6),
+        "qformer_attention_mask": torch.ones(2, 6, dtype=torch.long),
+        "image_embeds_position_mask": places.long(),
+    }
 
 
 def series_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
@@ -146,6 +159,14 @@ def patches_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     grids = dict.fromkeys(("grid_thw", "image_grid_thw"), places)
     sizes = {"target_sizes": torch.tensor([[4, 4]]), "merge_sizes": torch.tensor([1])}
     return {"pixel_values": rows, "hidden_states": rows} | grids | sizes
+
+
+def squares_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """Return an image of 4 x 4 patches, each of which is a small image."""
+    eyes = getattr(config, "vision_config", None) or config
+    side = getattr(eyes, "patch_size", None)
+    side = side if isinstance(side, int) else 8
+    return patches_for(config) | {"pixel_values": torch.randn(16, 3, side, side)}
 
 
 def rows_for(config: PreTrainedConfig) -> dict[str, torch.Tensor]:

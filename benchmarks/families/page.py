@@ -12,8 +12,9 @@ One small member of each family of timm and transformers, thinned by `benchmarks
 removable channels 30 % are zeroed, `thin` removes them and compares the outputs. Times are seconds of one processor of
 a busy machine.
 Where the smallest member is large it is built with fewer blocks; images are small where the model takes them. Of
-transformers each family has its own configuration with small widths and two layers, and random weights. Families that
-are not here were not tried; the script goes on with those.
+transformers each family has its own configuration with small widths (all divided by one number where they have to match
+one another), two layers or one of each kind, and random weights; many models of texts and images run on texts alone.
+Families that are not here were not tried; the script goes on with those.
 
 - *removable*: of the channels that layers make (but the model's outputs), the share that can be removed exactly;
 - *went*: of the channels that were zeroed, the share that went (zeros that make no zeros stay: queries before a

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 WIDTH, HEADS, LAYERS, VOCABULARY = 32, 4, 2, 100
 SIZES = {
     "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
-    "out_hidden_size text_hidden_size entity_emb_size hidden_size_global": WIDTH,
+    "output_channels out_hidden_size text_hidden_size entity_emb_size hidden_size_global": WIDTH,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
     "num_decoder_layers num_blocks speech_encoder_layers t2u_encoder_layers t2u_decoder_layers": LAYERS,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": HEADS,
@@ -43,6 +43,8 @@ SIZES = {
     "audio_token_id audio_token_index": 97,
     "context_length": 64,
     "context_size": 16,
+    "num_queries": 10,
+    "latent_query_num": 4,
     "prediction_length": 8,
     "num_time_features": 2,
     "patch_size": 8,
@@ -57,8 +59,8 @@ WIDTHS = re.compile(
 )
 NO_WIDTHS = re.compile(r"vocab|image|img|patch|window|kernel|position|chunk|codebook_size|bucket|block_size|num_hidden")
 """Of the names of whole numbers those that are widths; all of them get smaller in proportion where one alone cannot."""
-SECTIONS = ([2, 1, 1], [1, 1, 0])
-"""What turns by time, height and width of a head of width 8, and of one that turns by half."""
+SECTIONS = ([2, 1, 1], [1, 1, 2], [1, 1, 0])
+"""What turns by time, height and width of a head of width 8 (in two orders), and of one that turns by half."""
 BACKBONE = {
     "model_type": "resnet", "embedding_size": WIDTH, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1],
     "layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"],
@@ -68,6 +70,7 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": SECTIONS
 EFFICIENTNET = {"width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 320, "image_size": 64}
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [0]},
+    "chameleon_vqgan": {"base_channels": 32, "num_res_blocks": 1},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE}},
     "chameleon": {"vocabulary_map": {"<image>": 95, "IMGIMGA": 96}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0}},
@@ -82,7 +85,11 @@ OWN: dict[str, dict[str, Any]] = {
     "glm5_next_text": {"qk_rope_head_dim": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "llama4_vision_model": {  # a square of four patches is a row of its adapter
+        "intermediate_size": 4 * WIDTH, "projector_input_dim": 48, "projector_output_dim": 48, "vision_output_dim": 48,
+    },
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 16},
+    "align": {"projection_dim": 80},
     "align_vision_model": EFFICIENTNET,
     "efficientnet": EFFICIENTNET,
     "timm_wrapper": {"architecture": "test_resnet"},
@@ -101,6 +108,15 @@ SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_tok
 
 
 def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """Yield changes of a configuration, those that make it smallest first, each once."""
+    seen: set[str] = set()
+    for changes in tried(plain):
+        if repr(changes) not in seen:
+            seen.add(repr(changes))
+            yield changes
+
+
+def tried(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """Yield changes of a configuration, those that make it smallest first."""
     whole = changes_of(plain, named)
     yield from edits_of(whole)
@@ -162,7 +178,9 @@ def changes_of(plain: PreTrainedConfig, sizes_of: Callable[[PreTrainedConfig], d
         if isinstance(part, PreTrainedConfig):
             timm = part.model_type == "timm_backbone"
             changes[name] = BACKBONE if timm else {"model_type": part.model_type, **changes_of(part, sizes_of)}
-            if hasattr(part, "out_features") and not timm:  # the stages that are read are its owner's choice
+            if (
+                hasattr(part, "depths") and hasattr(part, "out_features") and not timm
+            ):  # the stages that are read are its owner's choice
                 changes[name] |= {"out_features": part.out_features}
     settable = {name: value for name, value in changes.items() if not is_worked_out(plain, name)}
     return settable | OWN.get(plain.model_type, {})
