@@ -315,3 +315,31 @@ def test_a_size_in_a_named_tuple():
     model = Named()
     shrunk(model, torch.randn(4, 6), first=[1, 4])
     assert model.sizes == Sizes(6, 3) and len(model.first.weight) == 6
+
+
+class Fixed(nn.Module):
+    """A view by numbers that no attribute holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.out = nn.Linear(6, 24), nn.Linear(24, 6)
+
+    def forward(self, x):
+        return self.out(self.inner(x).view(-1, 4, 6).relu().flatten(1))
+
+
+class Counted(Fixed):
+    """The same by a number that an attribute holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 6
+
+    def forward(self, x):
+        return self.out(self.inner(x).view(-1, 4, self.width).relu().flatten(1))
+
+
+def test_a_fixed_size_casts_no_doubt_on_numbers_of_other_modules():
+    model = nn.Sequential(Counted(), Fixed())
+    shrunk(model, torch.randn(2, 6), **{"0__inner": [2, 8, 14, 20], "1__inner": range(6)})
+    assert [len(part.inner.weight) for part in model] == [20, 24] and model[0].width == 5

@@ -112,14 +112,22 @@ class FailedRemoval:
         return [cut for _, cut in cuts_of(self.log.operations[self.deviation.step])]
 
     def concerns(self, change: FailedRemoval) -> bool:
-        """Return whether an earlier change counts channels that fail now, or by an attribute of the value of a size."""
+        """Return whether an earlier change counts channels that fail now, or by an attribute of the value of a size.
+
+        The latter of a module around, which the operation may have been meant to be counted by.
+        """
         here = self._nearest()
         planes = [] if here is None else self._touched(here)
         failing = torch.cat([self.numbers.labels[plane.ids].reshape(-1) for plane in planes] or [torch.zeros(0).long()])
         failing = failing[self.dead[failing]]
-        counted = [count.ids for count in change.counts()]
-        sizes = {size for shape, _ in self.log.operations[self._steps[0]].made for size in shape}
-        return any(bool(torch.isin(self.numbers.labels[ids], failing).any()) or len(ids) in sizes for ids in counted)
+        operation = self.log.operations[self._steps[0]]
+        sizes = {size for shape, _ in operation.made for size in shape}
+        around = {ancestor(operation.module, level) for level in range(operation.module.count(".") + 2)}
+        return any(
+            bool(torch.isin(self.numbers.labels[count.ids], failing).any())
+            or (count.module in around and len(count.ids) in sizes)
+            for count in change.counts()
+        )
 
     def counts(self) -> list[AttributeCount]:
         """Return the attributes that the change after this failure added."""
