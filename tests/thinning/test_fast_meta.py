@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from potstill.thinning.running.fast_meta import ONE, TWO, execute
+from potstill.thinning.running.fast_meta import ONE, RESIZE, TWO, execute
 
 aten = torch.ops.aten
 CASES = [
@@ -98,6 +98,15 @@ def test_factors_and_results_of_its_own():
     assert execute(aten.addmm.default, (bias, x, weight), {"beta": 0.5, "alpha": 2}).shape == (6, 3)
     assert execute(aten.add.out, (x, x), {"out": y}) is y
     assert execute(aten._softmax.out, (x, 1, False), {"out": y}) is y
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", RESIZE.split())
+def test_resizing(name, layout):
+    func, x = getattr(aten, name), LAYOUTS[layout](torch.rand(2, 4, 5, 6))
+    assert_same(func.default, x, [7, 3], False, None, None)
+    assert_same(func.vec, x, [7, 3], True, None)
+    assert_same(func.vec, x, None, False, [2.0, 1.5])
 
 
 @pytest.mark.parametrize("training", [True, False])

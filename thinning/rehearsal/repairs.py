@@ -238,11 +238,14 @@ class FailedRemoval:
             found = partial(self._matches, model, level, step, numbers)
             direct = found(direct_sizes(self.log.operations[step]))
             further = found(further_sizes(self.log, step))
-            later = found(later_sizes(self.log, step, self.numbers.labels))
+            later = found(self._later(step))
             for chosen in choices(direct, further, later, self.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
                 change = partial(self._count_by, model, step, level, names)
                 yield (self._kind(step), level, tuple(names.items())), change
+
+    def _later(self, step: int) -> Iterator[Size]:
+        return later_sizes(self.log, step, self.numbers.labels)
 
     def _matches(self, model: nn.Module, level: int, step: int, numbers: Numbers, sizes: Iterator[Size]) -> list[Match]:
         """Return the attributes of the module `level` above that equal a size which changes.
@@ -269,7 +272,8 @@ class FailedRemoval:
             operation = self.log.operations[other]
             path = ancestor(operation.module, level)
             near = (*direct_sizes(operation), *further_sizes(self.log, other))
-            sizes = {size.slot: size for size in (*near, *later_sizes(self.log, other, self.numbers.labels))}
+            later = self._later(other) if any(slot[0] == "later" for slot in names.values()) else ()
+            sizes = {size.slot: size for size in (*near, *later)}
             for (name, index), slot in names.items() if path is not None else ():
                 size, module = sizes.get(slot), submodule(model, path or "")
                 if size is not None and (name, index) in set(matches(module, size, len(operation.made), every_number)):
