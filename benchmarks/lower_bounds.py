@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     python = options.folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *pins, *COMPANIONS], check=True)
     command = [python, "-m", "pytest", "-o", "addopts=-q --import-mode=importlib", "-m", "not slow"]
+    command += ["--ignore", "tests/test_packaging.py"]  # linters and type checkers, which are left out
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([*command, *(tests or ["tests"])], cwd=ROOT, env=environment, check=False).returncode
 

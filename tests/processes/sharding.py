@@ -56,6 +56,18 @@ def shard(model, device="cpu"):
     return fully_shard(model, mesh=mesh)
 
 
+def averages():
+    """Whether torch by itself averages the gradients of shards over the processes."""
+    torch.manual_seed(0)
+    plain, x = nn.Linear(4, 6), torch.randn(3, 4)
+    sharded = nn.Linear(4, 6)
+    sharded.load_state_dict(plain.state_dict())
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    for model in (plain, sharded):
+        model(x).square().sum().backward()
+    return {"averages": torch.allclose(whole(sharded.weight.grad), plain.weight.grad)}
+
+
 def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 

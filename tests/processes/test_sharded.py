@@ -1,8 +1,21 @@
 """Sharded parameters (`fully_shard`): the masks of one process, whatever lies where."""
 
 import pytest
+import torch
 
 from .test_every_class import CLASSES, KINDS, plus, schedule
+
+TRIED = torch.__version__.startswith("2.14")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_averages(pair):
+    """Leave out what an older torch cannot do: on CPUs 2.6 fails in `fully_shard`, 2.7 and 2.8 add gradients up."""
+    averages = [answer.get("averages", False) for answer in pair.do("sharding", "averages")]
+    if not all(averages):
+        assert not TRIED
+        pytest.skip("this torch does not average gradients of shards on CPUs")
+
 
 RISING = {"initial_sparsity": 0.1, "final_sparsity": 0.6}
 ALL = ["conv1.weight", "conv2.weight", "conv3.weight", "fc1.weight", "fc1.bias", "fc2.weight"]
