@@ -140,6 +140,36 @@ def test_hidden_units_of_experts_that_all_see_all():
     assert (left["up"], left["bias"], left["down"]) == ((3, 6, 6), (3, 6), (3, 6, 4))
 
 
+NO_ROWS = {
+    "split": lambda x: x.split([0, len(x)]),
+    "slice": lambda x: (x[:0], x),
+    "narrow": lambda x: (
+        x.unsqueeze(1).narrow(0, 0, 0),
+        x.unsqueeze(1),
+    ),  # a Linear of three dimensions views
+}
+
+
+class Idle(nn.Module):
+    """Two experts, of which one gets no rows."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.first = way, nn.Linear(6, 6)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
+
+    def forward(self, x):
+        return torch.cat([e(part) for e, part in zip(self.experts, NO_ROWS[self.way](self.first(x)), strict=True)])
+
+
+@pytest.mark.parametrize("way", NO_ROWS)
+def test_an_expert_that_gets_no_rows_loses_its_channels_all_the_same(way):
+    names = [f"experts__{i}__0__{part}" for i in range(2) for part in ("weight", "bias")]
+    rows = {"first__weight": [(0, [2])], "first__bias": [(0, [2])]}
+    left, _ = left_after(Idle(way), (rand(5, 6),), **{name: [(0, [1, 4])] for name in names}, **rows)
+    assert [left[f"experts.{i}.{j}.weight"] for i in range(2) for j in (0, 2)] == [(6, 5), (3, 6)] * 2
+
+
 class Adapted(nn.Module):
     """A weight that is the sum of a parameter and of the product of two small ones."""
 

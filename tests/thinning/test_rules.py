@@ -127,9 +127,13 @@ KEPT = {
     ),
     "every other": (lambda m, x: x.as_strided((4, 4), (8, 2)), 4, "strides of its own"),
     "another type": (lambda m, x: x.view(torch.int32).view(torch.float32), 8, "an empty tensor or another type"),
-    "none at all": (lambda m, x: torch.cat([x, m.first(X[:0]).view(0, 8)]), 8, "an empty tensor or another type"),
+    "none at all": (
+        lambda m, x: torch.cat([x, m.first(X[:0]).view(0, 4, 8)[:, 0]]),
+        8,
+        "an empty tensor or another type",
+    ),
     "two kinds in one axis": (
-        lambda m, x: (x.unsqueeze(1) * m.scale.unsqueeze(1)).flatten(1),
+        lambda m, x: (x.unsqueeze(1) * x.unsqueeze(2)).flatten(1),
         64,
         "merges two kinds of channels",
     ),

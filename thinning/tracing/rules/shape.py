@@ -18,13 +18,14 @@ aten = torch.ops.aten
 @rule(aten.view, aten._unsafe_view, aten._reshape_alias, aten.reshape, aten.flatten, aten.unflatten, aten.view_copy)
 def view(call: Call) -> None:
     """Reshape; an axis of channels that becomes several is noted, since removal has to follow one of them."""
-    old, out = call.shapes[0], call.outputs()[0]
-    if numel(old) == 0 or call.tensors[0].dtype != out.dtype:
+    out = call.outputs()[0]
+    old, new = (_with_one(tuple(shape)) for shape in (call.shapes[0], out.shape))
+    if numel(old) != numel(new) or call.tensors[0].dtype != out.dtype:
         call.freeze(call.planes(call.args[0]), "an empty tensor or another type")
         return
     planes = []
     for plane in sorted(call.planes(call.args[0]), key=lambda plane: (plane.copies, plane.dims)):
-        made = reshape(plane, old, tuple(out.shape))
+        made = reshape(plane, old, new)
         # Its code checks embed_dim against the input and divides it by num_heads in C: none of it can change.
         if isinstance(call.tracer.frame.module, nn.MultiheadAttention):
             call.freeze([plane], "nn.MultiheadAttention shares its embedding size out to a number of heads")
@@ -34,9 +35,14 @@ def view(call: Call) -> None:
             call.log.split(made.ids)
         planes.append(made)
     _stay_weight(call)
-    if call.info(call.args[0]).repeated is not None and old[-2:] == tuple(out.shape[-2:]):
+    if call.info(call.args[0]).repeated is not None and old[-2:] == new[-2:]:
         call.repeated = call.info(call.args[0]).repeated
     call.emit(_apart(call, planes))
+
+
+def _with_one(shape: Shape) -> Shape:
+    """Return a shape with one row for none: an expert without rows of the example has its channels all the same."""
+    return tuple(size or 1 for size in shape)
 
 
 def _apart(call: Call, planes: list[Plane]) -> list[Plane]:
