@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from potstill.thinning.attributes import entries_of, kept_as
 
@@ -18,7 +18,7 @@ Sizes = dict[str | Entry, Any]
 """Shapes of tensors and numbers that modules keep, by name."""
 
 
-def fitted_config(model: PreTrainedModel) -> PreTrainedConfig | None:
+def fitted_config(model: PreTrainedModel) -> PretrainedConfig | None:
     """Return a config from which the model's class builds a model of its sizes; None where none of them does.
 
     Fields are changed one at a time, as long as fewer sizes differ; the model that the config builds decides.
@@ -27,8 +27,8 @@ def fitted_config(model: PreTrainedModel) -> PreTrainedConfig | None:
 
 
 def _fitted(
-    kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Sizes, seen: set[str]
-) -> PreTrainedConfig | None:
+    kind: type[PreTrainedModel], config: PretrainedConfig, wanted: Sizes, seen: set[str]
+) -> PretrainedConfig | None:
     left = _differing(kind, config, wanted)
     if not left:
         return None if left is None else config
@@ -44,7 +44,7 @@ def _fitted(
     return None
 
 
-def _changed(config: PreTrainedConfig, wanted: Sizes, differing: Sizes) -> Iterator[PreTrainedConfig]:
+def _changed(config: PretrainedConfig, wanted: Sizes, differing: Sizes) -> Iterator[PretrainedConfig]:
     """Yield configs with one number changed as the first differing tensors suggest, by itself or in proportion."""
     shapes = [(wanted[name], shape) for name, shape in differing.items() if isinstance(shape, torch.Size)]
     ratios = {pair for shape in shapes[:4] for pair in zip(*shape, strict=False) if pair[0] != pair[1]}
@@ -58,7 +58,7 @@ def _changed(config: PreTrainedConfig, wanted: Sizes, differing: Sizes) -> Itera
                 yield other
 
 
-def _differing(kind: type[PreTrainedModel], config: PreTrainedConfig, wanted: Sizes) -> Sizes | None:
+def _differing(kind: type[PreTrainedModel], config: PretrainedConfig, wanted: Sizes) -> Sizes | None:
     """Return the sizes that the config gives to what is of another one; None where it builds no such model."""
     try:
         with torch.device("meta"):

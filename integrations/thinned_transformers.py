@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from potstill.models.bounded import ELEMENTS, TENSORS, at_most
 from potstill.models.transformers_configs import plain_data, read_config
@@ -88,7 +88,7 @@ def load_thinned(folder: str | os.PathLike[str]) -> PreTrainedModel:
     return model.eval()
 
 
-def _described(path: Path) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+def _described(path: Path) -> tuple[type[PreTrainedModel], PretrainedConfig]:
     """Return the class and the config of a folder's model.
 
     Raises:
@@ -103,7 +103,7 @@ def _described(path: Path) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
     return kind, config
 
 
-def _fitted(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+def _fitted(path: Path, kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
     """Return a model whose config says its shapes."""
     held = sum(file.stat().st_size for file in path.glob("*.safetensors") if file.is_file())
     _must_be_explained(kind, config, held, TENSORS)
@@ -117,7 +117,7 @@ def _fitted(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -
     return model
 
 
-def _thinned(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+def _thinned(path: Path, kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
     """Return a dense model as its recipe leaves it, with the weights of the folder."""
     recipe = Recipe.from_json(read_whole(path / RECIPE, links=True).decode())
     weights = load_file(must_be_file(path / WEIGHTS))
@@ -133,7 +133,7 @@ def _thinned(path: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) 
     return model
 
 
-def _must_be_explained(kind: type[PreTrainedModel], config: PreTrainedConfig, held: int, tensors: int) -> None:
+def _must_be_explained(kind: type[PreTrainedModel], config: PretrainedConfig, held: int, tensors: int) -> None:
     """Check, before it takes memory, that so many bytes and tensors explain the network that a config describes.
 
     Raises:

@@ -20,7 +20,7 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -211,7 +211,7 @@ def test_heads_come_back_through_from_pretrained(tmp_path):
     assert torch.equal(loaded(**EXAMPLE).logits, model(**EXAMPLE).logits)
 
 
-class OwnConfig(PreTrainedConfig):
+class OwnConfig(PretrainedConfig):
     def __init__(self, heads=4, width=4, **others):
         self.heads, self.width = heads, width
         super().__init__(**others)
