@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from potstill.thinning import trace
@@ -44,6 +45,9 @@ def test_names_that_code_reads_by_dot_and_in_text_count():
     norm = nn.LayerNorm(4)
     names = names_of(lambda: norm(torch.randn(2, 4)))
     assert "normalized_shape" in names and "weight" not in names
+    model = torchvision.models.shufflenet_v2_x0_5().eval()
+    names = names_of(lambda: model(torch.randn(1, 3, 32, 32)))
+    assert "branch1" in names and "num_classes" not in names
 
 
 def test_unknown_code_may_read_anything():

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import torch
-
 from ..attributes import SIZES
-
-TORCH = str(Path(torch.__file__).parent)
+from ..tracing.code_lines import TORCH
 
 
 class NamesRead:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .code_lines import lines_of_code
 from .labels import SINGLE, Plane, TensorInfo, attach, info_of, take_first
 from .log import Made, Operation, Read, TraceLog
 
 
 @dataclass
 class Frame:
-    """A module whose forward runs, and how many operations on channels it has carried out itself."""
+    """A module whose forward runs, and how often it has carried out each operation on channels itself, by line."""
 
     name: str
     module: nn.Module | None
-    count: int = 0
+    seen: Counter[Any] = field(default_factory=Counter)
 
     @property
     def text(self) -> str:
         """Return the dotted name and the class."""
         return f"{self.name or 'the model'} ({type(self.module).__name__})"
+
+    def kind(self, func: Any) -> tuple[Any, ...]:
+        """Return what tells the operation that is carried out now from others, in all modules of the class."""
+        # By line, not by number: some blocks of a class pad or shift before, and have more operations there.
+        where = (lines_of_code(), func)
+        self.seen[where] += 1
+        return type(self.module), *where, self.seen[where]
 
 
 class TraceContext(Protocol):
@@ -107,12 +116,11 @@ class Call:
         """Return shape and planes of each result."""
         return tuple((tuple(t.shape), info_of(t).planes) for t in self.outputs())
 
-    @property
     def operation(self) -> Operation:
-        """Return the operation as data."""
+        """Return the operation as data, once."""
         frame = self.tracer.frame
         read = tuple(plane for info in self.infos for plane in info.planes)
-        kind = (type(frame.module), frame.count, self.func)
+        kind = frame.kind(self.func)
         return Operation(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
 
     def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:

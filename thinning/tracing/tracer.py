@@ -185,11 +185,10 @@ class Tracer(TorchDispatchMode):
             fallback.unlabelled(call)
 
     def _remember(self, call: Call) -> None:
-        self.frame.count += 1
         if self.replay is not None:
             self.replay.end(call.made)
         else:
-            self.log.operation(call.operation)
+            self.log.operation(call.operation())
 
     @on_cpu
     def label_whole(self, call: Call, rule: Callable[[], None]) -> None:
