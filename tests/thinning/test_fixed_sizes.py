@@ -343,3 +343,22 @@ def test_a_fixed_size_casts_no_doubt_on_numbers_of_other_modules():
     model = nn.Sequential(Counted(), Fixed())
     shrunk(model, torch.randn(2, 6), **{"0__inner": [2, 8, 14, 20], "1__inner": range(6)})
     assert [len(part.inner.weight) for part in model] == [20, 24] and model[0].width == 5
+
+
+class Cut(nn.Module):
+    """Cuts its channels at a number in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(6, 12), nn.Linear(5, 3), nn.Linear(7, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.left(x[:, :5]) + self.right(x[:, 5:])
+
+
+def test_a_cut_at_a_number_in_the_code_is_told():
+    model = Cut()
+    recipe = shrunk(model, torch.randn(4, 6), first=[1])
+    assert len(model.first.weight) == 12
+    assert "(it cuts at 5, which no integer of a module around counts)" in recipe.refused[0].reason
