@@ -10,10 +10,10 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "potstill/__init__.py").r
 PLOT = ["matplotlib>=3.7"]
 TENSORBOARD = ["tensorboard>=2.13"]
 ONNX = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.17"]
-LIGHTNING = ["lightning>=2.2"]
-TRANSFORMERS = ["transformers>=4.46", "accelerate>=1.0"]
+LIGHTNING = ["lightning>=2.5"]
+TRANSFORMERS = ["transformers>=4.52.1", "accelerate>=1.3"]
 TIMM = ["timm>=1.0.3"]
-EXAMPLES = ["torchao>=0.7", "pytorch-ignite>=0.5.1"]
+EXAMPLES = ["torchao>=0.9", "pytorch-ignite>=0.5.1"]
 TEST = [
     "hypothesis>=6.80",
     "jsonschema>=4.20",
