@@ -109,7 +109,7 @@ def test_a_rule_that_is_wrong_is_found_out(monkeypatch) -> None:
     with torch.no_grad():
         model[0].weight[:2], model[0].bias[:2] = 0, 0
     state = copy.deepcopy(model.state_dict())
-    monkeypatch.setattr(elementwise, "_value", lambda call, group, ndim: group[0].value)
+    monkeypatch.setattr(elementwise, "value_of", lambda call, group: group[0].value)
     (kept,) = [kept for kept in thin(model, X).frozen if kept.use == "0.weight[0]"]
     assert "the outputs depend on the number or order of these channels" in kept.reason
     monkeypatch.setitem(inspect.unwrap(thin).__globals__, "without_harmful", lambda *_: None)
