@@ -19,6 +19,7 @@ LAYOUTS = {
     "transposed": lambda t: t.transpose(1, 2),
     "turned": lambda t: t.permute(3, 0, 2, 1),
     "every other": lambda t: t[:, ::2],
+    "with gaps": lambda t: t.to(memory_format=torch.channels_last).flatten(2)[..., 6:].unflatten(2, (4, 6)),
     "a part": lambda t: t[..., :3],
     "repeated": lambda t: t[:, :1].expand(-1, 5, -1, -1),
     "one": lambda t: t[:1, :1].transpose(0, 3),
