@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from potstill.thinning.attributes import entries_of, kept_as
+from potstill.thinning.attributes import entries_within, kept_as
 
 Entry = tuple[str, str]
 """A module, and the name under which its own copy of the config keeps a number (`config.num_heads`)."""
@@ -73,12 +73,12 @@ def _differing(kind: type[PreTrainedModel], config: PretrainedConfig, wanted: Si
 
 def _own_entries(model: PreTrainedModel) -> list[Entry]:
     """Return what modules, in copies of the config that thinning gave them, keep of other sizes than the model has."""
-    whole = entries_of(model.config)
+    whole = dict(entries_within("config", model.config))
     return [
-        (module, f"config.{entry}")
+        (module, name)
         for module, part in model.named_modules()
-        for entry, value in entries_of(getattr(part, "config", None)).items()
-        if type(value) is int and type(whole.get(entry)) is int and value != whole[entry]
+        for name, value in entries_within("config", getattr(part, "config", None))
+        if type(value) is int and type(whole.get(name)) is int and value != whole[name]
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -61,6 +61,13 @@ def entries_of(holder: Any) -> Mapping[str, Any]:
     if len(entries) > MOST_ENTRIES:
         return {}
     return {name: value for name, value in entries.items() if isinstance(name, str) and name.isidentifier()}
+
+
+def entries_within(name: str, holder: Any, levels: int = 3) -> Iterator[tuple[str, Any]]:
+    """Yield what a dict or plain object that is kept as `name` holds, and what that holds, by dotted names."""
+    for entry, value in entries_of(holder).items() if levels else ():
+        yield f"{name}.{entry}", value
+        yield from entries_within(f"{name}.{entry}", value, levels - 1)
 
 
 def changed(module: nn.Module, name: str, value: Any) -> tuple[str, Any]:

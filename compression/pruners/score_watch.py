@@ -98,7 +98,8 @@ class ScoreWatch:
         with self.statistics.pooled(ranks, like):
             means = {name: self.statistics.mean(name) for name in self._groups}
         self.statistics.restart()
-        found = {name: values for name, values in means.items() if values is not None}
+        # Depthwise filters pass channels on: what makes them is scored.
+        found = {name: values for name, values in means.items() if values is not None and name in graph.out_dims}
         if needs == "gradients":  # each minibatch was scored by itself
             return {name: values.double().cpu() for name, values in found.items()}
         rows = {name: rows_of(values, graph.out_dims[name]) if whole else values for name, values in found.items()}

@@ -178,3 +178,15 @@ def test_without_example_inputs_it_is_refused():
     scheduler = CompressionScheduler(network())
     with pytest.raises(ValueError, match="GlobalStructurePruner needs to know what belongs together"):
         scheduler.add_policy(PruningPolicy(GlobalStructurePruner(0.5, WEIGHTS)), epochs=[0])
+
+
+@pytest.mark.parametrize("score", ["l1", "taylor", "hessian", "activation"])
+def test_depthwise_filters_that_are_listed_too_go_with_what_makes_their_channels(score):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(96, 3)
+    )
+    run(GlobalStructurePruner(0.4, ["0.weight", "1.weight", "3.weight"], score=score), 3, model)
+    made, passed, others = ((model[i].weight.flatten(1) == 0).all(1) for i in (0, 1, 3))
+    assert torch.equal(made, passed)
+    assert int(made.sum()) + int(others.sum()) == int(0.4 * 14)  # 8 channels and 6; those of both weights count once

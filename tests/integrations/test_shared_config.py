@@ -63,3 +63,40 @@ def test_sizes_that_modules_read_from_a_shared_config(both):
     again = Own(config).eval()
     again.load_state_dict(model.state_dict())
     torch.testing.assert_close(again(x), before)
+
+
+class NestedAttention(OwnAttention):
+    """Reads its number of heads from a part of the config."""
+
+    def forward(self, x):
+        shape = (*x.shape[:2], 3, self.config.parts["heads"], self.config.width)
+        q, k, v = self.qkv(x).view(shape).permute(2, 0, 3, 1, 4)
+        return self.out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class NestedConfig(OwnConfig):
+    def __init__(self, parts=None, **others):
+        self.parts = parts or {"heads": 4}
+        super().__init__(**others)
+
+
+class Nested(PreTrainedModel):
+    config_class = NestedConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.attention = NestedAttention(config)
+        self.post_init()
+
+    def forward(self, x):
+        return self.attention(x)
+
+
+def test_shapes_alone_do_not_make_a_config_fit():
+    """Four heads of 3 have the shapes of three heads of 4, whose number lies deeper than fields are changed."""
+    model = Nested(NestedConfig()).eval()
+    with torch.no_grad():
+        model.attention.qkv.weight[36:40], model.attention.qkv.bias[36:40] = 0, 0
+    thin(model, torch.randn(2, 5, 8))
+    assert model.attention.config.parts == {"heads": 3}
+    assert fitted_config(model) is None

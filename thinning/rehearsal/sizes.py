@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attributes import entries_of, is_size
+from ..attributes import entries_within, is_size
 from ..module_sizes import sizes_of
 from ..running.copies import INTERNAL
 from ..tracing.labels import Plane
@@ -156,13 +156,7 @@ def held_numbers(module: Any) -> Iterator[tuple[str, Any]]:
     """Yield what dicts and plain objects hold that a module keeps: `config.width`, `config.text.width`."""
     for name, value in vars(module).items():
         if name not in INTERNAL:
-            yield from _within(name, value, 3)
-
-
-def _within(name: str, holder: Any, levels: int) -> Iterator[tuple[str, Any]]:
-    for entry, value in entries_of(holder).items() if levels else ():
-        yield f"{name}.{entry}", value
-        yield from _within(f"{name}.{entry}", value, levels - 1)
+            yield from entries_within(name, value)
 
 
 def every_number(module: Any) -> Iterator[tuple[str, Any]]:
