@@ -49,7 +49,13 @@ PARTS = (
     Part(
         "Thinning",
         "thinning.py resnet50 googlenet mobilenet_v2",
-        "Processor seconds of tracing, planning, applying and proving; Torch-Pruning beside it where it is installed.",
+        "Processor seconds of tracing, planning, applying and proving, the last by two forward passes on two inputs.",
+    ),
+    Part(
+        "Thinning beside Torch-Pruning",
+        "thinning_peer.py resnet50 googlenet convnext_tiny mobilenet_v2",
+        "Processor seconds of all of `thin` with one image, its proof included, and of Torch-Pruning, which proves\n"
+        "nothing; as many channels removed.",
     ),
     Part("Memory of thinning", "thinning_memory.py resnet50", "Memory beside the model, in multiples of its weights."),
     Part(

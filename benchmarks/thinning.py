@@ -3,12 +3,11 @@
     python benchmarks/thinning.py resnet50 googlenet      some models
     python benchmarks/thinning.py --all                   all 80
     python benchmarks/thinning.py --all --markdown docs/thinning_models.md
-    python benchmarks/thinning.py --all --device cuda --no-peer
+    python benchmarks/thinning.py --all --device cuda
 
 30 % of the removable channels of every coupled class are zeroed at their producers and then removed. Seconds: trace,
 plan and apply are the work, verify is the equality check (two forward passes on two inputs). They are processor seconds
-on one thread, which another job on the machine does not change much. Where `torch_pruning` is installed, the last
-column is what its dependency graph, pruner and step take in the same run.
+on one thread, which another job on the machine does not change much.
 """
 
 from __future__ import annotations
@@ -51,7 +50,6 @@ HEAD = (
     "difference",
     "loads",
     "trains",
-    "peer",
 )
 
 
@@ -85,29 +83,7 @@ def loads(name: str, model: nn.Module, recipe: Any, device: torch.device) -> boo
     return True
 
 
-def peer_seconds(name: str) -> str:
-    """Return what torch_pruning takes for the same model, "-" if it is not installed, its error if it fails."""
-    try:
-        import torch_pruning
-    except ImportError:
-        return "-"
-    side = size_of(name)
-    try:
-        model, images = build(name).eval(), torch.randn(1, 3, side, side)
-        heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1000]
-        gc.collect()
-        start = time.process_time()
-        importance = torch_pruning.importance.MagnitudeImportance()
-        pruner = torch_pruning.pruner.MagnitudePruner(
-            model, images, importance, pruning_ratio=0.3, ignored_layers=heads
-        )
-        pruner.step()
-        return f"{time.process_time() - start:.2f}"
-    except Exception as error:
-        return type(error).__name__
-
-
-def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
+def measure(name: str, device: torch.device) -> tuple[str, ...]:
     """Return one row of the table."""
     side = size_of(name)
     torch.manual_seed(0)
@@ -142,7 +118,6 @@ def measure(name: str, peer: bool, device: torch.device) -> tuple[str, ...]:
         f"{max(gap, done.max_relative_difference):.1e}",
         "yes" if loads(name, model, done, device) else "no",
         "yes" if trains(copy.deepcopy(model), images) else "partly",
-        peer_seconds(name) if peer else "-",
     )
 
 
@@ -153,7 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="all classification models of torchvision")
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="of model and images")
-    parser.add_argument("--no-peer", action="store_true", help="leave torch_pruning out even if it is installed")
     options = parser.parse_args(arguments)
     names = torchvision.models.list_models(torchvision.models) if options.all else options.models
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
@@ -162,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write("\n".join(lines) + "\n")
     for name in names:
         try:
-            row = measure(name, not options.no_peer, options.device)
+            row = measure(name, options.device)
         except (ThinningError, RuntimeError) as error:
             failed += 1
             row = (name, f"{type(error).__name__}: {error}")

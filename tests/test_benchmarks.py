@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+import time
 from inspect import signature
 from pathlib import Path
 
@@ -180,8 +181,19 @@ def test_scheduler_overhead(call):
 
 
 def test_thinning(call):
-    text = call("thinning", "squeezenet1_1", "--no-peer")
+    text = call("thinning", "squeezenet1_1")
     assert re.search(r"squeezenet1_1 .*yes", text), text
+
+
+def test_thinning_peer(call):
+    """One that does not end within its limit is said, and has no ratio."""
+    pytest.importorskip("torch_pruning")
+    assert re.search(r"squeezenet1_1 +\| +\d.* \d", call("thinning_peer", "squeezenet1_1", "--rounds", 1))
+
+    def late(name, image):
+        return lambda: time.sleep(5)
+
+    assert "more than 1 " in call("thinning_peer", "squeezenet1_1", "--rounds", 1, "--limit", 1, peer=late)
 
 
 def test_thinning_memory(call):
