@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import Recipe, Rescaling, unwrapped
+from potstill.thinning import Magnitude, Recipe, Rescaling, unwrapped
 from potstill.thinning.names import spelling
 
 from .declare.names import respelled
@@ -201,6 +201,7 @@ class Masks(ShownMasks):
             self.reshape(recipe.selectors())
             self.admit((fold.name, fold.amounts) for fold in recipe.folds)
             self._rescale(recipe.rescalings)
+            self._follow(recipe.magnitudes)
         except BaseException:  # Ctrl-C too
             undo()
             raise
@@ -225,6 +226,13 @@ class Masks(ShownMasks):
                 parameter = self._parameters[name].detach()
                 filled = (parameter != 0) & bool(norm.offset)  # with an offset a zero becomes the offset, and stays it
                 self._masks[name].let_go(filled, parameter, norm.scaled)
+        self._plan = None
+
+    def _follow(self, magnitudes: Iterable[Magnitude]) -> None:
+        """Give dense copies what thinning made of their parameters, where these are not hidden."""
+        for name in (self._spell(magnitude.name) for magnitude in magnitudes):
+            if name in self._masks:
+                self._masks[name].follow(self._parameters[name].detach())
         self._plan = None
 
     def admit(self, constants: Iterable[tuple[str, Tensor]]) -> None:

@@ -120,6 +120,12 @@ class ParameterMask:
         for owned in self.owners.values():
             owned.mask = owned.mask.where(~elements | (owned.mask != 0), 1)
 
+    def follow(self, parameter: Tensor) -> None:
+        """Take the parameter's values over into the dense ones, where they are not hidden."""
+        if self.dense is not None:
+            self.dense = parameter.clone() if self.mask is None else torch.where(self.mask != 0, parameter, self.dense)
+        self.changed()
+
     def way_back(self) -> Callable[[], None]:
         """Return what puts the masks and dense values of now back."""
         # Thinning replaces masks and changes none in place, so that keeping the old ones costs no copy.

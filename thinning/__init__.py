@@ -1,6 +1,6 @@
 """Thinning: find which slices of which parameters are the same channel, remove the dead ones, prove the result."""
 
-from .changes import Rescaling
+from .changes import Magnitude, Rescaling
 from .errors import ThinningError
 from .graph import AttributeUse, ChannelClass, ChannelGraph, Layer, Scale, Use
 from .history import resize_by
@@ -22,6 +22,7 @@ __all__ = [
     "ChannelClass",
     "ChannelGraph",
     "Layer",
+    "Magnitude",
     "Outlook",
     "Recipe",
     "Rescaling",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .attributes import changed, kept_as
-from .changes import Removal, Rescaling, TensorChange, filled
+from .changes import Removal, TensorChange, filled
 from .errors import ThinningError
 from .module_sizes import new_size, replace_data, sizes_of
 from .names import spelling
@@ -52,15 +52,16 @@ class Transaction:
             self.bias(layer_without(model, name), len(amounts[name]), optimizer)
         tensors = named_tensors(model)
         before = held_parameters(optimizer, model)
+        changes = {change.name: change for change in recipe.tensors}
+        # Of the directions as they are here: another copy of the model (an average of weights) has others.
+        factors = [(m.name, m.factor(tensors[m.directions], changes[m.directions])) for m in recipe.magnitudes]
         for change in recipe.tensors:
             self.tensor(tensors[change.name], change)
             if optimizer is not None:
                 self.state(optimizer, tensors[change.name], change)
-        for fold in recipe.folds:
-            self.add(tensors[fold.name], fold.amounts)
-        for rescaling in recipe.rescalings:
-            self.scale(tensors[rescaling.name], rescaling)
-            self.attribute(model.get_submodule(rescaling.module), rescaling.attribute, rescaling.new)
+        for name, factor in factors:
+            self.renew(tensors[name], tensors[name].data.double() * factor)
+        self.adjust(recipe, model, tensors)
         for attribute in recipe.attributes:
             module = model.get_submodule(attribute.module)
             value = new_size(kept_as(module, attribute.name), attribute.new, attribute.index)
@@ -77,6 +78,15 @@ class Transaction:
             self._undo.append(masks.thin(recipe))
         if held_parameters(optimizer, model) != before:
             raise ThinningError("the optimizer no longer holds the model's parameters")
+
+    def adjust(self, recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Add constants, and make up for channels that norms are without."""
+        for fold in recipe.folds:
+            vector = tensors[fold.name].data
+            self.renew(tensors[fold.name], vector.double() + fold.amounts.to(vector.device))
+        for rescaling in recipe.rescalings:
+            self.renew(tensors[rescaling.name], rescaling.scaled(tensors[rescaling.name].data))
+            self.attribute(model.get_submodule(rescaling.module), rescaling.attribute, rescaling.new)
 
     def tensor(self, tensor: Tensor, change: TensorChange) -> None:
         """Slice a parameter or buffer and its gradient; the object stays the same."""
@@ -112,17 +122,11 @@ class Transaction:
         else:
             tensor.data = values.to_sparse(layout=tensor.layout)
 
-    def add(self, tensor: Tensor, amounts: Tensor) -> None:
-        """Add to a vector, in new memory."""
+    def renew(self, tensor: Tensor, values: Tensor) -> None:
+        """Give a tensor other values of the same shape, rounded to its type, in new memory."""
         data = tensor.data
         self._undo.append(lambda: setattr(tensor, "data", data))
-        tensor.data = (data.double() + amounts.to(data.device)).to(data.dtype)
-
-    def scale(self, weight: Tensor, rescaling: Rescaling) -> None:
-        """Scale a norm's weight, in new memory."""
-        data = weight.data
-        self._undo.append(lambda: setattr(weight, "data", data))
-        weight.data = rescaling.scaled(data)
+        tensor.data = values.to(data.dtype)
 
     def entry(self, mapping: MutableMapping[Any, Any], key: Any, value: Any) -> None:
         """Replace a value in a mapping."""

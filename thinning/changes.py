@@ -1,4 +1,4 @@
-"""What a recipe changes, as data: slices of tensors, sizes of modules, constants, scales of norms."""
+"""What a recipe changes, as data: slices of tensors, sizes of modules, constants, scales of norms and weights."""
 
 from __future__ import annotations
 
@@ -121,6 +121,39 @@ class Rescaling:
         return scaled(weight, self.factor, self.offset)
 
 
+@dataclass(frozen=True)
+class Magnitude:
+    """Weights g v / |v| (weight norm) that lose inputs, made up for: g times |v'| / |v|, where v' is what stays of v.
+
+    `name` is g, `directions` v; each place along `dim` of v has a norm of its own, over all other dimensions.
+    """
+
+    name: str
+    directions: str
+    dim: int
+
+    @property
+    def what(self) -> str:
+        """Return what is changed, by the same name in wrapped and bare models."""
+        return normalise(self.name)
+
+    def then(self, other: Magnitude) -> Magnitude:
+        """Return what makes up for both: the other, since factors are of the directions, not kept as numbers."""
+        return other
+
+    def factor(self, directions: Tensor, change: TensorChange) -> Tensor:
+        """Return |v'| / |v| of the places that stay, in double precision and broadcastable over v; 1 where v is 0."""
+        whole = directions.detach().double()
+        if self.dim in change.keep:
+            whole = whole.index_select(self.dim, change.keep[self.dim].to(whole.device))
+        others = [dim for dim in range(whole.ndim) if dim != self.dim]
+        before, after = (
+            torch.linalg.vector_norm(part, dim=others, keepdim=True)
+            for part in (whole, change.select(directions.detach()).double())
+        )
+        return torch.where(before > 0, after / before, 1.0)
+
+
 def tensor_change(name: str, shape: tuple[int, ...], keep: Mapping[int, Tensor]) -> TensorChange:
     """Return a change with int64 indices on the CPU."""
     return TensorChange(name, shape, {dim: kept.to("cpu", torch.int64) for dim, kept in sorted(keep.items())})
@@ -148,6 +181,10 @@ class Removal(Protocol):
     @property
     def rescalings(self) -> tuple[Rescaling, ...]:
         """Norms that average over fewer channels."""
+
+    @property
+    def magnitudes(self) -> tuple[Magnitude, ...]:
+        """Magnitudes of normalised weights that lose inputs."""
 
     def selectors(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return parameter name -> function that selects what stays."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .attributes import kept_as
-from .changes import AttributeChange, Folding, Rescaling, TensorChange, tensor_change
+from .changes import AttributeChange, Folding, Magnitude, Rescaling, TensorChange, tensor_change
 from .dead import Dead, folded_constants
 from .label_sets import class_of_label
 from .new_biases import weight_of
@@ -92,6 +92,17 @@ def rescalings(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], 
     return found
 
 
+def magnitudes(analysis: Analysis, changes: Sequence[TensorChange]) -> tuple[Magnitude, ...]:
+    """Return the magnitudes that make up for inputs that go in weight norms."""
+    losers = {change.name: change for change in changes}
+    found = {
+        norm.magnitude: Magnitude(norm.magnitude, norm.directions, norm.dim)
+        for norm in analysis.log.weight_norms
+        if norm.directions in losers and set(losers[norm.directions].keep) - {norm.dim}
+    }
+    return tuple(found.values())
+
+
 def make_recipe(
     analysis: Analysis, dead: Dead, weights: Mapping[str, Tensor], model: nn.Module, round_to: int = 1
 ) -> tuple[Recipe, Tensor]:
@@ -113,6 +124,7 @@ def make_recipe(
         folds=tuple(folds),
         biases=tuple(fold.name for fold in folds if fold.name in made),
         rescalings=tuple(rescalings(analysis, gone, weights, model)),
+        magnitudes=magnitudes(analysis, changes),
         frozen=_frozen(analysis),
         refused=_refused(analysis, dead),
         notes=(*analysis.log.warnings, *notes),

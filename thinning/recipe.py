@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .apply import apply
-from .changes import AttributeChange, Folding, Rescaling, TensorChange
+from .changes import AttributeChange, Folding, Magnitude, Rescaling, TensorChange
 from .files.html import html_lines, html_table
 from .files.text import printable
 from .names import holders, normalise, spelling, unwrapped
@@ -22,7 +22,7 @@ from .odd_widths import avoid_broken_kernels
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
-Change = TypeVar("Change", TensorChange, AttributeChange, Folding, Rescaling)
+Change = TypeVar("Change", TensorChange, AttributeChange, Folding, Rescaling, Magnitude)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Recipe:
     attributes: tuple[AttributeChange, ...] = ()
     folds: tuple[Folding, ...] = ()
     rescalings: tuple[Rescaling, ...] = ()
+    magnitudes: tuple[Magnitude, ...] = ()
     biases: tuple[str, ...] = ()
     frozen: tuple[Kept, ...] = ()
     refused: tuple[Kept, ...] = ()
@@ -119,6 +120,7 @@ class Recipe:
                 replace(norm, name=spell(norm.name), module=_holder(model, norm.module, norm.attribute))
                 for norm in self.rescalings
             ),
+            magnitudes=tuple(replace(m, name=spell(m.name), directions=spell(m.directions)) for m in self.magnitudes),
             attributes=tuple(
                 replace(change, module=_holder(model, change.module, change.name)) for change in self.attributes
             ),
@@ -137,6 +139,7 @@ class Recipe:
             attributes=_one_after_another(self.attributes, other.attributes),
             folds=_one_after_another(_sliced(self.folds, other.tensors), other.folds),
             rescalings=_one_after_another(self.rescalings, other.rescalings),
+            magnitudes=_one_after_another(self.magnitudes, other.magnitudes),
             biases=(*self.biases, *other.biases),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             max_relative_difference=max(self.max_relative_difference, other.max_relative_difference),
@@ -207,6 +210,8 @@ def recipe_text(recipe: Recipe) -> str:
         parts.append("biases added: " + ", ".join(recipe.biases))
     if recipe.rescalings:
         parts.append("rescaled for means over fewer channels: " + ", ".join(norm.name for norm in recipe.rescalings))
+    if recipe.magnitudes:
+        parts.append("rescaled for norms of fewer weights: " + ", ".join(m.name for m in recipe.magnitudes))
     parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)
     parts += [f"note: {note}" for note in recipe.notes]
     return "\n".join(parts)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .attributes import epsilon_problem, kept_as, size_problem
-from .changes import AttributeChange, Removal
+from .changes import AttributeChange, Magnitude, Removal, TensorChange
 from .errors import ThinningError
 from .module_sizes import new_size
 from .new_biases import layer_without, outputs_of, weight_of
@@ -36,16 +36,39 @@ def must_fit(recipe: Removal, model: nn.Module, tensors: Mapping[str, Tensor]) -
         shape = shapes.get(fold.name, tuple(tensors[fold.name].shape) if fold.name in tensors else None)
         if shape != tuple(fold.amounts.shape):
             raise ThinningError(f"the recipe adds {len(fold.amounts)} constants to '{fold.name}' of shape {shape}")
+    _check_scales(recipe, model, shapes, tensors)
+    if recipe.attributes and not recipe.tensors:
+        raise ThinningError("the recipe changes sizes that modules keep, but no tensor: nothing explains them")
+    for attribute in recipe.attributes:
+        _check_attribute(attribute, model)
+
+
+def _check_scales(
+    recipe: Removal, model: nn.Module, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> None:
     for rescaling in recipe.rescalings:
         if rescaling.name not in tensors:
             raise ThinningError(f"the recipe is for another model: it has no '{rescaling.name}'")
         problem = epsilon_problem(_module(model, rescaling.module), rescaling.attribute, rescaling.new)
         if problem:
             raise ThinningError(f"'{rescaling.module}.{rescaling.attribute}' {problem}")
-    if recipe.attributes and not recipe.tensors:
-        raise ThinningError("the recipe changes sizes that modules keep, but no tensor: nothing explains them")
-    for attribute in recipe.attributes:
-        _check_attribute(attribute, model)
+    changes = {change.name: change for change in recipe.tensors}
+    for magnitude in recipe.magnitudes:
+        _check_magnitude(magnitude, changes.get(magnitude.directions), shapes, tensors)
+
+
+def _check_magnitude(
+    magnitude: Magnitude,
+    change: TensorChange | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    if change is None or magnitude.name not in tensors or not 0 <= magnitude.dim < len(change.shape):
+        raise ThinningError(f"the recipe scales '{magnitude.name}' by a norm that it does not change")
+    shape = shapes.get(magnitude.name, tuple(tensors[magnitude.name].shape))
+    expected = tuple(size if dim == magnitude.dim else 1 for dim, size in enumerate(change.new_shape))
+    if shape != expected:
+        raise ThinningError(f"the recipe scales '{magnitude.name}' of shape {list(shape)} by {list(expected)} norms")
 
 
 def _check_attribute(attribute: AttributeChange, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .changes import AttributeChange, Folding, Rescaling, TensorChange
+from .changes import AttributeChange, Folding, Magnitude, Rescaling, TensorChange
 from .errors import ThinningError
 from .files.checked import Field, parse_json
 from .kept_ranges import KeptRanges, Ranges, kept_ranges
@@ -16,8 +16,8 @@ from .running.default_device import on_cpu
 from .running.input_spec import checked_spec
 
 FORMAT = "potstill-recipe"
-VERSIONS = (1, 2, 3)
-"""Version 2 has rescalings, 3 biases too; recipes without any are of version 1, as before."""
+VERSIONS = (1, 2, 3, 4)
+"""Version 2 has rescalings, 3 biases too, 4 magnitudes; recipes without any are of version 1, as before."""
 
 
 def encode(recipe: Mapping[str, Any]) -> str:
@@ -25,8 +25,8 @@ def encode(recipe: Mapping[str, Any]) -> str:
     changed = [vars(norm) for norm in recipe["rescalings"]]
     data: dict[str, Any] = {
         "format": FORMAT,
-        "version": 3 if recipe["biases"] else 2 if changed else 1,
-        **{key: value for key, value in recipe.items() if key not in ("rescalings", "biases")},
+        "version": 4 if recipe["magnitudes"] else 3 if recipe["biases"] else 2 if changed else 1,
+        **{key: value for key, value in recipe.items() if key not in ("rescalings", "biases", "magnitudes")},
         "tensors": [
             {"name": c.name, "shape": c.shape, "keep": {str(dim): kept_ranges(c.keep, dim) for dim in c.keep}}
             for c in recipe["tensors"]
@@ -38,6 +38,7 @@ def encode(recipe: Mapping[str, Any]) -> str:
     }
     data |= {"rescalings": changed} if data["version"] > 1 else {}
     data |= {"biases": recipe["biases"]} if data["version"] > 2 else {}
+    data |= {"magnitudes": [vars(one) for one in recipe["magnitudes"]]} if data["version"] > 3 else {}
     return json.dumps(data, indent=1)
 
 
@@ -54,7 +55,8 @@ def decode(text: str) -> dict[str, Any]:
         raise ThinningError(f"recipe: {error}") from error
     version = top["version"].integer()
     if top["format"].text() != FORMAT or version not in VERSIONS:
-        raise ThinningError(f"recipe: this reads format {FORMAT!r} version 1, 2 or 3; the text says otherwise")
+        known = f"format {FORMAT!r} versions 1 to {VERSIONS[-1]}"
+        raise ThinningError(f"recipe: this reads {known}; the text says otherwise")
     return {
         "model": top["model"].text(),
         "tensors": _distinct([_tensor(item) for item in top["tensors"].items()]),
@@ -62,6 +64,7 @@ def decode(text: str) -> dict[str, Any]:
         "folds": tuple(_fold(item) for item in top["folds"].items()),
         "rescalings": tuple(_rescaling(item) for item in top["rescalings"].items()) if version > 1 else (),
         "biases": tuple(_bias(item) for item in top["biases"].items()) if version > 2 else (),
+        "magnitudes": tuple(_magnitude(item) for item in top["magnitudes"].items()) if version > 3 else (),
         "frozen": _kept(top["frozen"]),
         "refused": _kept(top["refused"]),
         "notes": tuple(item.text() for item in top["notes"].items()),
@@ -118,6 +121,10 @@ def _rescaling(item: _Field) -> Rescaling:
         raise item.error("a positive factor and a number that is not negative")
     old = None if item["old"].value is None else item["old"].number()
     return Rescaling(item["name"].text(), factor, item["offset"].number(), item["module"].text(), name, old, new)
+
+
+def _magnitude(item: _Field) -> Magnitude:
+    return Magnitude(item["name"].text(), item["directions"].text(), item["dim"].integer())
 
 
 def _bias(item: _Field) -> str:

@@ -23,7 +23,7 @@ from .running.run import plain_run
 from .tracing.labels import attach, info_of, may_count_channels
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
-from .tracing.rescalable_norms import settle_means
+from .tracing.rescalable_norms import settle_means, settle_weight_norms
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
 
@@ -98,6 +98,7 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
                 f" (on the meta device: {type(cause).__name__}: {cause})"
             ) from error
     settle_means(log, model)
+    settle_weight_norms(log)
     log, numbers, repairs = find_fixed_sizes(log, rehearsal, Repairs(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     graph = graph_of(log, numbers, shapes, aliases_of(model))

@@ -103,9 +103,14 @@ class WeightAverage(ScheduledTrainingPolicy):
         """Remove the same channels from the averages; what the weights took of removed constants, they take too."""
         if recipe is None:
             return
+        changes = {change.name: change for change in recipe.tensors}
+        known = [m for m in recipe.magnitudes if {m.name, m.directions} <= self._averages.keys()]
+        factors = {m.name: m.factor(self._averages[m.directions], changes[m.directions]) for m in known}
         for change in recipe.tensors:
             if change.name in self._averages:
                 self._averages[change.name] = change.select(self._averages[change.name]).contiguous()
+        for name, factor in factors.items():
+            self._averages[name] = (self._averages[name].double() * factor).to(self._averages[name].dtype)
         for fold in recipe.folds:
             if fold.name in self._averages:
                 self._averages[fold.name].add_(fold.amounts.to(self._averages[fold.name]))

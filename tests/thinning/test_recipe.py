@@ -91,7 +91,7 @@ def test_rounding() -> None:
 
 
 BROKEN = {
-    "format": (lambda d: d.update(format="other"), "this reads format 'potstill-recipe' version 1"),
+    "format": (lambda d: d.update(format="other"), "this reads format 'potstill-recipe' versions 1 to 4"),
     "missing": (lambda d: d.pop("tensors"), r"recipe.tensors: is missing"),
     "range": (
         lambda d: d["tensors"][0]["keep"].update({"0": [[0, 9]]}),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from potstill.thinning import thin
 
@@ -26,9 +26,18 @@ def normed(*layers):
     return nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.ReLU(), nn.Conv2d(8, 4, 3))
 
 
+class Directions(nn.Module):
+    """Weights of length 1."""
+
+    def forward(self, weight):
+        return weight / torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
+
+
 def measured():
-    """The norm of the second layer's weights runs over the first one's channels, and its outputs are the model's."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), weight_norm(nn.Conv2d(8, 4, 3)))
+    """The norm of the second layer's weights runs over the first one's channels, and nothing makes up for a part."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    register_parametrization(model[2], "weight", Directions())
+    return model
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,20 @@ class Rescale:
     ids: Tensor
 
 
+@dataclass(frozen=True)
+class WeightNorm:
+    """Weights g v / |v|: `ids` are channels of v that each norm adds up, `value` what is known of them.
+
+    `magnitude` and `directions` are the names of g and v, `dim` the one that has norms of its own.
+    """
+
+    magnitude: str
+    directions: str
+    dim: int
+    ids: Tensor
+    value: Tensor | None
+
+
 Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
 """Shape and planes of each result of an operation."""
 
@@ -167,6 +181,7 @@ class TraceLog:
         self.aligned: list[tuple[Tensor, int]] = []
         self.means: list[MeanOver] = []
         self.rescales: list[Rescale] = []
+        self.weight_norms: list[WeightNorm] = []
         self.layers: list[LayerCall] = []
         self.reads: list[Read] = []
         self.splits: list[SplitAxis] = []

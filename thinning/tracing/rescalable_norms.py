@@ -39,6 +39,15 @@ def settle_means(log: TraceLog, model: nn.Module) -> None:
     log.rescales += [rescale for rescale in found.values() if rescale is not None]
 
 
+def settle_weight_norms(log: TraceLog) -> None:
+    """Let weight norms lose inputs where g makes up for it: a g that serves two weights cannot for both."""
+    uses: dict[str, set[tuple[str, int]]] = {}
+    for norm in log.weight_norms:
+        uses.setdefault(norm.magnitude, set()).add((norm.directions, norm.dim))
+    log.reads += [Read(norm.ids, norm.value) for norm in log.weight_norms if len(uses[norm.magnitude]) > 1]
+    log.weight_norms = [norm for norm in log.weight_norms if len(uses[norm.magnitude]) == 1]
+
+
 def _rescale(model: nn.Module, mean: MeanOver) -> Rescale | None:
     """Return what makes up for fewer channels in a module; None if nothing is known to."""
     try:

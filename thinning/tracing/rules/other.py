@@ -6,7 +6,7 @@ import torch
 
 from ..call import Call
 from ..labels import Plane
-from ..log import Read
+from ..log import Read, WeightNorm
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import leaf_along
@@ -81,8 +81,9 @@ def glu(call: Call) -> None:
 
 @rule(aten._weight_norm_interface)
 def weight_norm(call: Call) -> None:
-    """V * g / |v|: inputs whose v is 0 do not change the norm; the outputs are united with g."""
+    """V * g / |v|: the norm may lose inputs if g makes up for them; the outputs are united with g."""
     v, g, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
+    names = [next((plane.leaf[0] for plane in call.planes(t) if plane.leaf is not None), None) for t in (v, g)]
     planes = []
     for group in combine(call, [call.info(v), call.info(g)], [v.shape, g.shape], v.shape):
         own = group[0].ids.shape[dim] > 1
@@ -90,6 +91,10 @@ def weight_norm(call: Call) -> None:
         zero = None if value is None else torch.where(value == 0, 0.0, torch.nan)
         if own:
             call.log.role(group[-1].leaf, "out")
+        elif names[0] is not None and names[1] is not None:
+            ids = group[0].ids.reshape(-1)
+            known = None if zero is None else zero.reshape(-1)
+            call.log.weight_norms.append(WeightNorm(names[1], names[0], dim % v.ndim, ids, known))
         else:
             call.read(group[0].but(value=zero))
         planes.append(merge(group, zero))
