@@ -14,6 +14,7 @@ from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 Size = int | tuple[int, ...]
 
@@ -98,7 +99,8 @@ def size_problem(module: nn.Module, name: str, new: Size, index: int | None = No
     sizes = found if isinstance(found, (tuple, list)) else [found]
     if not all(type(size) is int for size in sizes):
         return "is no integer or tuple of them"
-    if not is_size(module, name):
+    # A kernel over all channels of an image loses columns; torch's code reads the weight's shape, not this.
+    if not is_size(module, name) and not (isinstance(module, _ConvNd) and name == "kernel_size"):
         return "is no number of channels"
     if index is not None:
         if not isinstance(found, (tuple, list)) or index >= len(found) or not isinstance(new, int):

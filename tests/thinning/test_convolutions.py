@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import DeformConv2d
 
-from potstill.thinning import trace
+from potstill.thinning import load, save, thin, trace
 
 from .networks import Between, Head, Networks, cbr, class_of, images
 
@@ -224,3 +224,57 @@ def test_a_mask_on_filters_covers_the_depthwise_layer_behind():
 
     graph = trace(Sum(), images())
     assert set(graph.coverage("one.weight", [2])) == {"one.weight", "one.bias", "each.weight", "each.bias"}
+
+
+class Words(nn.Module):
+    """Convolutions over all channels of embedded words (Kim 2014): the channels are an axis of the image."""
+
+    def __init__(self, width=10, filters=6, padding=0):
+        super().__init__()
+        self.words, self.out = nn.Embedding(20, width), nn.Linear(2 * filters, 3)
+        self.convs = nn.ModuleList(nn.Conv2d(1, filters, (k, width), padding=(padding, 0)) for k in (2, 3))
+
+    def forward(self, x):
+        x = self.words(x).unsqueeze(1)
+        return self.out(torch.cat([conv(x).relu().squeeze(3).amax(2) for conv in self.convs], 1))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_kernel_over_all_channels_of_an_image_loses_columns(padding, tmp_path):
+    model, x = Words(padding=padding).eval(), torch.randint(20, (2, 7))
+    with torch.no_grad():
+        model.words.weight[:, [1, 4, 8]] = 0
+    before = model(x)
+    recipe = thin(model, x)
+    assert [conv.weight.shape[2:] for conv in model.convs] == [(2, 7), (3, 7)]
+    assert [conv.kernel_size for conv in model.convs] == [(2, 7), (3, 7)]
+    torch.testing.assert_close(model(x), before)
+    again = load(Words(padding=padding), save(model, recipe, tmp_path / "small.safetensors")).eval()
+    assert torch.equal(again(x), model(x)) and again.convs[1].kernel_size == (3, 7)
+
+
+class Mixed(nn.Module):
+    """A convolution with a kernel of one element over tokens (Liu et al. 2021): each channel is a place."""
+
+    def __init__(self, kernel=1, batched=True):
+        super().__init__()
+        self.first, self.last, self.batched = nn.Linear(5, 8), nn.Linear(8, 3), batched
+        self.tokens = nn.Conv1d(4, 4, kernel, padding=kernel // 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(self.tokens(x) if self.batched else torch.stack([self.tokens(one) for one in x]))
+
+
+@pytest.mark.parametrize(("kernel", "batched", "left"), [(1, True, 6), (1, False, 6), (3, True, 8), (3, False, 8)])
+def test_places_that_are_channels_go_where_the_kernel_mixes_none(kernel, batched, left):
+    model, x = Mixed(kernel, batched), torch.randn(2, 4, 5)
+    nn.init.zeros_(model.tokens.bias)
+    with torch.no_grad():
+        model.first.weight[:2], model.first.bias[:2] = 0, 0
+    before = model(x)
+    recipe = thin(model, x)
+    assert model.last.in_features == left
+    torch.testing.assert_close(model(x), before)
+    if left == 8:
+        assert any("varies within the image" in kept.reason for kept in recipe.frozen)

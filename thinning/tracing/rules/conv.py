@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
 from ..call import Call
 from ..labels import Plane, numel
-from ..log import LayerCall, Read
+from ..log import AttributeCount, LayerCall, Read
 from ..registry import rule
 from .layer import bias_value, chain, follow_bias, leaf_along, output_value
 
 aten = torch.ops.aten
 FIXED = "reads an input of fixed size"
+FIXED_KERNEL = "the size of a kernel is fixed"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a kernel goes over an image.
+
+    `padded`: not all places see as many of its elements. `image`: which of its dimensions leave each place to itself
+    ("alone"), and which sum over all of them ("whole").
+    """
+
+    transposed: bool = False
+    padded: bool = True
+    image: Mapping[int, str] = field(default_factory=dict)
 
 
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable)
@@ -23,7 +39,21 @@ def convolution(call: Call) -> None:
     # A transposed convolution mixes positions that see other numbers of kernel elements, as padding does.
     transposed = bool(call.args[6])
     x, weight, bias = call.args[:3]
-    follow(call, x, weight, bias, int(call.args[8]), transposed, transposed or any(call.args[4]))
+    kernel = Kernel(transposed, transposed or any(call.args[4]), _image(call))
+    follow(call, x, weight, bias, int(call.args[8]), kernel)
+
+
+def _image(call: Call) -> dict[int, str]:
+    """Return what is known of the kernel's dimensions (see `Kernel`)."""
+    x, weight, _, stride, padding, dilation, transposed, more = call.args[:8]
+    found = {}
+    for at, (dim, size) in enumerate(enumerate(weight.shape[2:], 2)):
+        once = [values[at % len(values)] for values in (stride, padding, dilation, more)]
+        if size == 1 and once[0] == 1 and not once[1] and not once[3]:
+            found[dim] = "alone"
+        elif size == x.shape[dim - weight.ndim] and once[1:] == [0, 1, 0] and not transposed:
+            found[dim] = "whole"
+    return found
 
 
 def follow(
@@ -32,15 +62,17 @@ def follow(
     weight: Tensor,
     bias: Tensor | None,
     groups: int,
-    transposed: bool = False,
-    padded: bool = True,
+    kernel: Kernel = Kernel(),
 ) -> None:
     """Follow a convolution of an input by a weight."""
+    transposed, padded, image = kernel.transposed, kernel.padded, kernel.image
     # Without a batch dimension the channels come first.
     dim = 1 if len(call.shapes[0]) == weight.ndim else 0
-    # A kernel's own axes are never channels; a weight that is computed from others may bring some there.
+    # A kernel's own axes are channels only where the image has some there.
     others = [plane for plane in call.planes(weight) if min(plane.dims) > 1]
-    call.freeze(others, "the size of a kernel")
+    summed = [plane for plane in call.planes(x) if _whole(plane, image, dim) is not None]
+    axes = {_whole(plane, image, dim) for plane in summed}
+    call.freeze([plane for plane in others if not axes.issuperset(plane.dims)], "the size of a kernel")
     inputs = _input(call, x, dim)
     if transposed and groups > 1 and groups != x.shape[dim]:
         # The three layouts of a weight: (out, in / groups), turned round for a transposed convolution, (channels, 1).
@@ -49,7 +81,10 @@ def follow(
         made = _depthwise(call, inputs, weight, transposed)
     else:
         made = _grouped(call, inputs, weight, groups, transposed)
-    planes = _passing(call, [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1], bias)
+    for plane in summed:
+        _sum_up(call, plane, weight, image, dim)
+    left = [plane for plane in call.planes(x) if plane.ids.shape[dim] == 1 and plane not in summed]
+    planes = _passing(call, left, bias, image, dim)
     if made is not None:
         entry = _log_layer(call, x, weight, transposed, groups, inputs, made)
         made = follow_bias(call, made, bias, dim, entry)
@@ -80,14 +115,39 @@ def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
     return plane.map(lambda t: t.reshape(-1))
 
 
-def _passing(call: Call, planes: Sequence[Plane], bias: Tensor | None) -> list[Plane]:
+def _whole(plane: Plane, image: Mapping[int, str], dim: int) -> int | None:
+    """Return the kernel's dimension that sums over all channels of a plane of the input, if there is one."""
+    (last, *others) = reversed(plane.dims)
+    at = last - dim + 1
+    return at if not others and last > dim and image.get(at) == "whole" else None
+
+
+def _sum_up(call: Call, plane: Plane, weight: Tensor, image: Mapping[int, str], dim: int) -> None:
+    """Read channels that are an axis of the image (embeddings of words), each by its own column of the kernel."""
+    at = _whole(plane, image, dim)
+    columns = None if at is None else call.info(weight).along(at)
+    if columns is None or len(columns.dims) > 1:
+        call.freeze([plane], FIXED_KERNEL)
+        return
+    call.unite(plane.ids.reshape(-1), columns.ids.reshape(-1))
+    call.log.role(columns.leaf, "in")
+    call.read(plane)
+    frame, known = call.tracer.frame, {(count.module, count.index) for count in call.log.attributes}
+    if isinstance(frame.module, _ConvNd) and at is not None and (frame.name, at - 2) not in known:
+        call.log.attributes.append(AttributeCount(frame.name, "kernel_size", at - 2, columns.ids.reshape(-1)))
+
+
+def _passing(
+    call: Call, planes: Sequence[Plane], bias: Tensor | None, image: Mapping[int, str], dim: int
+) -> list[Plane]:
     """Keep what varies from sample to sample; freeze what varies along the image, where the kernel mixes it."""
-    kept = []
+    kept, added = [], bias_value(call, bias)
     for plane in planes:
-        if any(dim > 1 for dim in plane.dims):
+        if any(axis > dim and image.get(axis - dim + 1) != "alone" for axis in plane.dims):
             call.freeze([plane], "varies within the image")
             continue
-        zero = None if plane.value is None or bias is not None else torch.where(plane.value == 0, 0.0, torch.nan)
+        known = plane.value is not None and added is not None and not bool(added.any())
+        zero = torch.where(plane.value == 0, 0.0, torch.nan) if known else None
         kept.append(plane.but(value=zero, origin=None, leaf=None))
     return kept
 
