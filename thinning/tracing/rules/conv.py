@@ -146,8 +146,8 @@ def _passing(
         if any(axis > dim and image.get(axis - dim + 1) != "alone" for axis in plane.dims):
             call.freeze([plane], "varies within the image")
             continue
-        known = plane.value is not None and added is not None and not bool(added.any())
-        zero = torch.where(plane.value == 0, 0.0, torch.nan) if known else None
+        shifted = added is None or bool(added.any())
+        zero = None if plane.value is None or shifted else torch.where(plane.value == 0, 0.0, torch.nan)
         kept.append(plane.but(value=zero, origin=None, leaf=None))
     return kept
 
