@@ -13,14 +13,19 @@ from transformers import PreTrainedConfig
 WIDTH, HEADS, LAYERS, VOCABULARY = 32, 4, 2, 100
 SIZES = {
     "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
-    "output_channels out_hidden_size text_hidden_size entity_emb_size hidden_size_global": WIDTH,
+    "output_channels out_hidden_size text_hidden_size entity_emb_size hidden_size_global upsample_groups": WIDTH,
+    "encoder_hidden_dim decoder_hidden_dim fpn_hidden_size condition_dim unit_embed_dim lang_embed_dim": WIDTH,
+    "spkr_embed_dim t2u_variance_predictor_embed_dim t2u_variance_predictor_hidden_dim upsample_initial_channel": WIDTH,
+    "num_pos_feats": WIDTH // 2,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
     "num_decoder_layers num_blocks speech_encoder_layers t2u_encoder_layers t2u_decoder_layers": LAYERS,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": HEADS,
-    "encoder_num_attention_heads decoder_num_attention_heads": HEADS,
+    "encoder_num_attention_heads decoder_num_attention_heads speech_encoder_attention_heads": HEADS,
+    "t2u_encoder_attention_heads t2u_decoder_attention_heads": HEADS,
     "num_encoder_attention_heads num_decoder_attention_heads": HEADS,
     "intermediate_size n_inner d_ff ffn_dim encoder_ffn_dim decoder_ffn_dim hidden_dim ffn_hidden_size": 48,
-    "feed_forward_proj_dim intermediate_dim ffn_intermediate_size d_inner": 48,
+    "feed_forward_proj_dim intermediate_dim ffn_intermediate_size d_inner speech_encoder_intermediate_size": 48,
+    "t2u_encoder_ffn_dim t2u_decoder_ffn_dim": 48,
     "num_key_value_heads kv_n_heads": 2,
     "head_dim d_kv rotary_dim kv_channels attention_head_size d_head": 8,
     "qk_nope_head_dim qk_rope_head_dim v_head_dim q_lora_rank kv_lora_rank index_head_dim global_head_dim": 8,
@@ -44,6 +49,7 @@ SIZES = {
     "context_length": 64,
     "context_size": 16,
     "num_queries": 10,
+    "num_filters": 8,
     "latent_query_num": 4,
     "prediction_length": 8,
     "num_time_features": 2,
@@ -55,11 +61,11 @@ DEPTHS = {name for name, size in SIZES_BY_NAME.items() if size == LAYERS and re.
     "depths"
 }
 WIDTHS = re.compile(
-    r"(size|sizes|dim|dims|channels|width|rank|groups|filters|latents|d_model|d_ff|d_inner|d_kv)($|_)|hidden"
+    r"(size|sizes|dim|dims|channels?|width|rank|groups|filters|latents|d_model|d_ff|d_inner|d_kv|pos_feats)($|_)|hidden"
 )
 NO_WIDTHS = re.compile(r"vocab|image|img|patch|window|kernel|position|chunk|codebook_size|bucket|block_size|num_hidden")
 """Of the names of whole numbers those that are widths; all of them get smaller in proportion where one alone cannot."""
-SECTIONS = ([2, 1, 1], [1, 1, 2], [1, 1, 0])
+SECTIONS = [[2, 1, 1], [1, 1, 2], [1, 1, 0]]
 """What turns by time, height and width of a head of width 8 (in two orders), and of one that turns by half."""
 BACKBONE = {
     "model_type": "resnet", "embedding_size": WIDTH, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1],
@@ -73,6 +79,8 @@ OWN: dict[str, dict[str, Any]] = {
     "chameleon_vqgan": {"base_channels": 32, "num_res_blocks": 1},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE}},
     "chameleon": {"vocabulary_map": {"<image>": 95, "IMGIMGA": 96}},
+    "clap_audio_model": {"patch_embeds_hidden_size": 16, "hidden_size": 128},
+    "dac": {"encoder_hidden_size": 8, "decoder_hidden_size": 64},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0}},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "dots3_note_text": {
@@ -84,19 +92,49 @@ OWN: dict[str, dict[str, Any]] = {
     "falcon_h1": {"mamba_d_ssm": 64},
     "glm5_next_text": {"qk_rope_head_dim": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "janus_vqgan": {
+        "base_channels": 32, "num_res_blocks": 1, "num_embeddings": 64, "projection_dim": WIDTH,
+        "image_token_embed_dim": WIDTH,
+    },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "llama4_vision_model": {  # a square of four patches is a row of its adapter
         "intermediate_size": 4 * WIDTH, "projector_input_dim": 48, "projector_output_dim": 48, "vision_output_dim": 48,
     },
+    "lw_detr": {"projector_scale_factors": [1.0]},
+    "lw_detr_vit": {"image_size": 64, "window_block_indices": [0], "out_indices": [1, 2]},
+    "molmo2_adapter": {"vision_feature_layer": [1, 0]},
+    "moonshine_streaming": {"num_key_value_heads": HEADS},
+    "neucodec": {"encoder_hidden_size": 8, "quantization_dim": 64},
+    "xcodec2": {"encoder_hidden_size": 8, "quantization_dim": 64},
+    "tvp": {"max_img_size": 64, "visual_prompt_size": 8, "num_frames": 4},
+    "uvdoc_backbone": {"out_features": [f"stage{number}" for number in range(1, 7)]},
+    **{f"vibevoice_acoustic_tokenizer{half}": {"num_filters": 4} for half in ("", "_encoder", "_decoder")},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 16},
     "align": {"projection_dim": 80},
     "align_vision_model": EFFICIENTNET,
     "efficientnet": EFFICIENTNET,
-    "timm_wrapper": {"architecture": "test_resnet"},
+    "edgetam_vision_model": {
+        "backbone_config": {
+            "model_type": "timm_wrapper", "architecture": "test_resnet", "num_classes": 16,
+            "model_args": {"features_only": True, "out_indices": [1, 2, 3, 4]},
+        },
+        "backbone_channel_list": [96, 192, 48, 32], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
+    "paligemma": {"projection_dim": WIDTH},
+    "timm_backbone": {"backbone": "test_resnet"},
+    "timm_wrapper": {"architecture": "test_resnet", "num_classes": 16},
     "gemma3n_vision": {"architecture": "test_resnet"},
     "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "attention_hidden_size": 2 * WIDTH, "attention_head_dim": 16, "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+    },
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"n_groups": 1},
+    "omdet-turbo": {
+        "backbone_config": {**BACKBONE, "out_features": ["stage2", "stage3", "stage4"]},
+        "encoder_in_channels": [48, 64, 96],
+    },
     "qwen4_exp_text": {
         "layer_types": ["linear_attention", "full_attention"], "indexer_n_heads": HEADS, "indexer_kv_heads": 1,
         "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 2, "hc_lowrank": 8,
@@ -118,20 +156,17 @@ def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
 
 def tried(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """Yield changes of a configuration, those that make it smallest first."""
-    whole = changes_of(plain, named)
-    yield from edits_of(whole)
-    yield from edits_of(changes_of(plain, fields_named))
-    yield from edits_of(changes_of(plain, filled))
-    for divisor in (16, 8, 4):
-        yield from edits_of(changes_of(plain, partial(in_proportion, divisor=divisor)))
+    whole, turns = changes_of(plain, named), "rope" in str(plain)
+    for sizes_of in (named, fields_named, filled, *(partial(in_proportion, divisor=one) for one in (16, 8, 4))):
+        yield from edits_of(changes_of(plain, sizes_of), SECTIONS if turns else [])
     yield {name: value for name, value in whole.items() if name in (*DEPTHS, "vocab_size", *plain.sub_configs)}
     yield {name: value for name, value in whole.items() if name in DEPTHS}
 
 
-def edits_of(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield changes, then those without what some families do not take."""
+def edits_of(whole: dict[str, Any], sections: Collection[list[int]]) -> Iterator[dict[str, Any]]:
+    """Yield changes, then those with sections of a head that turn, and without what some families do not take."""
     yield whole
-    for section in SECTIONS:
+    for section in sections:
         yield with_rope(whole, section)
     if "num_key_value_heads" in str(whole):
         yield instead(whole, "num_key_value_heads", HEADS)
@@ -169,7 +204,8 @@ def changes_of(plain: PreTrainedConfig, sizes_of: Callable[[PreTrainedConfig], d
     changes |= {name: 0 for name in SPECIAL.split() if type(value_of(plain, name)) is int}
     if "depths" in changes:  # it has stages, which halve the image
         changes = without(changes, ("image_size", "patch_size", "num_hidden_layers"))
-    changes |= by_layer(plain, changes)
+    else:
+        changes |= by_layer(plain, changes)
     rope = value_of(plain, "rope_parameters")
     if isinstance(rope, dict) and "mrope_section" in rope:
         changes["rope_parameters"] = {**rope, "mrope_section": SECTIONS[0]}
@@ -181,7 +217,7 @@ def changes_of(plain: PreTrainedConfig, sizes_of: Callable[[PreTrainedConfig], d
             if (
                 hasattr(part, "depths") and hasattr(part, "out_features") and not timm
             ):  # the stages that are read are its owner's choice
-                changes[name] |= {"out_features": part.out_features}
+                changes[name] = {"out_features": part.out_features} | changes[name]
     settable = {name: value for name, value in changes.items() if not is_worked_out(plain, name)}
     return settable | OWN.get(plain.model_type, {})
 
@@ -190,6 +226,7 @@ def named(plain: PreTrainedConfig) -> dict[str, Any]:
     """Return the sizes that a configuration has, each as small as its name allows."""
     changes: dict[str, Any] = {name: size for name, size in SIZES_BY_NAME.items() if type(value_of(plain, name)) is int}
     changes |= {name: shrunk(name, value) for name, value in vars(plain).items() if is_sizes(value)}
+    changes |= {name: part_of(value, 32) for name, value in vars(plain).items() if "feature_sizes" in name}
     if vars(plain).get("head_dim", 0) is None:  # worked out elsewhere from the sizes, or missed
         changes["head_dim"] = SIZES_BY_NAME["head_dim"]
     return changes
@@ -209,10 +246,23 @@ def filled(plain: PreTrainedConfig) -> dict[str, Any]:
 
 def in_proportion(plain: PreTrainedConfig, divisor: int) -> dict[str, Any]:
     """Return the sizes of a configuration with all widths divided by one number, so that what matches still does."""
-    changes = {name: value for name, value in fields_named(plain).items() if name in DEPTHS or "experts" in name}
+    counts = (*DEPTHS, "num_queries")
+    changes = {name: value for name, value in fields_named(plain).items() if name in counts or "experts" in name}
     values = [*numbers_of(plain), *((name, value) for name, value in vars(plain).items() if is_sizes(value))]
     widths = {name: value for name, value in values if WIDTHS.search(name) and not NO_WIDTHS.search(name)}
+    images = {name: value for name, value in vars(plain).items() if "feature_sizes" in name or is_large(name, value)}
+    changes |= {name: part_of(value, 8) for name, value in images.items()}
     return changes | {name: divided(value, divisor) for name, value in widths.items()}
+
+
+def is_large(name: str, side: Any) -> bool:
+    """Return whether a value is the side of a large image, or both."""
+    return name == "image_size" and min(side if isinstance(side, (list, tuple)) else [side or 0]) >= 512
+
+
+def part_of(side: Any, divisor: int) -> Any:
+    """Return a part of a side of an image, or of each of a list of them."""
+    return [part_of(one, divisor) for one in side] if isinstance(side, (list, tuple)) else side // divisor
 
 
 def divided(width: Any, divisor: int) -> Any:
@@ -260,6 +310,6 @@ def shrunk(name: str, sizes: list[int]) -> list[int]:
     """Return the sizes of stages made small: one layer a stage, widths in the proportion that they have."""
     if name in ("depths", "layers", "num_layers", "block_sizes"):
         return [1] * len(sizes)
-    if min(sizes) < WIDTH or not any(word in name for word in ("size", "dim", "channels")):
+    if min(sizes) < WIDTH or not any(word in name for word in ("size", "dim", "channel")):
         return sizes
     return [size * WIDTH // min(sizes) // 8 * 8 for size in sizes]
