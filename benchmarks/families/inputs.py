@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from families.sizes import SIZES_BY_NAME, WIDTH
+from families.names import SIZES_BY_NAME, WIDTH
 from families.tensors import (
     episodes_for,
     eyes_of,
@@ -105,5 +105,7 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
         seen |= {"pixel_attention_mask": torch.ones(2, count, dtype=torch.long)}
         videos = text | {"pixel_values": video, "pixel_values_videos": video} | seen | questions()
         yield from (videos, {name: value[:1] for name, value in videos.items()})
+    yield text | {"input_features": torch.randn(2, 128, 96)}  # a token for each eight of a sound
+    yield {"pixel_values": images["pixel_values"].repeat(1, 1, 2, 2)}
     half = images["pixel_values"][:, :, : images["pixel_values"].shape[3]]  # two images, one below the other
     yield dict.fromkeys(("pixel_values", "prompt_pixel_values", "prompt_masks"), half)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedConfig
 
-from families.sizes import SIZES_BY_NAME, WIDTH
+from families.names import SIZES_BY_NAME, WIDTH
 
 BINS = ("input_size", "feature_projection_input_dim", "num_mel_bins", "feature_size", "input_feat_size")
 """What configurations call the width of a spectrum."""
