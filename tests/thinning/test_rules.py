@@ -101,11 +101,23 @@ def test_dead_channels_leave_sums_over_them(total):
         torch.testing.assert_close(model(X), expected)
 
 
+def test_losses_of_elements_keep_their_channels():
+    model = Net(lambda m, x: F.mse_loss(x.relu(), x.tanh(), reduction="none"))
+    dead = [(0, [1, 2])]
+    left, _ = left_after(model, (X,), first__weight=dead, first__bias=dead)
+    assert (left["first.weight"], left["second.weight"]) == ((6, 6), (3, 6))
+
+
 FIXED_WEIGHT = "aten.convolution in the model (Net): the weight has a fixed size"
 OTHER_AXIS = "varies along another dimension"
 KEPT = {
     "logsumexp": (lambda m, x: x.logsumexp(1, keepdim=True), 1, "aten.logsumexp in the model (Net): over the channels"),
     "largest": (lambda m, x: x.amax(1, keepdim=True), 1, "aten.amax in the model (Net): over the channels"),
+    "loss": (
+        lambda m, x: F.mse_loss(x, x.tanh()).view(1, 1),
+        1,
+        "aten.mse_loss in the model (Net): over the channels",
+    ),
     "softmax": (lambda m, x: x.softmax(1), 8, "aten._softmax in the model (Net): over the channels"),
     "running sum": (lambda m, x: x.cumsum(1), 8, "aten.cumsum in the model (Net): over the channels"),
     "a fixed matrix": (lambda m, x: x @ torch.eye(8)[:, :2], 2, "aten.mm in the model (Net): summed with a tensor"),

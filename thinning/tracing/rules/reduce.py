@@ -103,6 +103,15 @@ def other(call: Call) -> None:
     _reduce(call, "fixed", "none")
 
 
+@rule(*operations("mse_loss smooth_l1_loss huber_loss"))
+def loss(call: Call) -> None:
+    """Follow the loss of each element; a mean or sum of all changes with each of them."""
+    if call.named("reduction", 1) == 0:
+        elementwise(call)
+    else:
+        call.give_up("over the channels")
+
+
 @rule(*operations("_softmax softmax _log_softmax log_softmax _safe_softmax masked_softmax _softmax_backward_data"))
 @rule(*operations("cumsum cumsum_ cumprod logcumsumexp cummax cummin sort topk argsort"))
 def along(call: Call) -> None:
