@@ -4,8 +4,9 @@ WIDTH, HEADS, LAYERS, VOCABULARY = 32, 4, 2, 100
 SIZES = {
     "hidden_size d_model n_embd dim embed_dim word_embed_proj_dim n_embed attention_hidden_size embedding_size": WIDTH,
     "output_channels out_hidden_size text_hidden_size entity_emb_size hidden_size_global upsample_groups": WIDTH,
-    "encoder_hidden_dim decoder_hidden_dim fpn_hidden_size condition_dim unit_embed_dim lang_embed_dim": WIDTH,
-    "spkr_embed_dim t2u_variance_predictor_embed_dim t2u_variance_predictor_hidden_dim upsample_initial_channel": WIDTH,
+    "encoder_hidden_dim decoder_hidden_dim fpn_hidden_size audio_hidden_size condition_dim": WIDTH,
+    "unit_embed_dim lang_embed_dim spkr_embed_dim upsample_initial_channel": WIDTH,
+    "t2u_variance_predictor_embed_dim t2u_variance_predictor_hidden_dim": WIDTH,
     "num_pos_feats": WIDTH // 2,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers depth num_encoder_layers": LAYERS,
     "num_decoder_layers num_blocks speech_encoder_layers t2u_encoder_layers t2u_decoder_layers": LAYERS,

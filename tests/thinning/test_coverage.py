@@ -110,6 +110,33 @@ def test_what_a_configuration_works_out_is_not_set(sizes):
     assert "num_hidden_layers" not in changes and changes["block_sizes"] == [1, 1, 1]
 
 
+def test_widths_that_several_parts_list_get_smaller_together_first(sizes):
+    (first, *_) = sizes.variants(plain("d_fine"))
+    assert first["backbone_config"]["stage_out_channels"][1:] == first["encoder_in_channels"] == [64, 128, 256]
+    assert (first["d_model"], first["num_queries"]) == (32, 10)
+
+
+def test_large_images_get_smaller_with_the_maps_that_are_made_of_them(sizes):
+    changes = sizes.in_proportion(plain("sam3_vision_model"), 8)
+    assert changes["backbone_feature_sizes"] == [[36, 36], [18, 18], [9, 9]]
+    assert sizes.in_proportion(plain("sam3_vit_model"), 8)["image_size"] == 126
+
+
+def test_inputs_that_cannot_be_left_out_are_given_and_no_kind_comes_twice(sizes):
+    inputs_by_kind = importlib.import_module("families.inputs")
+
+    class Needs(nn.Module):
+        config = plain("resnet")
+
+        def forward(self, pixel_values, tasks_input_ids, mask=None):
+            pass
+
+    image = torch.zeros(1, 3, 4, 4)
+    kinds = [{"pixel_values": image}, {"mask": image}, {"pixel_values": image + 1, "other": image}]
+    (found,) = inputs_by_kind.distinct(Needs(), iter(kinds))
+    assert set(found) == {"pixel_values", "tasks_input_ids"}
+
+
 def test_texts_get_the_places_that_a_model_asks_for(sizes):
     inputs_by_kind = importlib.import_module("families.inputs")
 
