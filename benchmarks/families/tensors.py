@@ -128,6 +128,7 @@ def sounds_for(config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:
         features |= {"audio_mel": spectra, "audio_mel_mask": torch.zeros(2, length, dtype=torch.bool)}
         yield features | dict.fromkeys(masks, torch.ones(2, length, dtype=torch.long))
     yield {"input_values": wave.unsqueeze(1), "input_features": torch.randn(2, 1, length, bins)}
+    yield {"input_values": wave.unsqueeze(1), "input_features": torch.randn(2, 12, bins)}
     yield {"input_values": torch.randn(2, getattr(ears, "max_length", None) or length, bins)}
     yield {"input_features": torch.randn(2, length, 4 * bins)}
 
