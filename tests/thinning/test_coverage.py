@@ -110,6 +110,12 @@ def test_what_a_configuration_works_out_is_not_set(sizes):
     assert "num_hidden_layers" not in changes and changes["block_sizes"] == [1, 1, 1]
 
 
+def test_parts_of_a_head_that_turn_are_tried_where_there_are_any(sizes):
+    tried = [str(changes) for changes in sizes.variants(plain("qwen2_vl"))]
+    assert all(any(f"'mrope_section': {section}" in one for one in tried) for section in sizes.SECTIONS)
+    assert not any("rope" in str(changes) for changes in sizes.variants(plain("resnet")))
+
+
 def test_widths_that_several_parts_list_get_smaller_together_first(sizes):
     (first, *_) = sizes.variants(plain("d_fine"))
     assert first["backbone_config"]["stage_out_channels"][1:] == first["encoder_in_channels"] == [64, 128, 256]
