@@ -21,7 +21,10 @@ WIDTHS = re.compile(
 )
 NO_WIDTHS = re.compile(r"vocab|image|img|patch|window|kernel|position|chunk|codebook_size|bucket|block_size|num_hidden")
 """Of the names of whole numbers those that are widths; all of them get smaller in proportion where one alone cannot."""
-SPECIAL = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id audio_pad_token_id"
+SPECIAL = (
+    "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id audio_pad_token_id"
+    " blank_token_id"
+)
 
 
 def variants(plain: PreTrainedConfig) -> Iterator[dict[str, Any]]:
