@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -95,13 +96,17 @@ SIZES: list[tuple[Any, Callable[[Any], Sizes]]] = [
 
 def sizes_of(module: nn.Module) -> Sizes:
     """Return the sizes that a torch module of a known kind should have, given its parameters' shapes."""
-    for kind, sizes in SIZES:
-        if isinstance(module, kind):
-            try:
-                return sizes(module)
-            except (AttributeError, TypeError, ValueError, ZeroDivisionError):
-                return {}
-    return {}
+    kind: Any = type(module)
+    sizes = _way_of(kind)
+    try:
+        return {} if sizes is None else sizes(module)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return {}
+
+
+@lru_cache(maxsize=1000)  # asked of every module again and again
+def _way_of(kind: type) -> Callable[[Any], Sizes] | None:
+    return next((sizes for known, sizes in SIZES if issubclass(kind, known)), None)
 
 
 def new_size(old: Any, new: Any, index: int | None = None) -> Any:

@@ -23,6 +23,7 @@ from .running.run import plain_run
 from .tracing.labels import attach, info_of, may_count_channels
 from .tracing.log import SplitAxis, TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
+from .tracing.replay import Removal
 from .tracing.rescalable_norms import settle_means, settle_weight_norms
 from .tracing.tracer import Tracer
 from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
@@ -49,7 +50,7 @@ class Analysis:
 
     def repaired(self, dead: Tensor) -> Analysis | None:
         """Rehearse a removal; return the analysis with what lets the next one get further, None if nothing fails."""
-        failure = self.rehearsal.failure(self.log, self.numbers, dead)
+        failure = self.rehearsal.failure(self.log, Removal(self.log.ids, self.numbers, dead))
         if failure is None:
             return None
         log, repairs = self.repairs.repaired(failure)

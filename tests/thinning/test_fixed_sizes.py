@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.thinning import thin
+from potstill.thinning import thin, trace
+from potstill.thinning.rehearsal.rehearse import Rehearsal
 
 Sizes = namedtuple("Sizes", ["width", "out"])
 X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -362,3 +363,28 @@ def test_a_cut_at_a_number_in_the_code_is_told():
     recipe = shrunk(model, torch.randn(4, 6), first=[1])
     assert len(model.first.weight) == 12
     assert "(it cuts at 5, which no integer of a module around counts)" in recipe.refused[0].reason
+
+
+class Cascade(nn.Module):
+    """Cuts in a loop by two numbers of one value: each cut has channels of its own, so that neither counts any."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys = self.values = 16
+        self.cuts = nn.ModuleList(nn.Linear(16, 48) for _ in range(3))
+        self.mix, self.out = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        for layer in self.cuts:
+            q, k, v = layer(x).split([self.keys, self.keys, self.values], 1)
+            x = self.mix(v * (q * k).sum(1, keepdim=True))
+        return self.out(x)
+
+
+def test_guesses_that_spoil_what_went_well_are_not_tried_in_every_round_of_a_loop(monkeypatch):
+    runs = []
+    failure = Rehearsal.failure
+    monkeypatch.setattr(Rehearsal, "failure", lambda *args: runs.append(1) or failure(*args))
+    graph = trace(Cascade(), torch.randn(2, 16))
+    assert len(runs) < 35  # 40 where a run shows what is known already of a guess that is taken back or fails anew
+    assert [use.channels.count_nonzero() for use in graph.uses if use.name == "mix.weight"] == [16, 0]

@@ -21,7 +21,7 @@ from ..module_sizes import fit_sizes, replace_data, set_size
 from ..running.copies import named_tensors
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
-from ..tracing.replay import Deviation, DeviationError, Replay, ReplayLog, UnfollowedError
+from ..tracing.replay import Deviation, DeviationError, Removal, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
 from .names_read import NamesRead
 from .repairs import FailedRemoval, Repairs
@@ -47,30 +47,30 @@ class Rehearsal:
             self.run(names, self.fresh())
         return names
 
-    def shapes_agree(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> bool:
+    def shapes_agree(self, log: TraceLog, removal: Removal) -> bool:
         """Return whether shapes alone show that a removal works; False says nothing."""
         # Shapes alone cannot tell which channels a slice took; without such operations equal shapes at every step say
         # all. This is the usual case for convolutional networks, and much faster than tracing again.
         if takes_by_number(log):
             return False
-        shapes, copy = ShapeRun(log.sequence, numbers.labels, dead), self.fresh()
-        shrink(log, numbers, dead, copy)
+        shapes, copy = ShapeRun(log.sequence, removal.numbers.labels, removal.dead), self.fresh()
+        shrink(log, removal, copy)
         try:
             self.run(shapes, copy)
         except Exception:  # the full rehearsal finds out what it is
             return False
         return shapes.fits and shapes.step == len(log.sequence)
 
-    def failure(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> FailedRemoval | None:
-        """Remove `dead` from a copy and run it again; return how that failed, None if it kept the first run's track."""
-        deviation = self._deviation(log, numbers, dead)
-        return None if deviation is None else FailedRemoval(log, numbers, dead, deviation, self.names)
+    def failure(self, log: TraceLog, removal: Removal) -> FailedRemoval | None:
+        """Carry a removal out on a copy and run it again; return how that failed, None if it kept the first's track."""
+        deviation = self._deviation(log, removal)
+        return None if deviation is None else FailedRemoval(log, removal.numbers, removal.dead, deviation, self.names)
 
-    def _deviation(self, log: TraceLog, numbers: Numbering, dead: Tensor) -> Deviation | None:
-        replay = Replay(log.operations, numbers, dead)
+    def _deviation(self, log: TraceLog, removal: Removal) -> Deviation | None:
+        replay = Replay(log.operations, removal)
         copy = self.fresh()
-        shrink(log, numbers, dead, copy)
-        tracer = Tracer(ReplayLog(log, numbers, replay), replay=replay)
+        shrink(log, removal, copy)
+        tracer = Tracer(ReplayLog(log, removal, replay), replay=replay)
         try:
             self.trace(tracer, copy)
         except DeviationError as error:
@@ -86,22 +86,26 @@ class Rehearsal:
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
 
 
-def shrink(log: TraceLog, numbers: Numbering, dead: Tensor, copy: nn.Module) -> None:
+def shrink(log: TraceLog, removal: Removal, copy: nn.Module) -> None:
     """Slice a copy's tensors and set its sizes."""
-    stays = ~dead[numbers.labels]
     for name, tensor in named_tensors(copy).items():
         data = tensor.data
         for dim in range(tensor.ndim):
-            ids = log.ids.get((name, dim))
-            kept = None if ids is None else stays[ids].nonzero().flatten()
-            if kept is not None and len(kept) < data.shape[dim]:
-                data = data.index_select(dim, kept.to(data.device))
+            kept = removal.kept.get((name, dim))
+            if kept is not None:
+                data = _selected(data, dim, kept)
         if data is not tensor.data and data.shape != tensor.shape:
             replace_data(tensor, data)
     fit_sizes(copy)
-    for count in counting(log, numbers):
-        module, left = copy.get_submodule(count.module), int(stays[count.ids].sum())
-        set_size(module, count.name, left, count.index)
+    for count in counting(log, removal.numbers):
+        left = int(removal.stays[count.ids].sum())
+        set_size(copy.get_submodule(count.module), count.name, left, count.index)
+
+
+def _selected(data: Tensor, dim: int, kept: Tensor) -> Tensor:
+    if not data.is_meta:
+        return data.index_select(dim, kept.to(data.device))
+    return data.new_empty([len(kept) if d == dim else size for d, size in enumerate(data.shape)])  # sooner than torch
 
 
 def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tensor, int]] = ()) -> Tensor:
@@ -132,13 +136,21 @@ def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> t
     # Channels that are not dead are removed here, so values change; what is compared is the path, the shapes and which
     # channels are where. Values are compared at the end, by verify, on the channels that are dead.
     numbers = numbering(log)
+    removal = sampled(log, numbers)
     for _ in range(MOST_REPAIRS):
-        dead = sample(numbers, list(log.ids.values()), log.aligned)
-        if not bool(dead.any()) or rehearsal.shapes_agree(log, numbers, dead):
+        if not bool(removal.dead.any()) or rehearsal.shapes_agree(log, removal):
             break
-        failure = rehearsal.failure(log, numbers, dead)
+        failure = rehearsal.failure(log, removal)
         if failure is None:
             break
+        before = log
         log, repairs = repairs.repaired(failure)
-        numbers = numbering(log)
+        if not log.same_channels(before):
+            numbers = numbering(log)
+            removal = sampled(log, numbers)
     return log, numbers, repairs
+
+
+def sampled(log: TraceLog, numbers: Numbering) -> Removal:
+    """Return a removal of a few channels of every class."""
+    return Removal(log.ids, numbers, sample(numbers, list(log.ids.values()), log.aligned))

@@ -38,17 +38,26 @@ from .sizes import (
     submodule,
 )
 
-Options = Iterator[tuple[Any, Callable[[], TraceLog]]]
+Names = tuple[str, frozenset[tuple[str, int | None]]]
+"""A module, by its path, and attributes of it."""
+NONE: Names = "", frozenset()
+Options = Iterator[tuple[Any, Names, Callable[[], TraceLog]]]
+"""A key, the attributes that would change, and how."""
 
 MOST_OPTIONS = 24
 """Tries for one operation: each costs a run of a copy, and the likely ones come first."""
+MOST_SPOILT = 2
+"""So often a change of the same attributes of a module may make operations fail that nothing is removed from."""
 SINGLE_FREEZES = 3
 """So often an operation of a class of modules is frozen in the module that failed alone; then in all of that class."""
 
 
 @dataclass(frozen=True)
 class Repairs:
-    """What was tried so far: `pending` is the last try, `kept` are those that helped, the latest last."""
+    """What was tried so far: `pending` is the last try, `kept` are those that helped, the latest last.
+
+    `spoilt`: how often a change of these attributes made an operation fail that went well before.
+    """
 
     model: nn.Module
     tried: frozenset[Any] = frozenset()
@@ -56,27 +65,47 @@ class Repairs:
     kept: tuple[FailedRemoval, ...] = ()
     blamed: Mapping[int, Deviation] = field(default_factory=dict)
     freezes: Mapping[Any, int] = field(default_factory=dict)
+    spoilt: Mapping[Names, int] = field(default_factory=dict)
 
     def repaired(self, failed: FailedRemoval) -> tuple[TraceLog, Repairs]:
         """Return a log with which the next removal gets further, and the repairs with this one remembered."""
         # Further means a later operation: two changes cannot be told apart by anything else before the run gets
         # through.
         if self.pending is not None and failed.deviation.step <= self.pending.deviation.step:
-            return self._next(self.pending)  # the last change did not help: without it again
+            return self._with_spoilt(failed)._next(self.pending)  # the last change did not help: without it again
         kept = self.kept if self.pending is None else (*self.kept, replace(self.pending, after=failed.log))
         return replace(self, kept=kept)._next(failed)
 
+    def _with_spoilt(self, failed: FailedRemoval) -> Repairs:
+        """Return the repairs with the last change noted where it made an earlier operation fail.
+
+        Where nothing is removed from that, its attributes keep their values. As more than one number may be wrong
+        (`a // b` is right if both change), only after some tries.
+        """
+        pending = self.pending
+        earlier = pending is not None and failed.deviation.step < pending.deviation.step
+        if pending is None or not earlier or not pending.log.same_channels(failed.log) or failed.touched:
+            return self
+        names = failed.names_around(replace(pending, after=failed.log).counts())
+        return replace(self, spoilt={**self.spoilt, names: self.spoilt.get(names, 0) + 1}) if names[1] else self
+
+    def _untried(self, failed: FailedRemoval) -> Iterator[tuple[Any, Callable[[], TraceLog]]]:
+        for key, names, change in islice(failed.options(self.model), MOST_OPTIONS):
+            if key not in self.tried and self.spoilt.get(names, 0) < MOST_SPOILT:
+                yield key, change
+
     def _next(self, failed: FailedRemoval) -> tuple[TraceLog, Repairs]:
-        for key, change in islice(failed.options(self.model), MOST_OPTIONS):
-            if key not in self.tried:
-                return change(), replace(self, tried=self.tried | {key}, pending=failed)
+        for key, change in self._untried(failed):
+            return change(), replace(self, tried=self.tried | {key}, pending=failed)
         # A wrong guess may carry the run further (an attribute of equal value that counts something else) and fail
         # later, so the guesses are doubted, the last first, before channels are given up.
         for earlier in reversed(self.kept):
             if failed.concerns(earlier):
                 blamed = {**self.blamed, earlier.deviation.step: failed.deviation}
                 rest = tuple(other for other in self.kept if other is not earlier)
-                return earlier.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
+                undone, doubting = earlier.undone(failed.log), replace(self, pending=None, kept=rest, blamed=blamed)
+                # Without other changes since, it is known how that fails.
+                return doubting._next(earlier) if undone.same(earlier.log) else (undone, doubting)
         reason = self.blamed.get(failed.deviation.step, failed.deviation).at_a_cut(failed.cuts)
         count = self.freezes.get(failed.kind, 0) + 1
         log = failed.frozen(reason, everywhere=count > SINGLE_FREEZES)
@@ -122,12 +151,28 @@ class FailedRemoval:
         failing = failing[self.dead[failing]]
         operation = self.log.operations[self._steps[0]]
         sizes = {size for shape, _ in operation.made for size in shape}
-        around = {ancestor(operation.module, level) for level in range(operation.module.count(".") + 2)}
+        around = self._around
         return any(
             bool(torch.isin(self.numbers.labels[count.ids], failing).any())
             or (count.module in around and len(count.ids) in sizes)
             for count in change.counts()
         )
+
+    @property
+    def touched(self) -> bool:
+        """Return whether the operation that failed has channels that change."""
+        return any(map(self._touched, self._steps))
+
+    def names_around(self, counts: list[AttributeCount]) -> Names:
+        """Return the module around the operation that failed some of whose attributes count, and those."""
+        found = [count for count in counts if count.module in self._around]
+        path = found[0].module if found else ""
+        return path, frozenset((count.name, count.index) for count in found if count.module == path)
+
+    @property
+    def _around(self) -> set[str | None]:
+        module = self.log.operations[self._steps[0]].module
+        return {ancestor(module, level) for level in range(module.count(".") + 2)} - {None}
 
     def counts(self) -> list[AttributeCount]:
         """Return the attributes that the change after this failure added."""
@@ -196,8 +241,9 @@ class FailedRemoval:
 
     @property
     def kind(self) -> Any:
-        """Return the kind of the operation that failed."""
-        return self._kind(self._steps[-1])
+        """Return the kind of the operation that failed, however often a loop came to it before."""
+        kind = self._kind(self._steps[-1])
+        return kind[:-1] if isinstance(kind, tuple) else kind
 
     def _kind(self, step: int) -> Any:
         """Return what is tried once for all modules of a class; torch's own modules are each a case of their own."""
@@ -224,7 +270,7 @@ class FailedRemoval:
         here = next((split for split in self.log.splits if split.step in steps and not split.choices), None)
         if here is not None and here.step == step:
             for axis in reversed([dim for dim, size in enumerate(here.ids.shape) if size > 1]):
-                yield ("split", self._kind(step), axis), partial(self._follow, steps, axis)
+                yield ("split", self._kind(step), axis), NONE, partial(self._follow, steps, axis)
 
     def _follow(self, steps: set[int], axis: int) -> TraceLog:
         def turned(split: SplitAxis) -> SplitAxis:
@@ -242,7 +288,10 @@ class FailedRemoval:
             for chosen in choices(direct, further, later, self.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
                 change = partial(self._count_by, model, step, level, names)
-                yield (self._kind(step), level, tuple(names.items())), change
+                yield (self._kind(step), level, tuple(names.items())), self._named(step, level, *names), change
+
+    def _named(self, step: int, level: int, *names: tuple[str, int | None]) -> Names:
+        return ancestor(self.log.operations[step].module, level) or "", frozenset(names)
 
     def _later(self, step: int) -> Iterator[Size]:
         return later_sizes(self.log, step, self.numbers.labels)
@@ -286,7 +335,9 @@ class FailedRemoval:
         """Yield: let channels go together whose sizes one number gives, counted by it where it is known."""
         for level in range(self.log.operations[step].module.count(".") + 2):
             for match in self._matches(model, level, step, own_numbers, equal_sizes(self.log.operations[step])):
-                yield (self._kind(step), level, match.name, match.size.slot), partial(self._unite, step, level, match)
+                # What goes together may no longer change the number: no reason to leave it out.
+                key = self._kind(step), level, match.name, match.size.slot
+                yield key, NONE, partial(self._unite, step, level, match)
 
     def _unite(self, step: int, level: int, match: Match) -> TraceLog:
         log, rows = self.log.copy(), match.size.equal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Plane:
     operand: int = 0
     copies: bool = False
 
-    @property
+    @cached_property
     def dims(self) -> tuple[int, ...]:
         """Return the dimensions along which the channel varies."""
         return tuple(dim for dim, size in enumerate(self.ids.shape) if size > 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -203,6 +205,15 @@ class TraceLog:
             setattr(twin, name, value.copy() if isinstance(value, (list, dict)) else value)
         return twin
 
+    def same_channels(self, other: TraceLog) -> bool:
+        """Return whether a copy of this log, or a copy of one, differs in attributes only."""
+        channels = (self.pairs, other.pairs), (self.frozen, other.frozen), (self.splits, other.splits)
+        return all(_identical(mine, others) for mine, others in channels)
+
+    def same(self, other: TraceLog) -> bool:
+        """Return whether the attributes are the same too."""
+        return _identical(self.attributes, other.attributes) and self.same_channels(other)
+
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
         """Return the integers of a parameter's dimension; fresh ones the first time."""
         # Integers are given out once a parameter dimension, however often and in whichever module it is used: that is
@@ -302,3 +313,7 @@ class TraceLog:
     def operation(self, operation: Operation) -> None:
         """Remember an operation for the comparison with a second run."""
         self.operations.append(operation)
+
+
+def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(map(operator.is_, a, b))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -58,14 +60,60 @@ class UnfollowedError(Exception):
     """What comes now depends on the data, which removing channels that are not zero has changed."""
 
 
+@dataclass(frozen=True)
+class Removal:
+    """The removal of the labels `dead`; `ids` are the integers of each dimension of a parameter."""
+
+    ids: Mapping[tuple[str, int], Tensor]
+    numbers: Numbering
+    dead: Tensor
+
+    @cached_property
+    def stays(self) -> Tensor:
+        """Which ids stay, as bools."""
+        return ~self.dead[self.numbers.labels]
+
+    @cached_property
+    def kept(self) -> dict[tuple[str, int], Tensor]:
+        """Which indices of a dimension stay, of those from which some go."""
+        # In one go, as there are hundreds of dimensions.
+        gone = (~self.stays)[torch.cat([*self.ids.values(), torch.zeros(0).long()])].cumsum(0).tolist()
+        ends = list(accumulate(map(len, self.ids.values())))
+        before = [0, *(gone[end - 1] for end in ends)]
+        some = [key for number, key in enumerate(self.ids) if before[number] < before[number + 1]]
+        return {key: self.stays[self.ids[key]].nonzero().flatten() for key in some}
+
+    @cached_property
+    def left(self) -> dict[tuple[str, int], Tensor]:
+        """The integers that stay of each dimension."""
+        return {key: ids[self.kept[key]] if key in self.kept else ids for key, ids in self.ids.items()}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a removal leaves of a tensor of ids: its `labels`.
+
+    `whole`: nothing goes. `clean`: nothing that goes is left, where channels depend on several dimensions. `shared`: it
+    repeats what serves all, as often as there are users left.
+    """
+
+    labels: Tensor
+    whole: bool
+    clean: bool
+    shared: bool
+
+
 class Replay:
     """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
 
-    def __init__(self, operations: Sequence[Operation], numbers: Numbering, dead: Tensor) -> None:
+    def __init__(self, operations: Sequence[Operation], removal: Removal) -> None:
+        numbers, dead = removal.numbers, removal.dead
         self.operations = operations
         self.labels = numbers.labels
         self.shared = numbers.shared
         self.dead = dead
+        self._left: dict[int, Left] = {}
+        self._agreed: dict[tuple[int, int], Tensor] = {}
         self.step = 0
         self.inside = False
         self.data_read = False
@@ -93,8 +141,8 @@ class Replay:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
             if 0 in shape and 0 in old:
                 continue  # nothing in it has a size that matters
-            repeated = {dim for plane in before if self._is_shared(plane) for dim in plane.dims}
-            before = tuple(plane for plane in before if not self._is_shared(plane))
+            repeated = {dim for plane in before if self._left_of(plane.ids).shared for dim in plane.dims}
+            before = tuple(plane for plane in before if not self._left_of(plane.ids).shared)
             expected = self.expected_shape(old, before)
             if len(shape) == len(old):
                 expected = tuple(shape[dim] if dim in repeated else size for dim, size in enumerate(expected))
@@ -116,22 +164,27 @@ class Replay:
         dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
 
-    def _is_shared(self, plane: Plane) -> bool:
-        """Return whether a plane repeats what serves all, as often as there are users left."""
-        return plane.ids.numel() > 1 and bool(self.shared[self.labels[plane.ids]].all())
-
-    def left(self, ids: Tensor, dim: int) -> Tensor:
-        """Return which indices of a dimension are left, as bools."""
-        gone = self.dead[self.labels[ids]]
-        others = [d for d in range(ids.ndim) if d != dim]
-        return ~(gone.all(others) if others else gone).reshape(-1)
+    def _left_of(self, ids: Tensor) -> Left:
+        # Planes of many operations have the same ids, and the first run's log holds them: their identity is a key.
+        if id(ids) not in self._left:
+            labels = self.labels[ids]
+            gone = self.dead[labels]
+            whole = not bool(gone.any())
+            shared = ids.numel() > 1 and bool(self.shared[labels].all())
+            if not whole:
+                for dim in [dim for dim, size in enumerate(ids.shape) if size > 1]:
+                    labels = labels.index_select(dim, _stays(gone, dim).nonzero().flatten())
+            clean = whole or not bool(self.dead[labels].any())
+            self._left[id(ids)] = Left(labels, whole, clean, shared)
+        return self._left[id(ids)]
 
     def expected_shape(self, shape: Sequence[int], planes: Sequence[Plane]) -> tuple[int, ...]:
         """Return the shape of a tensor after removal."""
         sizes = list(shape)
         for plane in planes:
-            for dim in plane.dims:
-                sizes[dim] = int(self.left(plane.ids, dim).sum())
+            left = self._left_of(plane.ids)
+            for dim in () if left.whole else plane.dims:
+                sizes[dim] = left.labels.shape[dim]
         return tuple(sizes)
 
     def _agrees(self, plane: Plane, planes: Sequence[Plane]) -> bool:
@@ -140,26 +193,34 @@ class Replay:
         twin = next((other for other in planes if set(other.dims) & set(plane.dims)), None)
         if twin is None:
             return True  # a single channel is left: it is no longer followed
-        expected = self.labels[plane.ids]
-        for dim in plane.dims:
-            expected = expected.index_select(dim, self.left(plane.ids, dim).nonzero().flatten())
-        # A plane may be stored more compactly after the removal, never larger.
-        if any(size not in (1, other) for size, other in zip(twin.ids.shape, expected.shape, strict=True)):
-            return False
-        return bool(((self.labels[twin.ids] == expected) | (twin.ids == 0)).all()) and not bool(
-            self.dead[expected].any()
-        )
+        pair = id(plane.ids), id(twin.ids)
+        if pair not in self._agreed:
+            left = self._left_of(plane.ids)
+            # A plane may be stored more compactly after the removal, never larger.
+            if any(size not in (1, other) for size, other in zip(twin.ids.shape, left.labels.shape, strict=True)):
+                return False
+            same = (self.labels[twin.ids] == left.labels) | (twin.ids == 0)
+            if not left.clean or not bool(same.all()):
+                return False
+            self._agreed[pair] = twin.ids  # held, so that no other tensor gets its identity
+        return True
+
+
+def _stays(gone: Tensor, dim: int) -> Tensor:
+    """Return which indices of a dimension have channels that stay, as bools."""
+    others = [d for d in range(gone.ndim) if d != dim]
+    return ~(gone.all(others) if others else gone)
 
 
 class ReplayLog(TraceLog):
     """Notes of a second run: parameters get the integers that are left, and nothing is written down."""
 
-    def __init__(self, first: TraceLog, numbers: Numbering, replay: Replay) -> None:
+    def __init__(self, first: TraceLog, removal: Removal, replay: Replay) -> None:
         super().__init__()
-        self._labels, self._free = numbers.labels, numbers.frozen < 0
+        self._labels, self._free = removal.numbers.labels, removal.numbers.frozen < 0
         self._replay = replay
-        self._left = {key: ids[replay.left(ids, 0)] for key, ids in first.ids.items()}
-        self._new = {step: [ids[replay.left(ids, 0)] for ids in made] for step, made in first.new.items()}
+        self._left = removal.left
+        self._new = {step: [ids[removal.stays[ids]] for ids in made] for step, made in first.new.items()}
         self.batch = first.batch
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
