@@ -104,6 +104,7 @@ def kinds_of(config: PreTrainedConfig, main: str) -> Iterator[dict[str, Any]]:
         seen = {"image_attention_mask": torch.ones(2, 12, count, dtype=torch.long)}
         seen |= {"pixel_attention_mask": torch.ones(2, count, dtype=torch.long)}
         videos = text | {"pixel_values": video, "pixel_values_videos": video} | seen | questions()
+        videos |= {"input_values": torch.randn(2, 1, 3840)}  # with its sound
         yield from (videos, {name: value[:1] for name, value in videos.items()})
     yield text | {"input_features": torch.randn(2, 128, 96)}  # a token for each eight of a sound
     yield {"pixel_values": images["pixel_values"].repeat(1, 1, 2, 2)}
