@@ -117,9 +117,10 @@ def _input(call: Call, x: Tensor, dim: int) -> Plane | None:
 
 def _whole(plane: Plane, image: Mapping[int, str], dim: int) -> int | None:
     """Return the kernel's dimension that sums over all channels of a plane of the input, if there is one."""
-    (last, *others) = reversed(plane.dims)
-    at = last - dim + 1
-    return at if not others and last > dim and image.get(at) == "whole" else None
+    if len(plane.dims) != 1 or plane.dims[0] <= dim:
+        return None
+    at = plane.dims[0] - dim + 1
+    return at if image.get(at) == "whole" else None
 
 
 def _sum_up(call: Call, plane: Plane, weight: Tensor, image: Mapping[int, str], dim: int) -> None:
