@@ -130,8 +130,9 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         if points:
             axes.plot(*_points(sorted(points)), marker, color=LINES[color], label=KINDS[kind])
     for facts in found:
-        if facts["kind"] in ("dense", "longer"):
-            axes.axhline(facts["test_top1"], color=LINES[5], linestyle=":", label=KINDS[facts["kind"]])
+        line = {"dense": ":", "longer": "-."}.get(facts["kind"])
+        if line:
+            axes.axhline(facts["test_top1"], color=LINES[5], linestyle=line, label=KINDS[facts["kind"]])
     axes.set_xlabel("share of the parameters gone")
     axes.set_ylabel("test accuracy, %")
     axes.legend(fontsize=8)
