@@ -120,7 +120,7 @@ OWN: dict[str, dict[str, Any]] = {
     "nemotron_h": {"n_groups": 1},
     "omdet-turbo": {
         "backbone_config": {**BACKBONE, "out_features": ["stage2", "stage3", "stage4"]},
-        "encoder_in_channels": [48, 64, 96],
+        "encoder_in_channels": [48, 64, 96], "apply_layernorm_after_vision_backbone": False,
     },
     "qwen4_exp_text": {
         "layer_types": ["linear_attention", "full_attention"], "indexer_n_heads": HEADS, "indexer_kv_heads": 1,
