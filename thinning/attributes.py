@@ -100,7 +100,8 @@ def size_problem(module: nn.Module, name: str, new: Size, index: int | None = No
     if not all(type(size) is int for size in sizes):
         return "is no integer or tuple of them"
     # A kernel over all channels of an image loses columns; torch's code reads the weight's shape, not this.
-    if not is_size(module, name) and not (isinstance(module, _ConvNd) and name == "kernel_size"):
+    columns = isinstance(module, _ConvNd) and name == "kernel_size" and (index is not None or not isinstance(new, int))
+    if not is_size(module, name) and not columns:
         return "is no number of channels"
     if index is not None:
         if not isinstance(found, (tuple, list)) or index >= len(found) or not isinstance(new, int):
