@@ -124,6 +124,28 @@ def test_a_magnitude_that_serves_two_weights_cannot_make_up_for_both():
     assert "its removal may change another sum over it (a norm of weights, say)" in recipe.refused[0].reason
 
 
+class Transposed(nn.Module):
+    """Directions that are a transposed parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(4, 2)
+        self.g, self.v = nn.Parameter(torch.rand(4, 1) + 0.5), nn.Parameter(torch.randn(8, 4))
+
+    def forward(self, x):
+        weight = torch._weight_norm(self.v.t(), self.g, 0)
+        return self.last(nn.functional.linear(self.first(x).relu(), weight))
+
+
+def test_transposed_directions_are_read_by_their_norm():
+    model = Transposed()
+    with torch.no_grad():
+        model.first.weight[:2], model.first.bias[:2] = 0, 0
+    recipe = thin(model, torch.randn(5, 3))
+    assert recipe.removes_nothing
+    assert "its removal may change another sum over it (a norm of weights, say)" in recipe.refused[0].reason
+
+
 def test_hidden_magnitudes_and_averages_follow():
     """A soft mask keeps a dense copy of g, and an average has directions of its own."""
     model = dead(chain(nn.Conv1d(8, 6, 3))[:3], 1, 2)  # its outputs are the model's: they stay where g is 0

@@ -83,7 +83,9 @@ def glu(call: Call) -> None:
 def weight_norm(call: Call) -> None:
     """V * g / |v|: the norm may lose inputs if g makes up for them; the outputs are united with g."""
     v, g, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
-    names = [next((plane.leaf[0] for plane in call.planes(t) if plane.leaf is not None), None) for t in (v, g)]
+    # Parameters as they are: of a transposed one the recipe would not know the dimension.
+    leaves = [leaf_along(call.info(tensor), dim % v.ndim) for tensor in (v, g)]
+    names = [leaf[0] for leaf in leaves if leaf is not None and leaf[1] == dim % v.ndim]
     planes = []
     for group in combine(call, [call.info(v), call.info(g)], [v.shape, g.shape], v.shape):
         own = group[0].ids.shape[dim] > 1
@@ -91,7 +93,7 @@ def weight_norm(call: Call) -> None:
         zero = None if value is None else torch.where(value == 0, 0.0, torch.nan)
         if own:
             call.log.role(group[-1].leaf, "out")
-        elif names[0] is not None and names[1] is not None:
+        elif len(names) == 2:
             ids = group[0].ids.reshape(-1)
             known = None if zero is None else zero.reshape(-1)
             call.log.weight_norms.append(WeightNorm(names[1], names[0], dim % v.ndim, ids, known))
