@@ -14,8 +14,19 @@ from .kept_ranges import kept_count
 from .names import normalise
 
 
+class Named:
+    """A change of a tensor that the model knows by a name."""
+
+    name: str
+
+    @property
+    def what(self) -> str:
+        """Return what is changed, by the same name in wrapped and bare models."""
+        return normalise(self.name)
+
+
 @dataclass(frozen=True)
-class TensorChange:
+class TensorChange(Named):
     """A parameter or buffer of shape `shape`, and the indices that stay (ascending) along some dimensions."""
 
     name: str
@@ -32,11 +43,6 @@ class TensorChange:
         for dim, kept in self.keep.items():
             tensor = tensor.index_select(dim, kept.to(tensor.device))
         return tensor
-
-    @property
-    def what(self) -> str:
-        """Return what is changed, by the same name in wrapped and bare models."""
-        return normalise(self.name)
 
     def then(self, other: TensorChange) -> TensorChange:
         """Return the change that does this one and then another.
@@ -75,16 +81,11 @@ class AttributeChange:
 
 
 @dataclass(frozen=True)
-class Folding:
+class Folding(Named):
     """Constants of removed channels: `amounts` are added to the elements of the thinned vector `name`."""
 
     name: str
     amounts: Tensor
-
-    @property
-    def what(self) -> str:
-        """Return what is changed, by the same name in wrapped and bare models."""
-        return normalise(self.name)
 
     def then(self, other: Folding) -> Folding:
         """Return the folding that adds both, of a vector that does not shrink in between."""
@@ -92,7 +93,7 @@ class Folding:
 
 
 @dataclass(frozen=True)
-class Rescaling:
+class Rescaling(Named):
     """A norm that averages over fewer channels, made up for.
 
     The weight `name`, to which the norm `module` adds `offset`, is scaled so that the sum is `factor` times what it
@@ -107,11 +108,6 @@ class Rescaling:
     old: float | None
     new: float
 
-    @property
-    def what(self) -> str:
-        """Return what is changed, by the same name in wrapped and bare models."""
-        return normalise(self.name)
-
     def then(self, other: Rescaling) -> Rescaling:
         """Return the rescaling that does this one and then another of the same norm."""
         return replace(other, factor=self.factor * other.factor, old=self.old)
@@ -122,7 +118,7 @@ class Rescaling:
 
 
 @dataclass(frozen=True)
-class Magnitude:
+class Magnitude(Named):
     """Weights g v / |v| (weight norm) that lose inputs, made up for: g times |v'| / |v|, where v' is what stays of v.
 
     `name` is g, `directions` v; each place along `dim` of v has a norm of its own, over all other dimensions.
@@ -131,11 +127,6 @@ class Magnitude:
     name: str
     directions: str
     dim: int
-
-    @property
-    def what(self) -> str:
-        """Return what is changed, by the same name in wrapped and bare models."""
-        return normalise(self.name)
 
     def then(self, other: Magnitude) -> Magnitude:
         """Return what makes up for both: the other, since factors are of the directions, not kept as numbers."""
