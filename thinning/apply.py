@@ -177,7 +177,8 @@ def like_layout(new: Tensor, old: Tensor) -> Tensor:
     """Keep the memory format (channels last) of the tensor that this was sliced from."""
     for layout, ndim in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
         if old.ndim == ndim and old.is_contiguous(memory_format=layout) and not old.is_contiguous():
-            return new.contiguous(memory_format=layout)
+            # Not `contiguous`, which leaves a single channel the strides of either layout as they are.
+            return torch.empty_like(new, memory_format=layout).copy_(new)
     return new.contiguous()
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from .attributes import changed, kept_as
 from .errors import ThinningError
 from .names import spelling, unwrapped
-from .odd_widths import avoid_broken_kernels
+from .odd_widths import fit_layouts
 
 Sizes = dict[str, Any]
 
@@ -173,5 +173,5 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
         if found.shape != tensor.shape:
             replace_data(tensor, torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device))
     fit_sizes(inner)
-    avoid_broken_kernels(inner)
+    fit_layouts(inner)
     return model

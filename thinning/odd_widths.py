@@ -1,4 +1,4 @@
-"""Keep narrow convolutions off a kernel that writes outside of its memory."""
+"""Odd widths in channels-last layout: one kernel must not be used, and single channels must not end the layout."""
 
 from __future__ import annotations
 
@@ -21,11 +21,40 @@ def at_risk(module: nn.Module) -> bool:
     return module.in_channels < TOO_NARROW and any(step > 1 for step in module.stride)
 
 
-def avoid_broken_kernels(model: nn.Module) -> None:
-    """Let convolutions of a width for which channels-last layout is not safe compute in the contiguous one."""
+def fit_layouts(model: nn.Module) -> None:
+    """Let convolutions that channels-last layout is not safe for compute without it, and single channels keep it."""
     for module in model.modules():
         if at_risk(module) and contiguous not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(contiguous)
+        if any(map(makes_one_channel, module.children())):
+            for child in module.children():
+                if (makes_one_channel(child) or is_plain(child)) and as_given not in child._forward_hooks.values():
+                    child.register_forward_hook(as_given)
+
+
+def makes_one_channel(module: nn.Module) -> bool:
+    """Return whether a module is a convolution or a norm of images that puts out a single channel."""
+    made = {nn.Conv2d: "out_channels", nn.ConvTranspose2d: "out_channels", nn.BatchNorm2d: "num_features"}
+    return any(isinstance(module, kind) and getattr(module, name) == 1 for kind, name in made.items())
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Return whether a module is one of torch's activations, pools, dropouts or resizings."""
+    room = type(module).__module__.removeprefix("torch.nn.modules.")
+    return room in ("activation", "pooling", "dropout", "padding", "upsampling") and not any(module.parameters())
+
+
+def as_given(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Give images of one channel the strides of channels-last layout where the input has them.
+
+    One channel lies in memory in both layouts alike, and torch's norms and activations call it contiguous: what is
+    concatenated with it becomes contiguous too, and all that follows, up to a convolution with a larger kernel.
+    """
+    images = inputs[0]
+    if output.dim() != 4 or output.shape[1] != 1 or output.stride(1) == 1 or images.dim() != 4 or images.stride(1) != 1:
+        return output
+    number, _, height, width = output.shape
+    return output.reshape(number, height, width, 1).permute(0, 3, 1, 2)
 
 
 def contiguous(self: Any, inputs: tuple[Tensor]) -> Tensor:

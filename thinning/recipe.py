@@ -18,7 +18,7 @@ from .files.html import html_lines, html_table
 from .files.text import printable
 from .names import holders, normalise, spelling, unwrapped
 from .new_biases import weight_of
-from .odd_widths import avoid_broken_kernels
+from .odd_widths import fit_layouts
 from .recipe_json import decode, encode
 from .running.copies import named_tensors
 
@@ -104,7 +104,7 @@ class Recipe:
         """
         model = unwrapped(model)
         apply(self.named_for(model), model, masks, optimizer)
-        avoid_broken_kernels(model)
+        fit_layouts(model)
         remember(model, self)
 
     def named_for(self, model: nn.Module) -> Recipe:

@@ -27,7 +27,7 @@ from .loader_text import LOADER
 from .module_sizes import sizes_of
 from .names import spelling, unwrapped
 from .new_biases import layer_without, outputs_of
-from .odd_widths import avoid_broken_kernels
+from .odd_widths import fit_layouts
 from .packed import pack_zeros, unpack_zeros
 from .recipe import Recipe, whole_recipe
 from .running.copies import aliases_of, named_tensors
@@ -132,7 +132,7 @@ def load(dense_model: nn.Module, path: str | Path, tolerance: float = 1e-4) -> n
             for module, mode in modes.items():
                 module.training = mode
         transaction.commit()
-    avoid_broken_kernels(model)
+    fit_layouts(model)
     return dense_model.eval()
 
 

@@ -15,7 +15,7 @@ from .dead import Dead, find_dead
 from .errors import ThinningError
 from .macs import count_macs
 from .names import unwrapped
-from .odd_widths import avoid_broken_kernels
+from .odd_widths import fit_layouts
 from .plan import make_recipe
 from .recipe import Recipe, remember
 from .running.copies import named_tensors, shared_copy
@@ -87,7 +87,7 @@ def thin(  # noqa: PLR0913
         parameters=(size, _size(model)),
         macs=(macs, macs if recipe.removes_nothing else count_macs(model, example_inputs)),
     )
-    avoid_broken_kernels(model)
+    fit_layouts(model)
     remember(model, recipe)
     return recipe
 

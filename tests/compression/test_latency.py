@@ -240,6 +240,13 @@ def test_the_goal_is_moved_until_the_measured_network_is_as_asked():
     assert goals[0] == 0.4 and len(goals) <= 5
 
 
+@pytest.mark.parametrize("steepness", [0.3, 3.0])
+def test_the_goal_is_found_where_measured_latency_moves_faster_or_slower_than_computed(steepness):
+    goal, share = latency.settle(lambda goal: 0.5 + steepness * (goal - 0.53), 0.6)
+    assert share == pytest.approx(0.6, abs=0.011)
+    assert 0.5 + steepness * (goal - 0.53) == share
+
+
 def test_times_are_those_of_eval_mode_and_modes_stay():
     seen = []
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())

@@ -93,3 +93,53 @@ def test_a_thinned_network_is_scripted():
     model, _ = narrowed(2, 3)
     x = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(torch.jit.script(model.eval())(x), model(x))
+
+
+class Branches(nn.Module):
+    """Two branches, concatenated and pooled; channels that are dead are those of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.a = nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 4, 3, padding=1))
+        self.b = nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(self.pool(torch.cat([self.a(x), self.b(x)], 1)))
+
+
+def one_channel_left():
+    model = Branches()
+    with torch.no_grad():
+        for layer in (model.a[0], model.a[1], model.a[3], model.b[0], model.b[1]):
+            layer.weight[1:] = 0
+            layer.bias[1:] = 0
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_single_channels_keep_the_layout_of_their_input(training):
+    x, strides = torch.randn(4, 3, 16, 16), []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        model = one_channel_left().to(memory_format=layout)
+        thin(model, x.to(memory_format=layout))
+        assert model.head.in_channels == 2
+        model.pool.register_forward_hook(
+            lambda _, inputs, output: strides.extend((inputs[0].stride(1), output.stride(1)))
+        )
+        model.train(training)(x.to(memory_format=layout)).sum().backward()
+    assert strides == [1, 1, 256, 64]
+
+
+def test_a_network_with_single_channels_is_thinned_again_scripted_and_exported():
+    x = torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last)
+    model = one_channel_left().to(memory_format=torch.channels_last)
+    thin(model, x)
+    assert thin(model, x).removes_nothing
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    assert set(hooks) == {0, 1}
+    torch.testing.assert_close(torch.jit.script(model.eval())(x), model(x))
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))

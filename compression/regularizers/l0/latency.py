@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 NEAR, ROUNDS = 0.01, 5
 """A measured latency this near to the asked one is met; so many networks are measured to come there."""
+FLATTEST = 0.1
+"""The least that measured latency moves with computed latency."""
 Term = tuple[str, float, tuple[int, ...]]
 """Weight, factor, and the dimensions of the weight whose sizes the factor is multiplied by."""
 
@@ -137,7 +139,20 @@ def settle(share_of: Callable[[float], float], asked: float) -> tuple[float, flo
         logger.debug("computed %.3f of the latency, measured %.3f", goal, tries[goal])
         if abs(tries[goal] - asked) <= NEAR:
             break
-        # What is measured moves with what is computed, if not as much: the gap is closed step by step.
-        goal = min(max(goal - (tries[goal] - asked), 0.01), 1.0)
+        goal = _next_goal(tries, asked)
     best = min(tries, key=lambda goal: abs(tries[goal] - asked))
     return best, tries[best]
+
+
+def _next_goal(tries: Mapping[float, float], asked: float) -> float:
+    """Return what to try next: on the line through the two tries whose measured share is nearest to the asked one.
+
+    Args:
+        tries: goal -> the share that was measured with it.
+        asked: the share that was asked for.
+    """
+    goal, *others = sorted(tries, key=lambda goal: abs(tries[goal] - asked))
+    slope = (tries[others[0]] - tries[goal]) / (others[0] - goal) if others else 1.0
+    # What is measured moves with what is computed; where it seems not to, it was measured badly.
+    slope = slope if slope > FLATTEST else 1.0
+    return min(max(goal + (asked - tries[goal]) / slope, 0.01), 1.0)
