@@ -108,7 +108,7 @@ def build(
             line, where = plan.line, f"policies[{i}].{plan.kind}"
             scheduler.add_policy(policy, plan.window, name=_unused(plan.instance, taken))
         except (ValueError, TypeError) as error:
-            problems[Problem(str(schedule.path) if schedule.path else None, line, where, str(error))] = error
+            problems[Problem(schedule.name, line, where, str(error))] = error
     if problems:
         raise ScheduleError(problems) from next(iter(problems.values()))
     return scheduler

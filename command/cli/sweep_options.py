@@ -47,8 +47,8 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        """Return whether it has two numbers or more, between which there are others."""
-        return len(self.values) > 1 and all(type(value) in (int, float) for value in self.values)
+        """Return whether it has two numbers, between which there are others."""
+        return len(self.values) == 2 and all(type(value) in (int, float) for value in self.values)
 
 
 def axis(text: str) -> str:

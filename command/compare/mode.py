@@ -26,7 +26,7 @@ def compare_runs(options: Options, folders: Sequence[Path]) -> None:
     Raises:
         CheckpointError: one is not finished, or damaged.
     """
-    runs = list(runs_in(folders))
+    runs = runs_in(folders)
     folder = RunFolder.new(options.output.out_dir, options.output.name or "compare")
     try:
         written = write_comparison(runs, folder, options.output.table, "compare")

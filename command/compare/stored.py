@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from potstill.compression import CheckpointError
 from potstill.compression.files.checked import Field, reading
 from potstill.thinning.files.checked import parse_json
 from potstill.thinning.files.regular import read_whole
+
+logger = logging.getLogger("potstill")
 
 SUMMARY, SWEEP = "summary.json", "sweep.json"
 MOST = 1 << 23
@@ -138,17 +142,45 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def runs_in(folders: Iterable[Path]) -> Iterator[StoredRun]:
+def runs_in(folders: Iterable[Path]) -> list[StoredRun]:
     """Return the finished runs of folders; a sweep's folder stands for its dense network and all of its runs.
+
+    A run that is named twice is returned once. What a sweep has not finished yet is left out, with a warning.
 
     Raises:
         CheckpointError: a folder holds none, or a summary is damaged.
     """
+    # A run, wherever links lead to it -> the folder that was given, and how much of its path names it.
+    found: dict[Path, tuple[Path, int]] = {}
     for folder in folders:
-        if (folder / SUMMARY).exists() or not (folder / SWEEP).exists():
-            yield read_run(folder)
-            continue
-        inside = sorted(path.parent for path in folder.glob(f"*/{SUMMARY}") if not path.parent.is_symlink())
-        if not inside:
-            raise CheckpointError(f"{folder} is a sweep of which no run is finished yet: --resume-from goes on with it")
-        yield from (read_run(path, f"{folder.resolve().name}/{path.name}") for path in inside)
+        sweep = (folder / SWEEP).exists() and not (folder / SUMMARY).exists()
+        for path in _finished(folder) if sweep else [folder]:
+            found.setdefault(path.resolve(), (path, 2 if sweep else 1))
+    return [read_run(path, name) for (path, _), name in zip(found.values(), _names(found), strict=True)]
+
+
+def _finished(sweep: Path) -> list[Path]:
+    """Return the folders of a sweep's finished runs.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    inside = sorted(path for path in sweep.iterdir() if path.is_dir() and not path.is_symlink())
+    finished = [path for path in inside if (path / SUMMARY).exists()]
+    if not finished:
+        raise CheckpointError(f"{sweep} is a sweep of which no run is finished yet: --resume-from goes on with it")
+    if left := [path.name for path in inside if path not in finished and (path / "checkpoint.pt").exists()]:
+        logger.warning("%s: not finished and left out: %s; --resume-from goes on with it", sweep, ", ".join(left))
+    return finished
+
+
+def _names(found: Mapping[Path, tuple[Path, int]]) -> list[str]:
+    """Return what tells runs apart: the last parts of their paths, one more where they would be called alike."""
+    parts = {path: count for path, (_, count) in found.items()}
+    while True:
+        names = {path: "/".join(path.parts[-count:]) for path, count in parts.items()}
+        calls = Counter(names.values())
+        alike = [path for path, name in names.items() if calls[name] > 1 and parts[path] < len(path.parts)]
+        if not alike:
+            return list(names.values())
+        parts.update((path, parts[path] + 1) for path in alike)

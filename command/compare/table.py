@@ -53,10 +53,10 @@ def dense_points(runs: Sequence[StoredRun]) -> list[tuple[Network, float]]:
 def front(points: Sequence[tuple[float, float | None]]) -> list[int]:
     """Return which of (cost, accuracy) no other beats: none costs no more, reaches no less, and differs; by cost."""
     known = [(cost, -accuracy, place) for place, (cost, accuracy) in enumerate(points) if accuracy is not None]
-    best, found = float("inf"), []
-    for _, loss, place in sorted(known):
-        if loss < best:
-            best = loss
+    best, found = (0.0, float("inf")), []
+    for cost, loss, place in sorted(known):
+        if loss < best[1] or (cost, loss) == best:
+            best = cost, loss
             found.append(place)
     return found
 
@@ -113,4 +113,4 @@ def compare(folders: Iterable[str | Path]) -> pd.DataFrame:
     Raises:
         CheckpointError: a folder holds no finished run, or a damaged one.
     """
-    return table(list(runs_in(map(Path, folders))))
+    return table(runs_in(map(Path, folders)))

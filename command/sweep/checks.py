@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from potstill.compression import CompressionScheduler, build
+from potstill.compression import CompressionScheduler, ScheduleError, build
 from potstill.compression.language.signatures import KINDS
 from potstill.compression.schedule import PolicyPlan, Schedule, load_schedule
 from potstill.models.datasets import DataBundle
@@ -37,6 +37,23 @@ class Checked:
     epochs: int
 
 
+def check_all(points: Iterable[Point], options: Options, data: DataBundle) -> list[Checked]:
+    """Return points as they can be trained.
+
+    Raises:
+        ScheduleError: all that is wrong with any of their schedules.
+    """
+    checked, problems = [], []
+    for one in points:
+        try:
+            checked.append(check(one, options, data))
+        except ScheduleError as error:
+            problems += error.problems
+    if problems:
+        raise ScheduleError(problems)
+    return checked
+
+
 def check(point: Point, options: Options, data: DataBundle) -> Checked:
     """Return a point as it can be trained.
 
@@ -48,7 +65,7 @@ def check(point: Point, options: Options, data: DataBundle) -> Checked:
     checkpoint = start_checkpoint(options)
     model = build_model(options, described(options, checkpoint), classes, checkpoint)
     name = ", ".join(f"--sweep {key}={value}" for key, value in point.values.items())
-    loaded = load_schedule(point.data, model, name=name or None)
+    loaded = load_schedule(point.data, model, name=name or options.compression.compress)
     teachers = Teachers.of(options, classes, shape)
     schedule = with_teacher(options, loaded, model, teachers) or loaded
     scheduler = CompressionScheduler(model, example_inputs(shape))

@@ -22,7 +22,7 @@ from ..report.render import places
 from ..run.folder import RunFolder
 from ..run.model_and_data import described, load_data, start_checkpoint
 from ..run.ranks import started
-from .checks import Checked, check, departs, minibatches
+from .checks import Checked, check, check_all, departs, minibatches
 from .dense_start import DENSE, Plan, begin_dense, begin_point
 from .networks import side_by_side, test_accuracies
 from .points import data_of, grid, point
@@ -107,7 +107,7 @@ def _planned(options: Options, goes_on: Path | None) -> tuple[list[Checked], Pla
     written = data_of(schedule)
     points = list(grid(written, options.sweep.axes))
     base = check(replace(points[0], name=DENSE, values={}, data=written), options, data)
-    checked = [check(one, options, data) for one in points]
+    checked = check_all(points, options, data)
     parting = departs([base, *checked], minibatches(options, data))
     if goes_on is not None:
         _must_fit(options, stored_sweep(goes_on), parting)
@@ -182,7 +182,7 @@ class _Sweep:
     def _search(self, axis: Axis, within: float) -> StoredRun | None:
         """Return the smallest network that was found within so many points of the dense one."""
         dense = read_run(self.plan.dense).thinned.val_top1 or 0.0
-        ends = (axis.values[0], axis.values[-1])
+        ends = (axis.values[0], axis.values[1])
         macs = "macs" in axis.key
         search = Search[StoredRun](
             ends,

@@ -27,8 +27,8 @@ def sweep(
     Args:
         arguments: of the command line, for every run: `["--arch", "googlenet_cifar", "--compress", "my.yaml"]`.
         axes: values by their path in the schedule: `{"gates.target_sparsity": [0.3, 0.5, 0.7]}`.
-        within: look between the first and the last value for the smallest network that loses at most so many points
-            of the dense one's validation accuracy.
+        within: look between the two values for the smallest network that loses at most so many points of the dense
+            one's validation accuracy.
         jobs: how many runs at a time, a process each.
         most_runs: of a search.
 

@@ -66,7 +66,7 @@ def _check(document: Document, model: nn.Module | None, report: Report, text: st
     for key in instances:
         if key not in policies.used:
             report.warn(key, "is never used by a policy")
-    return Schedule(instances, plans, text, path, report.warnings)
+    return Schedule(instances, plans, text, path, report.warnings, report.file)
 
 
 def _check_top(data: Mapping[str, Any], report: Report) -> Mapping[str, Any]:

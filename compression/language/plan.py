@@ -64,6 +64,7 @@ class Schedule:
         text: the file's text ("" for a dict).
         path: the file, or None.
         warnings: what is harmless but hardly meant, a line each.
+        name: what messages call it.
     """
 
     instances: Mapping[tuple[str, str], InstancePlan]
@@ -71,6 +72,7 @@ class Schedule:
     text: str = ""
     path: Path | None = None
     warnings: list[str] = field(default_factory=list)
+    name: str | None = None
 
     def __repr__(self) -> str:
         """Return a line for each policy."""

@@ -118,7 +118,7 @@ def test_summaries_and_metrics(tmp_path, mutations, fuzz_seed):
         raw = mutant_of(json.loads(sound[name]), chance) if as_json else mutate_bytes(sound[name], chance)
         (folder / name).write_bytes(raw)
         refused += is_refused(lambda: write_report(folder), CheckpointError)
-        is_refused(lambda: write_comparison_report(tmp_path, list(runs_in([folder]))), CheckpointError)
+        is_refused(lambda: write_comparison_report(tmp_path, runs_in([folder])), CheckpointError)
         (folder / name).write_bytes(sound[name])
     assert 0 < refused < count
 

@@ -188,7 +188,7 @@ def test_a_comparison_has_all_runs_and_leads_to_their_reports(tmp_path):
     assert ["conv1", "20", "12", "12", "12", "12"] in found.rows
     assert "it broke" in found.text
     with pytest.raises(CheckpointError, match="holds no finished run"):
-        list(runs_in([tmp_path / "nothing"]))
+        runs_in([tmp_path / "nothing"])
 
 
 def test_the_command_line_compares(tmp_path, capsys):
@@ -203,6 +203,18 @@ def test_the_command_line_compares(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compress_classifier.main(["--compare", str(tmp_path), "-o", str(tmp_path / "out")])
     assert "holds no finished run (summary.json is missing)" in capsys.readouterr().err
+
+
+def test_each_run_is_compared_once_under_a_name_of_its_own(tmp_path, caplog):
+    sweep = tmp_path / "a" / "sweep"
+    folders = [write_run(path) for path in (tmp_path / "a" / "one", tmp_path / "b" / "one", sweep / "x=1")]
+    (sweep / "sweep.json").write_text("{}")
+    (sweep / "x=2").mkdir()
+    (sweep / "x=2" / "checkpoint.pt").touch()
+    (tmp_path / "latest").symlink_to(folders[0])
+    found = runs_in([folders[0], tmp_path / "latest", folders[1], sweep, sweep])
+    assert [(run.name, run.path) for run in found] == list(zip(["a/one", "b/one", "sweep/x=1"], folders, strict=True))
+    assert caplog.messages == [f"{sweep}: not finished and left out: x=2; --resume-from goes on with it"] * 2
 
 
 def test_lines_lie_where_their_values_say():

@@ -101,6 +101,7 @@ def test_a_killed_sweep_goes_on(command, tmp_path, monkeypatch, capsys):
         (["--no-test", "--confusion"], "which --no-test and --within leave alone"),
         (["--within", "1"], "--within needs one --sweep KEY=FROM,TO"),
         (["--sweep", "gates.target_sparsity=0.3", "--within", "1"], "with two numbers"),
+        (["--sweep", "gates.target_sparsity=0.3,0.4,0.5", "--within", "1"], "with two numbers"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_trains(command, tmp_path, capsys, arguments, told):
@@ -108,6 +109,15 @@ def test_what_is_wrong_is_said_before_anything_trains(command, tmp_path, capsys,
     said = capsys.readouterr()
     assert told in said.err and "Traceback" not in said.err and "epoch 0" not in said.out
     assert not (tmp_path / "out").exists()
+
+
+def test_each_value_that_does_not_fit_is_said_with_its_mistake(command, capsys):
+    # The first is out of reach (one Linear is not half of the network), which only a built schedule tells.
+    assert command("--sweep", "gates.weights=[layers.4.weight],[layers.1.weigth],[layers.1.weight]") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "gates.weights=['layers.4.weight']: policies[0]" in lines[0] and "out of reach" in lines[0]
+    assert "gates.weights=['layers.1.weigth']: regularizers.gates.weights[0]" in lines[1]
 
 
 def test_a_sweep_goes_on_as_it_began(command, tmp_path, capsys):
@@ -177,7 +187,7 @@ def test_runs_that_compress_from_the_start_begin_untrained(command, tmp_path, ca
 
 
 def test_the_front_is_what_nothing_beats():
-    points = [(5, 9.0), (3, 8.0), (4, 8.0), (1, 2.0), (2, None), (6, 9.0), (3, 7.0)]
+    points = [(5, 9.0), (3, 8.0), (4, 8.0), (1, 2.0), (2, None), (6, 9.0), (3, 7.0), (3, 8.0)]
     known = [place for place, (_, top1) in enumerate(points) if top1 is not None]
     beaten = {
         a
@@ -186,4 +196,4 @@ def test_the_front_is_what_nothing_beats():
         if points[b] != points[a] and points[b][0] <= points[a][0] and points[b][1] >= points[a][1]
     }
     assert sorted(front(points)) == [place for place in known if place not in beaten]
-    assert front(points) == [3, 1, 0]
+    assert front(points) == [3, 1, 7, 0]
