@@ -88,24 +88,22 @@ class Rehearsal:
 
 def shrink(log: TraceLog, removal: Removal, copy: nn.Module) -> None:
     """Slice a copy's tensors and set its sizes."""
-    for name, tensor in named_tensors(copy).items():
-        data = tensor.data
-        for dim in range(tensor.ndim):
-            kept = removal.kept.get((name, dim))
-            if kept is not None:
-                data = _selected(data, dim, kept)
-        if data is not tensor.data and data.shape != tensor.shape:
+    tensors = named_tensors(copy)
+    for name, dims in removal.shrunk.items():
+        tensor = tensors[name]
+        kept = {dim: removal.kept[name, dim] for dim in dims}
+        if tensor.is_meta:  # sooner than torch selects, and no graph points to a tensor without numbers
+            shape = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(tensor.shape)]
+            tensor.data = tensor.new_empty(shape)
+        else:
+            data = tensor.data
+            for dim, indices in kept.items():
+                data = data.index_select(dim, indices.to(data.device))
             replace_data(tensor, data)
     fit_sizes(copy)
     for count in counting(log, removal.numbers):
         left = int(removal.stays[count.ids].sum())
         set_size(copy.get_submodule(count.module), count.name, left, count.index)
-
-
-def _selected(data: Tensor, dim: int, kept: Tensor) -> Tensor:
-    if not data.is_meta:
-        return data.index_select(dim, kept.to(data.device))
-    return data.new_empty([len(kept) if d == dim else size for d, size in enumerate(data.shape)])  # sooner than torch
 
 
 def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tensor, int]] = ()) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..attributes import entries_within, is_size
 from ..module_sizes import sizes_of
 from ..running.copies import INTERNAL
-from ..tracing.labels import Plane
+from ..tracing.labels import Plane, firsts
 from ..tracing.log import AttributeCount, Operation, TraceLog
 
 Slot = tuple[Any, ...]
@@ -64,7 +64,7 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
         for number, plane in enumerate(planes):
             # `view(b, heads * width)` is written with a product, which an attribute may hold (`embed_dim`).
             for first, last in _runs(plane):
-                block = _narrowed(plane.ids, set(range(plane.ids.ndim)) - set(range(first, last + 1)))
+                block = firsts(plane.ids, set(range(plane.ids.ndim)) - set(range(first, last + 1))).reshape(-1)
                 yield Size(("product", part, number, first, last), block)
     for number, later in enumerate(log.operations[step + 1 : step + 1 + AHEAD]):
         # `heads + 2` rows, of which the last two are taken off: the code holds the number of the others
@@ -74,7 +74,7 @@ def further_sizes(log: TraceLog, step: int) -> Iterator[Size]:
     rows = (split for split in log.splits if len(split.choices) > 1)
     for number, split in enumerate(s for s in rows if log.operations[s.step].module == operation.module):
         for dim in range(split.ids.ndim):
-            yield Size(("rows", number, dim), _narrowed(split.ids, {1 - dim}))
+            yield Size(("rows", number, dim), firsts(split.ids, {1 - dim}).reshape(-1))
 
 
 def later_sizes(log: TraceLog, step: int, labels: Tensor) -> Iterator[Size]:
@@ -84,10 +84,12 @@ def later_sizes(log: TraceLog, step: int, labels: Tensor) -> Iterator[Size]:
     """
     operation = log.operations[step]
     made = [plane for _, planes in operation.made for plane in planes]
-    mine = torch.cat([labels[plane.ids].reshape(-1) for plane in made] or [labels[:0]])
+    mine = torch.zeros(int(labels.max()) + 1 if len(labels) else 1, dtype=torch.bool)
+    for plane in made:
+        mine[labels[plane.ids]] = True
     for number, later in enumerate(log.operations[step + 1 : step + 1 + FAR]):
         for plane in (plane for _, planes in later.made for plane in planes if later.module == operation.module):
-            if len(plane.dims) > 1 and bool(torch.isin(labels[plane.ids], mine).all()):
+            if len(plane.dims) > 1 and bool(mine[labels[plane.ids]].all()):
                 yield from (Size(("later", number, dim), axis_of(plane, dim)) for dim in plane.dims)
 
 
@@ -137,13 +139,7 @@ def _runs(plane: Plane) -> Iterator[tuple[int, int]]:
 
 def axis_of(plane: Plane, dim: int) -> Tensor:
     """Return the ids along a dimension, at the first index of the others."""
-    return _narrowed(plane.ids, set(range(plane.ids.ndim)) - {dim})
-
-
-def _narrowed(ids: Tensor, dims: set[int]) -> Tensor:
-    for dim in dims:
-        ids = ids.narrow(dim, 0, 1)
-    return ids.reshape(-1)
+    return firsts(plane.ids, set(range(plane.ids.ndim)) - {dim}).reshape(-1)
 
 
 def own_numbers(module: Any) -> Iterator[tuple[str, Any]]:

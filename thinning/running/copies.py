@@ -44,6 +44,8 @@ def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:
         return memo[number]
     if kind in CONTAINERS and not value and not getattr(value, "__dict__", None):
         memo[number] = twin = kind()
+    elif kind is tuple and UNCHANGING.issuperset(map(type, value)):
+        return value
     elif kind is dict:
         memo[number] = twin = {}
         for key, item in value.items():
@@ -51,7 +53,14 @@ def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:
     elif isinstance(value, nn.Module) and _copied_plainly(kind):
         make, arguments, state, *_ = cast(tuple[Any, ...], value.__reduce_ex__(4))
         memo[number] = twin = make(*arguments)
-        twin.__setstate__({key: _deepcopy(item, memo) for key, item in state.items()})
+        # Most of what hundreds of modules hold needs no call: numbers, and their own dicts of hooks, which are empty.
+        items = {
+            key: item if type(item) in UNCHANGING
+            else type(item)() if key in INTERNAL and type(item) in CONTAINERS and not item
+            else _deepcopy(item, memo)
+            for key, item in state.items()
+        }  # fmt: skip
+        twin.__setstate__(items)
     else:
         twin = copy.deepcopy(value, memo)
     return twin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -54,6 +54,13 @@ class Plane:
         """Return the plane whose ids and value are changed by the same function."""
         value = None if self.value is None else change(self.value)
         return replace(self, ids=change(self.ids), value=value)
+
+
+def firsts(ids: Tensor, dims: Iterable[int]) -> Tensor:
+    """Return the ids at the first index of some dimensions, which stay as dimensions of size 1."""
+    for dim in dims:
+        ids = ids.narrow(dim, 0, 1)
+    return ids
 
 
 def may_count_channels(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..graph import Role
 from ..label_sets import components
-from .labels import Plane
+from .labels import Plane, firsts
 
 
 @dataclass
@@ -174,6 +174,7 @@ class TraceLog:
     def __init__(self) -> None:
         self.count = 0
         self.ids: dict[tuple[str, int], Tensor] = {}
+        self.planes: dict[tuple[str, torch.Size], tuple[Plane, ...]] = {}
         self.new: dict[int, list[Tensor]] = {}
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.frozen: list[tuple[Tensor, int]] = []
@@ -224,6 +225,19 @@ class TraceLog:
             self.count += size
         return self.ids[key]
 
+    def planes_of(self, name: str, tensor: Tensor) -> tuple[Plane, ...]:
+        """Return the integers of a parameter beside its elements."""
+        key = (name, tensor.shape)
+        if key not in self.planes:
+            found = []
+            for dim, size in enumerate(tensor.shape):
+                shape = [1] * tensor.ndim
+                shape[dim] = size
+                if size > 1:  # a dimension of size 1 cannot shrink
+                    found.append(Plane(self.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
+            self.planes[key] = tuple(found)
+        return self.planes[key]
+
     def fresh(self, size: int) -> Tensor:
         """Return integers of channels that no parameter has."""
         self.count += size
@@ -235,6 +249,14 @@ class TraceLog:
         """Make two tensors of ids (of broadcastable shapes) the same channels; freeze what meets "no channel"."""
         if a is b:
             return
+        if a.shape != b.shape and a.ndim == b.ndim:
+            mine = [dim for dim, size in enumerate(a.shape) if size > 1 == b.shape[dim]]
+            other = [dim for dim, size in enumerate(b.shape) if size > 1 == a.shape[dim]]
+            if mine and other and bool(a.all()) and bool(b.all()):
+                # All with all are one component, as each with the first of the others is: a sum, not a product.
+                self.unite(a, firsts(b, other), why)
+                self.unite(firsts(a, mine), b, why)
+                return
         if a.shape != b.shape:
             a, b = torch.broadcast_tensors(a, b)
         # Pairs are only collected: one union-find over all of them at the end is a few vector operations.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
+from .labels import firsts
 from .log import FREE, AttributeCount, LayerCall, Link, SplitAxis, TraceLog
 
 
@@ -92,10 +93,7 @@ def _follow_one_axis(split: SplitAxis, root: Tensor, frozen: Tensor) -> list[tup
     # Where what is frozen would freeze all along it (the keys beside the queries in one weight), another one.
     free = [dim for dim in differ if bool((frozen[ids] < 0).movedim(dim, 0).flatten(1).all(1).any())]
     chosen = split.along if split.along in differ else (free or differ)[-1]
-    first = ids
-    for dim in differ:
-        if dim != chosen:
-            first = first.narrow(dim, 0, 1)
+    first = firsts(ids, [dim for dim in differ if dim != chosen])
     return [(ids.reshape(-1), first.expand(ids.shape).reshape(-1))]
 
 

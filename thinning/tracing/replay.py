@@ -84,6 +84,14 @@ class Removal:
         return {key: self.stays[self.ids[key]].nonzero().flatten() for key in some}
 
     @cached_property
+    def shrunk(self) -> dict[str, list[int]]:
+        """The dimensions from which some go, by the name of the parameter."""
+        found: dict[str, list[int]] = {}
+        for name, dim in self.kept:
+            found.setdefault(name, []).append(dim)
+        return found
+
+    @cached_property
     def left(self) -> dict[tuple[str, int], Tensor]:
         """The integers that stay of each dimension."""
         return {key: ids[self.kept[key]] if key in self.kept else ids for key, ids in self.ids.items()}
@@ -152,16 +160,15 @@ class Replay:
                 raise DeviationError(self.step, "a size is fixed in the model's code")
         self.step += 1
 
-    @staticmethod
     def _depends_on_data(
-        operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
+        self, operation: Operation, shape: Sequence[int], expected: Sequence[int], planes: Sequence[Plane]
     ) -> bool:
-        """Return whether the sizes differ only where an operation such as `nonzero` takes them from values."""
+        """Return whether the sizes differ only where an operation (`nonzero`) or the code takes them from values."""
         # A wrong size along a channel dimension is never the data's doing; along others (boxes, words) it may be.
         channels = {dim for plane in planes for dim in plane.dims}
         differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
         foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
-        dynamic = foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
+        dynamic = self.data_read or foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
 
     def _left_of(self, ids: Tensor) -> Left:
@@ -222,6 +229,8 @@ class ReplayLog(TraceLog):
         self._left = removal.left
         self._new = {step: [ids[removal.stays[ids]] for ids in made] for step, made in first.new.items()}
         self.batch = first.batch
+        # Of a parameter whose shape stays nothing goes.
+        self.planes = {key: planes for key, planes in first.planes.items() if key[0] not in removal.shrunk}
 
     def ids_of(self, name: str, dim: int, size: int) -> Tensor:
         """Return the integers that are left of a parameter's dimension."""

@@ -16,7 +16,7 @@ from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
 from .call import Call, Frame
 from .constants import real_values
-from .labels import Plane, Storage, TensorInfo, attach, info_of, may_count_channels
+from .labels import Storage, TensorInfo, attach, info_of, may_count_channels
 from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
@@ -73,17 +73,11 @@ class Tracer(TorchDispatchMode):
         recurrent.intercept(self, model)
 
     def _leaf(self, name: str, tensor: Tensor) -> TensorInfo:
-        planes = []
-        for dim, size in enumerate(tensor.shape if may_count_channels(tensor) else ()):
-            shape = [1] * tensor.ndim
-            shape[dim] = size
-            # A dimension of size 1 cannot shrink.
-            if size > 1:
-                planes.append(Plane(self.log.ids_of(name, dim, size).reshape(shape), leaf=(name, dim)))
+        planes = self.log.planes_of(name, tensor) if may_count_channels(tensor) else ()
         # a scale or shift of one element is a constant to all channels that meet it
         known = self.weights.get(name) if self.weights is not None and tensor.numel() == 1 else None
         value = None if known is None or not known.is_floating_point() else float(known.detach())
-        return TensorInfo(tuple(planes), Storage(value=value), weight=(name, tuple(range(tensor.ndim))))
+        return TensorInfo(planes, Storage(value=value), weight=(name, tuple(range(tensor.ndim))))
 
     @property
     def frame(self) -> Frame:
