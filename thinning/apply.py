@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,10 +108,9 @@ class Transaction:
 
     def attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Set an attribute of a module, or an entry of one (see `attributes`)."""
-        name, value = changed(module, name, value)
-        old = getattr(module, name)
-        self._undo.append(lambda: setattr(module, name, old))
-        setattr(module, name, value)
+        for own, new in changed(module, name, value).items():
+            self._undo.append(partial(setattr, module, own, getattr(module, own)))
+            setattr(module, own, new)
 
     def fill(self, tensor: Tensor, values: Tensor) -> None:
         """Give a parameter or buffer other values, even of another shape; it stays as sparse as it was."""

@@ -71,13 +71,21 @@ def entries_within(name: str, holder: Any, levels: int = 3) -> Iterator[tuple[st
         yield from entries_within(f"{name}.{entry}", value, levels - 1)
 
 
-def changed(module: nn.Module, name: str, value: Any) -> tuple[str, Any]:
-    """Return the attribute to set, and to what, for a module to keep `value` under a name.
+def changed(module: nn.Module, name: str, value: Any) -> dict[str, Any]:
+    """Return the attributes to set, and to what, for a module to keep `value` under a name.
 
     Of a configuration that is a copy: other modules hold the same one, and have channels of their own.
     """
     own, *entries = name.split(".")
-    return own, _with_entry(getattr(module, own), entries, value)
+    held = _with_entry(getattr(module, own), entries, value)
+    return {own: held} | {twin: tuple(held.items()) for twin in twins(module, own)}
+
+
+def twins(module: nn.Module, name: str) -> list[str]:
+    """Return the attributes that hold a dict once more, as pairs: layers of einops read the lengths of axes there."""
+    held = vars(module).get(name)
+    pairs = tuple(held.items()) if isinstance(held, dict) and held else None
+    return [twin for twin, value in vars(module).items() if type(value) is tuple and value == pairs]
 
 
 def _with_entry(holder: Any, entries: Sequence[str], value: Any) -> Any:

@@ -41,7 +41,12 @@ def load(model):
 def keep(module, name, value):
     """Set an attribute, or an entry of one (`config.width`): of a copy, since other modules hold the same."""
     name, *entries = name.split(".")
-    setattr(module, name, changed(getattr(module, name), entries, value))
+    old = getattr(module, name)
+    new = changed(old, entries, value)
+    for twin, pairs in list(vars(module).items()):
+        if isinstance(old, dict) and old and type(pairs) is tuple and pairs == tuple(old.items()):
+            setattr(module, twin, tuple(new.items()))
+    setattr(module, name, new)
 
 
 def changed(old, entries, value):

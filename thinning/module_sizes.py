@@ -120,7 +120,8 @@ def new_size(old: Any, new: Any, index: int | None = None) -> Any:
 
 def set_size(module: nn.Module, name: str, new: Any, index: int | None = None) -> None:
     """Set a size that a module keeps (see `attributes`), or element `index` of it."""
-    setattr(module, *changed(module, name, new_size(kept_as(module, name), new, index)))
+    for own, value in changed(module, name, new_size(kept_as(module, name), new, index)).items():
+        setattr(module, own, value)
 
 
 def fit_sizes(model: nn.Module) -> list[tuple[str, str, Any, Any]]:

@@ -53,6 +53,7 @@ class Tracer(TorchDispatchMode):
         self.meta = False
         self.touched: set[str] = set()
         self.names: dict[int, str] = {}
+        self.known: set[str] | None = None
         self.stack: list[Frame] = []
         self.path: list[Any] = []
         self.layer_values: dict[Any, tuple[Tensor | None, Tensor | None, Tensor]] = {}
@@ -65,6 +66,9 @@ class Tracer(TorchDispatchMode):
         self.stack = []
         tensors = named_tensors(model)
         self.meta = any(tensor.is_meta for tensor in tensors.values())
+        # What an earlier run has put into a place that was empty (a table made on first use) is no state of the model.
+        self.known = set(tensors) if self.known is None else self.known
+        tensors = {name: tensor for name, tensor in tensors.items() if name in self.known}
         for name, module in model.named_modules():
             self.names.setdefault(id(module), name)
         for name, tensor in tensors.items():

@@ -1,0 +1,149 @@
+"""Habits of code in packages other than torchvision, timm and transformers, each in a tiny network of its own."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.thinning import load, save, thin, trace
+from potstill.thinning.testing import make_sensitive, zero_channels
+
+X = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def thinned(model, x=X):
+    """Zero 30 % of what can be removed, thin, compare with the masked model; return the recipe."""
+    make_sensitive(model, x)
+    zero_channels(model, trace(model, x))
+    before = copy.deepcopy(model)(x)
+    recipe = thin(model, x)
+    torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+    return recipe
+
+
+class OneHead(nn.Module):
+    """Attention of one head whose code takes the width of the queries for that of keys and values too."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Conv1d(width, width, 1) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        width = q.shape[1]
+        weights = torch.bmm(q.view(len(x), width, -1).mT, k.view(len(x), width, -1)).softmax(-1)
+        return x + self.out(torch.bmm(v.view(len(x), width, -1), weights.mT))
+
+
+def test_channels_whose_number_is_taken_from_others_go_with_those():
+    model = nn.Sequential(nn.Conv1d(3, 12, 1), OneHead(12), OneHead(12), nn.Conv1d(12, 4, 1))
+    thinned(model)
+    for layer in (model[1], model[2]):
+        assert {len(one.weight) for one in (layer.q, layer.k, layer.v)} == {9}
+        assert layer.out.weight.shape == (9, 9, 1)
+
+
+class Checked(nn.Module):
+    """Checks its input by a number of its own before it does anything."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        self.conv = nn.Conv1d(channels, channels, 3, padding=1)
+
+    def forward(self, x):
+        if x.shape[1] != self.channels:
+            raise ValueError(f"{x.shape[1]} channels instead of {self.channels}")
+        return self.conv(x)
+
+
+def test_a_number_by_which_a_module_checks_its_input_follows():
+    class Block(nn.Module):
+        def __init__(self, inputs, channels):
+            super().__init__()
+            self.conv = nn.Conv1d(inputs, channels, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x).relu()
+
+    model = nn.Sequential(Block(3, 10), Checked(10), Block(10, 20), Checked(20), nn.Conv1d(20, 4, 1))
+    thinned(model)
+    assert (model[1].channels, model[3].channels) == (7, 14)
+
+
+class Axes(nn.Module):
+    """Splits or joins heads by the lengths of axes that it keeps as a dict, for its text and copies, and as pairs."""
+
+    def __init__(self, join, **lengths):
+        super().__init__()
+        self.join = join
+        self.lengths = lengths
+        self._pairs = tuple(lengths.items())
+
+    def __getstate__(self):
+        return {"join": self.join, "lengths": self.lengths}
+
+    def __setstate__(self, state):
+        self.__init__(state["join"], **state["lengths"])
+
+    def forward(self, x):
+        ((_, heads),) = self._pairs
+        if not self.join:
+            return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        if x.shape[1] != heads:
+            raise ValueError("another number of heads")
+        return x.transpose(1, 2).flatten(2)
+
+
+class Heads(nn.Module):
+    def __init__(self, width=16, heads=4):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, width, bias=False) for _ in range(3))
+        self.apart, self.join, self.out = Axes(False, h=heads), Axes(True, h=heads), nn.Linear(width, 5)
+
+    def forward(self, x):
+        q, k, v = (self.apart(one(x)) for one in (self.q, self.k, self.v))
+        return self.out(self.join((q @ k.mT / 2).softmax(-1) @ v))
+
+
+def test_lengths_of_axes_that_are_kept_as_a_dict_and_as_pairs(tmp_path):
+    model = Heads()
+    recipe = thinned(model)
+    assert (model.apart.lengths, model.join._pairs) == ({"h": 3}, (("h", 3),))
+    assert model.q.weight.shape == (12, 6)
+    assert copy.deepcopy(model)(X).shape == model(X).shape  # copies are made from the dict
+    save(model, recipe, tmp_path / "small.safetensors")
+    torch.testing.assert_close(load(Heads(), tmp_path / "small.safetensors")(X), model(X))
+    spec = importlib.util.spec_from_file_location("small", tmp_path / "small.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.testing.assert_close(module.load(Heads())(X), model(X))
+
+
+class Table(nn.Module):
+    """Makes a table of distances on first use and keeps it as a buffer; in training it carries another operation out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.register_buffer("table", None, persistent=False)
+
+    def forward(self, x):
+        if self.table is None:
+            self.register_buffer("table", torch.arange(x.shape[1]).float().unsqueeze(-1), persistent=False)
+        x = self.layer(x).relu() * self.table
+        return self.out(x.abs() if self.training else x)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_buffer_that_the_first_run_makes(used):
+    model = Table()
+    if used:
+        model(X)
+    thinned(model)
+    assert model.layer.weight.shape == (6, 6)
