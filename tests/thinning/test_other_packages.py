@@ -126,7 +126,7 @@ def test_lengths_of_axes_that_are_kept_as_a_dict_and_as_pairs(tmp_path):
 
 
 class Table(nn.Module):
-    """Makes a table of distances on first use and keeps it as a buffer; in training it carries another operation out."""
+    """Makes a table on first use and keeps it as a buffer; it has another operation in training."""
 
     def __init__(self):
         super().__init__()
@@ -147,3 +147,61 @@ def test_a_buffer_that_the_first_run_makes(used):
         model(X)
     thinned(model)
     assert model.layer.weight.shape == (6, 6)
+
+
+class Modulated(nn.Module):
+    """Adds a table (parts, width) to what a layer makes for all parts, and shifts by one part."""
+
+    def __init__(self, width=12):
+        super().__init__()
+        self.first, self.time = nn.Linear(6, width), nn.Linear(6, 2 * width)
+        self.table = nn.Parameter(torch.randn(1, 1, 2, width))
+        self.out = nn.Linear(width, 5)
+
+    def forward(self, x):
+        scale, shift = (self.table + self.time(x).unflatten(-1, (2, -1))).unbind(2)
+        return self.out(self.first(x) * scale + shift)
+
+
+def test_a_table_beside_parts_that_a_layer_makes_loses_width():
+    model = Modulated()
+    thinned(model)
+    assert model.table.shape == (1, 1, 2, 9)
+    assert (len(model.first.weight), len(model.time.weight)) == (9, 18)
+
+
+class Captioned(nn.Module):
+    """Views a second stream by the width of the first."""
+
+    def __init__(self, width=10):
+        super().__init__()
+        self.first, self.other = nn.Linear(6, width), nn.Linear(6, width)
+        self.apart, self.out, self.beside = nn.Linear(6, width), nn.Linear(width, 5), nn.Linear(width, 5)
+
+    def forward(self, x):
+        unlike, hidden = self.apart(x).relu(), self.first(x)
+        other = self.other(x).view(len(x), -1, hidden.shape[-1])
+        return self.out(hidden) + self.beside(other) + unlike.sum(-1, keepdim=True)
+
+
+def test_a_stream_that_is_viewed_by_the_width_of_another_goes_with_it():
+    graph = trace(Captioned(), X)
+    assert torch.equal(graph.channels_of("first.weight"), graph.channels_of("other.weight"))
+    assert not torch.isin(graph.channels_of("apart.weight"), graph.channels_of("first.weight")).any()
+    assert all(bool((graph.channels_of(f"{name}.weight") > 0).all()) for name in ("first", "other", "apart"))
+
+
+def test_gates_that_turn_channels_in_the_complex_plane():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value, self.angle, self.size = (nn.Linear(6, 10) for _ in range(3))
+            self.out = nn.Linear(10, 3)
+
+        def forward(self, x):
+            turn = torch.polar(self.size(x).sigmoid(), self.angle(x)) * torch.complex(self.value(x), self.angle(x))
+            return self.out(turn.real)
+
+    model = Turned()
+    thinned(model)
+    assert {len(layer.weight) for layer in (model.value, model.angle, model.size)} == {7}

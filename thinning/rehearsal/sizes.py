@@ -191,6 +191,11 @@ def ancestor(path: str, level: int) -> str | None:
     return None if level > len(parts) else ".".join(parts[: len(parts) - level])
 
 
+def within(path: str, module: str) -> bool:
+    """Return whether a path is that of a module, or of one in it."""
+    return not module or path == module or path.startswith(f"{module}.")
+
+
 def count_of(path: str, name: str, index: int | None, size: Size) -> AttributeCount:
     """Return the note that an attribute counts the channels of a size."""
     return AttributeCount(path, name, index, size.ids)

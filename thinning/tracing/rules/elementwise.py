@@ -77,14 +77,28 @@ def _united(call: Call, group: list[Plane], fixed: Mapping[int, str]) -> list[Pl
         kept += [left] if left is not None else []
     if not kept:
         return []
-    ids = kept[0].ids
-    for other in kept[1:]:
+    most = max(kept, key=lambda plane: len(plane.dims))
+    tables = _axes_of_tables(kept, most)
+    for table in tables:
+        call.log.link(most.ids, table.ids, SHARED.format(call.place))
+    first, *others = [plane for plane in kept if plane not in tables]
+    ids = first.ids
+    for other in others:
         ids = meet(call, ids, other.ids)
     if ids is kept[0].ids:
         return kept
     # Looked up before the ids are others: a parameter's values are found by its own.
     value = call.value_of(kept[0])
     return [kept[0].but(ids=ids, value=None if value is None else value.expand(ids.shape)), *kept[1:]]
+
+
+def _axes_of_tables(group: Sequence[Plane], most: Plane) -> list[Plane]:
+    """Return the planes that are each an axis of an operand whose axes all vary in `most` together.
+
+    A table (parts, width) beside what a layer makes for all parts: neither axis says which of the two may go.
+    """
+    axes = [plane for plane in group if plane.operand != most.operand and len(plane.dims) < len(most.dims)]
+    return [plane for plane in axes if sum(plane.operand == other.operand for other in axes) > 1]
 
 
 def meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
@@ -206,7 +220,7 @@ def _assign_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
 
 UNTAGGED = (
     "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
-    "masked_fill_ "
+    "masked_fill_ polar complex "
     "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
     "empty_like rand_like randn_like fake_quantize_per_tensor_affine "
     "leaky_relu celu_ elu_ selu_ ldexp _conj_physical"  # torch 2.14 tags these, 2.6 does not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +17,12 @@ from ..labels import Plane, TensorInfo
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
 QUOTIENTS = (aten.div, aten.div_)
-KEEP_ZERO = (*QUOTIENTS, aten._prelu_kernel, aten.rrelu_with_noise)  # 0 stays 0, whatever the other operands are
+KEEP_ZERO = (
+    *QUOTIENTS,
+    aten.polar,
+    aten._prelu_kernel,
+    aten.rrelu_with_noise,
+)  # 0 stays 0, whatever the other operands are
 CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
 BLENDS = (aten.lerp, aten.lerp_)
 ADDED_PRODUCTS = (aten.addcmul, aten.addcmul_, aten.addcdiv, aten.addcdiv_)
@@ -35,13 +41,20 @@ def value_of(call: Call, group: Sequence[Plane]) -> Tensor | None:
     mine: dict[int, Tensor] = {}
     for number, tensor in enumerate(call.tensors):
         # By object, since the same tensor may stand in the arguments twice (x * x).
-        known = values[operands.index(number)] if operands.count(number) == 1 else _constant(call.infos[number])
+        own = [value for value, operand in zip(values, operands, strict=True) if operand == number]
+        known = _either_known(own) if own else _constant(call.infos[number])
         mine[id(tensor)] = unknown if known is None else known
     result = _carry_out(call, mine)
     if result is None:
         return None
     result = torch.broadcast_to(result, shape) if result.ndim <= len(shape) else result.reshape(shape)
     return result.contiguous() if not bool(result.isnan().all()) else None
+
+
+def _either_known(values: Sequence[Tensor | None]) -> Tensor | None:
+    """Return what an operand is known to equal along one of its axes: a table whose column is 0 is 0 in all rows."""
+    known = [value for value in values if value is not None]
+    return reduce(lambda a, b: torch.where(a.isnan(), b, a), known) if known else None
 
 
 def _constant(info: TensorInfo) -> Tensor | None:
