@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attributes import twins
 from ..tracing.labels import Plane
 from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
@@ -31,8 +33,9 @@ from .sizes import (
     matches,
     own_numbers,
     submodule,
+    within,
 )
-from .together import of_count, of_rounds, united
+from .together import alongside, of_count, of_rounds, united
 
 Names = tuple[str, frozenset[tuple[str, int | None]]]
 """A module, by its path, and attributes of it."""
@@ -63,6 +66,7 @@ class FailedRemoval:
             yield from self._splits(step)
             yield from self._unions(model, step)
             yield from self._counted(model, step)
+            yield from self._alongside(step)
         for step in self._steps:
             yield from self._attributes(model, step, held_numbers)
 
@@ -152,8 +156,7 @@ class FailedRemoval:
         if inside is not None:
             before = range(self.deviation.step - 1, -1, -1)
             for step in before:
-                module = self.log.operations[step].module
-                if (module == inside or module.startswith(f"{inside}.") or not inside) and self._touched(step):
+                if within(self.log.operations[step].module, inside) and self._touched(step):
                     return step
         return next((step for step in before if self._touched(step)), None)
 
@@ -167,7 +170,7 @@ class FailedRemoval:
         due, here = self.deviation.step, self._nearest()
         if self.deviation.module is None or here is None:
             return [due]
-        own = self.log.operations[due].module == self.deviation.module
+        own = within(self.log.operations[due].module, self.deviation.module)
         return [due, here] if own and due != here else [here]
 
     @property
@@ -250,8 +253,15 @@ class FailedRemoval:
             for size in sizes
             if self._changes(size.ids)
             for name, index in matches(submodule(model, path), size, len(operation.made), numbers)
-            if (name, index) not in taken and all(part in self.names for part in name.split("."))
+            if (name, index) not in taken and self._read(submodule(model, path), name)
         )
+
+    def _read(self, module: nn.Module, name: str) -> bool:
+        """Return whether code may read what a module keeps under a name."""
+        own, *entries = name.split(".")
+        if entries and any(twin in self.names for twin in twins(module, own)):
+            return True  # pairs are read in a loop, none by its name
+        return all(part in self.names for part in (own, *entries))
 
     def _count_by(self, model: nn.Module, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:
         counts = []
@@ -310,6 +320,19 @@ class FailedRemoval:
                     pairs = list(of_count(self.log, self._alike(step), level, count, size.slot))
                     key = self._kind(step), level, count.name, count.index, size.slot, "counted"
                     yield key, NONE, partial(united, self.log, pairs)
+
+    def _alongside(self, step: int) -> Options:
+        """Yield: let channels go together with as many others before, of which the code may take the number."""
+        told = set(re.findall(r"\d+", self.deviation.why))
+        pairs = alongside(self.log, self.numbers.labels, step)
+        left = [str(int((~self.dead[self.numbers.labels[ids]]).sum())) for _, ids, _ in pairs]
+        # Code that failed tells the size that it wanted: that of the others, of whom another number went.
+        for number in sorted(range(len(left)), key=lambda number: left[number] not in told):
+            yield (self._kind(step), "alongside", number), NONE, partial(self._accompany, step, number)
+
+    def _accompany(self, step: int, number: int) -> TraceLog:
+        pairs = (alongside(self.log, self.numbers.labels, other) for other in self._alike(step))
+        return united(self.log, [pair for found in pairs for pair in found[number : number + 1]])
 
     def _touched(self, step: int) -> list[Plane]:
         """Return the planes of an operation in which channels change, those to freeze first."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tracing.log import AttributeCount, TraceLog
-from .sizes import ancestor, direct_sizes
+from ..tracing.log import AttributeCount, Operation, TraceLog
+from .sizes import FAR, ancestor, direct_sizes, within
 
 Pair = tuple[Tensor, Tensor, str]
 """Ids, as many others, and why they go together."""
@@ -42,6 +42,30 @@ def of_count(log: TraceLog, steps: Sequence[int], level: int, count: AttributeCo
         for size in direct_sizes(operation) if known is not None else ():
             if known is not None and size.slot == slot and size.old == len(known):
                 yield known, size.ids, f"{operation.place}: '{count.name}' is the size of both"
+
+
+def alongside(log: TraceLog, labels: Tensor, step: int) -> list[Pair]:
+    """Return the channels of an operation with as many others that its module has seen before, the latest first.
+
+    Code may give both the size of one: `width = key.shape[-1]`, by which the values are viewed too.
+    """
+    mine, module = next(iter(_single(log.operations[step])), None), log.operations[step].module
+    if mine is None:
+        return []
+    found: dict[bytes, Pair] = {}
+    for operation in reversed(log.operations[max(0, step - FAR) : step]):
+        for ids in _single(operation) if within(operation.module, module) else ():
+            if len(ids) == len(mine) and not bool(torch.isin(labels[ids], labels[mine]).any()):
+                found.setdefault(
+                    labels[ids].numpy().tobytes(), (mine, ids, f"{log.operations[step].place}: of one size")
+                )
+    return list(found.values())
+
+
+def _single(operation: Operation) -> list[Tensor]:
+    """Return the channels that an operation makes, or reads, along one axis alone."""
+    planes = [*(plane for _, planes in operation.made for plane in planes), *operation.read]
+    return [plane.ids.reshape(-1) for plane in planes if len(plane.dims) == 1]
 
 
 def united(log: TraceLog, pairs: Iterable[Pair]) -> TraceLog:
