@@ -110,6 +110,15 @@ def test_resizing(name, layout):
     assert_same(func.vec, x, None, False, [2.0, 1.5])
 
 
+@pytest.mark.parametrize("image", [(5, 6), (4, 5, 6)])
+def test_sampling_at_points(image):
+    func = aten.grid_sampler_2d.default if len(image) == 2 else aten.grid_sampler_3d.default
+    x, points = torch.rand(2, 3, *image), torch.rand(2, 7, *image[1:], len(image))
+    assert_same(func, x, points, 0, 0, False)
+    assert_same(func, x, points.flip(1), 0, 0, False)
+    assert_same(func, x[:, ::2], points, 0, 0, False, strides=False)  # torch's differ by device
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(training):
     vectors = [torch.rand(5) for _ in range(4)]
@@ -124,6 +133,7 @@ def test_batch_norm(training):
         (aten.add.Tensor, ((2, 3), (2, 4)), "size|broadcast"),
         (aten.add_.Tensor, ((1, 3), (2, 3)), "shape|broadcast"),
         (aten.native_layer_norm.default, ((2, 3), [4], (4,), None, 1e-5), "shape"),
+        (aten.grid_sampler_2d.default, ((2, 3, 4, 4), (1, 5, 5, 2), 0, 0, False), "batch|invalid"),
         (
             aten.native_batch_norm.default,
             ((2, 3, 4), (4,), (4,), (3,), (3,), True, 0.1, 1e-5),

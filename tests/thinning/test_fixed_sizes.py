@@ -423,3 +423,22 @@ def test_channels_that_one_number_cuts_in_several_lines_go_together():
     shrunk(model, x, **zeros)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in Waves(14).parameters())
     assert model.width == 14
+
+
+class Checked(nn.Module):
+    """Looks at the width of what comes before a layer of an inner module gets it."""
+
+    def __init__(self, width, out):
+        super().__init__()
+        self.width, self.out, self.op = width, out, nn.Sequential(nn.Conv2d(width, out, 1))
+
+    def forward(self, x):
+        if x.shape[1] != self.width:
+            raise ValueError(f"{x.shape[1]} channels, not {self.width}")
+        return self.op(x)
+
+
+def test_a_width_that_is_checked_before_the_layer_of_an_inner_module():
+    model = nn.Sequential(nn.Conv2d(3, 12, 1), Checked(12, 12), Checked(12, 10), nn.Conv2d(10, 4, 1))
+    shrunk(model, X, **{"0": [1, 2], "1__op__0": [5], "2__op__0": [0, 3, 4]})
+    assert [(model[i].width, model[i].op[0].weight.shape[:2]) for i in (1, 2)] == [(10, (11, 10)), (11, (7, 11))]

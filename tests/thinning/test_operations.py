@@ -378,3 +378,22 @@ def test_deformable_convolutions():
     zeros |= {key: [(0, [5])] for key in ("deform__weight", "deform__bias")}
     left, _ = left_after(Deformable(), (rand(2, 3, 8, 8),), **zeros)
     assert (left["offset.weight"][:2], left["deform.weight"][:2], left["out.weight"][1]) == ((18, 14), (11, 14), 11)
+
+
+class Tokens(nn.Module):
+    """Puts its own tokens (maybe none) before those of the input."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.embed, self.own, self.out = nn.Linear(6, 16), nn.Parameter(torch.randn(own, 16)), nn.Linear(16, 3)
+
+    def forward(self, x):
+        own = self.own.unsqueeze(0).expand(len(x), -1, -1)
+        return self.out(torch.cat((own, self.embed(x)), dim=1))
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_tokens_of_which_there_may_be_none(own):
+    zeros = {"embed__weight": [(0, [2, 7, 9])], "embed__bias": [(0, [2, 7, 9])]}
+    left, _ = left_after(Tokens(own), (rand(2, 5, 6),), **zeros, **({"own": [(1, [2, 7, 9])]} if own else {}))
+    assert left["embed.weight"] == (13, 6) and left["own"] == (own, 13)

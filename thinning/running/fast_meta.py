@@ -119,6 +119,12 @@ def _resized(x: Tensor, size: Sequence[int] | None, *_: Any) -> Tensor | None:
     return made if last else None
 
 
+def _sampled(x: Tensor, grid: Tensor, *_: Any) -> Tensor | None:
+    fits = x.ndim == grid.ndim and len(x) == len(grid) and grid.shape[-1] == x.ndim - 2 and x.dtype == grid.dtype
+    plain = fits and x.is_contiguous() and min(*x.shape, *grid.shape) > 0  # torch computes all corners of each point
+    return _made(x, (*x.shape[:2], *grid.shape[1:-1])) if plain else None
+
+
 ONE = "relu gelu silu sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu clamp clamp_min clamp_max neg exp sqrt"
 TWO = "add sub mul div"
 RESIZE = "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
@@ -127,6 +133,7 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     **{getattr(aten, name + "_"): _in_place for name in f"{ONE} {TWO}".split()},
     **{getattr(aten, name): _resized for name in RESIZE.split()},
     **{getattr(aten, name): _softmax for name in ("_softmax", "_safe_softmax") if hasattr(aten, name)},
+    **dict.fromkeys((aten.grid_sampler_2d, aten.grid_sampler_3d), _sampled),
     aten.addmm: _linear,
     aten.native_layer_norm: _layer_norm,
     aten.native_batch_norm: _batch_norm,

@@ -148,7 +148,7 @@ class Tracer(TorchDispatchMode):
 
     def constants(self, leaf: tuple[str, int]) -> Tensor | None:
         """Return what all elements of each channel of a parameter's dimension equal, NaN where they differ."""
-        if self.weights is None or leaf[0] not in self.weights:
+        if self.weights is None or leaf[0] not in self.weights or not self.weights[leaf[0]].numel():
             return None
         if leaf not in self._constants:
             real = self.weights[leaf[0]].detach()

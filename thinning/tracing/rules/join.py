@@ -23,7 +23,13 @@ def cat(call: Call) -> None:
     # Nothing of an empty part is in the result: the start of a list in old code, what is left of heads that are turned
     # as a whole.
     tensors = [t for t in call.args[0] if t.numel()]
-    _join(call, number_fresh(call, tensors, dim), [tuple(t.shape) for t in tensors], dim)
+    planes = _join(call, number_fresh(call, tensors, dim), [tuple(t.shape) for t in tensors], dim)
+    # But it has to fit along the other dimensions (no class token, as wide as the tokens).
+    for part in (t for t in call.args[0] if not t.numel()):
+        for empty in call.planes(part):
+            for plane in planes:
+                if plane.dims == empty.dims and dim not in plane.dims:
+                    call.unite(plane.ids, empty.ids)
 
 
 @rule(aten.stack)
@@ -40,7 +46,7 @@ def stack(call: Call) -> None:
     _join(call, infos, shapes, dim)
 
 
-def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, ...]], dim: int) -> None:
+def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, ...]], dim: int) -> list[Plane]:
     out = list(call.outputs()[0].shape)
     along = _along(infos, dim)
     planes = []
@@ -57,6 +63,7 @@ def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, .
             call.log.role(plane.leaf, "shift")
         planes.append(merge(group, _common(call, group) if len(group) == len(infos) else None))
     call.emit(planes)
+    return planes
 
 
 def _along(infos: Sequence[TensorInfo], dim: int) -> list[Plane | None]:

@@ -96,10 +96,10 @@ def plain_view(call: Call) -> None:
     _views(call)
 
 
-def _views(call: Call) -> list[tuple[Plane, Plane]]:
-    """Emit the same view of each plane; return the pairs of planes before and after."""
+def _views(call: Call, parts_of: int | None = None) -> list[tuple[Plane, Plane]]:
+    """Emit the same view of each plane, of parts of a dimension maybe; return the pairs of planes before and after."""
     many = isinstance(call.out, (list, tuple))
-    shape = _with_rows(call)
+    shape = _with_rows(call.shapes[0], parts_of)
     pairs = []
     for position, out in enumerate(call.outputs()):
         function = _again(call, position if many else None)
@@ -109,13 +109,11 @@ def _views(call: Call) -> list[tuple[Plane, Plane]]:
     return pairs
 
 
-def _with_rows(call: Call) -> Shape:
-    """Return the input's shape, with one row for none but along the dimension of which an operation takes parts."""
-    shape = call.shapes[0]
+def _with_rows(shape: Shape, parts_of: int | None) -> Shape:
+    """Return a shape with one row for none, but along the dimension of which an operation takes parts."""
     if 0 not in shape:
         return shape
-    own = call.named("dim")
-    return [size or int(own is None or dim != own % len(shape)) for dim, size in enumerate(shape)]
+    return [size or int(parts_of is None or dim != parts_of % len(shape)) for dim, size in enumerate(shape)]
 
 
 def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor]:
@@ -129,7 +127,7 @@ def _again(call: Call, position: int | None = None) -> Callable[[Tensor], Tensor
 @rule(aten.select, aten.slice, aten.unbind, aten.split_with_sizes, aten.narrow, aten.unsafe_split_with_sizes)
 def part(call: Call) -> None:
     """Take a part of a tensor. One single channel by its number cannot be followed: then freeze the axis."""
-    pairs, old = _views(call), call.shapes[0]
+    pairs, old = _views(call, call.named("dim", 0)), call.shapes[0]
     # An expert that gets no rows of the example has its channels all the same.
     for out in call.outputs():
         if out.numel() == 0 < numel(old) and out.ndim == len(old):
