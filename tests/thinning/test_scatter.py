@@ -6,6 +6,8 @@ from torch import nn
 
 from potstill.thinning import thin, trace
 
+from .networks import left_after, rand
+
 
 def added(messages, to, count):
     return messages.new_zeros(count, messages.shape[1]).index_add_(0, to, messages)
@@ -158,3 +160,24 @@ def test_channels_pass_through_rows_that_a_mask_chooses(some):
         thin(model, (x, mask))
         torch.testing.assert_close(model(x, mask), before)
     assert [tuple(p.weight.shape) for p in (model.first, model.other, model.out)] == [(9, 6), (9, 9), (3, 9)]
+
+
+class Points(nn.Module):
+    """Writes every third row of a copy anew, then joins it with another branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.boxes, self.points = nn.Conv1d(3, 12, 1), nn.Conv1d(12, 5, 1), nn.Conv1d(12, 6, 1)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        y = self.points(x).clone()
+        y[:, 2::3] = y[:, 2::3].sigmoid()
+        y[:, 0::3] = 2 * y[:, 0::3] + torch.arange(y.shape[2])
+        return torch.cat([self.boxes(x), y], 1)
+
+
+def test_rows_that_are_written_anew_before_they_are_joined():
+    zeros = {"stem__weight": [(0, [2, 7])], "stem__bias": [(0, [2, 7])]}
+    left, _ = left_after(Points(), (rand(2, 3, 8),), **zeros)
+    assert (left["boxes.weight"], left["points.weight"]) == ((5, 10, 1), (6, 10, 1))

@@ -48,6 +48,8 @@ def stack(call: Call) -> None:
 
 def _join(call: Call, infos: Sequence[TensorInfo], shapes: Sequence[tuple[int, ...]], dim: int) -> list[Plane]:
     out = list(call.outputs()[0].shape)
+    # Asked once: of a tensor that was written to through a view, each answer has planes of its own.
+    infos = [TensorInfo(info.current, info.storage, info.storage.version) for info in infos]
     along = _along(infos, dim)
     planes = []
     if any(plane is not None for plane in along):
