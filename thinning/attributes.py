@@ -40,7 +40,7 @@ def is_size(module: nn.Module, name: str) -> bool:
     own, *entries = name.split(".")
     if name in SIZES:
         return True
-    if {own, *entries} & SETTINGS or own.startswith("_") or type(module).__module__.startswith("torch."):
+    if {own, *entries} & SETTINGS or own.startswith("__") or type(module).__module__.startswith("torch."):
         return False
     return not any(own in getattr(cls, "__constants__", ()) for cls in type(module).__mro__)
 

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .recipe import Recipe
 from .running.copies import shared_copy
 from .running.inputs import run
-from .running.outputs import fixed_chance, in_double
+from .running.outputs import in_double
+from .running.run import fixed_chance
 
 FEW = 16
 """Constants of at most so many elements are numbers that the code gives."""

@@ -76,8 +76,10 @@ def thin(  # noqa: PLR0913
     analysis = best_axes(analysis, weights, allow_inexact)
     recipe, analysis, dead, gone = _removed(model, weights, analysis, verifier, allow_inexact, round_to)
     macs, size = analysis.log.macs, _size(dense)
-    zeros = with_measured_gap(zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, batches)
-    refused = measured_refusals(recipe, analysis, dead, dense, batches) if recipe.refused else ()
+    zeros = with_measured_gap(
+        zeros_that_stay(analysis, dead, weights, gone), analysis, weights, dense, verifier.batches
+    )
+    refused = measured_refusals(recipe, analysis, dead, dense, verifier.batches) if recipe.refused else ()
     recipe = replace(
         recipe,
         inputs=describe(example_inputs),

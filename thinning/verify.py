@@ -80,7 +80,11 @@ class Verifier:
     def _run_dense(self) -> None:
         """Keep the outputs before any removal."""
         # Before the first change, from the model itself: nothing that comes later is compared with anything else.
-        self._before = _first_outputs(self.model, self.batches)
+        try:
+            self._before = _first_outputs(self.model, self.batches)
+        except ThinningError:  # random numbers may be no input: columns of categories as floats, say
+            self.batches = [*self._given, *self.batches[1:]]
+            self._before = _first_outputs(self.model, self.batches)
         # A head that answers 0 to random input (a ReLU at the end, all padding) proves nothing: then the user's own
         # input too.
         if _says_nothing(self._before):

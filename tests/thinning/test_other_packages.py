@@ -205,3 +205,49 @@ def test_gates_that_turn_channels_in_the_complex_plane():
     model = Turned()
     thinned(model)
     assert {len(layer.weight) for layer in (model.value, model.angle, model.size)} == {7}
+
+
+class Scaled(nn.Module):
+    """Normalizes and multiplies by the root of the width that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(6, 10), nn.Linear(6, 10), nn.Linear(20, 4)
+
+    def forward(self, x):
+        unit = nn.functional.normalize(self.first(x), dim=-1)
+        return self.out(torch.cat((unit * unit.shape[-1] ** 0.5, self.second(x).relu() * 0.5), -1))
+
+
+def test_a_number_that_is_computed_from_a_width_keeps_that_width_and_is_told():
+    graph = trace(Scaled(), X)
+    group = next(group for group in graph.classes() if ("first.weight", 0, "out") in group.uses)
+    assert group.status == "frozen" and "computes a number from how many channels there are" in group.reason
+    recipe = thinned(model := Scaled())
+    assert (len(model.first.weight), len(model.second.weight)) == (10, 7)
+    assert all(rest.reason == group.reason for rest in recipe.frozen if rest.use == "first.weight[0]")
+
+
+class Columns(nn.Module):
+    """Reads a category from a column of floats, and keeps its number of heads under a private name."""
+
+    def __init__(self, heads=4):
+        super().__init__()
+        self._heads = heads
+        self.embedding, self.first, self.out = nn.Embedding(5, 6), nn.Linear(8, 16), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = self.first(torch.cat((self.embedding(x[:, 0].long()), x[:, 1:]), 1))
+        parts = x.view(len(x), self._heads, -1).softmax(-1)
+        return self.out(parts.reshape(len(x), -1))
+
+
+def test_floats_that_are_numbers_of_categories_and_private_numbers_of_heads():
+    x = torch.cat((torch.randint(0, 5, (8, 1)).float(), torch.randn(8, 2)), 1)
+    model = Columns()
+    with torch.no_grad():
+        model.out.weight[:, 4:8] = 0  # a whole head that nothing reads
+    before = copy.deepcopy(model)(x)
+    thin(model, x)
+    assert (model._heads, len(model.first.weight)) == (3, 12)
+    torch.testing.assert_close(model(x), before)

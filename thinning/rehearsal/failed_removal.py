@@ -16,7 +16,7 @@ from ..attributes import twins
 from ..tracing.labels import Plane
 from ..tracing.log import AttributeCount, SplitAxis, TraceLog
 from ..tracing.numbering import Numbering
-from ..tracing.replay import Deviation
+from ..tracing.replay import ANOTHER_NUMBER, Deviation
 from .choices import Match, choices, different
 from .sizes import (
     Numbers,
@@ -60,6 +60,8 @@ class FailedRemoval:
 
     def options(self, model: nn.Module) -> Options:
         """Yield each change worth a try, with a key that says whether it was tried before."""
+        if self.deviation.why == ANOTHER_NUMBER:
+            return  # no size is wrong here
         for step in self._steps:
             yield from self._attributes(model, step, own_numbers)
             yield from self._rounds(step)

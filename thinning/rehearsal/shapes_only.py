@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..running.fast_meta import execute
-from ..tracing.log import Made, TraceLog
+from ..tracing.log import Made, TraceLog, numbers_in
 
 aten = torch.ops.aten
 NAMES = (
@@ -30,7 +30,7 @@ def takes_by_number(log: TraceLog) -> bool:
 class ShapeRun(TorchDispatchMode):
     """Carries a thinned copy's operations out: the same ones as in `sequence`, with the shapes that are left?"""
 
-    def __init__(self, sequence: list[tuple[Any, Made]], labels: Tensor, dead: Tensor) -> None:
+    def __init__(self, sequence: list[tuple[Any, Made, tuple[float, ...]]], labels: Tensor, dead: Tensor) -> None:
         super().__init__()
         self.sequence = sequence
         self.gone = dead[labels]
@@ -44,7 +44,9 @@ class ShapeRun(TorchDispatchMode):
         if self.step >= len(self.sequence) or self.sequence[self.step][0] is not func:
             self.fits = False
         elif self.fits:
-            self.fits = self._agrees(out, self.sequence[self.step][1])
+            _, made, numbers = self.sequence[self.step]
+            same = not any(planes for _, planes in made) or numbers == numbers_in(args, kwargs or {})
+            self.fits = same and self._agrees(out, made)
         self.step += 1
         return out
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from .copies import shared_copy
 from .inputs import next_step, run, tensors_of
 from .precision import full_precision
+from .run import fixed_chance
 
 
 def randomized(example_inputs: Any, seed: int = 0) -> Any:
@@ -58,24 +57,6 @@ def _results(copy: nn.Module, batch: Any, onward: bool) -> list[Tensor]:
 
 def _dense(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.layout == torch.strided else tensor.to_dense()
-
-
-@contextmanager
-def fixed_chance() -> Iterator[None]:
-    """Yield the same random numbers each time, from torch, Python and numpy; afterwards all go on as before."""
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    state = numpy.random.get_state() if numpy is not None else None
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            random.seed(0)
-            if numpy is not None:
-                numpy.random.seed(0)
-            yield
-    finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(state)
 
 
 def in_double(example_inputs: Any) -> Any:

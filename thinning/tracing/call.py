@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .code_lines import lines_of_code
 from .labels import SINGLE, Plane, TensorInfo, attach, info_of, take_first
-from .log import Made, Operation, Read, TraceLog
+from .log import Made, Operation, Read, TraceLog, numbers_in
 
 
 @dataclass
@@ -116,12 +116,18 @@ class Call:
         """Return shape and planes of each result."""
         return tuple((tuple(t.shape), info_of(t).planes) for t in self.outputs())
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers that the code gives."""
+        return numbers_in(self.args, self.kwargs)
+
     def operation(self) -> Operation:
         """Return the operation as data, once."""
         frame = self.tracer.frame
         read = tuple(plane for info in self.infos for plane in info.planes)
         kind = frame.kind(self.func)
-        return Operation(self.func, self.place, frame.name, kind, read, self.made, self.args if self.sized else None)
+        given = self.args if self.sized else None
+        return Operation(self.func, self.place, frame.name, kind, read, self.made, given, self.numbers)
 
     def planes(self, tensor: Tensor | None) -> tuple[Plane, ...]:
         """Return the planes of an input, with the values that still hold."""

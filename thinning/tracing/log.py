@@ -152,11 +152,16 @@ Made = tuple[tuple[tuple[int, ...], tuple[Plane, ...]], ...]
 """Shape and planes of each result of an operation."""
 
 
+def numbers_in(args: Any, kwargs: Any) -> tuple[float, ...]:
+    """Return the numbers that code gives to an operation, sizes and dimensions apart."""
+    return tuple(value for value in (*args, *kwargs.values()) if type(value) is float)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation on labelled tensors, for the comparison with a second run.
 
-    `kind` is the same for the same operation of two modules of one class.
+    `kind` is the same for the same operation of two modules of one class; `numbers` are those that the code gives.
     """
 
     func: Any
@@ -166,6 +171,7 @@ class Operation:
     read: tuple[Plane, ...]
     made: Made
     arguments: Any
+    numbers: tuple[float, ...] = ()
 
 
 class TraceLog:
@@ -191,7 +197,7 @@ class TraceLog:
         self.links: list[Link] = []
         self.operations: list[Operation] = []
         self.attributes: list[AttributeCount] = []
-        self.sequence: list[tuple[Any, Made]] = []
+        self.sequence: list[tuple[Any, Made, tuple[float, ...]]] = []
         self.warnings: list[str] = []
         self.macs = 0
         self.other_macs = 0.0

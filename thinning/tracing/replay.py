@@ -42,6 +42,7 @@ class Deviation:
 
 
 ANOTHER_PATH = "with fewer channels the model's code takes another path"
+ANOTHER_NUMBER = "the model's code computes a number from how many channels there are"
 
 
 class DeviationError(Exception):
@@ -137,8 +138,8 @@ class Replay:
             raise DeviationError(min(self.step, len(self.operations) - 1), ANOTHER_PATH)
         self.inside = True
 
-    def end(self, made: Made) -> None:
-        """Check after an operation that shapes and channels are what is left of the first run's."""
+    def end(self, made: Made, numbers: tuple[float, ...]) -> None:
+        """Check after an operation that shapes and channels are what is left of the first run's, numbers the same."""
         operation = self.operations[self.step]
         self.inside = False
         if len(made) != len(operation.made):
@@ -158,6 +159,8 @@ class Replay:
                 raise UnfollowedError
             if shape != expected or not all(self._agrees(plane, planes) for plane in before):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
+        if numbers != operation.numbers:
+            raise DeviationError(self.step, ANOTHER_NUMBER)
         self.step += 1
 
     def _depends_on_data(

@@ -123,7 +123,7 @@ class Tracer(TorchDispatchMode):
         self.macs += macs_of(func, args, call.out)
         self._label(call)
         if self.replay is None:
-            self.log.sequence.append((func, call.made))
+            self.log.sequence.append((func, call.made, call.numbers))
         self.running = None
         return call.out
 
@@ -184,7 +184,7 @@ class Tracer(TorchDispatchMode):
 
     def _remember(self, call: Call) -> None:
         if self.replay is not None:
-            self.replay.end(call.made)
+            self.replay.end(call.made, call.numbers)
         else:
             self.log.operation(call.operation())
 
