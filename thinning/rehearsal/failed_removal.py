@@ -68,9 +68,11 @@ class FailedRemoval:
             yield from self._splits(step)
             yield from self._unions(model, step)
             yield from self._counted(model, step)
-            yield from self._alongside(step)
         for step in self._steps:
             yield from self._attributes(model, step, held_numbers)
+        # Last: widths that are equal by chance would go together for nothing.
+        for step in self._steps:
+            yield from self._alongside(step)
 
     @property
     def cuts(self) -> list[int]:
