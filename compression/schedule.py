@@ -127,22 +127,18 @@ def file_config(  # noqa: PLR0913 -- keywords
 ) -> CompressionScheduler:
     """Return the scheduler of a schedule file: Distiller's entry point, `load_schedule` and `build` in one.
 
-    `resumed_epoch` changes nothing: learning rates follow absolute epochs, and their state comes with the scheduler's.
+    `resumed_epoch` says that a run goes on, whose state is loaded next: then a latency that this machine cannot reach
+    is no error. It changes nothing else: learning rates follow absolute epochs, and their state comes with the
+    scheduler's.
 
     Raises:
         ScheduleError: the schedule has mistakes; all of them are listed.
     """
     schedule = load_schedule(filename, model)
     _tell(schedule)
-    return build(
-        schedule,
-        model,
-        optimizer,
-        scheduler=scheduler,
-        example_inputs=example_inputs,
-        build_teacher=build_teacher,
-        process_group=process_group,
-    )
+    goes_on = resumed_epoch is not None
+    scheduler = scheduler or CompressionScheduler(model, example_inputs, process_group=process_group, goes_on=goes_on)
+    return build(schedule, model, optimizer, scheduler=scheduler, build_teacher=build_teacher)
 
 
 def dict_config(  # noqa: PLR0913 -- keywords
@@ -163,15 +159,9 @@ def dict_config(  # noqa: PLR0913 -- keywords
     """
     schedule = load_schedule(sched_dict, model)
     _tell(schedule)
-    return build(
-        schedule,
-        model,
-        optimizer,
-        scheduler=scheduler,
-        example_inputs=example_inputs,
-        build_teacher=build_teacher,
-        process_group=process_group,
-    )
+    goes_on = resumed_epoch is not None
+    scheduler = scheduler or CompressionScheduler(model, example_inputs, process_group=process_group, goes_on=goes_on)
+    return build(schedule, model, optimizer, scheduler=scheduler, build_teacher=build_teacher)
 
 
 def _policy(

@@ -60,6 +60,7 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
         history: when each policy acted.
         removed: policy -> parameter -> how many of the structures that it hid thinning has removed.
         begun: the step (epoch, minibatch, minibatches per epoch) that training is within.
+        goes_on: a state is loaded next: a run keeps the times that it began with, whatever this machine's are.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
         example_inputs: Any = None,
         validation_batch: Any = None,
         process_group: ProcessGroup | None = None,
+        goes_on: bool = False,
     ) -> None:
         """Start without policies.
 
@@ -77,7 +79,10 @@ class CompressionScheduler(ShownScheduler, CopiedScheduler):
                 it, pruned filters leave their biases and norms alone, and thinning is refused.
             validation_batch: real inputs on which thinning checks equality too.
             process_group: the ranks that train this network alike (default: all of the default group, if there is one).
+            goes_on: the state of a run is loaded next; latencies that were asked for are those of the machine on which
+                it began, and out of reach on this one they are no error.
         """
+        self.goes_on = goes_on
         self.model, self._given = unwrapped(model), model  # a compiled one lives as long as its hooks
         self.ranks = Ranks(process_group)
         self.rewrap: Callable[[], None] | None = None

@@ -106,10 +106,11 @@ class Driver:
         """
         if self.thin is not None:
             refuse_sharded(model)
+        goes_on = None if self._stored is None else 0
         if isinstance(self.schedule, Mapping):
-            made = dict_config(model, optimizer, dict(self.schedule), example_inputs=self.example_inputs)
+            made = dict_config(model, optimizer, dict(self.schedule), None, goes_on, example_inputs=self.example_inputs)
         else:
-            made = file_config(model, optimizer, Path(self.schedule), example_inputs=self.example_inputs)
+            made = file_config(model, optimizer, Path(self.schedule), None, goes_on, example_inputs=self.example_inputs)
         self._scheduler = made
 
     def start(self, optimizer: Optimizer, steps_per_epoch: int, steps: int) -> None:

@@ -22,6 +22,7 @@ class Host(Protocol):
     masks: Masks
     ranks: Ranks
     example_inputs: Any
+    goes_on: bool
 
     @property
     def policies(self) -> Sequence[Any]:

@@ -99,7 +99,9 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self._weights = dict(scheduler.model.named_parameters())
         self._values, self._rates = DenseWeights(scheduler.masks), LearningRates(self._weights)
         self.regularizer.bind(scheduler.model)
-        site = Site(scheduler.model, scheduler.graph, window, name, scheduler.ranks, scheduler.example_inputs)
+        site = Site(
+            scheduler.model, scheduler.graph, window, name, scheduler.ranks, scheduler.example_inputs, scheduler.goes_on
+        )
         self.regularizer.prepare(site)
         warn_of_overlap(scheduler.joined, self)
         warn_of_empty_mask(self)

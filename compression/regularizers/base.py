@@ -29,6 +29,7 @@ class Site:
         name: the policy's name.
         ranks: the processes that train together.
         example_inputs: what the model is called with, or None.
+        goes_on: a state is loaded next, of a run that perhaps began on another machine.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class Site:
     name: str
     ranks: Ranks = field(default_factory=Ranks)
     example_inputs: Any = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

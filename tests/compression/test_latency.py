@@ -59,11 +59,11 @@ def clock(monkeypatch):
     return noise
 
 
-def scheduler_of(model, optimizer, **target):
+def scheduler_of(model, optimizer, resumed_epoch=None, **target):
     gates = {"class": "L0Regularizer", "weights": ["0.weight", "4.weight"], "droprate_init": 0.05, **target}
     window = {"regularizer": {"instance_name": "gates"}, "starting_minibatch": 0, "ending_minibatch": STEPS}
     schedule = {"regularizers": {"gates": gates}, "policies": [window]}
-    return dict_config(model, optimizer, schedule, example_inputs=IMAGES)
+    return dict_config(model, optimizer, schedule, None, resumed_epoch, example_inputs=IMAGES)
 
 
 def train(scheduler, model, optimizer, start, end):
@@ -133,6 +133,45 @@ def test_a_resumed_run_equals_one_that_was_not_cut_though_time_is_measured_anew(
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+def test_a_run_goes_on_with_its_times_on_a_machine_that_is_fast_enough_as_it_is(clock, caplog):
+    model, optimizer, scheduler = begun(target_milliseconds=1.75)
+    train(scheduler, model, optimizer, 0, 30)
+    within = json_free(scheduler.state_dict())
+    train(scheduler, model, optimizer, 30, STEPS)
+    scheduler.on_epoch_end(0, optimizer)
+    account = scheduler.account().iloc[-1]
+    clock["drift"] = -0.9
+    for state in (within, scheduler.state_dict()):
+        other = network()
+        theirs = torch.optim.SGD(other.parameters(), 0.05)
+        with pytest.raises(ScheduleError, match="less than the 1.75 ms"):
+            scheduler_of(other, theirs, target_milliseconds=1.75)
+        resumed = scheduler_of(other, theirs, resumed_epoch=0, target_milliseconds=1.75)
+        assert "less than the 1.75 ms that were asked for (on this machine; a run that goes on has" in caplog.text
+        resumed.load_state_dict(state)
+        assert resumed.account().iloc[-1][["of", "asked"]].equals(account[["of", "asked"]])
+    # The window was over: what is left is told as it was measured then.
+    assert resumed.account().iloc[-1]["hidden"] == account["hidden"] > 0
+
+
+@pytest.mark.parametrize("steps", [0, 30])
+def test_times_are_those_of_the_first_machine_and_the_target_that_of_now(clock, steps):
+    model, optimizer, scheduler = begun(target_latency=0.7) if steps else (network(), None, None)
+    scheduler = scheduler or scheduler_of(model, torch.optim.SGD(model.parameters(), 0.05), target_latency=0.7)
+    train(scheduler, model, optimizer, 0, steps)
+    state = json_free(scheduler.state_dict())
+    clock["drift"] = -0.4
+    targets = [{"target_latency": 0.8}, {"target_milliseconds": 1.75}]
+    others = [] if steps else [{"target_latency": 0.9, "weights": ["0.weight"]}]  # gates whose times were not measured
+    for target in (*targets, *others):
+        other = network()
+        resumed = scheduler_of(other, torch.optim.SGD(other.parameters(), 0.05), **target)
+        resumed.load_state_dict(state)
+        entry, dense = resumed.account().iloc[-1], network_time(other) + (-0.4 if "weights" in target else 0)
+        left = target.get("target_milliseconds", target.get("target_latency", 0) * dense)
+        assert (entry["of"], entry["asked"]) == pytest.approx((1000 * dense, 1000 * (dense - left)), abs=1)
+
+
 def json_free(value):
     """A copy that shares no tensor."""
     return torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
@@ -143,6 +182,7 @@ def json_free(value):
     [
         ({"target_latency": 0.1}, "the target is out of reach: with one channel left in each gated layer"),
         ({"target_milliseconds": 50.0}, "less than the 50 ms that were asked for"),
+        ({"target_latency": 1.0}, "target_latency is the share of the time that stays: 1 leaves nothing to do"),
         ({"target_latency": 0.5, "target_macs": 0.5}, "give exactly one of strength, target_sparsity, target_macs"),
     ],
 )
@@ -238,6 +278,11 @@ def test_the_goal_is_moved_until_the_measured_network_is_as_asked():
     goal, share = latency.settle(share_of, 0.4)
     assert share == pytest.approx(0.4, abs=0.01) and goal == pytest.approx(2 / 7, abs=0.015)
     assert goals[0] == 0.4 and len(goals) <= 5
+
+
+def test_where_no_network_is_fast_enough_the_one_that_loses_least_is_taken():
+    goal, share = latency.settle(lambda goal: 0.8 + 0.001 * goal, 0.6)  # mostly overhead
+    assert (goal, share) == (0.6, pytest.approx(0.8006))
 
 
 @pytest.mark.parametrize("steepness", [0.3, 3.0])

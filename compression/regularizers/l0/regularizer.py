@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from potstill.thinning import Recipe
 from ...declare.cross_checks import Shapes
 from ...declare.names import normalise, resolve
 from ...declare.registry import register
-from ...files.checked import Field
+from ...files.checked import CheckpointError, Field
 from ...files.optimizer_state import load_optimizer_state
 from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
@@ -35,7 +36,7 @@ from .latency import Speed, settle
 from .recalibration import Recalibration
 from .scale_activations import gated_modules
 from .scale_parameters import tensor_of
-from .survey import Target, check_target, survey
+from .survey import Survey, Target, check_target, survey
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class L0Regularizer(GateArguments):
         self._handles: list[Any] = []
         self._owner = ""
         self._target = Target.of(self)
+        self._found: Survey
         self._settled: float | None = None  # the measured share of the latency
         self._part = 1.0  # of the network that shares are of, what was left when its channels were traced last
 
@@ -84,7 +86,7 @@ class L0Regularizer(GateArguments):
         if problem := gaps(site.window):
             raise ValueError(f"{site.name}: {problem}")
         self._survey()
-        check_target(self._found, self._target, site.name)
+        check_target(self._found, self._target, site)
         if self.sampling == "example":
             refuse_compiled(EXAMPLES, site.model)
             gated_modules(site.model, self._channels.layout)
@@ -97,7 +99,7 @@ class L0Regularizer(GateArguments):
         """
         if self._site.graph() is not self._surveyed:  # channels were removed since
             self._survey()
-            check_target(self._found, self._target, self._owner)
+            check_target(self._found, self._target, self._site)
         device = tensor_of(self._site.model, self._channels.layout.names[0]).device
         # By names, not by order: two gate policies of one run must not draw the same noise.
         own = zlib.crc32(" ".join(map(normalise, self._names)).encode())
@@ -235,7 +237,34 @@ class L0Regularizer(GateArguments):
         return numbers
 
     def state_dict(self) -> dict[str, Any]:
-        """Return gates, their optimizer and the multiplier, while the window lasts."""
+        """Return gates, their optimizer and the multiplier, while the window lasts; and what was measured."""
+        return {**self._gates_state(), **self._times_state()}
+
+    def _times_state(self) -> dict[str, Any]:
+        """Return the times that were measured: a second look, on another machine too, would find others."""
+        if self._constraint is None or self._found.speed is None:
+            return {}
+        if self._settled is not None:
+            return {"settled": self._settled, "time": self._constraint.budget.total, "share": self._found.share}
+        known = self._handles or self._site.graph() is self._surveyed
+        return {"budget": self._constraint.budget.state_dict()} if known else {}
+
+    def _take_times(self, state: Mapping[str, Any]) -> None:
+        """Take back what `_times_state` gave, for the target of now, which may have been edited."""
+        if self._constraint is None or self._target is None:
+            return
+        if "settled" in state:
+            self._settled = Field(state)["settled"].number()
+        if "time" in state:
+            self._constraint.budget.total = max(Field(state)["time"].number(), 1e-9)
+            self._found = replace(self._found, share=Field(state)["share"].number())
+        if "budget" in state:
+            with suppress(CheckpointError):  # of other gates, which were measured just now
+                self._constraint.budget.load_state_dict(state["budget"])
+            self._constraint.goal = self._target.share_of(self._constraint.budget)
+            self._found = replace(self._found, share=self._constraint.goal)
+
+    def _gates_state(self) -> dict[str, Any]:
         if not self._handles:
             return {}
         return {
@@ -245,7 +274,6 @@ class L0Regularizer(GateArguments):
             "norms": self._norms.state_dict(),
             "total": self._sizes.total,  # of before a thinning within the window
             "part": self._part,
-            **({} if self._settled is None else {"settled": self._settled}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -254,18 +282,18 @@ class L0Regularizer(GateArguments):
         Raises:
             ValueError: the state is of another number of gates.
         """
-        if not state:
+        if "gates" not in state:
+            self._take_times(state)
             return
         self._gates.load_state_dict(state["gates"])
         load_optimizer_state(self._optimizer, Field(state)["optimizer"])
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
+        self._take_times(state)
         if "norms" in state:
             self._norms.load_state_dict(state["norms"])
         if "part" in state:
             self._part = Field(state)["part"].number()
-        if "settled" in state:
-            self._settled = Field(state)["settled"].number()
         if "total" in state:
             self._sizes.total = max(1.0, Field(state)["total"].number())
 
