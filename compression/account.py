@@ -29,6 +29,7 @@ UNTRACED = "nothing is known of it without example_inputs"
 class Hiding(Protocol):
     """What hides weights."""
 
+    model: nn.Module
     masks: Masks
     policies: list[ScheduledTrainingPolicy]
 
@@ -36,7 +37,6 @@ class Hiding(Protocol):
 class Accountable(Hiding, Protocol):
     """What of a scheduler an account is made from."""
 
-    model: nn.Module
     history: History
     example_inputs: Any
     removed: dict[str, dict[str, int]]
@@ -62,6 +62,18 @@ def entries_of(scheduler: Accountable) -> list[Entry]:
     return found
 
 
+def tell_nothing(entries: Iterable[Entry]) -> None:
+    """Warn of each policy that acted and hides nothing, though it was asked to: why."""
+    rows: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.span is not None and entry.asked is not None and entry.parameter:
+            rows.setdefault(entry.policy, []).append(entry)
+    for policy, own in rows.items():
+        if not any(entry.hidden for entry in own):
+            reasons = dict.fromkeys(entry.why for entry in own if entry.why)
+            logger.warning("%s acted, and hides nothing now: %s", policy, "; ".join(reasons) or "nothing was asked")
+
+
 def tell_zeros(entries: Iterable[Entry]) -> None:
     """Warn of each weight whose hidden structures stay as zeros: how many, why, and the way out."""
     for entry in entries:
@@ -85,18 +97,21 @@ def tell_account(scheduler: Accountable) -> None:
     elif any(policy.compresses for policy in scheduler.policies):
         entries = entries_of(scheduler)
         logger.info("%s", account_text(account_table(entries)))
+        tell_nothing(entries)
         tell_zeros(entries)
         tell_goals(entries)
 
 
 def hidden_structures(scheduler: Hiding) -> dict[str, dict[str, int]]:
-    """Return policy -> parameter -> how many structures its masks hide now."""
+    """Return policy -> parameter -> how many structures it hides now."""
+    weights = dict(scheduler.model.named_parameters())
     found: dict[str, dict[str, int]] = {}
     for policy in scheduler.policies:
         masks = scheduler.masks.of(policy.name)
-        claims = policy.claims(None) if masks else {}
+        hiding = {**(weights if _leaves_no_masks(policy) else {}), **masks}
+        claims = policy.claims(None) if hiding else {}
         found[policy.name] = {
-            name: int(_zero(claim.group, masks[name]).sum()) for name, claim in claims.items() if name in masks
+            name: int(_zero(claim.group, hiding[name]).sum()) for name, claim in claims.items() if name in hiding
         }
     return found
 
@@ -131,6 +146,8 @@ class _Network:
         gone, inexact = (hidden & self._within(name, weight, group, fate) for fate in ("removed", "inexact"))
         left = hidden & ~gone & ~inexact
         why, shared, frozen = self._reasons(name, group, left)
+        none = span is not None and not before and not bool(hidden.any())
+        passing = _why_none(policy, claim, group) if none and not claim.why else ""
         return Entry(
             policy=policy.name,
             parameter=name,
@@ -141,7 +158,7 @@ class _Network:
             removable=int(gone.sum()) + before,
             inexact=int((inexact & ~gone).sum()),
             stays=int(left.sum()),
-            why="; ".join(filter(None, (claim.why, why))),
+            why="; ".join(filter(None, (claim.why, passing, why))),
             shared=shared,
             frozen=frozen,
             span=span,
@@ -183,6 +200,13 @@ class _Network:
             return WHOLE, (), False
         shared = tuple(dict.fromkeys(other for part in met for other in part.shared))
         return "; ".join(dict.fromkeys(part.reason for part in met)), shared, all(part.frozen for part in met)
+
+
+def _why_none(policy: ScheduledTrainingPolicy, claim: Claim, group: Group | None) -> str:
+    """Return why a policy that acted hides nothing of a parameter."""
+    if claim.asked == 0:
+        return f"less than one of the {_unit(group)} was asked"
+    return policy.why_passing() if claim.asked else ""
 
 
 def _zero(group: Group | None, values: Tensor) -> Tensor:

@@ -52,11 +52,15 @@ class History:
                 logger.warning(NO_EPOCHS, ", ".join(waiting))
 
     def tell_idle(self, policies: Iterable[ScheduledTrainingPolicy]) -> None:
-        """Warn of each policy that never acted, once, and say why: training is over."""
+        """Warn of each policy that never acted or was cut off, once, and say why: training is over."""
         for policy in () if self._unknown else policies:
-            if policy.name not in self.spans and policy.name not in self._told:
-                self._told.add(policy.name)
+            if policy.name in self._told:
+                continue
+            if policy.name not in self.spans:
                 logger.warning("%s never acted: %s", policy.name, self._why_idle(policy))
+            elif not (policy.compresses and self._cuts(policy)):
+                continue
+            self._told.add(policy.name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the spans: plain data."""
@@ -74,6 +78,18 @@ class History:
             if policy.acts_in(hook, step):
                 first, _ = self.spans.get(policy.name, (step, step))
                 self.spans[policy.name] = first, step
+
+    def _cuts(self, policy: ScheduledTrainingPolicy) -> bool:
+        """Return whether training ended before the last time of a policy, which it then says."""
+        window = policy.window
+        if self.now is None or window.position(self.now) >= window.last:
+            return False
+        acted = self.spans[policy.name][1]
+        logger.warning(
+            "%s was cut off: it would act up to %s %s, and acted last in epoch %s, minibatch %s of %s",
+            policy.name, window.unit, f"{window.last:,}", *(f"{at:,}" for at in acted.at),
+        )  # fmt: skip
+        return True
 
     def _why_idle(self, policy: ScheduledTrainingPolicy) -> str:
         if self.now is None:

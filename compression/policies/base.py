@@ -108,6 +108,10 @@ class ScheduledTrainingPolicy:
         """Return what it wants of the network as a whole."""
         return None
 
+    def why_passing(self) -> str:
+        """Return why what it hid is not hidden for good; nothing where it is."""
+        return ""
+
     def __getattr__(self, name: str) -> Any:
         """Say what is missing of a policy that no scheduler has."""
         if name in ("scheduler", "window", "name"):

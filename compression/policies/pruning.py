@@ -115,6 +115,13 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if self.args.mask_on_forward_only and not self.args.keep_mask:
             self.scheduler.masks.drop(self.name)
 
+    def why_passing(self) -> str:
+        """Return which argument ends its masks."""
+        if self.args.discard_masks_at_minibatch_end:
+            return "each of its masks lasts for a minibatch (discard_masks_at_minibatch_end)"
+        soft = self.args.mask_on_forward_only and not self.args.keep_mask
+        return "its soft masks end with the window (keep_mask: true keeps them)" if soft else ""
+
     def finish(self) -> None:
         """Keep masks that are to be kept, though the window may not have ended."""
         if self._keeps and self._last is not None:

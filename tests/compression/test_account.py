@@ -72,6 +72,47 @@ def test_filters_that_go_and_filters_that_stay(caplog: pytest.LogCaptureFixture)
     assert (again.of, again.hidden, again.removable, again.stays) == (16, 8, 8, 0)
 
 
+@pytest.mark.parametrize(
+    ("level", "args", "asked", "why"),
+    [
+        (0.05, {}, 0, "less than one of the filters was asked"),
+        (0.5, {"mask_on_forward_only": True}, 8, "its soft masks end with the window (keep_mask: true keeps them)"),
+        (0.5, {"discard_masks_at_minibatch_end": True}, 8, "each of its masks lasts for a minibatch"),
+    ],
+)
+def test_what_acted_and_hides_nothing_is_told(caplog, level: float, args: dict, asked: int, why: str) -> None:
+    schedule = filters("none", ["b.weight"], level)
+    schedule["policies"][0]["pruner"]["args"] = args
+    scheduler = dict_config(Residual(), None, schedule, example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    scheduler.on_minibatch_end(0, 0, 1)
+    scheduler.on_epoch_end(0, None, None, 1)
+    scheduler.on_epoch_begin(1)
+    scheduler.finish()
+    row = rows(scheduler)["none", "b.weight"]
+    assert (row.asked, row.hidden) == (asked, 0) and row.why.startswith(why)
+    assert told(caplog) == [f"none acted, and hides nothing now: {row.why}"]
+
+
+def test_what_a_threshold_zeroed_counts_when_thinning_has_removed_it() -> None:
+    penalty = {"class": "L1Regularizer", "reg_regims": {"b.weight": 0.0}, "threshold_criteria": "Max"}
+    policy = {"regularizer": {"instance_name": "small"}, "starting_epoch": 0, "ending_epoch": 1}
+    model = Residual()
+    with torch.no_grad():
+        model.b.weight[:4], model.b.bias[:4] = 0, 0  # some filters, and single weights of the others
+        model.b.weight[4:, 3] = 0
+    schedule = {"regularizers": {"small": penalty}, "policies": [policy]}
+    scheduler = dict_config(model, None, schedule, example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    scheduler.finish()
+    before = rows(scheduler)["small", "b.weight"]
+    assert (before.of, before.hidden, before.removable) == (16 * 144, 4 * 144 + 12 * 9, 4 * 144)
+    scheduler.thin()
+    after = rows(scheduler)["small", "b.weight"]
+    assert (after.of, after.hidden, after.removable) == (before.of, before.hidden, before.removable)
+
+
 def test_what_the_policy_lists_already_is_no_way_out(caplog) -> None:
     model = Residual()
     scheduler = dict_config(model, None, filters("half", ["a.weight", "c.weight"]), example_inputs=IMAGES)

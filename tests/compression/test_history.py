@@ -47,6 +47,15 @@ def test_a_window_that_training_does_not_reach(window, why, caplog, make_run) ->
     assert told.startswith(why)
 
 
+def test_a_window_that_training_cuts_off(caplog, make_run) -> None:
+    run = make_run().prune(pruner(), Window.between(0, 9, 4), "cut").prune(pruner(), Window.between(0, 2), "whole")
+    run.train(range(2))
+    run.scheduler.finish()
+    run.scheduler.finish()
+    (told,) = warnings(caplog)
+    assert told.startswith("cut was cut off: it would act up to epoch 8, and acted last in epoch 0, minibatch 0 of ")
+
+
 def test_hooks_of_epochs_that_are_missing_are_told_at_once_and_only_where_a_policy_waits(caplog, make_run) -> None:
     run = make_run().prune(pruner(), Window.at([0]), "waits").prune(pruner(), Window.at([0], "minibatch"), "acts")
     run.scheduler.on_minibatch_begin(0, 0, 3, run.optimizer)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from potstill.compression import dict_config
+
 from .gated import CASES, GatedRun, with_factors
 
 SCALED = {
@@ -94,6 +96,31 @@ def test_nothing_is_seen_outside_of_the_forward_pass() -> None:
         assert isinstance(parameter, nn.Parameter)
         assert id(parameter) == before[name][0]
         assert torch.equal(parameter, before[name][1])
+
+
+def test_gates_of_two_policies_on_the_same_channels_multiply() -> None:
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    parts = {f"g{i}": {"class": "L0Regularizer", "weights": ["0.weight"], "strength": 1.0} for i in range(2)}
+    policies = [{"regularizer": {"instance_name": name}, "starting_epoch": 0, "ending_epoch": 2} for name in parts]
+    x = torch.randn(4, 6)
+    scheduler = dict_config(net, None, {"regularizers": parts, "policies": policies}, example_inputs=x)
+    before = {name: (id(parameter), parameter.detach().clone()) for name, parameter in net.named_parameters()}
+    scheduler.on_epoch_begin(0, None, 1)
+    factor = torch.ones(5)
+    for seed, policy in enumerate(scheduler.policies):
+        gates = policy.regularizer._gates
+        gates.log_alpha.data.copy_(torch.linspace(-2, 2 + seed, 5))
+        factor = factor * gates.deterministic().detach()
+    weights = {name: value for name, (_, value) in before.items()}
+    weights["0.weight"] = weights["0.weight"] * factor[:, None]
+    weights["0.bias"] = weights["0.bias"] * factor
+    hidden = torch.relu(x @ weights["0.weight"].T + weights["0.bias"])
+    expected = hidden @ weights["2.weight"].T + weights["2.bias"]
+    for _ in range(2):
+        assert torch.allclose(net.eval()(x), expected, atol=1e-6)
+        net.train()(x).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert id(parameter) == before[name][0] and torch.equal(parameter, before[name][1])
 
 
 def test_parameters_come_back_when_the_forward_pass_fails() -> None:

@@ -119,7 +119,9 @@ class GatedForward:
         """Put the hooks on the root module, or on what was compiled of it; gives their handles."""
         compiled = compiled_of(root)
         leave, root = Leave(self), root if compiled is None else compiled
-        return [root.register_forward_pre_hook(self), root.register_forward_hook(leave, always_call=True)]
+        # Of two that scale a parameter the last to come leaves first: what it puts back is the other's product.
+        behind = root.register_forward_hook(leave, prepend=True, always_call=True)
+        return [root.register_forward_pre_hook(self), behind]
 
     def __call__(self, root: nn.Module, args: Any) -> None:
         """Put the scaled parameters into the modules, before the forward pass."""
