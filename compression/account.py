@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from potstill.thinning import Outlook, ZeroSlices, outlook
+from potstill.thinning import Outlook, Recipe, ZeroSlices, outlook
 
 from .account_table import Entry, account_table, account_text
 from .history import History, Span
@@ -39,6 +40,7 @@ class Accountable(Hiding, Protocol):
 
     history: History
     example_inputs: Any
+    recipes: list[Recipe]
     removed: dict[str, dict[str, int]]
 
 
@@ -134,6 +136,9 @@ class _Network:
     def __init__(self, scheduler: Accountable) -> None:
         self._scheduler = scheduler
         self._weights = dict(scheduler.model.named_parameters())
+        # How many elements parameters had before they were thinned for the first time.
+        changes = [change for recipe in reversed(scheduler.recipes) for change in recipe.tensors]
+        self._dense = {change.name: math.prod(change.shape) for change in changes}
         self._outlook: Outlook | None = None
         if scheduler.example_inputs is not None:
             self._outlook = outlook(scheduler.model, scheduler.example_inputs)
@@ -152,7 +157,7 @@ class _Network:
             policy=policy.name,
             parameter=name,
             unit=_unit(group),
-            of=len(hidden) + before,
+            of=len(hidden) + before if group is not None else self._dense.get(name, len(hidden)),
             asked=claim.asked,
             hidden=int(hidden.sum()) + before,
             removable=int(gone.sum()) + before,

@@ -45,6 +45,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         self._last: Step | None = None
         self._told: set[tuple[str, str]] = set()
         self.outcomes: Mapping[str, Outcome] = {}
+        self._asked: dict[str, int] = {}  # of each weight in the size that it had then, where that may be another now
 
     @property
     def acts(self) -> str:
@@ -155,7 +156,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         asked: Mapping[str, int] = {}
         if last is not None:
             view = self._view(last, self.args.mode)
-            outcomes, asked = outcomes or self.pruner.expected(view), self.pruner.asked(view)
+            outcomes, asked = outcomes or self.pruner.expected(view), {**self.pruner.asked(view), **self._asked}
         claims = {name: Claim(structures.get(name), asked.get(name)) for name in self.targets()}
         return claims | {name: Claim(structures.get(name), o.asked, o.why) for name, o in outcomes.items()}
 
@@ -170,13 +171,24 @@ class PruningPolicy(ScheduledTrainingPolicy):
         if recipe is not None:
             self.pruner.after_thinning()
 
+    def before_thinning(self) -> None:
+        """Note what was asked of the weights in their size of now."""
+        self._asked = self._asked_now()
+
+    def _asked_now(self) -> dict[str, int]:
+        if self._asked or self._last is None:
+            return self._asked
+        return dict(self.pruner.asked(self._view(self._last, self.args.mode)))
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether the window's end was dealt with, and the pruner's own state."""
-        return {"concluded": self._concluded, "pruner": self.pruner.state_dict()}
+        return {"concluded": self._concluded, "pruner": self.pruner.state_dict(), "asked": self._asked_now()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self._concluded = Field(state)["concluded"].flag()
+        asked = Field(state)["asked"].mapping() if "asked" in state else {}
+        self._asked = {name: count.integer() for name, count in asked.items()}
         self.pruner.load_state_dict(Field(state)["pruner"].value)
 
     def shared_state(self) -> dict[str, Any]:
@@ -208,7 +220,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def _prune(self, step: Step) -> None:
         masks, mode = self.scheduler.masks, self.args.mode
         masks.follow()  # the model may have been moved since: masks are made where the weights are
-        self._last = step
+        self._last, self._asked = step, {}
         view = self._view(step, mode)
         made = self._checked(self.pruner.masks(view))
         self.outcomes = self.pruner.outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -93,6 +94,26 @@ def test_what_acted_and_hides_nothing_is_told(caplog, level: float, args: dict, 
     row = rows(scheduler)["none", "b.weight"]
     assert (row.asked, row.hidden) == (asked, 0) and row.why.startswith(why)
     assert told(caplog) == [f"none acted, and hides nothing now: {row.why}"]
+
+
+def test_single_weights_are_counted_of_the_dense_network_after_thinning() -> None:
+    pruners = {"level": {"class": "SparsityLevelParameterPruner", "levels": {"b.weight": 0.5}}}
+    schedule = filters("half", ["b.weight"])
+    schedule["pruners"] |= pruners
+    schedule["policies"].append({"pruner": {"instance_name": "level"}, "epochs": [0]})
+    scheduler = dict_config(Residual(), None, schedule, example_inputs=IMAGES)
+    scheduler.on_epoch_begin(0)
+    before = rows(scheduler)["level", "b.weight"]
+    assert (before.of, before.asked, before.hidden) == (16 * 144, 8 * 144, 8 * 144)
+    resumed = dict_config(copy.deepcopy(scheduler.model), None, schedule, example_inputs=IMAGES)
+    resumed.load_state_dict(scheduler.state_dict())
+    for one in (scheduler, resumed):
+        one.thin()
+        assert one.model.b.weight.shape[0] == 8
+    again = dict_config(scheduler.model, None, schedule, example_inputs=IMAGES)
+    again.load_state_dict(scheduler.state_dict())
+    for after in (rows(one)["level", "b.weight"] for one in (scheduler, resumed, again)):
+        assert (after.of, after.asked, after.hidden) == (before.of, before.asked, before.hidden)
 
 
 def test_what_a_threshold_zeroed_counts_when_thinning_has_removed_it() -> None:
