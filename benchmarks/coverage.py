@@ -27,7 +27,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from multiprocessing.connection import Connection
@@ -86,7 +86,11 @@ def libraries() -> dict[str, ModuleType]:
 # ---------- one model
 
 
-def measured(library: str, family: str) -> Row:
+Maker = Callable[[str], tuple[str, Any, Any]]
+"""Makes, by its name, a model with its own name and inputs for it."""
+
+
+def measured(library: str, family: str, make: Maker | None = None) -> Row:
     """Make a model, trace it, zero channels, thin it."""
     import torch
 
@@ -96,7 +100,7 @@ def measured(library: str, family: str) -> Row:
     torch.manual_seed(0)
     row = Row(library, family)
     try:
-        row.model, model, inputs = libraries()[library].model_of(family)
+        row.model, model, inputs = (make or libraries()[library].model_of)(family)
         make_sensitive(model, inputs)
     except Exception as error:
         text = re.sub(r"/\S+/", "", f"{type(error).__name__}: {error}")  # without paths of this machine
@@ -135,12 +139,12 @@ def gone(graph: Any, recipe: Any) -> int:
     return len(found - {0})
 
 
-def measured_here(library: str, family: str, limit: int, sender: Connection) -> None:
+def measured_here(library: str, family: str, limit: int, sender: Connection, make: Maker | None) -> None:
     """Measure in this process, which has little memory and time, and send the row."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     try:
-        row = measured(library, family)
+        row = measured(library, family, make)
     except Exception as error:  # no ThinningError: a fault of ours
         row = Row(library, family, outcome="crash", reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
     sender.send(row)
@@ -158,12 +162,12 @@ def shares(graph: Any) -> tuple[float, str]:
     return status["removable"] / max(1, status.total()), next((why for why, _ in reasons.most_common(1)), "")[:160]
 
 
-def in_a_process(library: str, family: str, limit: int) -> Row:
+def in_a_process(library: str, family: str, limit: int, make: Maker | None = None) -> Row:
     """Measure in a process of its own that ends with the time limit."""
     # forked from a process that has all imports
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=measured_here, args=(library, family, limit, sender))
+    process = context.Process(target=measured_here, args=(library, family, limit, sender, make))
     process.start()
     sender.close()
     try:

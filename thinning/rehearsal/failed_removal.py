@@ -43,6 +43,9 @@ NONE: Names = "", frozenset()
 Options = Iterator[tuple[Any, Names, Callable[[], TraceLog]]]
 """A key, the attributes that would change, and how."""
 
+MOST_ALONGSIDE = 4
+"""So many others are tried to go with channels that fail: each costs a run of a copy, the likely ones come first."""
+
 
 @dataclass(frozen=True)
 class FailedRemoval:
@@ -331,7 +334,7 @@ class FailedRemoval:
         pairs = alongside(self.log, self.numbers.labels, step)
         left = [str(int((~self.dead[self.numbers.labels[ids]]).sum())) for _, ids, _ in pairs]
         # Code that failed tells the size that it wanted: that of the others, of whom another number went.
-        for number in sorted(range(len(left)), key=lambda number: left[number] not in told):
+        for number in sorted(range(len(left)), key=lambda number: left[number] not in told)[:MOST_ALONGSIDE]:
             yield (self._kind(step), "alongside", number), NONE, partial(self._accompany, step, number)
 
     def _accompany(self, step: int, number: int) -> TraceLog:
