@@ -161,6 +161,9 @@ def _report(run: Session, kind: Structure, table: SensitivityTable, dense: float
     written = [table.path]
     if text:
         written.append(run.folder.write_text("sensitivity.yaml", text))
+    else:
+        told = "no schedule is written: even at the lowest sparsity no weight but the output layer's costs"
+        logger.warning("%s at most %g points of Top1 (--sense-loss, --sense-range)", told, loss)
     if run.options.output.plot:
         written += _plot(table, dense, loss)
     logger.info("wrote %s", ", ".join(str(path) for path in written))

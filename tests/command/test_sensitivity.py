@@ -61,6 +61,12 @@ def test_table(done, trained, capsys):
     assert len({row["loss"] for row in rows}) > 5
 
 
+def test_where_nothing_may_go_there_is_no_schedule_and_it_is_said(trained, tmp_path, capsys):
+    assert sense(trained, tmp_path, "--sense-weights", "conv1.weight", "--sense-range", "0", "0.2", "0.3") == 0
+    assert "no schedule is written: even at the lowest sparsity no weight" in capsys.readouterr().out
+    assert not (tmp_path / "sensitivity.yaml").exists()
+
+
 def test_pictures(done):
     pictures = {str(path.relative_to(done)) for path in done.rglob("*.*g")}
     names = [f"sensitivity/{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2", "fc3")]
