@@ -25,6 +25,7 @@ IN_DOUBLE = 1e-6
 """The difference allowed in double precision, where rounding is far below it."""
 
 
+GIVEN = "compared on the example inputs only, since random ones are refused: {error}"
 CHANGES = "changes them by {:.1e}"
 CACHED = (
     "the model's code keeps tensors outside of its modules (a global dictionary, functools.cache) and found one there"
@@ -59,6 +60,7 @@ class Verifier:
         self.tolerance = tolerance
         self.gap = 0.0
         self.notes: tuple[str, ...] = ()
+        self._inputs: tuple[str, ...] = ()
         self._before: list[list[Tensor]] | None = None
         self._double: list[list[Tensor]] | None = None
         self._amplifies: bool | None = None
@@ -82,9 +84,10 @@ class Verifier:
         # Before the first change, from the model itself: nothing that comes later is compared with anything else.
         try:
             self._before = _first_outputs(self.model, self.batches)
-        except ThinningError:  # random numbers may be no input: columns of categories as floats, say
+        except ThinningError as error:  # code that checks its input (points within an image) takes no random numbers
             self.batches = [*self._given, *self.batches[1:]]
             self._before = _first_outputs(self.model, self.batches)
+            self.notes = self._inputs = (GIVEN.format(error=error),)
         # A head that answers 0 to random input (a ReLU at the end, all padding) proves nothing: then the user's own
         # input too.
         if _says_nothing(self._before):
@@ -184,7 +187,7 @@ class Verifier:
             return False
         same, gap = self.keeps(recipe)
         text = f"the outputs differ by {self.gap:.1e}, in double precision by {gap:.1e}: the model amplifies rounding"
-        self.notes = (text,) if same else ()
+        self.notes = (*self._inputs, text) if same else self._inputs
         return same
 
     def _same_until_the_end(self, recipe: Recipe, copy: nn.Module) -> bool:

@@ -84,3 +84,27 @@ def test_sizes_are_told_where_nothing_is_removed():
     assert recipe.removes_nothing
     assert recipe.parameters == (size, size)
     assert recipe.macs == (8 * 27 * 36 + 4 * 72 * 16,) * 2
+
+
+class Within(nn.Module):
+    """Takes numbers between 0 and 1 only."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            raise ValueError("not between 0 and 1")
+        return self.net(x)
+
+
+def test_inputs_that_may_not_be_random_are_compared_as_given():
+    model, x = Within(), X.sigmoid()
+    before = model(x)
+    recipe = thin(model, x)
+    assert len(model.net[0].weight) == 5
+    torch.testing.assert_close(model(x), before)
+    assert any("not between 0 and 1" in note for note in recipe.notes)
+    with pytest.raises(ThinningError, match="not between 0 and 1"):
+        thin(Within(), X)
