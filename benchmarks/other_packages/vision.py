@@ -174,7 +174,7 @@ def counterpart(name: str, task: str) -> tuple[Any, Any]:
     options["weights_backbone"] = None
     if task == "detection":
         model, _ = made("torchvision.models", "get_model", (1,), name, **options)
-        return model, ([torch.rand(3, 64, 80)],)
+        return model, ([torch.rand(3, 64, 80), torch.rand(3, 72, 64)],)
     return made("torchvision.models", "get_model", LARGE, name, **options)
 
 
