@@ -251,3 +251,22 @@ def test_floats_that_are_numbers_of_categories_and_private_numbers_of_heads():
     thin(model, x)
     assert (model._heads, len(model.first.weight)) == (3, 12)
     torch.testing.assert_close(model(x), before)
+
+
+class Told(nn.Module):
+    """Takes a slope from the values that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.slope, self.second, self.out = (
+            nn.Linear(*sizes) for sizes in ((6, 10), (10, 1), (10, 8), (8, 4))
+        )
+
+    def forward(self, x):
+        x = self.first(x).tanh()
+        return self.out(nn.functional.leaky_relu(self.second(x), float(self.slope(x).sigmoid().mean())))
+
+
+def test_a_number_that_is_taken_from_values_is_no_size():
+    made = {use[0]: group.status for group in trace(Told(), X).classes() for use in group.uses if use[1:] == (0, "out")}
+    assert (made["first.weight"], made["second.weight"]) == ("removable", "removable")
