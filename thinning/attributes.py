@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from .running.copies import INTERNAL
+
 Size = int | tuple[int, ...]
 
 SIZES = frozenset({
@@ -40,7 +42,12 @@ def is_size(module: nn.Module, name: str) -> bool:
     own, *entries = name.split(".")
     if name in SIZES:
         return True
-    if {own, *entries} & SETTINGS or own.startswith("__") or type(module).__module__.startswith("torch."):
+    if (
+        {own, *entries} & SETTINGS
+        or own in INTERNAL
+        or own.startswith("__")
+        or type(module).__module__.startswith("torch.")
+    ):
         return False
     return not any(own in getattr(cls, "__constants__", ()) for cls in type(module).__mro__)
 

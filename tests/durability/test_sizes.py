@@ -118,7 +118,8 @@ class Own(nn.Module):
 def test_sizes_of_own_modules():
     own = Own()
     assert is_size(own, "heads") and is_size(own, "sizes")
-    assert not is_size(own, "stride") and not is_size(own, "_hidden") and not is_size(nn.MaxPool2d(2), "kernel_size")
+    assert is_size(own, "_hidden") and not is_size(own, "__hidden") and not is_size(own, "_modules.part.heads")
+    assert not is_size(own, "stride") and not is_size(nn.MaxPool2d(2), "kernel_size")
     assert is_size(nn.Conv2d(2, 2, 1), "groups") and is_size(nn.Unflatten(1, (2, 2)), "unflattened_size")
     assert size_problem(own, "heads", 4) == "" and size_problem(own, "sizes", 3, 1) == ""
     assert size_problem(own, "sizes", (4, 3)) == "" and size_problem(own, "sizes", (4, 3, 2)) != ""
