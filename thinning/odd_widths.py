@@ -28,7 +28,7 @@ def fit_layouts(model: nn.Module) -> None:
             module.register_forward_pre_hook(contiguous)
         if any(map(makes_one_channel, module.children())):
             for child in module.children():
-                if (makes_one_channel(child) or is_plain(child)) and as_given not in child._forward_hooks.values():
+                if loses_layout(child) and as_given not in child._forward_hooks.values():
                     child.register_forward_hook(as_given)
 
 
@@ -38,10 +38,16 @@ def makes_one_channel(module: nn.Module) -> bool:
     return any(isinstance(module, kind) and getattr(module, name) == 1 for kind, name in made.items())
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Return whether a module is one of torch's activations, pools, dropouts or resizings."""
+def loses_layout(module: nn.Module) -> bool:
+    """Return whether a module gives single channels the contiguous layout: torch's norms, activations and their like.
+
+    Convolutions do not: they follow their input.
+    """
     room = type(module).__module__.removeprefix("torch.nn.modules.")
-    return room in ("activation", "pooling", "dropout", "padding", "upsampling") and not any(module.parameters())
+    plain = room in ("activation", "pooling", "dropout", "padding", "upsampling")
+    # Of a pool that returns indices too the output is no single tensor, and no hook of one is scripted.
+    single = not getattr(module, "return_indices", False) and next(module.parameters(), None) is None
+    return (plain and single) or (isinstance(module, nn.BatchNorm2d) and module.num_features == 1)
 
 
 def as_given(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -50,6 +56,8 @@ def as_given(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     One channel lies in memory in both layouts alike, and torch's norms and activations call it contiguous: what is
     concatenated with it becomes contiguous too, and all that follows, up to a convolution with a larger kernel.
     """
+    if len(inputs) == 0:  # called by keyword
+        return output
     images = inputs[0]
     if output.dim() != 4 or output.shape[1] != 1 or output.stride(1) == 1 or images.dim() != 4 or images.stride(1) != 1:
         return output

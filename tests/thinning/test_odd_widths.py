@@ -143,3 +143,26 @@ def test_a_network_with_single_channels_is_thinned_again_scripted_and_exported()
     assert set(hooks) == {0, 1}
     torch.testing.assert_close(torch.jit.script(model.eval())(x), model(x))
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
+
+
+class Mixed(nn.Module):
+    """Beside a layer that keeps one channel: indices of maxima, a call by keyword, parameters of several elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.slopes = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.PReLU(3)
+        self.pool, self.out = nn.MaxPool2d(2, return_indices=True), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        made, _ = self.pool(self.relu(input=self.conv(self.slopes(x))))
+        return self.out(made)
+
+
+def test_other_modules_beside_single_channels_run_on():
+    model, x = Mixed(), torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model.conv.weight[1:] = model.conv.bias[1:] = 0
+    before = model(x)
+    thin(model, x)
+    assert model.conv.out_channels == 1
+    torch.testing.assert_close(model(x), before)
