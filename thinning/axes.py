@@ -12,7 +12,7 @@ from .dead import find_dead
 from .rehearsal.repairs import Repairs
 from .trace import Analysis
 from .tracing.constants import zero_slices
-from .tracing.log import FREE, SplitAxis
+from .tracing.entries import FREE, SplitAxis
 
 
 def best_axes(analysis: Analysis, weights: Mapping[str, Tensor], allow_inexact: bool = False) -> Analysis:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .trace import Analysis
 from .tracing.constants import zero_rows
-from .tracing.log import LayerCall, Read
+from .tracing.entries import LayerCall, Read
 
 
 @dataclass

@@ -20,8 +20,9 @@ from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
 from .running.run import plain_run
+from .tracing.entries import SplitAxis
 from .tracing.labels import attach, info_of, may_count_channels
-from .tracing.log import SplitAxis, TraceLog
+from .tracing.log import TraceLog
 from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.replay import Removal
 from .tracing.rescalable_norms import settle_means, settle_weight_norms

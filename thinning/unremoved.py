@@ -19,8 +19,8 @@ from .running.copies import named_tensors, shared_copy
 from .running.outputs import outputs
 from .trace import Analysis
 from .tracing.constants import zero_slices
+from .tracing.entries import Operation
 from .tracing.labels import Plane
-from .tracing.log import Operation
 
 UNREAD = "zero where it is made, but nothing is known to read it"
 AVERAGED = "{} (allow_inexact=True removes it)"

@@ -29,7 +29,7 @@ LIMIT = 100
 """Seconds of the processor that a network may take."""
 HEAD = """# Other packages
 
-Small networks of public packages other than torchvision, timm and transformers, thinned by
+Small networks of public packages other than timm and transformers, thinned by
 `python benchmarks/other_packages`: of every class of removable channels 30 % are zeroed, `thin` removes them and
 compares the outputs. None of the packages is a dependency. The columns are those of [coverage](coverage.md); times are
 seconds of one processor of a busy machine, and the *main reason* is why most of the others stay.
@@ -90,7 +90,7 @@ def main(names: list[str]) -> int:
     coverage.prepare()
     rows = {key_of(row): row for row in coverage.known(RESULTS)}
     for key, build in networks().items():
-        if not version_of(key[0]) or (names and names != list(key) and not set(names) & set(key)):
+        if not version_of(key[0]) or (names and not set(names) & set(key)):
             continue
         row = measured(*key, build)
         print(f"{row.library} {row.family}: {row.outcome} {row.removable:.0%} {row.reason}", flush=True)

@@ -38,6 +38,11 @@ class StartOptions(Group):
         """The checkpoint or run folder to start from, if any."""
         return self.resume_from or self.exp_load_weights_from
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run goes on where it stood, with its optimizer."""
+        return self.resume_from is not None and not self.reset_optimizer
+
     def problem(self) -> str | None:
         """Return what is wrong with the options together, or None."""
         if self.resume_from and self.exp_load_weights_from:

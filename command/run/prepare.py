@@ -81,8 +81,7 @@ def prepare(options: Options) -> Session:
     optimizer = make_optimizer(options.training, model)
     example = example_inputs(shape).to(device, memory_format=torch.channels_last)
     images, _ = next(iter(data.validation.batches(min(64, len(data.validation)))))
-    goes_on = checkpoint is not None and options.start.resume_from is not None and not options.start.reset_optimizer
-    scheduler = CompressionScheduler(model, example, validation_batch=images.to(device), goes_on=goes_on)
+    scheduler = CompressionScheduler(model, example, images.to(device), goes_on=options.start.goes_on)
     data = data.for_rank(scheduler.ranks.rank, scheduler.ranks.size)
     seed_rank(options.training.seed, scheduler.ranks)
     scheduler.recipes = thinned(checkpoint) if checkpoint else []

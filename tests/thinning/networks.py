@@ -122,3 +122,17 @@ def class_of(model, inputs, name="first.weight", dim=0):
     """Return the one class of a parameter's dimension."""
     (found,) = [c for c in trace(model, inputs).classes() if any(use[:2] == (name, dim) for use in c.uses)]
     return found
+
+
+@torch.no_grad()
+def shrunk(model, x, **zeros):
+    """Zero rows of layers (name -> indices), thin, compare; returns the recipe."""
+    for name, rows in zeros.items():
+        layer = model.get_submodule(name.replace("__", "."))
+        for parameter in layer.parameters(recurse=False):
+            parameter[rows] = 0
+    model.eval()
+    before = copy.deepcopy(model).double()(x.double())
+    recipe = thin(model, x)
+    torch.testing.assert_close(copy.deepcopy(model).double()(x.double()), before)
+    return recipe

@@ -17,6 +17,7 @@ from torch import nn
 from ..tracing.log import TraceLog
 from ..tracing.replay import Deviation
 from .failed_removal import FailedRemoval, Names
+from .guesses import Guesses
 
 MOST_OPTIONS = 24
 """Tries for one operation: each costs a run of a copy, and the likely ones come first."""
@@ -64,7 +65,7 @@ class Repairs:
         return replace(self, spoilt={**self.spoilt, names: self.spoilt.get(names, 0) + 1}) if names[1] else self
 
     def _untried(self, failed: FailedRemoval) -> Iterator[tuple[Any, Callable[[], TraceLog]]]:
-        for key, names, change in islice(failed.options(self.model), MOST_OPTIONS):
+        for key, names, change in islice(Guesses(failed, self.model), MOST_OPTIONS):
             if key not in self.tried and self.spoilt.get(names, 0) < MOST_SPOILT:
                 yield key, change
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..running.fast_meta import execute
-from ..tracing.log import Made, TraceLog, numbers_in
+from ..tracing.entries import Made, numbers_in
+from ..tracing.log import TraceLog
 
 aten = torch.ops.aten
 NAMES = (

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..attributes import entries_within, is_size
 from ..module_sizes import sizes_of
 from ..running.copies import INTERNAL
+from ..tracing.entries import AttributeCount, Operation
 from ..tracing.labels import Plane, firsts
-from ..tracing.log import AttributeCount, Operation, TraceLog
+from ..tracing.log import TraceLog
 
 Slot = tuple[Any, ...]
 """Which size of an operation: the same in all modules of a class."""

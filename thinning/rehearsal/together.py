@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tracing.log import AttributeCount, Operation, TraceLog
+from ..tracing.entries import AttributeCount, Operation
+from ..tracing.log import TraceLog
 from .sizes import FAR, ancestor, direct_sizes, within
 
 Pair = tuple[Tensor, Tensor, str]

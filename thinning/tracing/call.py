@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .code_lines import lines_of_code
+from .entries import Made, Operation, Read, numbers_in
 from .labels import SINGLE, Plane, TensorInfo, attach, info_of, take_first
-from .log import Made, Operation, Read, TraceLog, numbers_in
+from .log import TraceLog
 
 
 @dataclass

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..graph import AttributeUse, ChannelGraph, Layer, Use
 from ..label_sets import components
+from .entries import FREE, AttributeCount, LayerCall, Link, SplitAxis
 from .labels import firsts
-from .log import FREE, AttributeCount, LayerCall, Link, SplitAxis, TraceLog
+from .log import TraceLog
 
 
 @dataclass(frozen=True)

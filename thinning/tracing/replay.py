@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .entries import AttributeCount, Made, MeanOver, Operation
 from .labels import Plane
-from .log import AttributeCount, Made, MeanOver, Operation, TraceLog
+from .log import TraceLog
 from .numbering import Numbering
 from .rules.fallback import NEW
 

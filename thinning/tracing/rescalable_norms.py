@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ..changes import scaled
 from ..module_sizes import new_size
 from ..running.copies import copied
-from .log import MeanOver, Read, Rescale, TraceLog
+from .entries import MeanOver, Read, Rescale
+from .log import TraceLog
 
 AGREE = 1e-5
 """Modules may compute in single precision, whatever they are given."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from potstill.thinning import Recipe
 from ...declare.cross_checks import Shapes
 from ...declare.names import normalise, resolve
 from ...declare.registry import register
-from ...files.checked import CheckpointError, Field
+from ...files.checked import Field
 from ...files.optimizer_state import load_optimizer_state
 from ...parts.claims import Goal
 from ...parts.compiled_models import refuse_compiled
@@ -36,7 +35,7 @@ from .latency import Speed, settle
 from .recalibration import Recalibration
 from .scale_activations import gated_modules
 from .scale_parameters import tensor_of
-from .survey import Survey, Target, check_target, survey
+from .survey import Survey, Target, check_target, survey, times_state, with_times
 
 logger = logging.getLogger(__name__)
 
@@ -238,31 +237,9 @@ class L0Regularizer(GateArguments):
 
     def state_dict(self) -> dict[str, Any]:
         """Return gates, their optimizer and the multiplier, while the window lasts; and what was measured."""
-        return {**self._gates_state(), **self._times_state()}
-
-    def _times_state(self) -> dict[str, Any]:
-        """Return the times that were measured: a second look, on another machine too, would find others."""
-        if self._constraint is None or self._found.speed is None:
-            return {}
-        if self._settled is not None:
-            return {"settled": self._settled, "time": self._constraint.budget.total, "share": self._found.share}
-        known = self._handles or self._site.graph() is self._surveyed
-        return {"budget": self._constraint.budget.state_dict()} if known else {}
-
-    def _take_times(self, state: Mapping[str, Any]) -> None:
-        """Take back what `_times_state` gave, for the target of now, which may have been edited."""
-        if self._constraint is None or self._target is None:
-            return
-        if "settled" in state:
-            self._settled = Field(state)["settled"].number()
-        if "time" in state:
-            self._constraint.budget.total = max(Field(state)["time"].number(), 1e-9)
-            self._found = replace(self._found, share=Field(state)["share"].number())
-        if "budget" in state:
-            with suppress(CheckpointError):  # of other gates, which were measured just now
-                self._constraint.budget.load_state_dict(state["budget"])
-            self._constraint.goal = self._target.share_of(self._constraint.budget)
-            self._found = replace(self._found, share=self._constraint.goal)
+        timed = self._found.speed is not None and self._settled is None  # else nothing is traced for it
+        known = timed and (bool(self._handles) or self._site.graph() is self._surveyed)
+        return {**self._gates_state(), **times_state(self._found, self._settled, known)}
 
     def _gates_state(self) -> dict[str, Any]:
         if not self._handles:
@@ -283,13 +260,13 @@ class L0Regularizer(GateArguments):
             ValueError: the state is of another number of gates.
         """
         if "gates" not in state:
-            self._take_times(state)
+            self._found, self._settled = with_times(self._found, self._settled, self._target, state)
             return
         self._gates.load_state_dict(state["gates"])
         load_optimizer_state(self._optimizer, Field(state)["optimizer"])
         if self._constraint is not None:
             self._constraint.load_state_dict(state["constraint"])
-        self._take_times(state)
+        self._found, self._settled = with_times(self._found, self._settled, self._target, state)
         if "norms" in state:
             self._norms.load_state_dict(state["norms"])
         if "part" in state:

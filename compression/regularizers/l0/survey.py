@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 
 from potstill.thinning import ChannelGraph
 
+from ...files.checked import CheckpointError, Field
 from ...latency.measure import resized
 from ...parts.claims import Goal
 from ...processes.shards import first_sharded
@@ -178,3 +180,38 @@ def _must_be_met(found: Survey, constraint: Constraint, reach: Reach, target: Ta
         )
     if abs(met - constraint.goal) > CLOSE:
         logger.warning("%s: whole channels are so large that the nearest to the target is %s", owner, target.words(met))
+
+
+def times_state(found: Survey, settled: float | None, known: bool) -> dict[str, Any]:
+    """Return the times that were measured: a second look, on another machine too, would find others.
+
+    Args:
+        found: the survey.
+        settled: the measured share of the time behind the window, None before.
+        known: no channels were removed since the survey.
+    """
+    if found.constraint is None or found.speed is None:
+        return {}
+    if settled is not None:
+        return {"settled": settled, "time": found.constraint.budget.total, "share": found.share}
+    return {"budget": found.constraint.budget.state_dict()} if known else {}
+
+
+def with_times(
+    found: Survey, settled: float | None, target: Target | None, state: Mapping[str, Any]
+) -> tuple[Survey, float | None]:
+    """Return a survey, and the settled share, as `times_state` gave them, for a target that may have been edited."""
+    constraint, fields = found.constraint, Field(state)
+    if constraint is None or target is None:
+        return found, settled
+    if "settled" in state:
+        settled = fields["settled"].number()
+    if "time" in state:
+        constraint.budget.total = max(fields["time"].number(), 1e-9)
+        found = replace(found, share=fields["share"].number())
+    if "budget" in state:
+        with suppress(CheckpointError):  # of other gates, which were measured just now
+            constraint.budget.load_state_dict(state["budget"])
+        constraint.goal = target.share_of(constraint.budget)
+        found = replace(found, share=constraint.goal)
+    return found, settled

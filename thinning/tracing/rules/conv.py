@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from ..call import Call
+from ..entries import AttributeCount, LayerCall, Read
 from ..labels import Plane, numel
-from ..log import AttributeCount, LayerCall, Read
 from ..registry import rule
 from .layer import bias_value, chain, follow_bias, leaf_along, output_value
 

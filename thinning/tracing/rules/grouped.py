@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call
+from ..entries import LayerCall, Read
 from ..labels import Plane, numel
-from ..log import LayerCall, Read
 from ..registry import rule
 from .layer import leaf_along, output_value
 

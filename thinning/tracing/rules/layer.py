@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..call import Call
 from ..constants import layer_value
+from ..entries import LayerCall
 from ..labels import Plane, TensorInfo, same_value
-from ..log import LayerCall
 
 
 def follow_bias(call: Call, plane: Plane, bias: Tensor | None, dim: int, entry: LayerCall | None) -> Plane:

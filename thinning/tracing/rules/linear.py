@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call
+from ..entries import LayerCall, Read
 from ..labels import SINGLE, Plane, TensorInfo, numel
-from ..log import LayerCall, Read
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import leaf_along, output_value

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..call import Call
+from ..entries import AttributeCount, MeanOver
 from ..labels import Plane, TensorInfo
-from ..log import AttributeCount, MeanOver
 from ..registry import operations, rule
 from .elementwise import combine, merge
 from .layer import chain

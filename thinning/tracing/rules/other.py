@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..call import Call
+from ..entries import Read, WeightNorm
 from ..labels import Plane
-from ..log import Read, WeightNorm
 from ..registry import rule
 from .elementwise import combine, merge
 from .layer import leaf_along

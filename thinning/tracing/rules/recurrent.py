@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from ..call import Call, TraceContext
+from ..entries import Read
 from ..labels import Plane, TensorInfo, attach, info_of, numel
-from ..log import Read
 from .layer import leaf_along, output_value
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call
+from ..entries import MeanOver, Read
 from ..labels import Plane, take_first
-from ..log import MeanOver, Read
 from ..registry import operations, rule
 from .elementwise import elementwise
 
