@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def resized(inputs: Any, batch: int) -> Any:
 def milliseconds(models: Sequence[nn.Module], inputs: Any, seconds: float = 0.5) -> list[float]:
     """Return how long a forward pass of each model takes, in eval mode; their modes stay as they are.
 
-    They run in turn, and of each the shortest time counts: other work on the machine can only add to it.
+    They run in turn. Of the first the shortest time counts, as other work on the machine can only add to it; the others
+    take as many times that as they did in the median of the rounds: what slows the machine slows a whole round.
 
     Args:
         models: the networks.
@@ -51,20 +53,24 @@ def milliseconds(models: Sequence[nn.Module], inputs: Any, seconds: float = 0.5)
 
 
 def alternately(calls: Sequence[Callable[[], Any]], wait: Callable[[], None], seconds: float) -> list[float]:
-    """Return the shortest time of each call in milliseconds; the calls take turns."""
+    """Return the milliseconds of each call, which take turns: the first's shortest, the others' relative to it."""
     for call in calls:
         call()
-    best = [float("inf")] * len(calls)
-    end, rounds = time.perf_counter() + seconds * len(calls), 0
-    while rounds < ROUNDS or time.perf_counter() < end:
-        for index, call in enumerate(calls):
-            wait()
-            start = time.perf_counter()
-            call()
-            wait()
-            best[index] = min(best[index], time.perf_counter() - start)
-        rounds += 1
-    return [1000 * value for value in best]
+    rounds: list[list[float]] = []
+    end = time.perf_counter() + seconds * len(calls)
+    while len(rounds) < ROUNDS or time.perf_counter() < end:
+        rounds.append([_seconds(call, wait) for call in calls])
+    first = 1000 * min(times[0] for times in rounds)
+    return [first, *(first * median(times[index] / times[0] for times in rounds) for index in range(1, len(calls)))]
+
+
+def _seconds(call: Callable[[], Any], wait: Callable[[], None]) -> float:
+    """Return how long a call takes."""
+    wait()
+    start = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - start
 
 
 def _call(model: nn.Module, inputs: Any) -> Callable[[], Any]:

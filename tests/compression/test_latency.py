@@ -302,6 +302,21 @@ def test_times_are_those_of_eval_mode_and_modes_stay():
     assert model.training and model[0].training and not model[1].training
 
 
+def test_a_slow_spell_of_the_machine_does_not_count_for_one_of_two_networks(monkeypatch):
+    slow = iter([1, 1, 5, 5, 1, 1, 3, 3, 2, 2, 4, 1])  # the machine's, per call: the last round ends a slow spell
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def call(milliseconds):
+        def one():
+            clock[0] += milliseconds / 1000 * next(slow, 1)
+
+        return one
+
+    whole, part = measure.alternately([call(10), call(6)], lambda: None, seconds=0.06)
+    assert whole == pytest.approx(10) and part == pytest.approx(6)
+
+
 def test_of_several_calls_each_counts(monkeypatch):
     monkeypatch.setattr(layers, "SECONDS", 0.0)
 
