@@ -5,8 +5,9 @@
     python benchmarks/latency.py --asked 0.6 --networks mobilenet_v2 --batches 1
 
 Times are those of the dense and the thinned network in turn: of the dense one the shortest, and `got` is the median of
-the ratios of each round. The gates see random images for a few steps: this is about time, not accuracy. With Torch-Pruning installed, `--rounding`
-also prunes with it to as many multiply-adds: widths are then its own, and the ratio shows what they are worth.
+the ratios of each round. The gates see random images for a few steps: this is about time, not accuracy. With
+Torch-Pruning installed, `--rounding` also prunes with it to as many multiply-adds: widths are then its own, and the
+ratio shows what they are worth.
 """
 
 from __future__ import annotations
