@@ -26,6 +26,11 @@ LEFT = {
     "single_filter": (5 * 30 + 5 * 9 + 1 + 4 + 4,),
     "depthwise_deformable": (5 * 30 + 5 * 10 + 5 * 4 + 4,),
     "deformable_in_two_halves": (6 * 30 + 5 * 6 * 9 + 5 + 5 * 4 + 4,),
+    "resampled": (5 * 30 + 5 * 4 + 4,),
+    "filters_of_ones": (5 * 30 + 5 * 4 + 4,),
+    "learned_filter": (5 * 30 + 9 + 5 * 4 + 4,),
+    "two_from_each": (5 * 30 + 10 * 4 + 4,),
+    "transposed_weightnorm": (5 * 30 + 5 * 4 + 5 + 5 + 5 * 4 + 4,),
 }
 model = Networks({}, left=LEFT)
 
@@ -138,6 +143,46 @@ class Each(nn.Module):
         return self.conv(x.flatten(0, 1).unsqueeze(1)).squeeze(1).unflatten(0, (len(x), -1))
 
 
+class OneFilter(nn.Module):
+    """A filter of one channel, made one for each channel in the forward pass."""
+
+    def __init__(self, spread, convolve=F.conv2d, learned=False):
+        super().__init__()
+        kernel = torch.rand(1, 1, 3, 3)
+        self.filter = nn.Parameter(kernel) if learned else nn.Buffer(kernel)
+        self.spread, self.convolve = spread, convolve
+
+    def forward(self, x):
+        return self.convolve(x, self.spread(self.filter, x.shape[1]), groups=x.shape[1])
+
+
+@model
+def resampled():
+    """A change of the sampling rate before and after a function (Karras et al. 2021), with one filter."""
+    up = OneFilter(lambda kernel, count: kernel.double().float().expand(count, -1, -1, -1), F.conv_transpose2d)
+    return between(up, nn.SiLU(), OneFilter(lambda kernel, count: kernel.repeat(count, 1, 1, 1)), nn.Hardswish())
+
+
+@model
+def filters_of_ones():
+    return between(OneFilter(lambda _, count: torch.ones(count, 1, 3, 3) / 9))
+
+
+@model
+def learned_filter():
+    return between(OneFilter(lambda kernel, count: kernel.expand(count, -1, -1, -1), learned=True))
+
+
+@model
+def two_from_each():
+    return between(OneFilter(lambda kernel, count: kernel.repeat(2 * count, 1, 1, 1)))
+
+
+@model
+def transposed_weightnorm():
+    return between(weight_norm(nn.ConvTranspose2d(8, 8, 2, 2, groups=8)))
+
+
 @model
 def channels_as_images():
     return between(Each())
@@ -224,6 +269,12 @@ def test_a_mask_on_filters_covers_the_depthwise_layer_behind():
 
     graph = trace(Sum(), images())
     assert set(graph.coverage("one.weight", [2])) == {"one.weight", "one.bias", "each.weight", "each.bias"}
+
+
+def test_a_mask_on_filters_covers_the_norm_behind_one_filter_for_all():
+    blur = OneFilter(lambda kernel, count: kernel.expand(count, -1, -1, -1))
+    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 1), blur, nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)), images())
+    assert set(graph.coverage("0.weight", [2])) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
 class Words(nn.Module):

@@ -13,6 +13,7 @@ from ..call import Call
 from ..entries import AttributeCount, LayerCall, Read
 from ..labels import Plane, numel
 from ..registry import rule
+from .elementwise import own_shape
 from .layer import bias_value, chain, follow_bias, leaf_along, output_value
 
 aten = torch.ops.aten
@@ -91,7 +92,8 @@ def follow(
         made = _labelled(call, made, entry, inputs, bias)
         value = _value(call, weight, inputs, groups, bias, (transposed, padded))
         planes.append(_placed(call, made, value, dim))
-        _read(call, inputs, entry, padded)
+        if not _is_depthwise(inputs, groups):  # which has no sum over its inputs: it passes channels on
+            _read(call, inputs, entry, padded)
     elif inputs is not None:
         call.read(inputs)
     call.emit(planes)
@@ -181,8 +183,16 @@ def _grouped(call: Call, inputs: Plane | None, weight: Tensor, groups: int, tran
     return Plane(made)
 
 
+def _is_depthwise(inputs: Plane | None, groups: int) -> bool:
+    return inputs is not None and 1 < groups == inputs.ids.numel()
+
+
 def _depthwise(call: Call, inputs: Plane | None, weight: Tensor, transposed: bool) -> Plane | None:
     made = _ids(call, weight, 0)
+    if made is None and inputs is not None and (own_shape(weight)[0] == 1 or call.info(weight).uniform):
+        # One filter (a blur, another sampling rate) for as many channels as there are.
+        each = weight.shape[1] if transposed else weight.shape[0] // len(inputs.ids)
+        return Plane(inputs.ids.repeat_interleave(each), sources=inputs.sources)
     if made is None or inputs is None:
         call.freeze([inputs] if inputs is not None else [], "the weight has a fixed size")
         if made is not None:
@@ -195,10 +205,10 @@ def _depthwise(call: Call, inputs: Plane | None, weight: Tensor, transposed: boo
         call.unite(made, inputs.ids)
         if (extra := _ids(call, weight, 1)) is not None:
             call.log.freeze(extra, f"{call.place}: the outputs of one group")
-        return Plane(made.repeat_interleave(per))
+        return Plane(made.repeat_interleave(per), sources=inputs.sources)
     # With a multiplier each input makes several neighbouring outputs, which go together: groups follows in_channels.
     call.unite(made.reshape(len(inputs.ids), -1), inputs.ids.reshape(-1, 1))
-    return Plane(made)
+    return Plane(made, sources=inputs.sources)
 
 
 def _transposed_groups(call: Call, inputs: Plane | None, weight: Tensor, groups: int) -> Plane | None:
@@ -217,7 +227,7 @@ def _log_layer(
     known = call.info(weight).weight
     if known is None:
         return None
-    depthwise = inputs is not None and groups > 1 and groups == inputs.ids.numel()
+    depthwise = _is_depthwise(inputs, groups)
     out = call.outputs()[0]
     image = call.shapes[0] if transposed else tuple(out.shape)
     channels = x.shape[1] if transposed else made.ids.numel()
@@ -262,24 +272,26 @@ def _derived(
     call: Call, weight: Tensor, inputs: Plane | None, groups: int, bias: Tensor | None, transposed: bool
 ) -> Tensor | None:
     """Find the filters of a computed weight that are known to be 0, or (depthwise) whose input is 0."""
-    known = bias_value(call, bias)
-    if known is None or (transposed and groups > 1):
+    known, depthwise = bias_value(call, bias), _is_depthwise(inputs, groups)
+    if known is None or (transposed and groups > 1 and not depthwise):
         return None
     # Weights that are computed in the forward pass (weight norm, standardised, fused) have no stored values, but the
     # operations on them carry the zeros along.
-    dim = 1 if transposed else 0
-    zero = torch.zeros(weight.shape[dim], dtype=torch.bool)
+    dim, each = (1, 1) if transposed else (0, 1)
+    if transposed and depthwise:  # a filter lies along the inputs and makes several outputs
+        dim, each = 0, weight.shape[1]
+    zero = torch.zeros(weight.shape[dim] * each, dtype=torch.bool)
     plane = next((p for p in call.planes(weight) if p.dims == (dim,)), None)
     if plane is not None and plane.value is not None:
-        zero |= plane.value.reshape(-1) == 0
-    if inputs is not None and inputs.value is not None and 1 < groups == inputs.ids.numel():
+        zero |= (plane.value.reshape(-1) == 0).repeat_interleave(each)
+    if depthwise and inputs is not None and inputs.value is not None:
         zero |= (inputs.value.reshape(-1) == 0).repeat_interleave(len(zero) // groups)
     return torch.where(zero, 0.0, torch.nan).double() + known if bool(zero.any()) else None
 
 
 def _read(call: Call, inputs: Plane | None, entry: LayerCall | None, padded: bool) -> None:
-    """Note the sum over the inputs; a depthwise layer has none, it passes channels on."""
-    if inputs is None or (entry is not None and entry.depthwise):
+    """Note the sum over the inputs."""
+    if inputs is None:
         return
     value = None if inputs.value is None else inputs.value.reshape(-1)
     layer = None if entry is None else len(call.log.layers) - 1

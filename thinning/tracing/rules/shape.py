@@ -55,17 +55,20 @@ def expand(call: Call) -> None:
     """Repetition without memory; torch computes a linear layer of a batch with its weight repeated like this."""
     pairs = _views(call)
     matrix = call.args[0]
-    if call.info(matrix).weight is None:
-        call.emit([*(made for _, made in pairs), *_copies(call)])
-    elif matrix.ndim == 2 and tuple(call.out.shape[-2:]) == call.shapes[0]:
+    if call.info(matrix).weight is not None and tuple(call.out.shape[-2:]) == call.shapes[0]:
         call.repeated = matrix
+    else:
+        call.emit([*(made for _, made in pairs), *_copies(call)])
 
 
 def _copies(call: Call) -> list[Plane]:
     """Return new channels along the dimensions that one index becomes several of: what meets them decides how many."""
     new = tuple(call.outputs()[0].shape)
     old = (1,) * (len(new) - len(call.shapes[0])) + call.shapes[0]
-    repeated = [dim for dim in range(1, len(new)) if old[dim] == 1 < new[dim]]  # the first is the batch
+    # The first is the batch, unless it makes of one filter (1, 1, size) one for each channel.
+    first = 0 if len(new) > 2 and new[1] == 1 and new[0] != call.log.batch else 1
+    last = 1 if call.info(call.args[0]).weight else len(new)
+    repeated = [dim for dim in range(first, last) if old[dim] == 1 < new[dim]]
     layouts = [[new[dim] if d == dim else 1 for d in range(len(new))] for dim in repeated]
     return [Plane(call.log.fresh(max(layout)).reshape(layout), copies=True) for layout in layouts]
 
@@ -168,7 +171,7 @@ def repeat(call: Call) -> None:
         plane = plane.but(value=call.value_of(plane)).lift(len(times))  # still the parameter's own, several times
         own = [count if size > 1 else 1 for count, size in zip(times, plane.ids.shape, strict=True)]
         planes.append(plane.map(lambda t, own=own: t.repeat(own)))  # type: ignore[misc]
-    call.emit(planes if call.info(call.args[0]).weight else [*planes, *_copies(call)])
+    call.emit([*planes, *_copies(call)])
 
 
 PADS = " ".join(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
