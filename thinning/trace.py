@@ -136,7 +136,7 @@ def _first_run(
     def run_within(context: AbstractContextManager[Any], changed: nn.Module) -> None:
         modes = [(changed.eval, inputs), (changed.train, two)]
         for mode, batch in modes if both else modes[:1]:
-            with plain_run(mode()), context:
+            with plain_run(mode()), IndexLists(), context:
                 run(changed, batch)
 
     return log, Rehearsal(lambda: copier(model), again, run_within)

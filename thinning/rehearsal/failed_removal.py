@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from ..tracing.labels import Plane
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering
 from ..tracing.replay import Deviation
+from .names_read import NamesRead
 from .sizes import Size, ancestor, cuts_of, later_sizes, within
 
 Names = tuple[str, frozenset[tuple[str, int | None]]]
@@ -32,7 +32,7 @@ class FailedRemoval:
     numbers: Numbering
     dead: Tensor
     deviation: Deviation
-    names: Container[str]
+    names: NamesRead
     after: TraceLog | None = None
 
     @property

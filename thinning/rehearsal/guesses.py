@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -71,8 +71,20 @@ class Guesses:
         # The first split of the step stands for those of all modules of the class: they are turned together.
         here = next((split for split in self.failed.log.splits if split.step in steps and not split.choices), None)
         if here is not None and here.step == step:
-            for axis in reversed([dim for dim, size in enumerate(here.ids.shape) if size > 1]):
+            for axis in reversed(self._fitting_axes(here.ids.shape)):
                 yield ("split", self.failed.kind_of(step), axis), NONE, partial(self._follow, steps, axis)
+
+    def _fitting_axes(self, shape: Sequence[int]) -> list[int]:
+        """Return the axes of a split that may be followed, given the shape that the code asked for.
+
+        Of one that is followed the others keep their size: code that asks for another gets that from elsewhere.
+        """
+        axes = [axis for axis, size in enumerate(shape) if size > 1]
+        told = re.search(r"shape '\[([-\d, ]+)\]' is invalid", self.failed.deviation.why)
+        asked = [int(size) for size in told[1].split(",")] if told else []
+        if len(asked) != len(shape):
+            return axes
+        return [axis for axis in axes if all(asked[dim] in (-1, shape[dim]) for dim in axes if dim != axis)]
 
     def _follow(self, steps: set[int], axis: int) -> TraceLog:
         def turned(split: SplitAxis) -> SplitAxis:
@@ -83,20 +95,30 @@ class Guesses:
     def _attributes(self, step: int, numbers: Numbers) -> Options:
         """Yield: count by integers of the modules around that equal sizes which change."""
         for level in range(self.failed.log.operations[step].module.count(".") + 2):
-            found = partial(self._matches, level, step, numbers)
-            direct = found(direct_sizes(self.failed.log.operations[step]))
-            further = found(further_sizes(self.failed.log, step))
-            later = found(self.failed.later(step))
+            direct, further, later = (self._matches(level, step, numbers, sizes) for sizes in self._changing(step))
             for chosen in choices(direct, further, later, self.failed.numbers.labels):
                 names = {(match.name, match.index): match.size.slot for match in chosen}
                 change = partial(self._count_by, step, level, names)
                 yield (self.failed.kind_of(step), level, tuple(names.items())), self._named(step, level, *names), change
 
+    def _changing(self, step: int) -> tuple[list[Size], list[Size], list[Size]]:
+        """Return the sizes of an operation that change: its own, those around and later ones."""
+        if step not in self._known_changing:
+            around = further_sizes(self.failed.log, step)
+            sizes = direct_sizes(self.failed.log.operations[step]), around, self.failed.later(step)
+            direct, further, later = ([size for size in of if self.failed.changes(size.ids)] for of in sizes)
+            self._known_changing[step] = direct, further, later
+        return self._known_changing[step]
+
+    @cached_property
+    def _known_changing(self) -> dict[int, tuple[list[Size], list[Size], list[Size]]]:
+        return {}
+
     def _named(self, step: int, level: int, *names: tuple[str, int | None]) -> Names:
         return ancestor(self.failed.log.operations[step].module, level) or "", frozenset(names)
 
     def _matches(self, level: int, step: int, numbers: Numbers, sizes: Iterable[Size]) -> list[Match]:
-        """Return the attributes of the module `level` above that equal a size which changes.
+        """Return the attributes of the module `level` above that equal a size.
 
         Only those that are read, and not known yet.
         """
@@ -109,17 +131,17 @@ class Guesses:
         return different(
             Match(name, index, size)
             for size in sizes
-            if self.failed.changes(size.ids)
             for name, index in matches(submodule(self.model, path), size, len(operation.made), numbers)
-            if (name, index) not in taken and self._read(submodule(self.model, path), name)
+            if (name, index) not in taken and self._read(path, name)
         )
 
-    def _read(self, module: nn.Module, name: str) -> bool:
+    def _read(self, path: str, name: str) -> bool:
         """Return whether code may read what a module keeps under a name."""
         own, *entries = name.split(".")
-        if entries and any(twin in self.failed.names for twin in twins(module, own)):
+        names = self.failed.names
+        if entries and any(names.of(path, twin) for twin in twins(submodule(self.model, path), own)):
             return True  # pairs are read in a loop, none by its name
-        return all(part in self.failed.names for part in (own, *entries))
+        return names.of(path, own) and all(map(names.anywhere, entries))
 
     def _count_by(self, step: int, level: int, names: dict[tuple[str, int | None], Any]) -> TraceLog:
         counts = []
@@ -142,7 +164,8 @@ class Guesses:
     def _unions(self, step: int) -> Options:
         """Yield: let channels go together whose sizes one number gives, counted by it where it is known."""
         for level in range(self.failed.log.operations[step].module.count(".") + 2):
-            for match in self._matches(level, step, own_numbers, equal_sizes(self.failed.log.operations[step])):
+            equal = [s for s in equal_sizes(self.failed.log.operations[step]) if self.failed.changes(s.ids)]
+            for match in self._matches(level, step, own_numbers, equal):
                 # What goes together may no longer change the number: no reason to leave it out.
                 key = self.failed.kind_of(step), level, match.name, match.size.slot
                 yield key, NONE, partial(self._unite, step, level, match)

@@ -7,9 +7,9 @@ along another of its dimensions, or the channels are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,9 +23,10 @@ from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
 from ..tracing.replay import Deviation, DeviationError, Removal, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
+from ..tracing.training_mode import Watcher
 from .names_read import NamesRead
 from .repairs import FailedRemoval, Repairs
-from .shapes_only import ShapeRun, takes_by_number
+from .shapes_only import LostError, ShapeRun, takes_by_number
 
 MOST_REPAIRS = 500
 """A bound on the search for fixed sizes; each repair freezes or counts something new, so it ends long before."""
@@ -42,33 +43,58 @@ class Rehearsal:
     @cached_property
     def names(self) -> NamesRead:
         """The names that the model's code looks up, found by a run when first asked."""
-        names = NamesRead()
+        names = NamesRead(copy := self.fresh())
         with suppress(Exception):  # a run that is not traced may fail; then all names count
-            self.run(names, self.fresh())
+            self.run(names, copy)
         return names
 
-    def shapes_agree(self, log: TraceLog, removal: Removal) -> bool:
-        """Return whether shapes alone show that a removal works; False says nothing."""
-        # Shapes alone cannot tell which channels a slice took; without such operations equal shapes at every step say
-        # all. This is the usual case for convolutional networks, and much faster than tracing again.
-        if takes_by_number(log):
-            return False
-        shapes, copy = ShapeRun(log.sequence, removal.numbers.labels, removal.dead), self.fresh()
-        shrink(log, removal, copy)
-        try:
-            self.run(shapes, copy)
-        except Exception:  # the full rehearsal finds out what it is
-            return False
-        return shapes.fits and shapes.step == len(log.sequence)
-
     def failure(self, log: TraceLog, removal: Removal) -> FailedRemoval | None:
-        """Carry a removal out on a copy and run it again; return how that failed, None if it kept the first's track."""
-        deviation = self._deviation(log, removal)
+        """Return how the removal fails, None if it does not."""
+        deviation = self.deviation(log, removal)
         return None if deviation is None else FailedRemoval(log, removal.numbers, removal.dead, deviation, self.names)
 
-    def _deviation(self, log: TraceLog, removal: Removal) -> Deviation | None:
-        replay = Replay(log.operations, removal)
-        copy = self.fresh()
+    def deviation(self, log: TraceLog, removal: Removal) -> Deviation | None:
+        """Carry a removal out on a copy and run it again; return where that left the first's track, None if nowhere."""
+        # Shapes are compared much faster than channels are followed, and most removals that fail do so by a shape.
+        fits = False
+        if not self._traced_only:
+            with suppress(LostError, UnfollowedError):
+                deviation, certain = self._by_shapes(log, removal)
+                if deviation is None and certain and not takes_by_number(log):
+                    return None
+                # What a run that is not traced cannot do at all (mix devices, say) is no failure of the removal.
+                if deviation is not None and not self.names.all:
+                    return deviation
+                fits = deviation is None
+        deviation = self._by_channels(log, removal)
+        return deviation if deviation is None else replace(deviation, fits=fits)
+
+    @property
+    def _traced_only(self) -> bool:
+        """Return whether it is known that only runs that are traced get through."""
+        return "names" in vars(self) and self.names.all
+
+    def _by_shapes(self, log: TraceLog, removal: Removal) -> tuple[Deviation | None, bool]:
+        """Return where shapes are not those that are left, and whether it is certain that there is nothing else."""
+        replay, copy = Replay(log.operations, removal), self.fresh()
+        shrink(log, removal, copy)
+        shapes = ShapeRun(log, replay)
+        shapes.watch(copy)
+        try:
+            self.run(shapes, copy)
+        except DeviationError as error:
+            return error.deviation, False
+        except (LostError, UnfollowedError):
+            raise
+        except Exception as error:  # whatever a model's code raises when sizes do not fit
+            return failed(error, replay, shapes), False
+        if shapes.at < len(log.sequence):
+            raise LostError
+        return None, shapes.certain
+
+    def _by_channels(self, log: TraceLog, removal: Removal) -> Deviation | None:
+        """Return where shapes or channels are not those that are left."""
+        replay, copy = Replay(log.operations, removal), self.fresh()
         shrink(log, removal, copy)
         tracer = Tracer(ReplayLog(log, removal, replay), replay=replay)
         try:
@@ -78,12 +104,17 @@ class Rehearsal:
         except UnfollowedError:
             return None  # found out when channels that are zero go, which changes no values
         except Exception as error:  # whatever a model's code raises when sizes do not fit
-            last = max(0, min(replay.step, len(log.operations) - 1))
-            why = f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}"
-            operation, module = log.operations[last], tracer.frame.name
-            inside = replay.inside or (isinstance(operation.func, type) and operation.module == module)
-            return Deviation(last, why, None if inside else module, tracer.place)
+            return failed(error, replay, tracer)
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
+
+
+def failed(error: Exception, replay: Replay, watcher: Watcher) -> Deviation:
+    """Return where a second run was when a model's code failed."""
+    last = max(0, min(replay.step, len(replay.operations) - 1))
+    why = f"the thinned model fails: {type(error).__name__}: {str(error)[:120]}"
+    operation, module = replay.operations[last], watcher.frame.name
+    inside = replay.inside or (isinstance(operation.func, type) and operation.module == module)
+    return Deviation(last, why, None if inside else module, watcher.place)
 
 
 def shrink(log: TraceLog, removal: Removal, copy: nn.Module) -> None:
@@ -135,18 +166,34 @@ def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> t
     # channels are where. Values are compared at the end, by verify, on the channels that are dead.
     numbers = numbering(log)
     removal = sampled(log, numbers)
+    failed: dict[Hashable, Deviation] = {}
     for _ in range(MOST_REPAIRS):
-        if not bool(removal.dead.any()) or rehearsal.shapes_agree(log, removal):
+        if not bool(removal.dead.any()):
             break
-        failure = rehearsal.failure(log, removal)
-        if failure is None:
-            break
+        # A change that leaves the channels as they were in another try (a split that follows the axis that it follows
+        # anyway) fails as that did.
+        change = _identity(log, numbers)
+        if change not in failed:
+            deviation = rehearsal.deviation(log, removal)
+            if deviation is None:
+                break
+            failed[change] = deviation
         before = log
+        failure = FailedRemoval(log, numbers, removal.dead, failed[change], rehearsal.names)
         log, repairs = repairs.repaired(failure)
         if not log.same_channels(before):
             numbers = numbering(log)
             removal = sampled(log, numbers)
     return log, numbers, repairs
+
+
+def _identity(log: TraceLog, numbers: Numbering) -> Hashable:
+    """Return what tells apart the removals that are tried: which channels go together or stay, and what counts them."""
+    counts = [
+        (count.module, count.name, count.index, hash(count.ids.numpy().tobytes())) for count in counting(log, numbers)
+    ]
+    kept = (numbers.labels, numbers.frozen >= 0, numbers.shared)
+    return tuple(hash(tensor.numpy().tobytes()) for tensor in kept), tuple(counts)
 
 
 def sampled(log: TraceLog, numbers: Numbering) -> Removal:

@@ -46,7 +46,7 @@ class Repairs:
         """Return a log with which the next removal gets further, and the repairs with this one remembered."""
         # Further means a later operation: two changes cannot be told apart by anything else before the run gets
         # through.
-        if self.pending is not None and failed.deviation.step <= self.pending.deviation.step:
+        if self.pending is not None and failed.deviation.reached <= self.pending.deviation.reached:
             return self._with_spoilt(failed)._next(self.pending)  # the last change did not help: without it again
         kept = self.kept if self.pending is None else (*self.kept, replace(self.pending, after=failed.log))
         return replace(self, kept=kept)._next(failed)
@@ -58,7 +58,7 @@ class Repairs:
         (`a // b` is right if both change), only after some tries.
         """
         pending = self.pending
-        earlier = pending is not None and failed.deviation.step < pending.deviation.step
+        earlier = pending is not None and failed.deviation.reached < pending.deviation.reached
         if pending is None or not earlier or not pending.log.same_channels(failed.log) or failed.touched:
             return self
         names = failed.names_around(replace(pending, after=failed.log).counts())

@@ -1,17 +1,19 @@
-"""A quick rehearsal that looks at shapes only, for models that never take channels by number."""
+"""A quick rehearsal that looks at shapes only: it finds out where most removals fail, and whether the others do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..running.fast_meta import execute
-from ..tracing.entries import Made, numbers_in
+from ..tracing.entries import numbers_in
 from ..tracing.log import TraceLog
+from ..tracing.replay import Replay
+from ..tracing.training_mode import Watcher, watched
 
 aten = torch.ops.aten
 NAMES = (
@@ -21,6 +23,10 @@ NAMES = (
 BY_NUMBER = {getattr(aten, name) for name in NAMES.split()}
 
 
+class LostError(Exception):
+    """Another operation comes than in the first run, maybe one that is not on channels: a full rehearsal can tell."""
+
+
 def takes_by_number(log: TraceLog) -> bool:
     """Return whether an operation could take the wrong channels and still give the right shape."""
     if log.splits or log.counts:
@@ -28,48 +34,57 @@ def takes_by_number(log: TraceLog) -> bool:
     return any(getattr(operation.func, "overloadpacket", None) in (*BY_NUMBER, None) for operation in log.operations)
 
 
-class ShapeRun(TorchDispatchMode):
-    """Carries a thinned copy's operations out: the same ones as in `sequence`, with the shapes that are left?"""
+class ShapeRun(Watcher):
+    """Carries a thinned copy's operations out: those of the first run, with the shapes that are left?
 
-    def __init__(self, sequence: list[tuple[Any, Made, tuple[float, ...]]], labels: Tensor, dead: Tensor) -> None:
+    `certain`: what is not compared has the same shape, too, and no channels lie along several dimensions, of which
+    shapes do not tell along which they went.
+
+    Raises:
+        DeviationError, UnfollowedError: as a full rehearsal.
+        LostError: the operations are others.
+    """
+
+    def __init__(self, log: TraceLog, replay: Replay) -> None:
         super().__init__()
-        self.sequence = sequence
-        self.gone = dead[labels]
-        self.step = 0
-        self.fits = True
-        self._left: dict[int, int] = {}
+        self.sequence = log.sequence
+        self.replay = replay
+        self.at = 0
+        self.certain = True
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> ShapeRun:
+        """Begin."""
+        self._hooks.enter_context(watched(self))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        super().__exit__(*error)
+        self._hooks.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and compare."""
-        out = execute(func, args, kwargs or {})
-        if self.step >= len(self.sequence) or self.sequence[self.step][0] is not func:
-            self.fits = False
-        elif self.fits:
-            _, made, numbers = self.sequence[self.step]
-            same = not any(planes for _, planes in made) or numbers == numbers_in(args, kwargs or {})
-            self.fits = same and self._agrees(out, made)
-        self.step += 1
+        kwargs = kwargs or {}
+        due = self.sequence[self.at] if self.at < len(self.sequence) else None
+        if due is None or due.func is not func:
+            raise LostError
+        self.running = func
+        if func is aten._local_scalar_dense.default:
+            self.replay.data_read = True
+        if due.operation is not None:
+            self.replay.step = due.operation
+            self.replay.begin(func, self.frame.name)
+        out = execute(func, args, kwargs)
+        tensors = [t for t in (out if isinstance(out, (list, tuple)) else (out,)) if isinstance(t, Tensor)]
+        made = tuple((tuple(tensor.shape), ()) for tensor in tensors)
+        if due.operation is not None:
+            self.replay.end(made, numbers_in(args, kwargs), labelled=False)
+            planes = [plane for _, planes in due.made for plane in planes]
+            self.certain = self.certain and all(len(plane.dims) == 1 for plane in planes)
+        else:
+            self.certain = self.certain and [shape for shape, _ in made] == [shape for shape, _ in due.made]
+        self.at += 1
+        self.running = None
         return out
-
-    def _agrees(self, out: Any, made: Made) -> bool:
-        tensors = [t for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, Tensor)]
-        for number, (tensor, (shape, planes)) in enumerate(zip(tensors, made, strict=False)):
-            # By-products (indices of a maximum, statistics) have no channels to compare.
-            if number and not planes:
-                continue
-            expected = list(shape)
-            for plane in planes:
-                dims = plane.dims
-                # Of a plane over several dimensions (heads, width) counts alone do not tell along which channels went.
-                if len(dims) != 1:
-                    return False
-                expected[dims[0]] = self._count(plane.ids)
-            if list(tensor.shape) != expected:
-                return False
-        return True
-
-    def _count(self, ids: Tensor) -> int:
-        if id(ids) not in self._left:
-            # Ids are shared by the planes of many operations, and held by the log: their identity is a key.
-            self._left[id(ids)] = ids.numel() - int(self.gone[ids].sum())
-        return self._left[id(ids)]

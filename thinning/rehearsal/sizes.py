@@ -168,12 +168,11 @@ Numbers = Callable[[Any], Iterator[tuple[str, Any]]]
 def matches(module: Any, size: Size, parts: int, numbers: Numbers) -> Iterator[tuple[str, int | None]]:
     """Yield the attributes (name, index of its element) among the numbers of a module that equal a size."""
     for key, value in numbers(module):
-        if not is_size(module, key):
-            continue
-        if type(value) is int and value == size.old:
-            yield key, None
-        elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
-            for index, item in enumerate(value):
+        if type(value) is int:
+            if value == size.old and is_size(module, key):
+                yield key, None
+        elif isinstance(value, (list, tuple)) and all(type(item) is int for item in value) and size.old in value:
+            for index, item in enumerate(value if is_size(module, key) else ()):
                 if item == size.old and (len(value) != parts or size.part in (index, None)):
                     yield key, index
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -166,3 +166,11 @@ class Operation:
     made: Made
     arguments: Any
     numbers: tuple[float, ...] = ()
+
+
+class Step(NamedTuple):
+    """One operation of the first run: the number of its entry among the operations on channels, None of others."""
+
+    func: Any
+    made: Made
+    operation: int | None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..graph import Role
 from ..label_sets import components
-from .entries import AttributeCount, LayerCall, Link, Made, MeanOver, Operation, Read, Rescale, SplitAxis, WeightNorm
+from .entries import AttributeCount, LayerCall, Link, MeanOver, Operation, Read, Rescale, SplitAxis, Step, WeightNorm
 from .labels import Plane, firsts
 
 
@@ -39,7 +39,7 @@ class TraceLog:
         self.links: list[Link] = []
         self.operations: list[Operation] = []
         self.attributes: list[AttributeCount] = []
-        self.sequence: list[tuple[Any, Made, tuple[float, ...]]] = []
+        self.sequence: list[Step] = []
         self.warnings: list[str] = []
         self.macs = 0
         self.other_macs = 0.0

@@ -22,13 +22,20 @@ from .rules.fallback import NEW
 class Deviation:
     """A second run left the first one's track at operation number `step`, or just before it.
 
-    The latter where other code failed: in the module `module`, at `place`.
+    The latter where other code failed: in the module `module`, at `place`. `fits`: all shapes of the run are those that
+    are left, and other channels are where they should be.
     """
 
     step: int
     why: str
     module: str | None = None
     place: str = ""
+    fits: bool = False
+
+    @property
+    def reached(self) -> tuple[bool, int]:
+        """Return how far the run came: shapes are compared first, to the end."""
+        return self.fits, self.step
 
     def text(self, operations: Sequence[Operation]) -> str:
         """Return where and why."""
@@ -60,6 +67,26 @@ class UnequalRowsError(Exception):
 
 class UnfollowedError(Exception):
     """What comes now depends on the data, which removing channels that are not zero has changed."""
+
+
+def _stays(gone: Tensor, dim: int) -> Tensor:
+    """Return which indices of a dimension have channels that stay, as bools."""
+    others = [d for d in range(gone.ndim) if d != dim]
+    return ~(gone.all(others) if others else gone)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a removal leaves of a tensor of ids: its `labels`.
+
+    `whole`: nothing goes. `clean`: nothing that goes is left, where channels depend on several dimensions. `shared`: it
+    repeats what serves all, as often as there are users left.
+    """
+
+    labels: Tensor
+    whole: bool
+    clean: bool
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -98,31 +125,33 @@ class Removal:
         """The integers that stay of each dimension."""
         return {key: ids[self.kept[key]] if key in self.kept else ids for key, ids in self.ids.items()}
 
+    def left_of(self, ids: Tensor) -> Left:
+        """Return what is left of a tensor of ids, one that a log holds."""
+        # Planes of many operations have the same ids, and the first run's log holds them: their identity is a key.
+        if id(ids) not in self._found:
+            labels = self.numbers.labels[ids]
+            gone = self.dead[labels]
+            whole = not bool(gone.any())
+            shared = ids.numel() > 1 and bool(self.numbers.shared[labels].all())
+            if not whole:
+                for dim in [dim for dim, size in enumerate(ids.shape) if size > 1]:
+                    labels = labels.index_select(dim, _stays(gone, dim).nonzero().flatten())
+            clean = whole or not bool(self.dead[labels].any())
+            self._found[id(ids)] = Left(labels, whole, clean, shared)
+        return self._found[id(ids)]
 
-@dataclass(frozen=True)
-class Left:
-    """What a removal leaves of a tensor of ids: its `labels`.
-
-    `whole`: nothing goes. `clean`: nothing that goes is left, where channels depend on several dimensions. `shared`: it
-    repeats what serves all, as often as there are users left.
-    """
-
-    labels: Tensor
-    whole: bool
-    clean: bool
-    shared: bool
+    @cached_property
+    def _found(self) -> dict[int, Left]:
+        return {}
 
 
 class Replay:
     """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
 
     def __init__(self, operations: Sequence[Operation], removal: Removal) -> None:
-        numbers, dead = removal.numbers, removal.dead
         self.operations = operations
-        self.labels = numbers.labels
-        self.shared = numbers.shared
-        self.dead = dead
-        self._left: dict[int, Left] = {}
+        self.removal = removal
+        self.labels = removal.numbers.labels
         self._agreed: dict[tuple[int, int], Tensor] = {}
         self.step = 0
         self.inside = False
@@ -139,8 +168,11 @@ class Replay:
             raise DeviationError(min(self.step, len(self.operations) - 1), ANOTHER_PATH)
         self.inside = True
 
-    def end(self, made: Made, numbers: tuple[float, ...]) -> None:
-        """Check after an operation that shapes and channels are what is left of the first run's, numbers the same."""
+    def end(self, made: Made, numbers: tuple[float, ...], labelled: bool = True) -> None:
+        """Check after an operation that shapes and channels are what is left of the first run's, numbers the same.
+
+        Not the channels unless what was made is `labelled`.
+        """
         operation = self.operations[self.step]
         self.inside = False
         if len(made) != len(operation.made):
@@ -151,14 +183,14 @@ class Replay:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
             if 0 in shape and 0 in old:
                 continue  # nothing in it has a size that matters
-            repeated = {dim for plane in before if self._left_of(plane.ids).shared for dim in plane.dims}
-            before = tuple(plane for plane in before if not self._left_of(plane.ids).shared)
+            repeated = {dim for plane in before if self.removal.left_of(plane.ids).shared for dim in plane.dims}
+            before = tuple(plane for plane in before if not self.removal.left_of(plane.ids).shared)
             expected = self.expected_shape(old, before)
             if len(shape) == len(old):
                 expected = tuple(shape[dim] if dim in repeated else size for dim, size in enumerate(expected))
             if shape != expected and self._depends_on_data(operation, shape, expected, before):
                 raise UnfollowedError
-            if shape != expected or not all(self._agrees(plane, planes) for plane in before):
+            if shape != expected or not (not labelled or all(self._agrees(plane, planes) for plane in before)):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
         if numbers != operation.numbers and not self.data_read:  # numbers that were values differ as values do
             raise DeviationError(self.step, ANOTHER_NUMBER)
@@ -175,25 +207,11 @@ class Replay:
         dynamic = self.data_read or foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
 
-    def _left_of(self, ids: Tensor) -> Left:
-        # Planes of many operations have the same ids, and the first run's log holds them: their identity is a key.
-        if id(ids) not in self._left:
-            labels = self.labels[ids]
-            gone = self.dead[labels]
-            whole = not bool(gone.any())
-            shared = ids.numel() > 1 and bool(self.shared[labels].all())
-            if not whole:
-                for dim in [dim for dim, size in enumerate(ids.shape) if size > 1]:
-                    labels = labels.index_select(dim, _stays(gone, dim).nonzero().flatten())
-            clean = whole or not bool(self.dead[labels].any())
-            self._left[id(ids)] = Left(labels, whole, clean, shared)
-        return self._left[id(ids)]
-
     def expected_shape(self, shape: Sequence[int], planes: Sequence[Plane]) -> tuple[int, ...]:
         """Return the shape of a tensor after removal."""
         sizes = list(shape)
         for plane in planes:
-            left = self._left_of(plane.ids)
+            left = self.removal.left_of(plane.ids)
             for dim in () if left.whole else plane.dims:
                 sizes[dim] = left.labels.shape[dim]
         return tuple(sizes)
@@ -206,7 +224,7 @@ class Replay:
             return True  # a single channel is left: it is no longer followed
         pair = id(plane.ids), id(twin.ids)
         if pair not in self._agreed:
-            left = self._left_of(plane.ids)
+            left = self.removal.left_of(plane.ids)
             # A plane may be stored more compactly after the removal, never larger.
             if any(size not in (1, other) for size, other in zip(twin.ids.shape, left.labels.shape, strict=True)):
                 return False
@@ -215,12 +233,6 @@ class Replay:
                 return False
             self._agreed[pair] = twin.ids  # held, so that no other tensor gets its identity
         return True
-
-
-def _stays(gone: Tensor, dim: int) -> Tensor:
-    """Return which indices of a dimension have channels that stay, as bools."""
-    others = [d for d in range(gone.ndim) if d != dim]
-    return ~(gone.all(others) if others else gone)
 
 
 class ReplayLog(TraceLog):

@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ..macs import macs_of
 from ..running.copies import named_tensors
 from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
-from .call import Call, Frame
+from .call import Call
 from .constants import real_values
+from .entries import Step
 from .labels import Storage, TensorInfo, attach, info_of, may_count_channels
 from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
 from .rules import buffers, elementwise, fallback, recurrent
-from .training_mode import is_own
+from .training_mode import Watcher, is_own
 
 MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
 FREEZES_ON_ERROR = True
@@ -33,7 +33,7 @@ class RuleError(BaseException):
     """An error in a rule while `FREEZES_ON_ERROR` is off; no handler of a model's own errors takes it for one."""
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(Watcher):
     """Gives every parameter and buffer fresh integers and applies the rule of each operation that is carried out.
 
     `weights` are the real tensors (for values); without them no value is tracked. With `replay` the integers of the
@@ -49,28 +49,21 @@ class Tracer(TorchDispatchMode):
         self.replay = replay
         self.quiet = False
         self.macs = 0
-        self.running: Any = None
         self.meta = False
         self.touched: set[str] = set()
-        self.names: dict[int, str] = {}
         self.known: set[str] | None = None
-        self.stack: list[Frame] = []
-        self.path: list[Any] = []
         self.layer_values: dict[Any, tuple[Tensor | None, Tensor | None, Tensor]] = {}
         self._converted: dict[int, tuple[Tensor, Tensor]] = {}
         self._constants: dict[tuple[str, int], Tensor | None] = {}
 
     def adopt(self, model: nn.Module) -> None:
         """Give the parameters and buffers of `model` (a copy) their integers."""
-        self.names = {}
-        self.stack = []
+        self.watch(model)
         tensors = named_tensors(model)
         self.meta = any(tensor.is_meta for tensor in tensors.values())
         # What an earlier run has put into a place that was empty (a table made on first use) is no state of the model.
         self.known = set(tensors) if self.known is None else self.known
         tensors = {name: tensor for name, tensor in tensors.items() if name in self.known}
-        for name, module in model.named_modules():
-            self.names.setdefault(id(module), name)
         for name, tensor in tensors.items():
             attach(tensor, self._leaf(name, tensor))
         # Last: it replaces the forward methods of modules that have their integers by now.
@@ -82,17 +75,6 @@ class Tracer(TorchDispatchMode):
         known = self.weights.get(name) if self.weights is not None and tensor.numel() == 1 else None
         value = None if known is None or not known.is_floating_point() else float(known.detach())
         return TensorInfo(planes, Storage(value=value), weight=(name, tuple(range(tensor.ndim))))
-
-    @property
-    def frame(self) -> Frame:
-        """Return the module whose forward runs."""
-        return self.stack[-1] if self.stack else Frame("", None)
-
-    @property
-    def place(self) -> str:
-        """Return what runs: the operation and the module, for messages about what fails."""
-        name = getattr(self.running, "overloadpacket", None)
-        return f"{name} in {self.frame.text}" if name is not None else self.frame.text
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out and let its rule label the result."""
@@ -121,9 +103,10 @@ class Tracer(TorchDispatchMode):
             self.replay.begin(call.func, self.frame.name)
         call.out = execute(func, args, kwargs)
         self.macs += macs_of(func, args, call.out)
+        noted = len(self.log.operations)
         self._label(call)
         if self.replay is None:
-            self.log.sequence.append((func, call.made, call.numbers))
+            self.log.sequence.append(Step(func, call.made, noted if len(self.log.operations) > noted else None))
         self.running = None
         return call.out
 

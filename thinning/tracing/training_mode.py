@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,36 @@ from .call import Frame
 from .log import TraceLog
 
 
-class Watcher(Protocol):
-    """Who wants to know which module runs.
+class Watcher(TorchDispatchMode):
+    """Knows which module runs, and which operation.
 
     `path` lists the modules entered, and the operations of code that is not torch's own.
     """
 
-    names: dict[int, str]
-    stack: list[Frame]
-    path: list[Any]
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[int, str] = {}
+        self.stack: list[Frame] = []
+        self.path: list[Any] = []
+        self.running: Any = None
+
+    def watch(self, model: nn.Module) -> None:
+        """Watch a model from its first module on."""
+        self.names = {}
+        self.stack = []
+        for name, module in model.named_modules():
+            self.names.setdefault(id(module), name)
+
+    @property
+    def frame(self) -> Frame:
+        """Return the module whose forward runs."""
+        return self.stack[-1] if self.stack else Frame("", None)
+
+    @property
+    def place(self) -> str:
+        """Return what runs: the operation and the module, for messages about what fails."""
+        name = getattr(self.running, "overloadpacket", None)
+        return f"{name} in {self.frame.text}" if name is not None else self.frame.text
 
 
 @contextmanager
@@ -55,20 +76,12 @@ def is_own(module: nn.Module | None) -> bool:
     return not type(module).__module__.startswith("torch.")
 
 
-class Walk(TorchDispatchMode):
+class Walk(Watcher):
     """Carries operations out and lists the path, no more."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.names: dict[int, str] = {}
-        for name, module in model.named_modules():
-            self.names.setdefault(id(module), name)
-        self.stack: list[Frame] = []
-        self.path: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and note it."""
-        if is_own(self.stack[-1].module if self.stack else None):
+        if is_own(self.frame.module):
             self.path.append(func)
         return execute(func, args, kwargs or {})
 
@@ -83,7 +96,8 @@ def trains_otherwise(
     if _asks_for_mode(model):
         return True
     copy = copier(model).train()
-    walk = Walk(copy)
+    walk = Walk()
+    walk.watch(copy)
     try:
         with plain_run(copy), watched(walk), walk:
             run(copy, two)
