@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from .networks import Networks, images
@@ -17,6 +18,8 @@ LEFT = {
     "instance_norm_affine": (664,),
     "unpooling": (1554,),
     "rois": (444,),
+    "resized_along_another_axis": (6 * 7 + 6 * 7 + 6 * 4 + 4,),
+    "pooled_along_another_axis": (6 * 7 + 6 * 4 + 4,),
 }
 model = Networks({}, left=LEFT)
 
@@ -91,6 +94,37 @@ def unpooling():
             return self.c(self.unpool(self.b(x).relu(), where))
 
     return Net(), images()
+
+
+@model
+def resized_along_another_axis():
+    """Positions for other lengths, the channels being the other axis of an image (Vasu et al. 2024)."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.places = nn.Linear(6, 10), nn.Linear(10, 4), nn.Parameter(torch.randn(1, 1, 7, 10))
+
+        def forward(self, x):
+            size = (x.shape[1], self.places.shape[3])
+            return self.b(self.a(x) + F.interpolate(self.places, size, mode="bilinear")[0])
+
+    return Net(), torch.randn(2, 5, 6)
+
+
+@model
+def pooled_along_another_axis():
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.whole = nn.Linear(6, 10), nn.Linear(10, 4), nn.AdaptiveAvgPool2d((1, None))
+
+        def forward(self, x):
+            x = F.avg_pool2d(F.max_pool2d(self.a(x).unsqueeze(1), (3, 1), (1, 1)), (2, 1))
+            return self.b(self.whole(x).flatten(1))
+
+    return Net(), torch.randn(2, 8, 6)
 
 
 @model

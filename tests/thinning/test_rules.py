@@ -137,6 +137,11 @@ KEPT = {
         4,
         "aten.avg_pool2d in the model (Net): varies along a pooled dimension",
     ),
+    "between neighbours": (  # as many as before, each read at a place between two
+        lambda m, x: F.interpolate(x.unsqueeze(1), scale_factor=1.1, mode="linear").squeeze(1),
+        8,
+        "aten.upsample_linear1d in the model (Net): varies along a pooled dimension",
+    ),
     "every other": (lambda m, x: x.as_strided((4, 4), (8, 2)), 4, "strides of its own"),
     "another type": (lambda m, x: x.view(torch.int32).view(torch.float32), 8, "an empty tensor or another type"),
     "none at all": (

@@ -13,18 +13,33 @@ aten = torch.ops.aten
 
 
 SPATIAL = {"1d": 1, "2d": 2, "3d": 3}
+SCALES = ("scales_d", "scales_h", "scales_w")
 
 
 def _spatial(call: Call) -> int:
     return next((n for text, n in SPATIAL.items() if text in call.name), 2)
 
 
+def _mixed(call: Call) -> set[int]:
+    """Return the dimensions along which places are combined with their neighbours, or others are chosen."""
+    old, new, count = call.shapes[0], call.outputs()[0].shape, _spatial(call)
+    dims = range(len(old) - count, len(old))
+    if "upsample" in call.name:  # with a scale of its own it reads between the places even where they stay as many
+        names = SCALES[-count:] if count > 1 else ("scales",)
+        scales = call.named("scale_factors") or [call.named(name) for name in names]
+        alone = [scale in (None, 1) for scale in scales]
+    else:
+        kernel = [1] if "adaptive" in call.name else call.named("kernel_size", [0])
+        alone = [size == 1 for size in (kernel * count if len(kernel) == 1 else kernel)]
+    return {dim for dim, one in zip(dims, alone, strict=True) if not one or old[dim] != new[dim]}
+
+
 def _pass(call: Call, keeps_constants: bool) -> None:
     planes: list[Plane] = []
-    first = len(call.shapes[0]) - _spatial(call)
+    mixed = _mixed(call)
     for plane in call.planes(call.args[0]):
         # Positions that are channels (a token mixer) are averaged with their neighbours.
-        if any(dim >= first for dim in plane.dims):
+        if mixed & set(plane.dims):
             call.freeze([plane], "varies along a pooled dimension")
             continue
         value = plane.value
