@@ -31,6 +31,24 @@ def test_units_behind_a_padded_sequence():
     assert left["rnn.weight_hh_l0"] == (42, 14) and left["out.weight"] == (2, 14)
 
 
+class PackedWords(Packed):
+    """Words become features before they are packed."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.mix = nn.Embedding(20, 12), nn.Linear(12, 5)
+
+    def forward(self, x, lengths):
+        return super().forward(self.mix(self.words(x)).relu(), lengths)
+
+
+def test_features_before_a_packed_sequence():
+    zeros = {"mix__weight": [(0, [1, 3])], "mix__bias": [(0, [1, 3])], "words__weight": [(1, [4, 5, 6])]}
+    inputs = torch.randint(20, (3, 6)), torch.tensor([4, 6, 3])
+    left, _ = left_after(PackedWords(), inputs, **zeros)
+    assert left["words.weight"] == (20, 9) and left["mix.weight"] == (3, 9) and left["rnn.weight_ih_l0"] == (48, 3)
+
+
 class Recurrent(nn.Module):
     """Begins with a state of zeros and writes its steps into a fresh tensor."""
 

@@ -48,6 +48,27 @@ def beside_zeros(messages, to, count):
     return zeros.index_add(0, to, messages) + zeros.index_put((to,), messages) + zeros
 
 
+def averages(messages, to, count):
+    return messages.new_zeros(count, messages.shape[1]).index_reduce(0, to, messages, "mean")
+
+
+def blank(messages, to, count):
+    return messages.index_fill(0, to[:4], 0.0)
+
+
+def blank_by_position(messages, to, count):
+    return messages.clone().scatter_(0, to[:4].view(-1, 1).expand(-1, messages.shape[1]), 0.0)
+
+
+def copied(messages, to, count):
+    return messages.clone().index_copy_(0, torch.arange(5), messages[-5:] * 2)
+
+
+def last_written(messages, to, count):
+    where = torch.arange(len(messages)).flip(0).view(-1, 1).expand_as(messages)
+    return messages.new_zeros(messages.shape).scatter(0, where, messages)
+
+
 class Graph(nn.Module):
     """Two layers that send what they compute along edges."""
 
@@ -64,7 +85,12 @@ def inputs():
     return torch.randn(9, 6), torch.randint(9, (2, 20))
 
 
-@pytest.mark.parametrize("gather", [added, scattered, mean, into_another, transposed, largest, placed, beside_zeros])
+SUMS = [added, scattered, mean, into_another, transposed, largest, placed, beside_zeros, averages]
+WRITES = [blank, blank_by_position, copied, last_written]
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("gather", [*SUMS, *WRITES])
 def test_channels_pass_through_sums_over_edges(thinned, gather):
     recipe = thinned(Graph(gather), inputs())
     assert sorted(recipe.selectors()) == ["first.bias", "first.weight", "second.weight"]
@@ -74,6 +100,19 @@ def test_channels_pass_through_sums_over_edges(thinned, gather):
 def constant(messages, to, count):
     """Rows of a tensor that is not zero: what a dead channel becomes is not zero either."""
     return messages.new_ones(count, messages.shape[1]).index_add_(0, to, messages)
+
+
+def marked(messages, to, count):
+    """Rows of ones among those of zeros."""
+    return messages.index_fill(0, to[:4], 1.0)
+
+
+def filled_channels(messages, to, count):
+    return messages.index_fill(1, torch.tensor([1, 2]), 0.0)
+
+
+def some_columns(messages, to, count):
+    return messages.scatter(0, to[:4].view(-1, 1).expand(-1, 5), 0.0)
 
 
 def fixed(messages, to, count):
@@ -109,6 +148,9 @@ def channels_as_rows(messages, to, count):
 
 REASONS = {
     constant: "",
+    marked: "",
+    filled_channels: "rows are chosen by an index",
+    some_columns: "takes a part of what it reads",
     fixed: "a size is fixed in the model's code",
     part: "takes a part of what it reads",
     across: "rows are chosen by an index",
@@ -130,7 +172,7 @@ def test_what_is_not_a_sum_of_whole_rows_stays_the_same(gather):
         assert torch.allclose(model(*other), expected, atol=1e-6)
     hidden = next(c for c in trace(Graph(gather), inputs()).classes() if c.size == 12)
     assert REASONS[gather] in hidden.reason
-    assert (hidden.status == "removable") == (gather is constant)
+    assert (hidden.status == "removable") == (not REASONS[gather])
 
 
 class Masked(nn.Module):

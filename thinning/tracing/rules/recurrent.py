@@ -14,12 +14,22 @@ from torch.utils._pytree import tree_leaves
 from ..call import Call, TraceContext
 from ..entries import Read
 from ..labels import Plane, TensorInfo, attach, info_of, numel
+from ..registry import rule
 from .layer import leaf_along, output_value
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # The gate that makes the new content: where its rows are 0 (and the state starts at 0), the output is 0.
 CONTENT = {"LSTM": 2, "GRU": 2, "RNN": 0}
 FIXED = "starts from a given state of fixed size"
+
+
+@rule(torch.ops.aten._pack_padded_sequence)
+def packed(call: Call) -> None:
+    """Follow the features of the steps of all sequences, which are laid one behind the other."""
+    given = call.planes(call.args[0])
+    call.freeze([plane for plane in given if min(plane.dims) < 2], "steps of sequences are packed")
+    kept = [plane for plane in given if min(plane.dims) >= 2]
+    call.emit(plane.map(lambda t: t.reshape((1, *t.shape[2:]))) for plane in kept)
 
 
 def intercept(tracer: TraceContext, model: nn.Module) -> None:

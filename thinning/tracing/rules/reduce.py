@@ -113,14 +113,41 @@ def loss(call: Call) -> None:
 
 
 @rule(*operations("_softmax softmax _log_softmax log_softmax _safe_softmax masked_softmax _softmax_backward_data"))
-@rule(*operations("cumsum cumsum_ cumprod logcumsumexp cummax cummin sort topk argsort"))
+@rule(*operations("logcumsumexp argsort"))
 def along(call: Call) -> None:
     """Freeze channels along the dimension of which each element of the result depends on all."""
-    dims = [(call.named("dim", -1)) % len(call.shapes[0])]
-    planes = []
-    for plane in call.planes(call.args[0]):
-        left = call.collapse(plane, dims[0], "over the channels")
-        if left is not None:
-            planes.append(left.but(value=None, origin=None, leaf=None))
+    planes = _without(call, [call.named("dim", -1)], "over the channels")
     for out in call.outputs():
-        call.emit(planes, out)
+        call.emit([plane.but(value=None, origin=None, leaf=None) for plane in planes], out)
+
+
+@rule(*operations("cumsum cumsum_ cumprod cumprod_"))
+def running(call: Call) -> None:
+    """Follow sums and products up to each element: those of zeros are zeros."""
+    planes = _without(call, [call.named("dim", -1)], "over the channels")
+    call.emit(plane.but(value=_kept(call.value_of(plane), "zeros"), origin=None, leaf=None) for plane in planes)
+
+
+@rule(*operations("cummax cummin sort topk"))
+def ordered(call: Call) -> None:
+    """Follow values that change their places only: constants stay the same."""
+    planes = _without(call, [call.named("dim", -1)], "over the channels")
+    for number, out in enumerate(call.outputs()):  # values, and where they were
+        values = [None if number else call.value_of(plane) for plane in planes]
+        call.emit([plane.but(value=v, origin=None, leaf=None) for plane, v in zip(planes, values, strict=True)], out)
+
+
+@rule(*operations("tril tril_ triu triu_"))
+def triangle(call: Call) -> None:
+    """Freeze channels along the two dimensions whose indices say what becomes 0."""
+    planes = _without(call, [-2, -1], "the position decides")
+    call.emit(plane.but(value=_kept(call.value_of(plane), "zeros"), origin=None, leaf=None) for plane in planes)
+
+
+def _without(call: Call, dims: list[int], why: str) -> list[Plane]:
+    """Return the planes of the operand that vary along other dimensions, the others frozen."""
+    planes = list(call.planes(call.args[0]))
+    for dim in dims:
+        left = [call.collapse(plane, dim % len(call.shapes[0]), why) for plane in planes]
+        planes = [plane for plane in left if plane is not None]
+    return planes

@@ -13,7 +13,10 @@ from .elementwise import combine, merge, own_shape
 aten = torch.ops.aten
 
 
-@rule(aten.scatter_add, aten.scatter_add_, aten.scatter_reduce, aten.scatter_reduce_, aten.index_add, aten.index_add_)
+@rule(
+    *(aten.scatter_add, aten.scatter_add_, aten.scatter_reduce, aten.scatter_reduce_),
+    *(aten.index_add, aten.index_add_, aten.index_reduce, aten.index_reduce_),
+)
 def scatter(call: Call) -> None:
     """Along the other dimensions each channel stays where it is; zeros into zeros are zeros, whatever the sum."""
     target, dim, index, source = call.args[:4]
@@ -60,6 +63,31 @@ def index_put(call: Call) -> None:
         call.give_up("rows are chosen by an index")
         return
     _write_rows(call, target, values, rows)
+
+
+@rule(aten.scatter, aten.scatter_, aten.index_copy, aten.index_copy_, aten.index_fill, aten.index_fill_)
+def write(call: Call) -> None:
+    """Follow what is written along one dimension where an index says: each channel along the others stays in place."""
+    target, dim, index, source = call.args[:4]
+    dim %= max(target.ndim, 1)
+    tensors = [tensor for tensor in (index, source) if isinstance(tensor, Tensor) and tensor.ndim == target.ndim > 1]
+    others = [d for d in range(target.ndim) if d != dim]
+    if any(tensor.shape[d] != target.shape[d] for tensor in tensors for d in others):
+        call.give_up("takes a part of what it reads")
+        return
+    call.freeze(call.planes(index), "rows are chosen by an index")
+    info, filled = call.info(target), not isinstance(source, Tensor)
+    written = TensorInfo(storage=Storage(value=source)) if filled else _across(call, call.info(source), dim)
+    rows = [1 if d == dim else size for d, size in enumerate(target.shape)]
+    shapes = [target.shape, [1] * target.ndim if filled or source.ndim == 0 else rows]
+    infos = [_across(call, info, dim), written]
+    fill = info.storage.value if info.uniform else None
+    groups = combine(call, infos, shapes, target.shape)
+    added = "reduce" in call.kwargs or len(call.args) > 4
+    planes = [merge(group, None if added else _either(call, group, fill, written)) for group in groups]
+    if call.func._schema.is_mutable:
+        info.storage.uniform, info.storage.value = False, None
+    call.emit(planes)
 
 
 @rule(aten.masked_scatter, aten.masked_scatter_)
