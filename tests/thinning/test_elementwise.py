@@ -52,11 +52,11 @@ def test_what_meets_a_tensor_written_by_an_unknown_operation_stays():
         def forward(self, x):
             y = self.other(x)
             written = y.new_zeros(y.shape)
-            written.scatter_(1, torch.arange(8).flip(0).expand(len(x), 8), self.first(x))
+            written.put_(torch.arange(x.shape[0] * 8).flip(0), self.first(x))
             return self.out(y + written)
 
     reasons = [class_of(Scattered(), rand(4, 6), name).reason for name in ("first.weight", "other.weight")]
-    cause = "aten.scatter_ in the model (Scattered): the operation has no rule"
+    cause = "aten.put_ in the model (Scattered): the operation has no rule"
     assert reasons == [cause, f"aten.add in the model (Scattered): meets a tensor of fixed size ({cause})"]
 
 
