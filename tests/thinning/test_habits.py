@@ -13,7 +13,7 @@ from .networks import Head, Networks, cbr, images
 
 SAID = {
     "hardview": ("aten.view in the model (Net): the thinned model fails",),
-    "buffer_out": ("written into a tensor of fixed size",),
+    "buffer_out": ("takes another path",),
 }
 LEFT = {
     "inplace_size": (2598,),

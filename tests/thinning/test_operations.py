@@ -73,6 +73,34 @@ def test_a_state_that_begins_as_zeros_and_a_tensor_that_is_filled():
     assert model.hidden == 6
 
 
+class Latent(nn.Module):
+    """Keys in two parts that are written into a fresh tensor: one of each head, one that all heads share."""
+
+    def __init__(self):
+        super().__init__()
+        self.own, self.turned, self.width = 4, 2, 5
+        self.queries, self.latent, self.shared = nn.Linear(8, 18), nn.Linear(8, 27), nn.Linear(8, 2)
+        self.join = nn.Linear(15, 3)
+
+    def forward(self, x):
+        batch, length = x.shape[:2]
+        queries = self.queries(x).view(batch, length, -1, self.own + self.turned).transpose(1, 2)
+        latent = self.latent(x).view(batch, length, -1, self.own + self.width).transpose(1, 2)
+        own, values = latent.split([self.own, self.width], -1)
+        keys = latent.new_empty(*latent.shape[:-1], self.own + self.turned)
+        keys[..., : self.own].copy_(own)
+        keys[..., self.own :].copy_(self.shared(x).view(batch, 1, length, self.turned))
+        mixed = (queries @ keys.mT).softmax(-1) @ values
+        return self.join(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def test_heads_whose_keys_are_written_in_parts():
+    values = [(0, list(range(13, 18)))]  # those of the second head
+    left, _ = left_after(Latent(), (rand(2, 5, 8),), (rand(3, 4, 8),), latent__weight=values, latent__bias=values)
+    assert [left[f"{name}.weight"] for name in ("queries", "latent", "shared")] == [(12, 8), (18, 8), (2, 8)]
+    assert left["join.weight"] == (3, 10)
+
+
 class Products(nn.Module):
     def __init__(self, equation, shape):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,47 @@ def write_fresh(call: Call) -> None:
     planes = [plane.but(value=call.value_of(plane), leaf=None, origin=None) for plane in planes]
     _fill(call, planes, target, whole, fill)
     call.emit(planes)
+
+
+def number_part(call: Call) -> bool:
+    """Give a fresh tensor channels before the first write into a part of it; return whether that was needed.
+
+    Not where the channels of what is written lie along whole dimensions of it: those are its channels then.
+    """
+    target, known = call.tensors[0], call.infos[0]
+    whole, planes = _whole(target), [p.lift(target.ndim) for t in call.tensors[1:] for p in call.planes(t)]
+    if call.func.overloadpacket is not aten.copy_ or whole is None or not planes:
+        return False
+    # Only ends are cut off: other views (every third row) may hold any part of the whole.
+    slices = target.stride() == whole.stride() and whole.is_contiguous()
+    if not slices or all(_fits(plane, target, whole) for plane in planes):
+        return False
+    dims = {dim for dim in range(whole.ndim) if target.shape[dim] != whole.shape[dim]}.union(*(p.dims for p in planes))
+    shape = [size if dim in dims else 1 for dim, size in enumerate(whole.shape)]
+    made = Plane(call.log.fresh(math.prod(shape)).reshape(shape))
+    known.storage.uniform, known.storage.value = False, None
+    version = known.storage.version
+    attach(whole, TensorInfo((made,), known.storage, version, read=info_of(whole).read))
+    starts = _starts(target, whole)
+    part = TensorInfo((made.map(lambda t: _narrowed(t, starts, target)),), known.storage, version)
+    call.set_info(target, part)
+    call.infos[0] = part
+    return True
+
+
+def _starts(target: Tensor, whole: Tensor) -> list[int]:
+    """Return where a part begins in each dimension of a contiguous tensor."""
+    rest, starts = int(target.storage_offset() - whole.storage_offset()), []
+    for stride in whole.stride():
+        starts.append(rest // stride)
+        rest %= stride
+    return starts
+
+
+def _narrowed(tensor: Tensor, starts: Sequence[int], target: Tensor) -> Tensor:
+    for dim, start in enumerate(starts):
+        tensor = tensor if tensor.shape[dim] == 1 else tensor.narrow(dim, start, target.shape[dim])
+    return tensor
 
 
 def write_on(call: Call, planes: Sequence[Plane]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..call import Call
 from ..labels import Plane, TensorInfo
 from ..registry import operations, rule
-from .buffers import write_fresh, write_on
+from .buffers import number_part, write_fresh, write_on
 from .elementwise_values import CONSTANTS, PRODUCTS, QUOTIENTS, value_of
 
 aten = torch.ops.aten
@@ -184,8 +184,9 @@ def merge(group: Sequence[Plane], value: Tensor | None = None) -> Plane:
 def elementwise(call: Call) -> None:
     """Follow any element-wise operation, in place or not."""
     out = call.outputs()[0]
-    # `out = torch.zeros(b, 14, h, w); out[:, :8] = y`: the 14 and the 8 are numbers in the code.
-    if call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform:
+    # `out = torch.zeros(b, 14, h, w); out[:, :8] = y`: the 14 and the 8 may be numbers in the code.
+    fresh = call.func._schema.is_mutable and not call.infos[0].planes and call.infos[0].storage.uniform
+    if fresh and not number_part(call):
         write_fresh(call)
         return
     groups = combine(call, call.infos, [own_shape(t) for t in call.tensors], out.shape)
