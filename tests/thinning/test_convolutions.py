@@ -28,6 +28,7 @@ LEFT = {
     "deformable_in_two_halves": (6 * 30 + 5 * 6 * 9 + 5 + 5 * 4 + 4,),
     "resampled": (5 * 30 + 5 * 4 + 4,),
     "filters_of_ones": (5 * 30 + 5 * 4 + 4,),
+    "ones_repeated": (5 * 30 + 5 * 4 + 4,),
     "learned_filter": (5 * 30 + 9 + 5 * 4 + 4,),
     "two_from_each": (5 * 30 + 10 * 4 + 4,),
     "transposed_weightnorm": (5 * 30 + 5 * 4 + 5 + 5 + 5 * 4 + 4,),
@@ -166,6 +167,11 @@ def resampled():
 @model
 def filters_of_ones():
     return between(OneFilter(lambda _, count: torch.ones(count, 1, 3, 3) / 9))
+
+
+@model
+def ones_repeated():
+    return between(OneFilter(lambda _, count: torch.ones(1, 1, 3, 3).repeat(count, 1, 1, 1).flip(-1) / 9))
 
 
 @model

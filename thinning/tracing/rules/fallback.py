@@ -17,14 +17,14 @@ UNIFORM = set(
     operations(
         "zeros ones full empty rand randn zeros_like ones_like full_like empty_like rand_like randn_like new_zeros"
         " new_ones new_full new_empty empty_strided new_empty_strided bernoulli bernoulli_ uniform_ normal_"
-        " native_dropout fill_ zero_ _to_copy clone scalar_tensor"
+        " native_dropout fill_ zero_ _to_copy clone scalar_tensor repeat flip roll"
     )
 )
 
 NEW = (aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided)
 VALUES = dict.fromkeys((aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_), 0.0)
 VALUES |= dict.fromkeys((aten.ones, aten.ones_like, aten.new_ones), 1.0)
-COPY = {aten._to_copy, aten.clone}
+COPY = {aten._to_copy, aten.clone, aten.repeat, aten.flip, aten.roll}
 
 
 def fallback(call: Call) -> None:
