@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from potstill.thinning import channels_text, thin, trace
+
+from .networks import left_after
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
 
@@ -146,3 +149,40 @@ def test_compiled_parts_are_seen_and_nothing_is_compiled_for_it(whole):
         model = nn.Sequential(torch.compile(layers[0], backend=backend), *layers[1:])
     assert "8         removable" in channels_text(trace(model, X))
     assert not built
+
+
+class OtherWeights(nn.Module):
+    """The same operations in both modes, in training with another layer's weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        weight = self.b.weight if self.training else self.a.weight
+        return self.out(torch.addmm(self.a.bias, x, weight.t()))
+
+
+def test_other_weights_in_training_shrink_along():
+    model, zero = OtherWeights(), [(0, [2, 5])]
+    left, _ = left_after(model, (X,), a__weight=zero, a__bias=zero, b__weight=zero)
+    assert left["a.weight"] == left["b.weight"] == (14, 6)
+    assert model.train()(X).shape == (4, 3)
+
+
+class Normed(nn.BatchNorm2d):
+    """A norm of the user's own, which asks for the mode and does the same in both but for the statistics."""
+
+    def forward(self, x):
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        statistics = self.running_mean, self.running_var
+        return nn.functional.batch_norm(x, *statistics, self.weight, self.bias, self.training)
+
+
+def test_the_same_operations_in_training_are_not_traced_again(monkeypatch):
+    monkeypatch.setattr(sys.modules["potstill.thinning.trace"], "_training_run", lambda *_: pytest.fail("traced again"))
+    model, zero = nn.Sequential(nn.Conv2d(3, 8, 1), Normed(8), nn.Conv2d(8, 2, 1)), [(0, [1])]
+    zeros = {"0__weight": zero, "0__bias": zero, "1__bias": zero}
+    left, _ = left_after(model, (torch.randn(2, 3, 4, 4),), **zeros)
+    assert left["2.weight"] == (2, 7, 1, 1)
