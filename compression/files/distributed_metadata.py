@@ -47,9 +47,18 @@ class _Records(pickle.Unpickler):
     """Takes the names of records, and refuses all others before their modules are imported."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if module in RECORDS or module in OTHERS:
             found = super().find_class(module, name)
             is_record = isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum))
             if (module in RECORDS and is_record) or isinstance(found, torch.dtype) or found in OTHERS.get(module, ()):
                 return found
         raise CheckpointError(f"would run {module}.{name}, which no checkpoint needs: it is refused")
+
+
+def _member(kind: Any, name: Any) -> Enum:
+    """Return a member of an enumeration, which the first versions of Python 3.11 store by `getattr`."""
+    if isinstance(kind, type) and issubclass(kind, Enum) and name in kind.__members__:
+        return kind[name]
+    raise CheckpointError(f"would read {name!r} of {kind!r}, which no checkpoint needs: it is refused")

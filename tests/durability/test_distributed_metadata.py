@@ -32,6 +32,17 @@ def test_what_torch_writes_is_read(folder):
         check_metadata(folder)
 
 
+def test_members_of_enumerations_are_read_however_python_stores_them(folder):
+    encodings = torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING
+    path = folder / ".metadata"
+    path.write_bytes(pickle.dumps(Evil(getattr, encodings, "TORCH_PRESERVE_FORMAT")))
+    check_metadata(folder)
+    for of, name in ((encodings, "mro"), (encodings, "__class__"), (torch.Size, "numel")):
+        path.write_bytes(pickle.dumps(Evil(getattr, of, name)))
+        with pytest.raises(CheckpointError, match="would read"):
+            check_metadata(folder)
+
+
 class Evil:
     def __init__(self, function, *arguments):
         self.call = function, arguments
