@@ -9,30 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from ..running.copies import named_tensors
 from ..running.fast_meta import execute
-from ..running.index_lists import IndexLists
 from ..running.inputs import batch_of, run
 from ..running.run import plain_run
 from .call import Frame
 from .log import TraceLog
 
-aten = torch.ops.aten
-
 
 class Watcher(TorchDispatchMode):
     """Knows which module runs, and which operation.
 
-    `path` lists the modules entered, and the operations of code that is not torch's own, with what they are given but
-    values: numbers, names of parameters and buffers.
+    `path` lists the modules entered, and the operations of code that is not torch's own.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[int, str] = {}
-        self.tensors: dict[int, str] = {}
         self.stack: list[Frame] = []
         self.path: list[Any] = []
         self.running: Any = None
@@ -43,19 +37,6 @@ class Watcher(TorchDispatchMode):
         self.stack = []
         for name, module in model.named_modules():
             self.names.setdefault(id(module), name)
-        self.tensors = {id(tensor): name for name, tensor in named_tensors(model).items()}
-
-    def note(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Add an operation to the path, unless torch's own code calls for it, or it counts batches."""
-        # Of torch's modules it is known what training changes.
-        if not is_own(self.frame.module):
-            return
-        leaves = tree_leaves((args, kwargs))
-        given = [self.tensors.get(id(leaf), "") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        if "batch_norm" in str(func):  # which is another function in training, of the same channels
-            self.path.append(("batch_norm", [name for name in given if isinstance(name, str)]))
-        elif func is not aten.empty.memory_format and not (given and str(given[0]).endswith("num_batches_tracked")):
-            self.path.append((func, given))
 
     @property
     def frame(self) -> Frame:
@@ -100,24 +81,27 @@ class Walk(Watcher):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and note it."""
-        self.note(func, args, kwargs)
+        if is_own(self.frame.module):
+            self.path.append(func)
         return execute(func, args, kwargs or {})
 
 
 def trains_otherwise(
     model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], log: TraceLog
 ) -> bool:
-    """Return whether training leaves the path that evaluation took: then a run in that mode has to be traced too."""
+    """Return whether some code runs in training only: then training has to be traced too.
+
+    The model's code asks for `self.training`, or a run in training mode leaves the path that evaluation took.
+    """
+    if _asks_for_mode(model):
+        return True
     copy = copier(model).train()
     walk = Walk()
     walk.watch(copy)
     try:
-        with plain_run(copy), IndexLists(), watched(walk), walk:
+        with plain_run(copy), watched(walk), walk:
             run(copy, two)
     except Exception as error:  # whatever a model's code raises: it may refuse to train on such inputs
-        # Or a run that is not traced cannot do it (mix devices, say): then one that is finds out.
-        if _asks_for_mode(model):
-            return True
         log.warnings.append(untraced(error))
         return False
     # Dropout and norms in torch's own modules do the same to channels in both modes; code of the user that runs in
