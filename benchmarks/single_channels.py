@@ -2,8 +2,9 @@
 
     python benchmarks/single_channels.py [--seeds 4 5 6 7] [--batches 1 16]
 
-Each network keeps as many channels of each layer as chance says, of some branches one; milliseconds of the dense one,
-and of the thinned one without and with the hooks (docs/reliability.md, odd widths), the shortest of each in turns.
+Each network keeps as many channels of each layer as chance says, of some branches one; milliseconds of the dense one
+(the shortest), and of the thinned one without and with the hooks (docs/reliability.md, odd widths), in turns: by the
+median of their ratios to the dense one.
 """
 
 from __future__ import annotations
