@@ -27,7 +27,8 @@ from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.replay import Removal
 from .tracing.rescalable_norms import settle_means, settle_weight_norms
 from .tracing.tracer import Tracer
-from .tracing.training_mode import at_least_two, trains_otherwise, untraced, watched
+from .tracing.training_mode import at_least_two, trains_otherwise, untraced
+from .tracing.watcher import watched
 
 OUTPUT = "an output of the model"
 INPUT = "an input of the model"
@@ -110,7 +111,7 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
 def _first_run(
     model: nn.Module, copier: Callable[[nn.Module], nn.Module], inputs: Any, weights: Mapping[str, Tensor] | None
 ) -> tuple[TraceLog, Rehearsal]:
-    """Run a copy in eval mode, and in training mode where the model's code asks for the mode."""
+    """Run a copy in eval mode, and in training mode where that does something else."""
     log = TraceLog()
     log.batch = batch_of(inputs)
     tracer = Tracer(log, weights)
@@ -121,7 +122,7 @@ def _first_run(
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)
-    both = trains_otherwise(model, copier, two, tracer.path, log) and _training_run(tracer, copy, two)
+    both = trains_otherwise(model, copier, two) and _training_run(tracer, copy, two)
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and may_count_channels(tensor):
             for dim, size in enumerate(tensor.shape):

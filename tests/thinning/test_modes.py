@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from potstill.thinning import channels_text, thin, trace
+from potstill.thinning.running.copies import meta_copy
+from potstill.thinning.tracing.training_mode import trains_otherwise
 
 from .networks import left_after
 
@@ -176,3 +178,100 @@ def test_what_training_reads_in_place_of_another_shrinks_along(kind):
     left, _ = left_after(model, (X,), a__weight=zero, a__bias=zero, b__weight=zero, b__bias=zero)
     assert left["a.weight"] == left["b.weight"] == (14, 6)
     assert model.train()(X).shape == (4, 3)
+
+
+class Two(nn.Module):
+    """Two layers of one width, and much that code may do with what they make."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 3)
+        self.drop, self.norm = nn.Dropout(), nn.BatchNorm1d(16)
+        self.first, self.second = nn.Parameter(torch.ones(1, 16)), nn.Parameter(torch.ones(1, 16))
+        self.kept = None
+
+
+class Keeps(Two):
+    def forward(self, x):
+        a = self.a(x)
+        self.kept = a if self.training else None
+        return self.out(a)
+
+
+class Returns(Two):
+    def forward(self, x):
+        a = self.a(x)
+        return (self.out(a), a) if self.training else (self.out(a), self.out(a))
+
+
+class GivesParameter(Two):
+    def forward(self, x):
+        return self.out(self.first if self.training else self.second) + self.out(self.a(x))
+
+
+class DropsParameter(Two):
+    def forward(self, x):
+        return self.a(x) * self.drop(self.first if self.training else self.second)
+
+
+class OtherNumber(Two):
+    def forward(self, x):
+        return self.out(self.a(x).view(-1, 2, 8).transpose(1, 2).reshape(-1, 16) * (2 if self.training else 3))
+
+
+class OtherLine(Two):
+    def forward(self, x):
+        if self.training:
+            return self.out(self.a(x).view(-1, 4, 4).flatten(1))
+        return self.out(self.a(x).view(-1, 4, 4).flatten(1))
+
+
+class NoiseOfFixedSize(Two):
+    def forward(self, x):
+        x = self.a(x)
+        return self.out(x * torch.rand(1, 16) if self.training else x)
+
+
+class Fails(Two):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("trained elsewhere")
+        return self.out(self.a(x))
+
+
+ALL = [Keeps, Returns, GivesParameter, DropsParameter, OtherNumber, OtherLine, NoiseOfFixedSize, Fails]
+
+
+@pytest.mark.parametrize("kind", [*ALL, Base, Inherited, Decorated, Helped, Overridden, WithGradients, Selected])
+def test_training_is_traced_where_it_does_something_else(kind):
+    assert trains_otherwise(kind(), meta_copy, torch.cat((X, X)).to("meta"))
+
+
+class DropsModules(Two):
+    def forward(self, x):
+        x = self.drop(self.a(x)) + self.b(x)
+        return self.out(nn.functional.dropout(x.relu(), 0.2, self.training) + self.drop(x))
+
+
+class DropsSamples(Two):
+    def forward(self, x):
+        a = self.a(x)
+        if self.training:
+            a = a * a.new_empty(len(x), 1).bernoulli_(0.8).div_(0.8)
+        if self.training:
+            return self.out(a * torch.rand(len(x), 1, device=x.device).floor_())
+        return self.out(a)
+
+
+class Normalizes(Two):
+    def forward(self, x):
+        norm = self.norm
+        if self.training:
+            norm.num_batches_tracked.add_(1)
+        options = (norm.running_mean, norm.running_var, norm.weight, norm.bias, self.training, 0.1)
+        return self.out(norm(nn.functional.batch_norm(self.a(x), *options)).relu_())
+
+
+@pytest.mark.parametrize("kind", [DropsModules, DropsSamples, Normalizes])
+def test_noise_and_statistics_need_no_second_trace(kind):
+    assert not trains_otherwise(kind(), meta_copy, torch.cat((X, X)).to("meta"))

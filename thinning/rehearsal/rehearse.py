@@ -23,7 +23,7 @@ from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
 from ..tracing.replay import Deviation, DeviationError, Removal, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
-from ..tracing.training_mode import Watcher
+from ..tracing.watcher import Watcher
 from .names_read import NamesRead
 from .repairs import FailedRemoval, Repairs
 from .shapes_only import LostError, ShapeRun, takes_by_number

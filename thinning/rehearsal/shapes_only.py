@@ -13,7 +13,7 @@ from ..running.fast_meta import execute
 from ..tracing.entries import numbers_in
 from ..tracing.log import TraceLog
 from ..tracing.replay import Replay
-from ..tracing.training_mode import Watcher, watched
+from ..tracing.watcher import Watcher, watched
 
 aten = torch.ops.aten
 NAMES = (

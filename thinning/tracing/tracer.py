@@ -21,7 +21,7 @@ from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
 from .rules import buffers, elementwise, fallback, recurrent
-from .training_mode import Watcher, is_own
+from .watcher import Watcher
 
 MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
 FREEZES_ON_ERROR = True
@@ -84,10 +84,6 @@ class Tracer(Watcher):
             self.macs += macs_of(func, args, out)
             return out
         self.running = func
-        # Only code of the user: of torch's modules it is known what training changes (see
-        # training_mode.trains_otherwise).
-        if is_own(self.frame.module):
-            self.path.append(func)
         tensors = _tensors(args, kwargs)
         # A constant that the forward pass makes lies on the CPU, since the code names no device or names that of its
         # inputs: on the meta device it would not mix with them, though it does in a real run.

@@ -1,125 +1,131 @@
-"""Evaluation and training: how a copy runs in either mode, and whether training carries other operations out."""
+"""Evaluation and training: whether a model does in one mode what it does in the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..running.copies import kept_by, named_tensors
 from ..running.fast_meta import execute
-from ..running.inputs import batch_of, run
+from ..running.index_lists import IndexLists
+from ..running.inputs import batch_of, run, tensors_of
 from ..running.run import plain_run
 from .call import Frame
-from .log import TraceLog
+from .code_lines import lines_of_code
+from .watcher import Watcher, watched
 
+aten = torch.ops.aten
 
-class Watcher(TorchDispatchMode):
-    """Knows which module runs, and which operation.
-
-    `path` lists the modules entered, and the operations of code that is not torch's own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: dict[int, str] = {}
-        self.stack: list[Frame] = []
-        self.path: list[Any] = []
-        self.running: Any = None
-
-    def watch(self, model: nn.Module) -> None:
-        """Watch a model from its first module on."""
-        self.names = {}
-        self.stack = []
-        for name, module in model.named_modules():
-            self.names.setdefault(id(module), name)
-
-    @property
-    def frame(self) -> Frame:
-        """Return the module whose forward runs."""
-        return self.stack[-1] if self.stack else Frame("", None)
-
-    @property
-    def place(self) -> str:
-        """Return what runs: the operation and the module, for messages about what fails."""
-        name = getattr(self.running, "overloadpacket", None)
-        return f"{name} in {self.frame.text}" if name is not None else self.frame.text
-
-
-@contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
-    """Let the watcher know which module runs, by global hooks that are taken off again."""
-
-    def enter(module: nn.Module, _: Any) -> None:
-        name = watcher.names.get(id(module), "")
-        watcher.stack.append(Frame(name, module))
-        watcher.path.append(name)
-
-    def leave(*_: Any) -> None:
-        watcher.stack.pop()
-
-    before = nn.modules.module.register_module_forward_pre_hook(enter)
-    after = nn.modules.module.register_module_forward_hook(leave)
-    try:
-        yield
-    finally:
-        before.remove()
-        after.remove()
-
-
-def is_own(module: nn.Module | None) -> bool:
-    """Return whether a module's code is not torch's: of torch's it is known what training changes."""
-    return not type(module).__module__.startswith("torch.")
+NOISE = "noise"
+LIKE = {aten.empty_like, aten.rand_like, aten.randn_like}
+DRAWN = {aten.empty, aten.new_empty, aten.rand, aten.randn, *LIKE}
+SCALED = {aten.mul, aten.mul_, aten.div, aten.div_}
+LABEL = "_potstill_label"
 
 
 class Walk(Watcher):
-    """Carries operations out and lists the path, no more."""
+    """Carries operations out and lists the path: what code that is not torch's own does, and with what.
+
+    That is the modules entered, and each operation with its lines of code, its numbers and what it reads: parameters
+    and buffers by name, other tensors by where on the path they were made. Of torch's own modules it is known what
+    training changes: they only read and make tensors. Noise that is one number for a sample, or one for each element,
+    is no part of the path: it has no channels.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        super().__init__()
+        self.watch(model)
+        self.path: list[Any] = []
+        given: dict[int, Any] = {id(tensor): ("input", n) for n, tensor in enumerate(tensors_of(inputs))}
+        self._known = given | {id(tensor): name for name, tensor in named_tensors(model).items()}
+
+    def label(self, tensor: Tensor) -> Any:
+        """Return what a tensor is on the path; of a constant its shape."""
+        return self._known.get(id(tensor)) or getattr(tensor, LABEL, tuple(tensor.shape))
+
+    def entered(self, frame: Frame) -> None:
+        """Note the module."""
+        super().entered(frame)
+        self.path.append(frame.name)
+
+    def left(self, module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        """Label what a module of torch's own has made."""
+        super().left(module, given, made)
+        new = [tensor for tensor in tensors_of(made) if id(tensor) not in self._known and not hasattr(tensor, LABEL)]
+        if isinstance(module, _DropoutNd) and given:  # in evaluation it returns what it was given
+            self._made(new, self.label(given[0]))
+        else:
+            self._note(("made", len(new)), new)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and note it."""
-        if is_own(self.frame.module):
-            self.path.append(func)
-        return execute(func, args, kwargs or {})
+        out = execute(func, args, kwargs or {})
+        given, module = tree_leaves((args, kwargs)), self.frame.module
+        if not type(module).__module__.startswith("torch."):
+            self._operation(getattr(func, "overloadpacket", func), given, tensors_of(out))
+        elif not isinstance(module, _DropoutNd):
+            read = [v for v in given if isinstance(v, Tensor) and (id(v) in self._known or hasattr(v, LABEL))]
+            self.path += [label for label in map(self.label, read) if not _counts_batches(label)]
+        return out
+
+    def _operation(self, func: Any, given: list[Any], made: list[Tensor]) -> None:
+        read = [self.label(value) for value in given if isinstance(value, Tensor)]
+        channels = [label for label in read if label is not NOISE]
+        if "batch_norm" in str(func):  # another operation in training, of the same channels
+            self._note(("batch_norm", channels), made)
+        elif (func in DRAWN and _has_no_channels(func, made)) or (read and not channels):
+            self._made(made, NOISE)
+        elif func is aten.native_dropout or (func in SCALED and len(channels) == 1 < len(read)):
+            self._made(made[:1], channels[0])
+        elif not (channels and _counts_batches(channels[0])):
+            numbers = [value for value in given if not isinstance(value, Tensor)]
+            self._note((func, lines_of_code(), read, numbers), made)
+
+    def _note(self, entry: Any, made: list[Tensor]) -> None:
+        self.path.append(entry)
+        for number, tensor in enumerate(made):
+            setattr(tensor, LABEL, (len(self.path), number))
+
+    def _made(self, made: list[Tensor], label: Any) -> None:
+        for tensor in made:
+            setattr(tensor, LABEL, label)
 
 
-def trains_otherwise(
-    model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any, path: list[Any], log: TraceLog
-) -> bool:
-    """Return whether some code runs in training only: then training has to be traced too.
+def _has_no_channels(func: Any, drawn: list[Tensor]) -> bool:
+    return func in LIKE or all(max(tensor.shape[1:], default=1) == 1 for tensor in drawn)
 
-    The model's code asks for `self.training`, or a run in training mode leaves the path that evaluation took.
+
+def _counts_batches(label: Any) -> bool:
+    return isinstance(label, str) and label.endswith("num_batches_tracked")
+
+
+def trains_otherwise(model: nn.Module, copier: Callable[[nn.Module], nn.Module], two: Any) -> bool:
+    """Return whether training has to be traced too: it does, returns or keeps something else than evaluation.
+
+    Then what runs in training only (auxiliary heads) has parameters that must shrink along.
     """
-    if _asks_for_mode(model):
-        return True
-    copy = copier(model).train()
-    walk = Walk()
-    walk.watch(copy)
     try:
-        with plain_run(copy), watched(walk), walk:
-            run(copy, two)
-    except Exception as error:  # whatever a model's code raises: it may refuse to train on such inputs
-        log.warnings.append(untraced(error))
-        return False
-    # Dropout and norms in torch's own modules do the same to channels in both modes; code of the user that runs in
-    # training only (auxiliary heads) has parameters that must shrink along.
-    return walk.path != path
+        return _walked(copier(model).eval(), two) != _walked(copier(model).train(), two)
+    except Exception:  # whatever a model's code raises: the run that is traced will say it
+        return True
+
+
+def _walked(copy: nn.Module, inputs: Any) -> list[Any]:
+    walk = Walk(copy, inputs)
+    with plain_run(copy), IndexLists(), watched(walk), walk:
+        out = run(copy, inputs)
+    left = (out, inputs, kept_by(copy))
+    return [walk.path, *([walk.label(tensor) for tensor in tensors_of(value)] for value in left)]
 
 
 def untraced(error: Exception) -> str:
     """Return what to say of a model that does not run in training mode."""
     return f"training mode was not traced: {type(error).__name__}: {str(error)[:120]}"
-
-
-def _asks_for_mode(model: nn.Module) -> bool:
-    """Return whether code other than torch's own looks at `self.training`."""
-    # Bytecode names what code looks up: reading it spares a run of every model in training mode.
-    kinds = {type(module) for module in model.modules() if is_own(module)}
-    codes = [getattr(getattr(kind, name, None), "__code__", None) for kind in kinds for name in vars(kind)]
-    return any("training" in code.co_names for code in codes if code is not None)
 
 
 def at_least_two(inputs: Any) -> Any:
