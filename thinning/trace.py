@@ -15,6 +15,7 @@ from .names import unwrapped
 from .new_biases import layers_without_bias
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import Repairs
+from .running.collection import rare_collection
 from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
 from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
@@ -86,6 +87,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ChannelGraph:
 
 
 @on_cpu
+@rare_collection()
 def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Analysis:
     """Trace a model; with `weights` (its own tensors by name) constants are followed too."""
     example_inputs = beside(model, example_inputs)

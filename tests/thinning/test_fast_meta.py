@@ -1,5 +1,7 @@
 """What is found without torch is what torch finds: shapes, types, layouts in memory."""
 
+import random
+
 import pytest
 import torch
 
@@ -27,15 +29,17 @@ LAYOUTS = {
 SCALARS = {"leaky_relu": (0.1,), "clamp": (-0.5, 0.5), "clamp_min": (0.1,), "clamp_max": (0.1,)}
 
 
-def assert_same(func, *args, strides=True):
+def assert_same(func, *args, strides=True, **options):
     """Carry an operation out without memory and compare with torch's own results."""
 
     def bare(value):
+        if isinstance(value, list):
+            return [bare(item) for item in value]
         if not isinstance(value, torch.Tensor):
             return value
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
-    found, expected = execute(func, tuple(bare(arg) for arg in args), {}), func(*args)
+    found, expected = execute(func, tuple(bare(arg) for arg in args), options), func(*args, **options)
     pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
     for a, b in pairs:
         assert a.is_meta
@@ -77,6 +81,59 @@ def test_operations_on_two_tensors(name, layout):
     assert_same(func.Scalar, x, 2)
     assert_same(func.Scalar, x, 2j)
     assert_same(func.Scalar, x.to(torch.int32), 0.5)
+
+
+def random_layout(shape):
+    """A tensor that can be broadcast to a shape: with other sizes 1, turned, with gaps, repeated."""
+    sizes = [1 if random.random() < 0.25 else size for size in shape]
+    sizes = sizes[random.randrange(len(sizes)) :] if random.random() < 0.2 else sizes
+    order = random.sample(range(len(sizes)), len(sizes))
+    x = torch.rand([sizes[dim] + (random.random() < 0.15) for dim in order]).permute(
+        [*map(order.index, range(len(sizes)))]
+    )
+    for dim, size in enumerate(sizes):
+        x = x.narrow(dim, 0, size)
+    if random.random() < 0.2:
+        x = x[tuple(slice(0, 1 + (random.random() < 0.5) * size) for size in sizes)].expand(sizes)
+    return x
+
+
+def test_layouts_of_tensors_that_differ():
+    random.seed(0)
+    for _ in range(500):
+        shape = random.choices(range(1, 5), k=random.randint(1, 5))
+        assert_same(aten.add.Tensor, random_layout(shape), random_layout(shape))
+        assert_same(aten.mul.Tensor, random_layout(shape), 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_joined_averaged_rolled(layout):
+    x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
+    for dim in range(-4, 4):
+        assert_same(aten.cat.default, [x, x], dim)
+        assert_same(aten.cat.default, [x, x.contiguous()[:, :, :0], x], 2)
+        assert_same(aten.cat.default, [x, x.double()], dim)
+        for keep in (True, False):
+            assert_same(aten.mean.dim, x, [dim], keep)
+            assert_same(aten.linalg_vector_norm.default, x, 2, [dim], keep)
+    assert_same(aten.mean.dim, x, [1, -1], True)
+    assert_same(aten.mean.default, x)
+    assert_same(aten.mean.dim, x, [2], False, dtype=torch.float64)
+    assert_same(aten.linalg_vector_norm.default, x, 1.0)
+    for shifts, dims in (([1, -2], [1, 3]), ([3], [-1])):
+        assert_same(aten.roll.default, x, shifts, dims, strides=x.is_contiguous())  # torch's differ by device
+    assert_same(aten.roll.default, x, [3])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_blocks_of_an_image(layout):
+    x = LAYOUTS[layout](torch.rand(2, 4, 5, 6))
+    image, how = x.shape[2:], ([3, 2], [1, 2], [1, 1], [2, 1])
+    blocks = aten.im2col.default(x, *how)
+    assert_same(aten.im2col.default, x, *how)
+    assert_same(aten.im2col.default, x[0], *how)
+    assert_same(aten.col2im.default, blocks, list(image), *how)
+    assert_same(aten.col2im.default, blocks[0], list(image), *how)
 
 
 def test_layers():
@@ -133,6 +190,11 @@ def test_batch_norm(training):
         (aten.add.Tensor, ((2, 3), (2, 4)), "size|broadcast"),
         (aten.add_.Tensor, ((1, 3), (2, 3)), "shape|broadcast"),
         (aten.native_layer_norm.default, ((2, 3), [4], (4,), None, 1e-5), "shape"),
+        (aten.im2col.default, ((1, 2, 3, 3), [5, 5], [1, 1], [0, 0], [1, 1]), "shape|size"),
+        (aten.col2im.default, ((1, 10, 4), [3, 3], [2, 2], [1, 1], [0, 0], [1, 1]), "divisible"),
+        (aten.col2im.default, ((1, 8, 5), [3, 3], [2, 2], [1, 1], [0, 0], [1, 1]), "sliding blocks|expected input"),
+        (aten.mean.dim, ((2, 3), [2]), "out of range"),
+        (aten.roll.default, ((2, 3), [1], [2]), "out of range"),
         (aten.grid_sampler_2d.default, ((2, 3, 4, 4), (1, 5, 5, 2), 0, 0, False), "batch|invalid"),
         (
             aten.native_batch_norm.default,
@@ -143,5 +205,5 @@ def test_batch_norm(training):
 )
 def test_what_does_not_fit_is_left_to_torch(func, args, message):
     made = tuple(torch.empty(arg, device="meta") if isinstance(arg, tuple) else arg for arg in args)
-    with pytest.raises((RuntimeError, ValueError), match=message):
+    with pytest.raises((RuntimeError, ValueError, IndexError), match=message):
         execute(func, made, {})

@@ -146,7 +146,8 @@ def sample(numbers: Numbering, uses: list[Tensor], aligned: Sequence[tuple[Tenso
     # At random and not the first ones: code that takes the first half of the channels works with a removal from the
     # second half only by chance.
     generator = torch.Generator().manual_seed(0)
-    group = class_of_label([numbers.labels[ids] for ids in uses], numbers.frozen)
+    used = numbers.labels[torch.cat([*uses, torch.zeros(0).long()])].split([*map(len, uses), 0])[:-1]
+    group = class_of_label(used, numbers.frozen)
     multiples = torch.ones(len(dead), dtype=torch.int64)
     for ids, multiple in aligned:
         multiples[numbers.labels[ids]] = multiple

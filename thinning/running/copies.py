@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -20,22 +20,29 @@ def copied(model: nn.Module, change: Callable[[Tensor], Tensor], share: bool = F
     Ties stay ties.
     """
     memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        made = parameter.detach() if share else change(whole_shape(parameter.detach()))
-        memo.setdefault(id(parameter), nn.Parameter(made, requires_grad=False))
-    for tensor in [*model.buffers(), *_computed(model)]:
-        memo.setdefault(id(tensor), change(tensor.detach()))
+    modules = list(model.modules())  # once: torch goes through all of them anew for each kind of tensors
+    for parameter in (tensor for module in modules for tensor in module._parameters.values() if tensor is not None):
+        if id(parameter) not in memo:
+            made = parameter.detach() if share else change(whole_shape(parameter.detach()))
+            memo[id(parameter)] = nn.Parameter(made, requires_grad=False)
+    buffers = [tensor for module in modules for tensor in module._buffers.values() if tensor is not None]
+    for tensor in [*buffers, *_computed(modules)]:
+        if id(tensor) not in memo:
+            memo[id(tensor)] = change(tensor.detach())
     with unsharded_classes(model) as hooks:
         memo |= hooks
         try:
             # With the tensors in its memo a deep copy has the structure, ties and shared modules included, no weights.
-            return _deepcopy(model, dict(memo))
+            return _deepcopy(model, dict(memo), {})
         except TypeError:  # a lock, an open file, a random generator: the copy has the same one
-            return _deepcopy(model, memo | _uncopyable(model))
+            return _deepcopy(model, memo | _uncopyable(model), {})
 
 
-def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:
-    """Return `copy.deepcopy(value, memo)`, sooner for modules: these hold mostly numbers and empty dicts of hooks."""
+def _deepcopy(value: Any, memo: dict[int, Any], plain: dict[type, bool]) -> Any:
+    """Return `copy.deepcopy(value, memo)`, sooner for modules: these hold mostly numbers and empty dicts of hooks.
+
+    `plain`: what is known already of classes of modules.
+    """
     kind = type(value)
     if kind in UNCHANGING:
         return value
@@ -49,15 +56,15 @@ def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:
     elif kind is dict:
         memo[number] = twin = {}
         for key, item in value.items():
-            twin[_deepcopy(key, memo)] = _deepcopy(item, memo)
-    elif isinstance(value, nn.Module) and _copied_plainly(kind):
+            twin[_deepcopy(key, memo, plain)] = _deepcopy(item, memo, plain)
+    elif isinstance(value, nn.Module) and _copied_plainly(kind, plain):
         make, arguments, state, *_ = cast(tuple[Any, ...], value.__reduce_ex__(4))
         memo[number] = twin = make(*arguments)
         # Most of what hundreds of modules hold needs no call: numbers, and their own dicts of hooks, which are empty.
         items = {
             key: item if type(item) in UNCHANGING
             else type(item)() if key in INTERNAL and type(item) in CONTAINERS and not item
-            else _deepcopy(item, memo)
+            else _deepcopy(item, memo, plain)
             for key, item in state.items()
         }  # fmt: skip
         twin.__setstate__(items)
@@ -71,9 +78,11 @@ CONTAINERS = {dict, OrderedDict, set}
 OWN = ["__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__slots__"]
 
 
-def _copied_plainly(kind: type) -> bool:
+def _copied_plainly(kind: type, plain: dict[type, bool]) -> bool:
     """Return whether a class of modules says nothing of its own on how it is copied, but what is done at the end."""
-    return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in OWN)
+    if kind not in plain:
+        plain[kind] = all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in OWN)
+    return plain[kind]
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:
@@ -89,15 +98,15 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
     return found
 
 
-def _computed(model: nn.Module) -> list[Tensor]:
+def _computed(modules: Iterable[nn.Module]) -> list[Tensor]:
     """Return tensors with a graph that modules keep: weights that hooks compute, activations of the last run."""
-    kept = tree_leaves([value for _, _, value in _holders(model)])
+    kept = tree_leaves([value for _, _, value in _holders(modules)])
     return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
 
 
-def _holders(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+def _holders(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, Any]]:
     """Yield attributes that may hold tensors, beside parameters and buffers: module, name, value."""
-    for module in model.modules():
+    for module in modules:
         for name, value in vars(module).items():
             if name not in INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
                 # The sizes of a kernel, and many more lists of numbers, need not be taken apart.
@@ -131,7 +140,7 @@ def kept_by(model: nn.Module) -> list[Tensor]:
     """Return tensors that modules keep as attributes, in lists and dicts too, but no parameters and buffers."""
     known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     found: list[Tensor] = []
-    for module, name, value in _holders(model):
+    for module, name, value in _holders(model.modules()):
         computed = f"{name}_g" in module._parameters or f"{name}_orig" in module._parameters
         if not computed:
             found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and id(leaf) not in known]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .joint_strides import joint_strides
+
 aten = torch.ops.aten
 
 
@@ -17,7 +19,8 @@ def execute(func: Any, args: Any, kwargs: Any) -> Any:
     What is unusual, or does not fit, is left to torch.
     """
     shortcut = SHORTCUTS.get(getattr(func, "overloadpacket", None))
-    if shortcut is not None and "out" not in kwargs and isinstance(args[0], Tensor) and args[0].is_meta:
+    first = args[0][0] if shortcut is _joined and args[0] else args[0] if args else None
+    if shortcut is not None and "out" not in kwargs and isinstance(first, Tensor) and first.is_meta:
         out = shortcut(*args, **kwargs)
         if out is not None:
             return out
@@ -35,15 +38,18 @@ def _elementwise(*args: Any, **options: Any) -> Tensor | None:
     if not alike or not first.is_floating_point() or complex in map(type, values):
         return None
     if all(other.shape == first.shape for other in others):
-        shape = first.shape
-    else:
-        try:
-            shape = torch.broadcast_shapes(first.shape, *(other.shape for other in others))
-        except RuntimeError:
-            return None
-    if all(t.is_contiguous() for t in (first, *others)):
-        return _made(first, shape)
-    return torch.empty_like(first) if _dense(first) and all(_alike(first, other) for other in others) else None
+        if all(t.is_contiguous() for t in (first, *others)):
+            return _made(first, first.shape)
+        dense = _dense(first) and all(_alike(first, other) for other in others)
+        if dense or all(t.is_contiguous(memory_format=torch.channels_last) for t in (first, *others)):
+            return torch.empty_like(first) if dense else None
+    try:
+        shape = torch.broadcast_shapes(first.shape, *(other.shape for other in others))
+    except RuntimeError:
+        shape = torch.Size([0])
+    if 0 in shape:
+        return None
+    return torch.empty_strided(shape, joint_strides(shape, (first, *others)), dtype=first.dtype, device="meta")
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -102,8 +108,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> 
     fits = x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
     if not plain or not fits or (bias is not None and bias.numel() != weight.shape[0]):
         return None
-    each = zip(image, weight.shape[2:], stride, padding, dilation, strict=True)
-    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each]
+    sizes = _places(image, weight.shape[2:], dilation, padding, stride)
     return _made(x, [x.shape[0], weight.shape[0], *sizes]) if min(sizes) > 0 else None
 
 
@@ -117,6 +122,61 @@ def _resized(x: Tensor, size: Sequence[int] | None, *_: Any) -> Tensor | None:
     last = image.is_contiguous(memory_format=torch.channels_last)
     made = torch.empty(shape, dtype=x.dtype, device="meta", memory_format=torch.channels_last)
     return made if last else None
+
+
+def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first, *others = tensors
+    fits = all(other.ndim == first.ndim and other.dtype == first.dtype for other in others) and first.ndim
+    if not fits or not all(t.is_meta and t.is_contiguous() and 0 not in t.shape for t in tensors):
+        return None
+    dim %= first.ndim
+    if any((*t.shape[:dim], *t.shape[dim + 1 :]) != (*first.shape[:dim], *first.shape[dim + 1 :]) for t in others):
+        return None
+    return _made(first, (*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]))
+
+
+def _averaged(x: Tensor, dims: Sequence[int] | None = None, keep: bool = False, dtype: Any = None) -> Tensor | None:
+    plain = x.is_floating_point() and x.is_contiguous() and dtype is None and dims and 0 not in x.shape
+    if not plain or not all(-x.ndim <= dim < x.ndim for dim in dims or ()):
+        return None
+    gone = {dim % x.ndim for dim in dims or ()}
+    sizes = [1 if dim in gone else size for dim, size in enumerate(x.shape) if keep or dim not in gone]
+    return _made(x, sizes) if len(gone) == len(dims or ()) else None
+
+
+def _norm(
+    x: Tensor, kind: Any = 2, dims: Sequence[int] | None = None, keep: bool = False, dtype: Any = None
+) -> Tensor | None:
+    return _averaged(x, dims, keep, dtype)
+
+
+def _rolled(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor | None:
+    fits = len(shifts) == len(dims) and all(-x.ndim <= dim < x.ndim for dim in dims)
+    return _made(x, x.shape) if fits and dims and x.is_contiguous() and 0 not in x.shape else None
+
+
+Pair = Sequence[int]
+
+
+def _places(image: Pair, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> list[int]:
+    """Return in how many places a kernel is, along each dimension."""
+    each = zip(image, kernel, dilation, padding, stride, strict=True)
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in each]
+
+
+def _unfolded(x: Tensor, kernel: Pair, *how: Pair) -> Tensor | None:
+    if x.ndim != 4 or 0 in x.shape:
+        return None
+    places = _places(x.shape[2:], kernel, *how)
+    if min(places) < 1:
+        return None
+    return _made(x, (x.shape[0], x.shape[1] * kernel[0] * kernel[1], places[0] * places[1]))
+
+
+def _folded(x: Tensor, image: Pair, kernel: Pair, *how: Pair) -> Tensor | None:
+    places, size = _places(image, kernel, *how), kernel[0] * kernel[1]
+    fits = x.ndim == 3 and 0 not in x.shape and min(places) > 0 and x.shape[2] == places[0] * places[1]
+    return _made(x, (x.shape[0], x.shape[1] // size, *image)) if fits and x.shape[1] % size == 0 else None
 
 
 def _sampled(x: Tensor, grid: Tensor, *_: Any) -> Tensor | None:
@@ -135,6 +195,12 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     **{getattr(aten, name): _softmax for name in ("_softmax", "_safe_softmax") if hasattr(aten, name)},
     **dict.fromkeys((aten.grid_sampler_2d, aten.grid_sampler_3d), _sampled),
     aten.addmm: _linear,
+    aten.cat: _joined,
+    aten.mean: _averaged,
+    aten.linalg_vector_norm: _norm,
+    aten.roll: _rolled,
+    aten.im2col: _unfolded,
+    aten.col2im: _folded,
     aten.native_layer_norm: _layer_norm,
     aten.native_batch_norm: _batch_norm,
     aten.convolution: _convolution,

@@ -52,7 +52,9 @@ def numbering(log: TraceLog) -> Numbering:
         root = components(log.count + 1, added, root)
     # Roots are ids with gaps; labels are consecutive, so that tensors by label are as short as they can be. Id 0 is
     # the smallest root, so "no channel" stays 0.
-    kept, labels = root.unique(return_inverse=True)
+    present = torch.zeros(log.count + 1, dtype=torch.bool)
+    present[root] = True
+    kept, labels = present.nonzero().flatten(), (present.cumsum(0) - 1)[root]
     averaged = [split for split in log.splits if split.inexact is not None and _varying(root[split.ids]) - {0}]
     inexact = [(split.ids.reshape(-1), split.inexact or 0) for split in averaged]
     marked = [_marks(marks, root, log.count)[kept] for marks in ([*log.inexact, *inexact], shared)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Any
 
 import torch
@@ -106,9 +106,9 @@ class Removal:
     def kept(self) -> dict[tuple[str, int], Tensor]:
         """Which indices of a dimension stay, of those from which some go."""
         # In one go, as there are hundreds of dimensions.
-        gone = (~self.stays)[torch.cat([*self.ids.values(), torch.zeros(0).long()])].cumsum(0).tolist()
-        ends = list(accumulate(map(len, self.ids.values())))
-        before = [0, *(gone[end - 1] for end in ends)]
+        gone = (~self.stays)[torch.cat([*self.ids.values(), torch.zeros(0).long()])].cumsum(0)
+        ends = torch.tensor([0, *accumulate(map(len, self.ids.values()))])
+        before = torch.cat((gone.new_zeros(1), gone))[ends].tolist()
         some = [key for number, key in enumerate(self.ids) if before[number] < before[number + 1]]
         return {key: self.stays[self.ids[key]].nonzero().flatten() for key in some}
 
@@ -132,13 +132,17 @@ class Removal:
             labels = self.numbers.labels[ids]
             gone = self.dead[labels]
             whole = not bool(gone.any())
-            shared = ids.numel() > 1 and bool(self.numbers.shared[labels].all())
+            shared = self._any_shared and ids.numel() > 1 and bool(self.numbers.shared[labels].all())
             if not whole:
                 for dim in [dim for dim, size in enumerate(ids.shape) if size > 1]:
                     labels = labels.index_select(dim, _stays(gone, dim).nonzero().flatten())
             clean = whole or not bool(self.dead[labels].any())
             self._found[id(ids)] = Left(labels, whole, clean, shared)
         return self._found[id(ids)]
+
+    @cached_property
+    def _any_shared(self) -> bool:
+        return bool(self.numbers.shared.any())
 
     @cached_property
     def _found(self) -> dict[int, Left]:
@@ -183,8 +187,9 @@ class Replay:
                 continue  # by-products, such as the saved statistics of a norm; tensors of sizes that the code read
             if 0 in shape and 0 in old:
                 continue  # nothing in it has a size that matters
-            repeated = {dim for plane in before if self.removal.left_of(plane.ids).shared for dim in plane.dims}
-            before = tuple(plane for plane in before if not self.removal.left_of(plane.ids).shared)
+            shared = [self.removal.left_of(plane.ids).shared for plane in before]
+            repeated = {dim for plane in compress(before, shared) for dim in plane.dims}
+            before = tuple(plane for plane, serves in zip(before, shared, strict=True) if not serves)
             expected = self.expected_shape(old, before)
             if len(shape) == len(old):
                 expected = tuple(shape[dim] if dim in repeated else size for dim, size in enumerate(expected))
