@@ -33,6 +33,8 @@ from .tracing.watcher import watched
 
 OUTPUT = "an output of the model"
 INPUT = "an input of the model"
+COSTLY = 10**10
+"""Multiply-adds with real numbers beside which it costs nothing to follow channels."""
 LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
@@ -142,7 +144,8 @@ def _first_run(
             with plain_run(mode()), IndexLists(), context:
                 run(changed, batch)
 
-    return log, Rehearsal(lambda: copier(model), again, run_within)
+    costly = copier is shared_copy and tracer.macs > COSTLY
+    return log, Rehearsal(lambda: copier(model), again, run_within, shapes_first=not costly)
 
 
 def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -52,6 +54,22 @@ def followed(monkeypatch):
 def test_what_fails_by_its_shape_costs_no_run_that_follows_channels(runs):
     trace(Rows(by_input=False), torch.randn(2, 3, 5))
     assert runs == ["_by_shapes", "_by_shapes", "_by_channels"]  # once it failed, then the rows stay
+
+
+class Branches(Rows):
+    """Looks at a value: it cannot run without numbers."""
+
+    def forward(self, x):
+        return super().forward(x + 1 if x.sum() > 0 else x)
+
+
+@pytest.mark.parametrize("most", [0, 10**10])
+def test_runs_that_cost_much_are_not_carried_out_for_shapes_alone(monkeypatch, runs, most):
+    monkeypatch.setattr(sys.modules[trace.__module__], "COSTLY", most)
+    graph = trace(Branches(by_input=True), torch.randn(2, 3, 5))
+    assert ("_by_shapes" in runs) == (most > 0)
+    assert runs
+    assert torch.equal(graph.frozen < 0, trace(Rows(by_input=True), torch.randn(2, 3, 5)).frozen < 0)
 
 
 def test_the_same_try_is_not_run_twice(monkeypatch, followed):

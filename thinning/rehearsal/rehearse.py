@@ -34,11 +34,15 @@ MOST_REPAIRS = 500
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The means to run a removal on a copy: `fresh` makes one, `trace` runs it traced, `run` in another context."""
+    """The means to run a removal on a copy: `fresh` makes one, `trace` runs it traced, `run` in another context.
+
+    `shapes_first`: a run that compares shapes alone is much faster.
+    """
 
     fresh: Callable[[], nn.Module]
     trace: Callable[[Tracer, nn.Module], None]
     run: Callable[[AbstractContextManager[Any], nn.Module], None]
+    shapes_first: bool = True
 
     @cached_property
     def names(self) -> NamesRead:
@@ -55,9 +59,9 @@ class Rehearsal:
 
     def deviation(self, log: TraceLog, removal: Removal) -> Deviation | None:
         """Carry a removal out on a copy and run it again; return where that left the first's track, None if nowhere."""
-        # Shapes are compared much faster than channels are followed, and most removals that fail do so by a shape.
+        # Most removals that fail do so by a shape.
         fits = False
-        if not self._traced_only:
+        if self.shapes_first and not self._traced_only:
             with suppress(LostError, UnfollowedError):
                 deviation, certain = self._by_shapes(log, removal)
                 if deviation is None and certain and not takes_by_number(log):

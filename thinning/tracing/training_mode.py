@@ -110,7 +110,8 @@ def trains_otherwise(model: nn.Module, copier: Callable[[nn.Module], nn.Module],
     Then what runs in training only (auxiliary heads) has parameters that must shrink along.
     """
     try:
-        return _walked(copier(model).eval(), two) != _walked(copier(model).train(), two)
+        # Training first: where it asks for more than such inputs (targets, say), the other walk is spared.
+        return _walked(copier(model).train(), two) != _walked(copier(model).eval(), two)
     except Exception:  # whatever a model's code raises: the run that is traced will say it
         return True
 
