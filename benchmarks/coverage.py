@@ -9,7 +9,7 @@
 
 Each model runs in a process of its own, on one thread, with a time limit; results go to docs/results/coverage.csv, one
 line a model, and a second call goes on where the first one ended. Of every class of removable channels 30 % are zeroed;
-`thin` removes them and compares the outputs.
+`thin` removes them and compares the outputs; then a training step is tried.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ SHORT = (("timm", "resnet"), ("timm", "vision_transformer"), ("transformers", "l
 class Row:
     """What came of one model.
 
-    `outcome`: exact, refused, too slow, crash, or fails (the model is not built here or does not run). Times are of the
-    processor.
+    `outcome`: exact, refused, too slow, crash, or fails (the model is not built here or does not run). `trains`:
+    whether a training step works afterwards, yes or no; nothing if it did not work before. Times are of the processor.
     """
 
     library: str
@@ -66,6 +66,7 @@ class Row:
     trace: float = 0.0
     thin: float = 0.0
     reason: str = ""
+    trains: str = ""
 
 
 # ---------- the families
@@ -93,6 +94,7 @@ Maker = Callable[[str], tuple[str, Any, Any]]
 def measured(library: str, family: str, make: Maker | None = None) -> Row:
     """Make a model, trace it, zero channels, thin it."""
     import torch
+    from families.training import training_fails
 
     from potstill.thinning import ThinningError, thin, trace
     from potstill.thinning.testing import make_sensitive, zero_channels
@@ -106,6 +108,7 @@ def measured(library: str, family: str, make: Maker | None = None) -> Row:
         text = re.sub(r"/\S+/", "", f"{type(error).__name__}: {error}")  # without paths of this machine
         row.outcome, row.reason = "fails", " ".join(text.split())[:240]
         return row
+    unable = training_fails(model, inputs)
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     start = time.process_time()
     try:
@@ -125,6 +128,10 @@ def measured(library: str, family: str, make: Maker | None = None) -> Row:
         row.reason = f"stays: {most.use}: {most.reason}"[:200]
     elif row.went < 1:
         row.reason = "".join(recipe.notes[:1])
+    failure = "" if unable else training_fails(model, inputs)
+    row.trains = "" if unable else "no" if failure else "yes"
+    if failure:
+        row.reason = f"does not train: {failure}"
     return row
 
 
@@ -188,7 +195,9 @@ def read(entry: dict[str, str]) -> Row:
     """Return a row from its text."""
     kinds = {"parameters": int, "left": int, "removable": float, "went": float}
     kinds |= {"difference": float, "trace": float, "thin": float}
-    return Row(**{field.name: kinds.get(field.name, str)(entry[field.name]) for field in fields(Row)})
+    # Results of earlier versions have fewer columns.
+    known = [field.name for field in fields(Row) if field.name in entry]
+    return Row(**{name: kinds.get(name, str)(entry[name]) for name in known})
 
 
 def known(path: Path) -> list[Row]:
@@ -198,6 +207,15 @@ def known(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [read(entry) for entry in csv.DictReader(file)]
     return sorted({(row.library, row.family): row for row in rows}.values(), key=lambda row: (row.library, row.family))
+
+
+def tidied(path: Path) -> list[Row]:
+    """Write the rows anew, one line a family in their order, under the columns of today, and return them."""
+    rows = known(path)
+    path.unlink(missing_ok=True)
+    for row in rows:
+        append(path, row)
+    return rows
 
 
 def append(path: Path, row: Row) -> None:
@@ -241,9 +259,10 @@ def main(arguments: list[str]) -> int:
     if options.short:
         rows = [measured(*one) for one in SHORT if importlib.util.find_spec(one[0])]
         print("\n".join(f"{row.family}: {row.outcome}, {row.removable:.0%} removable {row.reason}" for row in rows))
-        return int(any(row.outcome != "exact" or row.went < 1 for row in rows))
+        return int(any(row.outcome != "exact" or row.went < 1 or row.trains != "yes" for row in rows))
     if not options.write:
         prepare()
+    tidied(RESULTS)
     done = {(row.library, row.family) for row in known(RESULTS) if row.outcome not in options.again}
     for library, family in families() if not options.write else ():
         if family not in options.only if options.only else (library, family) in done:
@@ -253,11 +272,7 @@ def main(arguments: list[str]) -> int:
         row = in_a_process(library, family, options.limit)
         append(RESULTS, row)
         print(f"{library} {family} {row.model}: {row.outcome} {row.removable:.0%} {row.reason}", flush=True)
-    rows = known(RESULTS)
-    RESULTS.unlink()
-    for row in rows:  # one line a family, in their order
-        append(RESULTS, row)
-    PAGE.write_text(page(rows), encoding="utf-8")
+    PAGE.write_text(page(tidied(RESULTS)), encoding="utf-8")
     return 0
 
 

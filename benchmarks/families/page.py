@@ -21,8 +21,11 @@ Families that are not here were not tried; the script goes on with those.
   softmax, say; and some of those whose number has to be a multiple of four);
 - *difference*: the largest difference of an output by the largest output, in single precision; above 1e-5 it is
   rounding that the network amplifies, as a comparison in double precision shows;
-- *main reason*: why most of the others stay.
+- *trains*: whether a training step works afterwards, where it worked before (detectors that want targets, and models
+  that refuse such inputs in training, have no answer).
 """
+
+COLUMNS = "outcome", "parameters", "left", "removable", "went", "difference", "trace s", "thin s", "trains"
 
 
 def page(rows: list[Any]) -> str:
@@ -33,12 +36,15 @@ def page(rows: list[Any]) -> str:
         counts = Counter(row.outcome for row in mine)
         said = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
         lines += [f"## {library}", "", f"{len(mine)} families: {said or 'none ran'}.", ""]
-        lines += ["| family | model | outcome | parameters | left | removable | went | difference | trace s | thin s |"]
-        lines += ["| --- | --- | --- | --: | --: | --: | --: | --: | --: | --: |"]
+        lines += [f"| family | model | {' | '.join(COLUMNS)} |"]
+        lines += ["| --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |"]
         for row in (row for row in mine if row.outcome == "exact"):
             numbers = f"{row.parameters:,} | {row.left:,} | {row.removable:.0%} | {row.went:.0%} | {row.difference:.0e}"
-            lines.append(f"| {row.family} | {row.model} | exact | {numbers} | {row.trace:.1f} | {row.thin:.1f} |")
+            numbers += f" | {row.trace:.1f} | {row.thin:.1f}"
+            lines.append(f"| {row.family} | {row.model} | exact | {numbers} | {row.trains} |")
         lines += ["", *list_of(mine, "exact", "What keeps most of the others, where less than 60 % are removable"), ""]
+        untrained = [row for row in mine if row.trains == "no"]
+        lines += [*listed(untrained, "No training step afterwards, though before"), ""]
         for outcome, title in (
             ("refused", "Refused"),
             ("too slow", "Too slow"),
@@ -57,8 +63,10 @@ def page(rows: list[Any]) -> str:
 
 def list_of(rows: list[Any], outcome: str, title: str) -> list[str]:
     """Return rows of one outcome with their reasons as a list."""
-    chosen = [row for row in rows if row.outcome == outcome and (outcome != "exact" or row.removable < 0.6)]
-    items = [
-        textwrap.shorten(f"- {row.family}: {row.reason.replace('|', '/')}", 118, placeholder=" …") for row in chosen
-    ]
+    return listed([r for r in rows if r.outcome == outcome and (outcome != "exact" or r.removable < 0.6)], title)
+
+
+def listed(rows: list[Any], title: str) -> list[str]:
+    """Return rows with their reasons as a list."""
+    items = [textwrap.shorten(f"- {row.family}: {row.reason.replace('|', '/')}", 118, placeholder=" …") for row in rows]
     return [f"{title}:", "", *items] if items else []

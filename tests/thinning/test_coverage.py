@@ -28,15 +28,42 @@ def coverage(monkeypatch):
 def test_results_are_read_as_they_were_written_and_shown(coverage, tmp_path):
     rows = [
         coverage.Row("timm", "one", "test_one", "exact", 100, 60, 0.5, 1.0, 1e-7, 0.25, 0.5, "aten.relu: why"),
+        coverage.Row("timm", "three", "test_three", "exact", 9, 9, 1.0, 1.0, reason="does not train: why", trains="no"),
         coverage.Row("timm", "two", outcome="refused", reason="no, it says | no"),
     ]
     for row in rows:
         coverage.append(tmp_path / "rows.csv", row)
     assert coverage.known(tmp_path / "rows.csv") == rows
     text = coverage.page(rows)
-    assert "2 families: 1 exact, 1 refused." in text
+    assert "3 families: 2 exact, 1 refused." in text
     assert "| one | test_one | exact | 100 | 60 | 50% | 100% | 1e-07" in text
+    assert "- three: does not train: why" in text.split("No training step afterwards")[1]
     assert "- two: no, it says / no" in text and "- one: aten.relu: why" in text
+
+
+def test_results_of_fewer_columns_are_read_and_get_the_others(coverage, tmp_path):
+    path = tmp_path / "rows.csv"
+    coverage.append(path, coverage.Row("timm", "one", outcome="exact", reason="why"))
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]  # without `trains`
+    path.write_text("\n".join(lines) + "\n")
+    assert coverage.tidied(path) == [coverage.Row("timm", "one", outcome="exact", reason="why")]
+    coverage.append(path, coverage.Row("timm", "two", outcome="exact", trains="yes"))
+    assert [row.trains for row in coverage.known(path)] == ["", "yes"]
+
+
+class Refuses(nn.Linear):
+    def forward(self, x):
+        if self.training and self.in_features < 4:
+            raise RuntimeError("too few")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("width", "says"), [(4, ""), (3, "RuntimeError: too few")])
+def test_a_training_step_is_tried_on_a_copy(coverage, width, says):
+    training = importlib.import_module("families.training")
+    model = nn.Sequential(Refuses(width, 2), nn.BatchNorm1d(2)).eval()
+    assert training.training_fails(model, torch.randn(1, width)) == says
+    assert not model.training and model[1].num_batches_tracked == 0
 
 
 def test_the_last_row_of_a_family_counts(coverage, tmp_path):
