@@ -56,7 +56,7 @@ class Analysis:
     def repaired(self, dead: Tensor) -> Analysis | None:
         """Rehearse a removal; return the analysis with what lets the next one get further, None if nothing fails."""
         failure = self.rehearsal.failure(self.log, Removal(self.log.ids, self.numbers, dead))
-        if failure is None:
+        if failure is None or self.repairs.excuse(failure.deviation):
             return None
         log, repairs = self.repairs.repaired(failure)
         return replace(self.with_log(log), repairs=repairs)

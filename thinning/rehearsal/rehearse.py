@@ -80,7 +80,8 @@ class Rehearsal:
 
     def _by_shapes(self, log: TraceLog, removal: Removal) -> tuple[Deviation | None, bool]:
         """Return where shapes are not those that are left, and whether it is certain that there is nothing else."""
-        replay, copy = Replay(log.operations, removal), self.fresh()
+        copy = self.fresh()
+        replay = Replay(log.operations, removal, computes=not is_meta(copy))
         shrink(log, removal, copy)
         shapes = ShapeRun(log, replay)
         shapes.watch(copy)
@@ -98,7 +99,8 @@ class Rehearsal:
 
     def _by_channels(self, log: TraceLog, removal: Removal) -> Deviation | None:
         """Return where shapes or channels are not those that are left."""
-        replay, copy = Replay(log.operations, removal), self.fresh()
+        copy = self.fresh()
+        replay = Replay(log.operations, removal, computes=not is_meta(copy))
         shrink(log, removal, copy)
         tracer = Tracer(ReplayLog(log, removal, replay), replay=replay)
         try:
@@ -106,10 +108,15 @@ class Rehearsal:
         except DeviationError as error:
             return error.deviation
         except UnfollowedError:
-            return None  # found out when channels that are zero go, which changes no values
+            return Deviation(replay.step, "values may have led to other code", by_data=True)
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             return failed(error, replay, tracer)
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
+
+
+def is_meta(model: nn.Module) -> bool:
+    """Return whether a model's tensors have no numbers."""
+    return any(tensor.is_meta for tensor in named_tensors(model).values())
 
 
 def failed(error: Exception, replay: Replay, watcher: Watcher) -> Deviation:
@@ -180,7 +187,7 @@ def find_fixed_sizes(log: TraceLog, rehearsal: Rehearsal, repairs: Repairs) -> t
         change = _identity(log, numbers)
         if change not in failed:
             deviation = rehearsal.deviation(log, removal)
-            if deviation is None:
+            if deviation is None or repairs.excuse(deviation):
                 break
             failed[change] = deviation
         before = log

@@ -51,6 +51,13 @@ class Repairs:
         kept = self.kept if self.pending is None else (*self.kept, replace(self.pending, after=failed.log))
         return replace(self, kept=kept)._next(failed)
 
+    def excuse(self, deviation: Deviation) -> bool:
+        """Return whether no size need be wrong where a removal failed, but values that it changed.
+
+        Which is found out when channels that are zero go. Not where the run came further before the last change.
+        """
+        return deviation.by_data and (self.pending is None or deviation.step >= self.pending.deviation.step)
+
     def _with_spoilt(self, failed: FailedRemoval) -> Repairs:
         """Return the repairs with the last change noted where it made an earlier operation fail.
 

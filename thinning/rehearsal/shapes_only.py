@@ -72,7 +72,7 @@ class ShapeRun(Watcher):
             raise LostError
         self.running = func
         if func is aten._local_scalar_dense.default:
-            self.replay.data_read = True
+            self.replay.reads_value()
         if due.operation is not None:
             self.replay.step = due.operation
             self.replay.begin(func, self.frame.name)

@@ -23,7 +23,8 @@ class Deviation:
     """A second run left the first one's track at operation number `step`, or just before it.
 
     The latter where other code failed: in the module `module`, at `place`. `fits`: all shapes of the run are those that
-    are left, and other channels are where they should be.
+    are left, and other channels are where they should be. `by_data`: values may have led it there, which the removal of
+    channels that are not zero changes.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Deviation:
     module: str | None = None
     place: str = ""
     fits: bool = False
+    by_data: bool = False
 
     @property
     def reached(self) -> tuple[bool, int]:
@@ -150,9 +152,13 @@ class Removal:
 
 
 class Replay:
-    """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
+    """The first run's operations and which labels are removed; each operation must give exactly what is left over.
 
-    def __init__(self, operations: Sequence[Operation], removal: Removal) -> None:
+    Without `computes` (on the meta device) only tensors from elsewhere have numbers, which removal does not change.
+    """
+
+    def __init__(self, operations: Sequence[Operation], removal: Removal, computes: bool = True) -> None:
+        self.computes = computes
         self.operations = operations
         self.removal = removal
         self.labels = removal.numbers.labels
@@ -160,6 +166,10 @@ class Replay:
         self.step = 0
         self.inside = False
         self.data_read = False
+
+    def reads_value(self) -> None:
+        """Note `.item()` or `if x.sum() > 0`: from here on the path may differ because values do, not sizes."""
+        self.data_read = self.computes
 
     def begin(self, func: Any, module: str) -> None:
         """Check before an operation that it is the one that the first run carried out here, in the same module."""

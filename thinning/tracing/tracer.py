@@ -90,9 +90,8 @@ class Tracer(Watcher):
         if self.meta and self._mixed(tensors):
             args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
             tensors = _tensors(args, kwargs)
-        # `.item()`, `if x.sum() > 0`: from here on the path may differ because values differ, not because sizes do.
         if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
-            self.replay.data_read = True
+            self.replay.reads_value()
         call = Call(self, func, args, kwargs, tensors)
         # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
         if self.replay is not None and _labelled(call) and not _takes_all(call):
