@@ -144,8 +144,9 @@ def _first_run(
             with plain_run(mode()), IndexLists(), context:
                 run(changed, batch)
 
-    costly = copier is shared_copy and tracer.macs > COSTLY
-    return log, Rehearsal(lambda: copier(model), again, run_within, shapes_first=not costly)
+    computes = copier is shared_copy
+    costly = computes and tracer.macs > COSTLY
+    return log, Rehearsal(lambda: copier(model), again, run_within, shapes_first=not costly, computes=computes)
 
 
 def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:

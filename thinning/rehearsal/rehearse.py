@@ -23,6 +23,7 @@ from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
 from ..tracing.replay import Deviation, DeviationError, Removal, Replay, ReplayLog, UnfollowedError
 from ..tracing.tracer import Tracer
+from ..tracing.values_read import ValuesRead
 from ..tracing.watcher import Watcher
 from .names_read import NamesRead
 from .repairs import FailedRemoval, Repairs
@@ -36,13 +37,14 @@ MOST_REPAIRS = 500
 class Rehearsal:
     """The means to run a removal on a copy: `fresh` makes one, `trace` runs it traced, `run` in another context.
 
-    `shapes_first`: a run that compares shapes alone is much faster.
+    `shapes_first`: a run that compares shapes alone is much faster. `computes`: runs are with numbers.
     """
 
     fresh: Callable[[], nn.Module]
     trace: Callable[[Tracer, nn.Module], None]
     run: Callable[[AbstractContextManager[Any], nn.Module], None]
     shapes_first: bool = True
+    computes: bool = False
 
     @cached_property
     def names(self) -> NamesRead:
@@ -81,7 +83,7 @@ class Rehearsal:
     def _by_shapes(self, log: TraceLog, removal: Removal) -> tuple[Deviation | None, bool]:
         """Return where shapes are not those that are left, and whether it is certain that there is nothing else."""
         copy = self.fresh()
-        replay = Replay(log.operations, removal, computes=not is_meta(copy))
+        replay = Replay(log.operations, removal, ValuesRead(copy, self.computes))
         shrink(log, removal, copy)
         shapes = ShapeRun(log, replay)
         shapes.watch(copy)
@@ -100,7 +102,7 @@ class Rehearsal:
     def _by_channels(self, log: TraceLog, removal: Removal) -> Deviation | None:
         """Return where shapes or channels are not those that are left."""
         copy = self.fresh()
-        replay = Replay(log.operations, removal, computes=not is_meta(copy))
+        replay = Replay(log.operations, removal, ValuesRead(copy, self.computes))
         shrink(log, removal, copy)
         tracer = Tracer(ReplayLog(log, removal, replay), replay=replay)
         try:
@@ -112,11 +114,6 @@ class Rehearsal:
         except Exception as error:  # whatever a model's code raises when sizes do not fit
             return failed(error, replay, tracer)
         return None if replay.step == len(log.operations) else Deviation(replay.step, "the code ends early")
-
-
-def is_meta(model: nn.Module) -> bool:
-    """Return whether a model's tensors have no numbers."""
-    return any(tensor.is_meta for tensor in named_tensors(model).values())
 
 
 def failed(error: Exception, replay: Replay, watcher: Watcher) -> Deviation:

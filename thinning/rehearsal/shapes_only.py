@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..running.fast_meta import execute
+from ..tracing.call import tensors_given
 from ..tracing.entries import numbers_in
 from ..tracing.log import TraceLog
 from ..tracing.replay import Replay
@@ -72,12 +73,13 @@ class ShapeRun(Watcher):
             raise LostError
         self.running = func
         if func is aten._local_scalar_dense.default:
-            self.replay.reads_value()
+            self.replay.values.read(args[0])
         if due.operation is not None:
             self.replay.step = due.operation
             self.replay.begin(func, self.frame.name)
         out = execute(func, args, kwargs)
         tensors = [t for t in (out if isinstance(out, (list, tuple)) else (out,)) if isinstance(t, Tensor)]
+        self.replay.values.follow(tensors_given(args, kwargs), tensors)
         made = tuple((tuple(tensor.shape), ()) for tensor in tensors)
         if due.operation is not None:
             self.replay.end(made, numbers_in(args, kwargs), labelled=False)

@@ -37,6 +37,17 @@ class Frame:
         return type(self.module), *where, self.seen[where]
 
 
+def tensors_given(args: Any, kwargs: Any) -> list[Tensor]:
+    """Return the tensors that an operation is given, in lists too."""
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found
+
+
 class TraceContext(Protocol):
     """What a call needs of the tracer that makes it."""
 

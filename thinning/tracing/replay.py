@@ -16,6 +16,7 @@ from .labels import Plane
 from .log import TraceLog
 from .numbering import Numbering
 from .rules.fallback import NEW
+from .values_read import ValuesRead
 
 
 @dataclass(frozen=True)
@@ -152,24 +153,16 @@ class Removal:
 
 
 class Replay:
-    """The first run's operations and which labels are removed; each operation must give exactly what is left over.
+    """The first run's operations and which labels are removed; each operation must give exactly what is left over."""
 
-    Without `computes` (on the meta device) only tensors from elsewhere have numbers, which removal does not change.
-    """
-
-    def __init__(self, operations: Sequence[Operation], removal: Removal, computes: bool = True) -> None:
-        self.computes = computes
+    def __init__(self, operations: Sequence[Operation], removal: Removal, values: ValuesRead) -> None:
+        self.values = values
         self.operations = operations
         self.removal = removal
         self.labels = removal.numbers.labels
         self._agreed: dict[tuple[int, int], Tensor] = {}
         self.step = 0
         self.inside = False
-        self.data_read = False
-
-    def reads_value(self) -> None:
-        """Note `.item()` or `if x.sum() > 0`: from here on the path may differ because values do, not sizes."""
-        self.data_read = self.computes
 
     def begin(self, func: Any, module: str) -> None:
         """Check before an operation that it is the one that the first run carried out here, in the same module."""
@@ -177,7 +170,7 @@ class Replay:
         # Where data decides, the removal of channels that are not zero proves nothing.
         due = self.operations[self.step] if self.step < len(self.operations) else None
         if due is None or due.func is not func or due.module != module:
-            if self.data_read:
+            if self.values.differ:
                 raise UnfollowedError
             raise DeviationError(min(self.step, len(self.operations) - 1), ANOTHER_PATH)
         self.inside = True
@@ -207,7 +200,7 @@ class Replay:
                 raise UnfollowedError
             if shape != expected or not (not labelled or all(self._agrees(plane, planes) for plane in before)):
                 raise DeviationError(self.step, "a size is fixed in the model's code")
-        if numbers != operation.numbers and not self.data_read:  # numbers that were values differ as values do
+        if numbers != operation.numbers and not self.values.differ:  # numbers that were values differ as values do
             raise DeviationError(self.step, ANOTHER_NUMBER)
         self.step += 1
 
@@ -219,7 +212,7 @@ class Replay:
         channels = {dim for plane in planes for dim in plane.dims}
         differ = {dim for dim, (a, b) in enumerate(zip(shape, expected, strict=False)) if a != b}
         foreign = getattr(operation.func, "namespace", "aten") not in ("aten", "prims")
-        dynamic = self.data_read or foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
+        dynamic = self.values.differ or foreign or torch.Tag.dynamic_output_shape in getattr(operation.func, "tags", ())
         return dynamic and len(shape) == len(expected) and not differ & channels
 
     def expected_shape(self, shape: Sequence[int], planes: Sequence[Plane]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from ..macs import macs_of
 from ..running.copies import named_tensors
 from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
-from .call import Call
+from .call import Call, tensors_given
 from .constants import real_values
 from .entries import Step
 from .labels import Storage, TensorInfo, attach, info_of, may_count_channels
@@ -84,19 +84,21 @@ class Tracer(Watcher):
             self.macs += macs_of(func, args, out)
             return out
         self.running = func
-        tensors = _tensors(args, kwargs)
+        tensors = tensors_given(args, kwargs)
         # A constant that the forward pass makes lies on the CPU, since the code names no device or names that of its
         # inputs: on the meta device it would not mix with them, though it does in a real run.
         if self.meta and self._mixed(tensors):
             args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
-            tensors = _tensors(args, kwargs)
+            tensors = tensors_given(args, kwargs)
         if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
-            self.replay.reads_value()
+            self.replay.values.read(args[0])
         call = Call(self, func, args, kwargs, tensors)
         # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
         if self.replay is not None and _labelled(call) and not _takes_all(call):
             self.replay.begin(call.func, self.frame.name)
         call.out = execute(func, args, kwargs)
+        if self.replay is not None:
+            self.replay.values.follow(tensors, call.outputs())
         self.macs += macs_of(func, args, call.out)
         noted = len(self.log.operations)
         self._label(call)
@@ -172,6 +174,7 @@ class Tracer(Watcher):
         self.touched.update(info.weight[0] for info in call.infos if info.weight is not None)
         if self.replay is not None:
             self.replay.begin(call.func, self.frame.name)
+            self.replay.values.follow(call.tensors, call.outputs())
         rule()
         self._remember(call)
 
@@ -195,14 +198,4 @@ def _rule(operation: Any) -> Rule:
     found = rule_of(operation)
     if found is None:
         found = elementwise.elementwise if elementwise.is_pointwise(operation) else fallback.fallback
-    return found
-
-
-def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += [item for item in value if isinstance(item, Tensor)]
     return found
