@@ -17,7 +17,7 @@ from .module_sizes import new_size, replace_data, sizes_of
 from .names import spelling
 from .new_biases import layer_without, new_bias
 from .recipe_checks import held_parameters, must_fit
-from .running.copies import aliases_of, named_tensors
+from .running.copies import aliases_of, named_tensors, renew_caches
 
 
 class Transaction:
@@ -44,6 +44,7 @@ class Transaction:
     @torch.no_grad()
     def apply(self, recipe: Removal, model: nn.Module, masks: Any, optimizer: Optimizer | None) -> None:
         """Apply a recipe; see `Recipe.apply`."""
+        renew_caches(model)
         tensors = named_tensors(model)
         must_fit(recipe, model, tensors)
         # The optimizer's groups hold parameters by identity: data is swapped under them, so that learning rates, groups

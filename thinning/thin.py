@@ -18,7 +18,7 @@ from .names import unwrapped
 from .odd_widths import fit_layouts
 from .plan import make_recipe
 from .recipe import Recipe, remember
-from .running.copies import named_tensors, shared_copy
+from .running.copies import named_tensors, renew_caches, shared_copy
 from .running.default_device import on_cpu
 from .running.input_spec import describe
 from .running.inputs import beside
@@ -64,6 +64,7 @@ def thin(  # noqa: PLR0913
     """
     model = unwrapped(model)
     refuse_sharded(model)
+    renew_caches(model)
     if round_to < 1:
         raise ValueError(f"round_to is a number of channels, 1 or more, not {round_to}")
     example_inputs, validation_batch = beside(model, example_inputs), beside(model, validation_batch)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from potstill.thinning import count_macs, thin
-from potstill.thinning.running.copies import meta_copy, shared_copy
+from potstill.thinning.running.copies import meta_copy, renew_caches, shared_copy
 from potstill.thinning.trace import analyse
 from potstill.thinning.tracing.constants import zero_rows
 
@@ -115,3 +115,49 @@ class Steps(nn.Module):
 def test_a_trace_counts_the_multiply_adds_of_a_run():
     model, x = Steps(), torch.randn(2, 5, 4)
     assert analyse(model, x).log.macs == count_macs(model, x) > 1000
+
+
+class Biased(nn.Module):
+    """Keeps the table that it looks up for evaluation, and makes it anew when it trains, as LeViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.kept, self.calls = 4, {}, 0
+        self.inner, self.out, self.table = nn.Linear(6, 32), nn.Linear(32, 3), nn.Parameter(torch.randn(4, 7))
+        self.register_buffer("places", torch.arange(5))
+
+    def train(self, mode=True):
+        self.calls += 1
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def biases(self, x):
+        if self.training or x.device not in self.kept:
+            found = self.table[:, self.places]
+            self.kept = self.kept if self.training else {x.device: found}
+            return found
+        return self.kept[x.device]
+
+    def forward(self, x):
+        x = self.inner(x).view(len(x), -1, self.heads, 8).transpose(1, 2)
+        return self.out((x + self.biases(x)[..., None]).relu().transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_kept_for_evaluation_is_made_anew_when_weights_go(training):
+    model, x = Biased().eval(), torch.randn(2, 5, 6)
+    model(x)
+    with torch.no_grad():
+        model.inner.weight[:8], model.inner.bias[:8], model.table[0] = 0, 0, 0
+    model.train(training)
+    thin(model, x)
+    assert (model.heads, model.table.shape, model.training) == (3, (3, 7), training)
+    assert model.eval()(x).shape == (2, 5, 3)
+
+
+def test_a_module_that_keeps_nothing_changes_no_mode():
+    model = Biased().eval()
+    calls = model.calls
+    renew_caches(model)
+    assert model.calls == calls

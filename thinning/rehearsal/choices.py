@@ -38,8 +38,10 @@ def choices(direct: Choice, further: Choice, later: Choice, labels: Tensor) -> I
     # first attribute most often is the first size.
     yield from _in_order(direct, labels)
     if direct:
-        yield _first_of_each(direct)
-        yield from ([match] for match in direct)
+        single = [[match] for match in direct]
+        # Of several for one size most equal it by chance: what is changed for nothing may fail where no shape tells.
+        rivals = len({match.size.slot for match in direct}) < len(direct)
+        yield from (*single, _first_of_each(direct)) if rivals else (_first_of_each(direct), *single)
     if further:
         yield _first_of_each([*direct, *further])
     # Two numbers of one formula, of which the operation shows one or none (`split(heads * width)`).

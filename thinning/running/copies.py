@@ -136,6 +136,19 @@ def _writes(module: nn.Module) -> bool:
     return bool({"data", "weight"} & set(code.co_names))
 
 
+def renew_caches(model: nn.Module) -> None:
+    """Let modules forget what they keep for evaluation, of weights as they were: those do that train anew.
+
+    Modes stay. Modules whose `train` may write to weights are left alone.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        if type(module).train is not nn.Module.train and not _writes(module) and any(_holders([module])):
+            module.train()
+    for module, mode in modes:
+        module.training = mode
+
+
 def kept_by(model: nn.Module) -> list[Tensor]:
     """Return tensors that modules keep as attributes, in lists and dicts too, but no parameters and buffers."""
     known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
