@@ -97,7 +97,8 @@ class Rescaling(Named):
     """A norm that averages over fewer channels, made up for.
 
     The weight `name`, to which the norm `module` adds `offset`, is scaled so that the sum is `factor` times what it
-    was; `attribute`, which it adds to the mean of the squares, becomes `new` (`old` None: what torch chooses).
+    was; `attribute`, which it adds to the mean of the squares, becomes `new` (`old` None: what torch chooses). Of
+    norms that share a weight one scales it, and the factor of the others is 1.
     """
 
     name: str
@@ -107,6 +108,11 @@ class Rescaling(Named):
     attribute: str
     old: float | None
     new: float
+
+    @property
+    def what(self) -> str:
+        """Return what is changed, by the same names in wrapped and bare models."""
+        return f"{normalise(self.name)} in {normalise(self.module)}.{self.attribute}"
 
     def then(self, other: Rescaling) -> Rescaling:
         """Return the rescaling that does this one and then another of the same norm."""

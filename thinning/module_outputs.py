@@ -14,7 +14,7 @@ from .recipe import Recipe
 from .running.copies import shared_copy
 from .running.inputs import run, tensors_of
 from .running.outputs import fixed_chance, in_double, outputs
-from .running.precision import full_precision
+from .running.precision import full_precision, in_double_throughout
 
 ROUNDING = 2.0**-50
 """Some roundings of double precision: what the order of a sum changes."""
@@ -59,11 +59,9 @@ def _kept(recipe: Recipe, name: str, tensor: Tensor) -> Tensor:
 
 def layers_gap(model: nn.Module, thinned: nn.Module, recipe: Recipe, batch: Any) -> float:
     """Return the largest difference, in double precision, of an output of a layer whose channels are known."""
-    before = module_outputs(shared_copy(model).double(), in_double(batch))
-    after, leaves = (
-        module_outputs(thinned, in_double(batch)),
-        {n for n, m in model.named_modules() if not [*m.children()]},
-    )
+    doubled, models = in_double(batch), (shared_copy(model).double(), thinned)
+    before, after = in_double_throughout(lambda: [module_outputs(one, doubled) for one in models])
+    leaves = {name for name, module in model.named_modules() if not [*module.children()]}
     gaps = []
     for name, tensor in before.items():
         kept = _kept(recipe, name, tensor)

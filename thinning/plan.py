@@ -79,7 +79,7 @@ def attribute_changes(analysis: Analysis, dead: Tensor, model: nn.Module) -> tup
 
 def rescalings(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], model: nn.Module) -> list[Rescaling]:
     """Return what makes up for the channels that go in norms that average over them."""
-    found = []
+    found: list[Rescaling] = []
     for norm in analysis.log.rescales:
         before, after = len(norm.ids), int((~dead[analysis.numbers.labels[norm.ids]]).sum())
         if after < before:
@@ -87,7 +87,7 @@ def rescalings(analysis: Analysis, dead: Tensor, weights: Mapping[str, Tensor], 
             name = analysis.graph.aliases.get(name, name)
             old = getattr(model.get_submodule(norm.module), norm.attribute)
             new = added(old, weights[name].dtype) * before / after
-            factor = (before / after) ** norm.power
+            factor = 1.0 if name in {other.name for other in found} else (before / after) ** norm.power
             found.append(Rescaling(name, factor, norm.offset, norm.module, norm.attribute, old, new))
     return found
 

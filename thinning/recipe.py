@@ -209,7 +209,9 @@ def recipe_text(recipe: Recipe) -> str:
     if recipe.biases:
         parts.append("biases added: " + ", ".join(recipe.biases))
     if recipe.rescalings:
-        parts.append("rescaled for means over fewer channels: " + ", ".join(norm.name for norm in recipe.rescalings))
+        parts.append(
+            "rescaled for means over fewer channels: " + ", ".join(dict.fromkeys(r.name for r in recipe.rescalings))
+        )
     if recipe.magnitudes:
         parts.append("rescaled for norms of fewer weights: " + ", ".join(m.name for m in recipe.magnitudes))
     parts += _kept("zero or constant, but kept", recipe.refused) + _kept("never removable", recipe.frozen)

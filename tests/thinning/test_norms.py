@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.thinning import thin
+from potstill.thinning import load, save, thin
 
 from .networks import Between, Networks, Whole, class_of, images, left_after, rand
 
@@ -130,3 +132,47 @@ class NormedHeads(nn.Module):
 def test_a_norm_whose_weight_has_a_vector_for_each_head_keeps_its_own_size():
     left, _ = left_after(NormedHeads(), (rand(5, 6),), up__weight=[(0, [1, 2])], up__bias=[(0, [1, 2])])
     assert left["up.weight"] == (8, 8) and left["norm.weight"] == (2, 4)
+
+
+class SharedNorms(nn.Module):
+    """Two layers and the norms behind them, whose parameters are the same; each norm adds a number of its own."""
+
+    def __init__(self, kind=nn.RMSNorm):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 8, bias=False) for _ in range(2))
+        self.norms = nn.ModuleList(kind(8, eps) for kind, eps in ((nn.RMSNorm, 0.3), (kind, 0.4)))
+        self.layers[1].weight, self.norms[1].weight = self.layers[0].weight, self.norms[0].weight
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return sum(
+            self.out(norm(layer(scale * x))) for scale, layer, norm in zip((1, 2), self.layers, self.norms, strict=True)
+        )
+
+
+class Squared(nn.RMSNorm):
+    """Divides by the mean of squares, not by its root: of another power of the number of channels."""
+
+    def forward(self, x):
+        return x / (x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def test_of_norms_that_share_a_weight_each_makes_up_and_one_scales_it(tmp_path):
+    model, x = SharedNorms(), torch.randn(4, 6)
+    torch.nn.init.uniform_(model.norms[0].weight)
+    dense, scale = copy.deepcopy(model), model.norms[0].weight[[0, 2, 5, 6, 7]].detach()
+    left, recipe = left_after(model, (x,), layers__0__weight=[(0, [1, 3, 4])])
+    assert (left["layers.0.weight"], left["out.weight"]) == ((5, 6), (3, 5))
+    assert [norm.eps for norm in model.norms] == pytest.approx([0.3 * 8 / 5, 0.4 * 8 / 5])
+    torch.testing.assert_close(model.norms[0].weight, scale * (8 / 5) ** 0.5)
+    recipe.then(thin(model, x)).apply(dense)
+    assert [norm.eps for norm in dense.norms] == [norm.eps for norm in model.norms]
+    save(model, recipe, tmp_path / "thinned")
+    torch.testing.assert_close(load(SharedNorms(), tmp_path / "thinned")(x), model(x))
+
+
+def test_norms_of_other_powers_cannot_share_a_weight_that_makes_up():
+    model = SharedNorms(Squared)
+    left, recipe = left_after(model, (torch.randn(4, 6),), layers__0__weight=[(0, [1, 3, 4])])
+    assert left["layers.0.weight"] == (8, 6)
+    assert "a mean over the channels" in str(recipe.refused)

@@ -79,3 +79,26 @@ def test_filters_that_are_standardised_go_and_what_reads_them_is_told_as_inexact
         assert len(model[0].weight) == left
         reason = "in 2 (Standardised): standardises filters by their mean over the channels (allow_inexact=True"
         assert any(reason in kept.reason for kept in recipe.refused) == (left == 8)
+
+
+class Cast(nn.Module):
+    """Computes in single precision whatever it is given, as norms of language models do, and loses digits there."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 600)
+
+    def forward(self, x):
+        total = self.first(x).to(torch.float32).sum(-1, keepdim=True)
+        return ((total + 40000) - torch.full((1,), 40000, dtype=torch.float32)).to(x.dtype)
+
+
+def test_code_that_casts_to_single_precision_is_compared_in_double_all_the_same():
+    model, zero = Cast(), torch.randperm(600)[:300]
+    with torch.no_grad():
+        model.first.weight[zero], model.first.bias[zero] = 0, 0
+    recipe = thin(model, torch.randn(5000, 8))
+    assert len(model.first.weight) == 300
+    assert recipe.max_relative_difference > 1e-5  # or this shows nothing
+    assert "amplifies rounding" in recipe.notes[0]
+    assert torch.get_default_dtype() == torch.float32

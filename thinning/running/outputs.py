@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from .copies import shared_copy
 from .inputs import next_step, run, tensors_of
-from .precision import full_precision
+from .precision import full_precision, in_double_throughout
 from .run import fixed_chance
 
 
@@ -32,13 +32,19 @@ def outputs(model: nn.Module, batches: Sequence[Any], double: bool = False, onwa
     """Return what a model returns in eval mode for each of several inputs, by a copy that shares its parameters.
 
     The model itself does not run: what its code keeps (counters, states of a stream, buffers) stays as it is, and is
-    the same at the next call. With `double` the copy and its inputs are in double precision. With `onward` a model
-    that returns a cache of keys and values goes on from it by one token.
+    the same at the next call. With `double` the copy, its inputs and what its code makes in less are in double
+    precision. With `onward` a model that returns a cache of keys and values goes on from it by one token.
     """
-    # A copy, since code that counts calls or keeps a state would differ between the run before and the run after.
-    copy, results = shared_copy(model).eval(), []
     if double:
-        copy, batches = copy.double(), [in_double(batch) for batch in batches]
+        doubles = [in_double(batch) for batch in batches]
+        return in_double_throughout(lambda: _outputs(shared_copy(model).double(), doubles, onward))
+    return _outputs(shared_copy(model), batches, onward)
+
+
+def _outputs(copy: nn.Module, batches: Sequence[Any], onward: bool) -> list[list[Tensor]]:
+    # Of a copy, since code that counts calls or keeps a state would differ between the run before and the run after.
+    results = []
+    copy.eval()
     with torch.no_grad(), full_precision():
         for batch in batches:
             with fixed_chance():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Made = TypeVar("Made")
+
+WIDER = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64}
+WIDER |= {torch.complex32: torch.complex128, torch.complex64: torch.complex128}
 
 _OPERATIONS = [("cudnn", "conv"), ("cudnn", "rnn"), ("cuda", "matmul")]
 _OPERATIONS += [("mkldnn", name) for name in ("conv", "rnn", "matmul")]
@@ -48,3 +54,32 @@ def _old_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
     with suppress(RuntimeError):
         switches.append((torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision, "highest"))
     return switches
+
+
+class DoubleThroughout(TorchDispatchMode):
+    """Makes double precision of what the model's code asks for in less: norms and softmaxes of language models."""
+
+    def __enter__(self) -> DoubleThroughout:
+        """Begin."""
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        super().__exit__(*error)
+        torch.set_default_dtype(self._default)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """Carry an operation out."""
+        options = dict(kwargs or {})
+        options |= {"dtype": WIDER[options["dtype"]]} if options.get("dtype") in WIDER else {}
+        return func(*args, **options)
+
+
+def in_double_throughout(run: Callable[[], Made]) -> Made:
+    """Return what a call returns in that mode; without it, where the code insists on its own precision."""
+    with suppress(Exception), DoubleThroughout():
+        return run()
+    return run()

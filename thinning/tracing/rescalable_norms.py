@@ -32,7 +32,15 @@ def settle_means(log: TraceLog, model: nn.Module) -> None:
         key = mean.module, len(mean.ids)
         if key not in found:
             found[key] = _rescale(model, mean)
-        rescale = found[key]
+    first: dict[int, Rescale] = {}
+    for key, rescale in found.items():
+        if rescale is not None:
+            weight = model.get_submodule(rescale.module).get_parameter(rescale.weight)
+            other = first.setdefault(id(weight), rescale)
+            if (other.offset, other.power) != (rescale.offset, rescale.power):  # one weight cannot make up for both
+                found[key] = None
+    for mean in log.means:
+        rescale = found[mean.module, len(mean.ids)]
         if rescale is None:
             log.mark_inexact(mean.ids, mean.why)
         else:
