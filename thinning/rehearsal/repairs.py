@@ -81,7 +81,9 @@ class Repairs:
             return change(), replace(self, tried=self.tried | {key}, pending=failed)
         # A wrong guess may carry the run further (an attribute of equal value that counts something else) and fail
         # later, so the guesses are doubted, the last first, before channels are given up.
-        for earlier in reversed(self.kept):
+        # Not twice: what fails since the guess made for it was given up needs no other guess given up as well.
+        doubted = failed.deviation.step in self.blamed
+        for earlier in reversed(self.kept) if not doubted else ():
             if failed.concerns(earlier):
                 blamed = {**self.blamed, earlier.deviation.step: failed.deviation}
                 rest = tuple(other for other in self.kept if other is not earlier)
