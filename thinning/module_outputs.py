@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ from .running.inputs import run, tensors_of
 from .running.outputs import fixed_chance, in_double, outputs
 from .running.precision import full_precision, in_double_throughout
 
+SOME = 64
+"""So many roundings are what the order of a sum changes."""
 ROUNDING = 2.0**-50
 """Some roundings of double precision: what the order of a sum changes."""
 
@@ -70,16 +72,22 @@ def layers_gap(model: nn.Module, thinned: nn.Module, recipe: Recipe, batch: Any)
     return max(gaps, default=float("inf"))
 
 
-@torch.no_grad()
 def amplifies(model: nn.Module, batches: Sequence[Any], wanted: Sequence[Sequence[Tensor]], tolerance: float) -> bool:
     """Return whether parameters that differ by a rounding of double precision make outputs that differ by more."""
     if not relative_difference(wanted, outputs(shared_copy(model), batches, double=True, onward=True)) <= tolerance:
         return False  # its outputs are others each time
+    return any(not gap <= tolerance for gap in rounding_gaps(model, batches, wanted, double=True))
+
+
+def rounding_gaps(
+    model: nn.Module, batches: Sequence[Any], wanted: Sequence[Sequence[Tensor]], double: bool
+) -> Iterator[float]:
+    """Yield by how much the outputs differ where parameters do by some roundings, three times."""
     for seed in range(3):
-        draw, copy = torch.Generator().manual_seed(seed), shared_copy(model).double()
-        for parameter in copy.parameters():
-            noise = torch.randn(parameter.shape, generator=draw, device="cpu", dtype=torch.float64)
-            parameter.data = parameter.data * (1 + ROUNDING * noise.to(parameter.device))
-        if not relative_difference(wanted, outputs(copy, batches, double=True, onward=True)) <= tolerance:
-            return True
-    return False
+        draw, copy = torch.Generator().manual_seed(seed), shared_copy(model)
+        copy = copy.double() if double else copy
+        for parameter in (p for p in copy.parameters() if p.is_floating_point()):
+            noise = torch.randn(parameter.shape, generator=draw, device="cpu", dtype=torch.float64).to(parameter.device)
+            size = ROUNDING if double else SOME * torch.finfo(parameter.dtype).eps
+            parameter.data = (parameter.data.double() * (1 + size * noise)).to(parameter.dtype)
+        yield relative_difference(wanted, outputs(copy, batches, double=double, onward=True))

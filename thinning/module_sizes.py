@@ -15,6 +15,7 @@ from .attributes import changed, kept_as
 from .errors import ThinningError
 from .names import spelling, unwrapped
 from .odd_widths import fit_layouts
+from .running.copies import renew_caches
 
 Sizes = dict[str, Any]
 
@@ -170,6 +171,7 @@ def resize_to(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
     for name, (tensor, found) in pairs.items():
         if found.ndim != tensor.ndim or any(new > old for new, old in zip(found.shape, tensor.shape, strict=True)):
             raise ThinningError(f"'{name}' is {list(found.shape)} in the state dict, {list(tensor.shape)} in the model")
+    renew_caches(inner)
     for tensor, found in pairs.values():
         if found.shape != tensor.shape:
             replace_data(tensor, torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device))

@@ -16,7 +16,7 @@ from .new_biases import layers_without_bias
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import Repairs
 from .running.collection import rare_collection
-from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, shared_copy
+from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, own_copy
 from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
@@ -98,7 +98,7 @@ def analyse(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]
     except Exception as cause:  # whatever a model's code raises
         try:
             # The model's code looks at values (a branch on data, say): run it with real numbers.
-            log, rehearsal = _first_run(model, shared_copy, example_inputs, weights)
+            log, rehearsal = _first_run(model, own_copy, example_inputs, weights)
         except Exception as error:
             raise ThinningError(
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
@@ -141,10 +141,10 @@ def _first_run(
     def run_within(context: AbstractContextManager[Any], changed: nn.Module) -> None:
         modes = [(changed.eval, inputs), (changed.train, two)]
         for mode, batch in modes if both else modes[:1]:
-            with plain_run(mode()), IndexLists(), context:
+            with plain_run(mode()), IndexLists(getattr(context, "reads", None)), context:
                 run(changed, batch)
 
-    computes = copier is shared_copy
+    computes = copier is own_copy
     costly = computes and tracer.macs > COSTLY
     return log, Rehearsal(lambda: copier(model), again, run_within, shapes_first=not costly, computes=computes)
 
@@ -178,7 +178,7 @@ def flow(tracer: Tracer, model: nn.Module, example_inputs: Any) -> set[str]:
     given = {id(tensor) for tensor in tensors_of(example_inputs)}
     for tensor in tensors_of(example_inputs):
         attach(tensor, replace(info_of(tensor), cause=INPUT))
-    with plain_run(model), watched(tracer), IndexLists(), tracer:
+    with plain_run(model), watched(tracer), IndexLists(tracer.reads), tracer:
         out = run(model, example_inputs)
     # What others may read after the call is an output too, whether it was returned or not.
     left = [*kept_by(model), *(tensor for tensor in tensors_of(example_inputs) if id(tensor) not in given)]

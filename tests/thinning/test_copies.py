@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.thinning import count_macs, thin
+from potstill.thinning import count_macs, resize_to, thin
 from potstill.thinning.running.copies import meta_copy, renew_caches, shared_copy
 from potstill.thinning.trace import analyse
 from potstill.thinning.tracing.constants import zero_rows
@@ -161,3 +161,72 @@ def test_a_module_that_keeps_nothing_changes_no_mode():
     calls = model.calls
     renew_caches(model)
     assert model.calls == calls
+
+
+class Moody(Biased):
+    """Does more when its mode changes."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.phase, self.made = what, "", torch.ones(1)
+
+    def train(self, mode=True):
+        if mode and self.what == "raises":
+            raise RuntimeError("for inference only")
+        before, self.phase = self.phase, "training" if mode else "evaluation"
+        if self.what == "merges" and before not in ("", self.phase):
+            self.merge(1 if mode else -1)
+        self.made = None if mode else torch.ones(1)
+        self.out.requires_grad_(not mode)
+        return super().train(mode)
+
+    def merge(self, sign):
+        self.inner.weight.data.add_(sign)
+
+    def forward(self, x):
+        return super().forward(x) * self.made
+
+
+@pytest.mark.parametrize("what", ["raises", "merges", ""])
+def test_what_else_a_change_of_mode_does_is_not_done(what):
+    model, x = Moody(what).eval(), torch.randn(2, 5, 6)
+    with torch.no_grad():
+        model.inner.weight[:8], model.inner.bias[:8], model.table[0] = 0, 0, 0
+        wanted, calls = model(x), model.calls
+        thin(model, x)
+        assert (model.phase, model.calls, model.out.weight.requires_grad) == ("evaluation", calls, True)
+        torch.testing.assert_close(model(x), wanted)
+    assert len(model.table) == (4 if what == "raises" else 3)
+
+
+class Clips(nn.Module):
+    """Looks at values, and changes a weight while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.inner.weight.mul_(0.5)
+        x = self.inner(x)
+        return self.out(x.relu() if x.sum() > -1e9 else x)
+
+
+def test_a_trace_in_training_changes_no_weight():
+    model, x = Clips().eval(), torch.randn(2, 6)
+    before = copy.deepcopy(model.state_dict())
+    thin(model, x)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_that_is_resized_makes_its_tables_anew():
+    model, thinned, x = Biased().eval(), Biased().eval(), torch.randn(2, 5, 6)
+    with torch.no_grad():
+        thinned.inner.weight[:8], thinned.inner.bias[:8], thinned.table[0] = 0, 0, 0
+    thin(thinned, x)
+    model(x)
+    model.heads = 3
+    resize_to(model, thinned.state_dict()).load_state_dict(thinned.state_dict())
+    torch.testing.assert_close(model(x), thinned(x))

@@ -275,3 +275,69 @@ class Normalizes(Two):
 @pytest.mark.parametrize("kind", [DropsModules, DropsSamples, Normalizes])
 def test_noise_and_statistics_need_no_second_trace(kind):
     assert not trains_otherwise(kind(), meta_copy, torch.cat((X, X)).to("meta"))
+
+
+class DropsUnits(Two):
+    """Noise of the width that the code holds: `units` counts channels in training alone."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.units, self.make = 16, make
+
+    def forward(self, x):
+        a = self.a(x)
+        return self.out(a * self.make(self, x, a) if self.training else a)
+
+
+MADE = {
+    "a number for each unit": lambda m, x, a: a.new_empty(m.units).bernoulli_(0.5),
+    "turned": lambda m, x, a: a.new_empty(m.units, 1).bernoulli_(0.5).t(),
+    "expanded": lambda m, x, a: a.new_empty(len(x), 1).bernoulli_(0.5).expand(-1, m.units),
+    "repeated": lambda m, x, a: a.new_empty(len(x), 1).bernoulli_(0.5).repeat(1, m.units),
+    "joined": lambda m, x, a: torch.cat([a.new_empty(len(x), 1).bernoulli_(0.5)] * m.units, 1),
+    "like another": lambda m, x, a: torch.rand_like(m.b(x)),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_noise_that_has_channels_is_traced(made):
+    model, zero = DropsUnits(MADE[made]), [(0, [2, 5])]
+    left, _ = left_after(model, (X,), a__weight=zero, a__bias=zero, b__weight=zero, b__bias=zero)
+    assert left["a.weight"] == ((16, 6) if made == "joined" else (14, 6))  # joined parts are no channels of one class
+    assert model.train()(X).shape == (4, 3)
+
+
+class Weighed(Two):
+    """Drops rows of a weight in training."""
+
+    def forward(self, x):
+        weight = self.a.weight * torch.rand(16, 1, device=x.device) if self.training else self.a.weight
+        return self.out(nn.functional.linear(x, weight, self.a.bias))
+
+
+def shifted(module, x):
+    return x + module.shift if module.training else x
+
+
+class Hooked(Two):
+    """A module of torch's in which other code runs: a hook, or a function in place of `forward`."""
+
+    def __init__(self, hook):
+        super().__init__()
+        self.act = nn.ReLU()
+        self.act.shift = nn.Parameter(torch.ones(1, 16))
+        if hook:
+            self.act.register_forward_pre_hook(lambda module, args: (shifted(module, args[0]),))
+        else:
+            self.act.forward = functools.partial(shifted, self.act)
+
+    def forward(self, x):
+        return self.out(self.act(self.a(x)))
+
+
+@pytest.mark.parametrize("model", [Weighed(), Hooked(True), Hooked(False)])
+def test_a_parameter_that_training_alone_reads_shrinks_along(model):
+    with torch.no_grad():
+        model.a.weight[[2, 5]], model.a.bias[[2, 5]] = 0, 0
+    thin(model.eval(), X)
+    assert model.train()(X).shape == (4, 3)

@@ -71,7 +71,7 @@ def test_steps_that_are_channels_stay():
 
 def test_recurrent_layers_are_traced_without_numbers(monkeypatch):
     tracing = importlib.import_module("potstill.thinning.trace")
-    monkeypatch.setattr(tracing, "shared_copy", None)  # a copy that keeps its numbers, for models that look at them
+    monkeypatch.setattr(tracing, "own_copy", None)  # a copy that keeps its numbers, for models that look at them
     model = nn.Sequential(nn.Linear(6, 8), Last(nn.LSTM(8, 10)), nn.Linear(10, 2))
     assert class_of(model, torch.randn(5, 4, 6), "1.layer.weight_hh_l0", 1).size == 10
 

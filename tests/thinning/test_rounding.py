@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.thinning import thin, trace
+from potstill.thinning import ThinningError, thin, trace
 
 
 class Sorted(nn.Module):
@@ -102,3 +104,23 @@ def test_code_that_casts_to_single_precision_is_compared_in_double_all_the_same(
     assert recipe.max_relative_difference > 1e-5  # or this shows nothing
     assert "amplifies rounding" in recipe.notes[0]
     assert torch.get_default_dtype() == torch.float32
+
+
+class Sized(nn.Module):
+    """Multiplies by a width in single precision alone, which double precision does not show."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 24), nn.Linear(24, 3)
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        return x * self.first.out_features if x.dtype == torch.float32 else x
+
+
+def test_double_precision_does_not_hide_that_the_function_is_another():
+    model, x = prepared(Sized()), torch.randn(4, 8)
+    wanted = model(x)
+    with suppress(ThinningError):
+        thin(model, x)
+    assert torch.equal(model(x), wanted)

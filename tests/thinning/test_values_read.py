@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from potstill.thinning import trace
 from potstill.thinning.tracing.values_read import ValuesRead
 
 from .networks import left_after
@@ -77,3 +78,46 @@ def test_on_the_meta_device_no_value_differs():
     values.follow([layer.weight], [made := layer.weight * 2])
     values.read(made)
     assert not values.differ
+
+
+class Listed(nn.Module):
+    """Scales by a number that it takes from its values."""
+
+    def __init__(self, take):
+        super().__init__()
+        self.take, self.first, self.slope, self.out = take, nn.Linear(6, 16), nn.Linear(16, 1), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.out(nn.functional.leaky_relu(x, self.take(self.slope(x)) / 100))
+
+
+TAKEN = {
+    "item": lambda x: x.max().item(),
+    "list": lambda x: max(max(row) for row in x.tolist()),
+    "array": lambda x: float(x.numpy().max()),
+}
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_numbers_that_are_taken_from_values_may_differ(taken):
+    model, zero = Listed(TAKEN[taken]), [(0, [1, 4])]
+    with torch.no_grad():
+        left, _ = left_after(model, (X[0],), first__weight=zero, first__bias=zero)
+    assert left["first.weight"] == (14, 6)
+
+
+class Compares(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.out(x.relu() if torch.equal(x, x.abs()) else x)
+
+
+def test_what_is_compared_as_a_whole_stays_by_that_name():
+    assert {group.reason for group in trace(Compares(), X[0]).classes() if group.size == 16} == {
+        "aten.equal in the model (Compares): compared as a whole"
+    }

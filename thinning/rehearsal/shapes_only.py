@@ -14,6 +14,7 @@ from ..tracing.call import tensors_given
 from ..tracing.entries import numbers_in
 from ..tracing.log import TraceLog
 from ..tracing.replay import Replay
+from ..tracing.values_read import READS
 from ..tracing.watcher import Watcher, watched
 
 aten = torch.ops.aten
@@ -65,6 +66,10 @@ class ShapeRun(Watcher):
         super().__exit__(*error)
         self._hooks.close()
 
+    def reads(self, *tensors: Tensor) -> None:
+        """Note that the code reads numbers of tensors."""
+        self.replay.values.read(*tensors)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and compare."""
         kwargs = kwargs or {}
@@ -72,8 +77,8 @@ class ShapeRun(Watcher):
         if due is None or due.func is not func:
             raise LostError
         self.running = func
-        if func is aten._local_scalar_dense.default:
-            self.replay.values.read(args[0])
+        if func in READS:
+            self.reads(*tensors_given(args, kwargs))
         if due.operation is not None:
             self.replay.step = due.operation
             self.replay.begin(func, self.frame.name)

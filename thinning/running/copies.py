@@ -125,28 +125,38 @@ def shared_copy(model: nn.Module) -> nn.Module:
 
     Where a change of the mode may write to weights (adapters that merge themselves), the copy has its own.
     """
-    return copied(model, torch.clone, share=not any(_writes(module) for module in model.modules()))
+    return copied(model, torch.clone, share=not _has_own_train(model))
 
 
-def _writes(module: nn.Module) -> bool:
-    """Return whether a module's own `train` speaks of weights."""
-    code = getattr(type(module).train, "__code__", None)
-    if code is None or type(module).train is nn.Module.train:
-        return False
-    return bool({"data", "weight"} & set(code.co_names))
+def own_copy(model: nn.Module) -> nn.Module:
+    """Return a copy that shares nothing: code that trains may write to weights."""
+    return copied(model, torch.clone)
+
+
+def _has_own_train(model: nn.Module) -> bool:
+    """Return whether something happens when modes change."""
+    return any(getattr(module.train, "__func__", None) is not nn.Module.train for module in model.modules())
 
 
 def renew_caches(model: nn.Module) -> None:
-    """Let modules forget what they keep for evaluation, of weights as they were: those do that train anew.
+    """Empty what modules keep for evaluation and make anew when they need it, of weights as they were.
 
-    Modes stay. Modules whose `train` may write to weights are left alone.
+    That is what training empties, and a change to evaluation does not fill.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        if type(module).train is not nn.Module.train and not _writes(module) and any(_holders([module])):
-            module.train()
-    for module, mode in modes:
-        module.training = mode
+    kept = [(name, module, key) for name, module in model.named_modules() for _, key, _ in _holders([module])]
+    if not kept or not _has_own_train(model):
+        return
+    # On a copy: what else a module does when its mode changes is no matter of ours.
+    copy = meta_copy(model)
+    try:
+        copy.train()
+        copy.eval()
+    except Exception:  # whatever a model's code raises: it may be for inference only
+        return
+    for name, module, key in kept:
+        value = getattr(copy.get_submodule(name), key, False)
+        if value is None or (type(value) in (*CONTAINERS, list) and not value):
+            setattr(module, key, value)
 
 
 def kept_by(model: nn.Module) -> list[Tensor]:

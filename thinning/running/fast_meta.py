@@ -35,7 +35,7 @@ def _elementwise(*args: Any, **options: Any) -> Tensor | None:
     values = [*args, *options.values()]
     first, *others = [value for value in values if isinstance(value, Tensor)]
     alike = all(other.is_meta and other.dtype == first.dtype for other in others)
-    if not alike or not first.is_floating_point() or complex in map(type, values):
+    if not alike or not first.is_floating_point() or complex in map(type, values) or not first.numel():
         return None
     if all(other.shape == first.shape for other in others):
         if all(t.is_contiguous() for t in (first, *others)):
@@ -85,14 +85,18 @@ def _layer_norm(
     x: Tensor, size: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     vectors = [vector for vector in (weight, bias) if vector is not None]
-    fits = x.shape[x.ndim - len(size) :] == tuple(size) and all(vector.shape == tuple(size) for vector in vectors)
+    fits = (
+        size and x.shape[x.ndim - len(size) :] == tuple(size) and all(vector.shape == tuple(size) for vector in vectors)
+    )
     if not fits or x.dtype not in (torch.float32, torch.float64) or any(vector.dtype != x.dtype for vector in vectors):
         return None
     saved = (*x.shape[: x.ndim - len(size)], *(1 for _ in size))
     return _made(x, x.shape), _made(x, saved), _made(x, saved)
 
 
-def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    if x.ndim < 2:
+        return None
     channels = x.shape[1]
     for vector in rest[:4]:
         if vector is not None and vector.numel() != channels:  # torch's meta version lets it pass
@@ -104,7 +108,12 @@ def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor | None:
     stride, padding, dilation, transposed, _, groups = rest
     image = x.shape[2:]
-    plain = not transposed and x.ndim == weight.ndim and x.is_contiguous() and len(stride) == len(padding) == len(image)
+    plain = (
+        not transposed
+        and x.ndim == weight.ndim
+        and x.is_contiguous()
+        and {len(stride), len(padding), len(dilation)} == {len(image)}
+    )
     fits = x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
     if not plain or not fits or (bias is not None and bias.numel() != weight.shape[0]):
         return None
@@ -128,6 +137,8 @@ def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     first, *others = tensors
     fits = all(other.ndim == first.ndim and other.dtype == first.dtype for other in others) and first.ndim
     if not fits or not all(t.is_meta and t.is_contiguous() and 0 not in t.shape for t in tensors):
+        return None
+    if not -first.ndim <= dim < first.ndim:
         return None
     dim %= first.ndim
     if any((*t.shape[:dim], *t.shape[dim + 1 :]) != (*first.shape[:dim], *first.shape[dim + 1 :]) for t in others):

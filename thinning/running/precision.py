@@ -59,18 +59,6 @@ def _old_switches() -> list[tuple[Any, Callable[[Any], None], Any]]:
 class DoubleThroughout(TorchDispatchMode):
     """Makes double precision of what the model's code asks for in less: norms and softmaxes of language models."""
 
-    def __enter__(self) -> DoubleThroughout:
-        """Begin."""
-        self._default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        """End."""
-        super().__exit__(*error)
-        torch.set_default_dtype(self._default)
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out."""
         options = dict(kwargs or {})

@@ -21,6 +21,7 @@ from .log import TraceLog
 from .registry import Rule, rule_of
 from .replay import DeviationError, Replay, UnequalRowsError
 from .rules import buffers, elementwise, fallback, recurrent
+from .values_read import READS
 from .watcher import Watcher
 
 MISUNDERSTOOD = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, StopIteration)
@@ -90,8 +91,8 @@ class Tracer(Watcher):
         if self.meta and self._mixed(tensors):
             args, kwargs = tree_map_only(Tensor, self._to_meta, (args, kwargs))
             tensors = tensors_given(args, kwargs)
-        if self.replay is not None and func is torch.ops.aten._local_scalar_dense.default:
-            self.replay.values.read(args[0])
+        if func in READS:
+            self.reads(*tensors)
         call = Call(self, func, args, kwargs, tensors)
         # Only operations on channels are compared: masks and positions are computed in other ways for other sizes.
         if self.replay is not None and _labelled(call) and not _takes_all(call):
@@ -106,6 +107,11 @@ class Tracer(Watcher):
             self.log.sequence.append(Step(func, call.made, noted if len(self.log.operations) > noted else None))
         self.running = None
         return call.out
+
+    def reads(self, *tensors: Tensor) -> None:
+        """Note that the code reads numbers of tensors."""
+        if self.replay is not None:
+            self.replay.values.read(*tensors)
 
     @staticmethod
     def _mixed(tensors: list[Tensor]) -> bool:

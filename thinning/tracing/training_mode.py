@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,20 +22,26 @@ from .watcher import Watcher, watched
 
 aten = torch.ops.aten
 
-NOISE = "noise"
 LIKE = {aten.empty_like, aten.rand_like, aten.randn_like}
 DRAWN = {aten.empty, aten.new_empty, aten.rand, aten.randn, *LIKE}
 SCALED = {aten.mul, aten.mul_, aten.div, aten.div_}
 LABEL = "_potstill_label"
 
 
+@dataclass(frozen=True)
+class Noise:
+    """The label of random numbers: one for each element of the tensor of label `like`; None: one for each sample."""
+
+    like: Any
+
+
 class Walk(Watcher):
     """Carries operations out and lists the path: what code that is not torch's own does, and with what.
 
     That is the modules entered, and each operation with its lines of code, its numbers and what it reads: parameters
-    and buffers by name, other tensors by where on the path they were made. Of torch's own modules it is known what
-    training changes: they only read and make tensors. Noise that is one number for a sample, or one for each element,
-    is no part of the path: it has no channels.
+    and buffers by name, other tensors by where on the path they were made. Of torch's own code it is known what
+    training changes: its modules only read and make tensors. Noise that has one number for each sample, or one for each
+    element of the tensor that it scales, is no part of the path: it has no channels of its own.
     """
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
@@ -42,6 +49,7 @@ class Walk(Watcher):
         self.watch(model)
         self.path: list[Any] = []
         given: dict[int, Any] = {id(tensor): ("input", n) for n, tensor in enumerate(tensors_of(inputs))}
+        self._batch = batch_of(inputs)
         self._known = given | {id(tensor): name for name, tensor in named_tensors(model).items()}
 
     def label(self, tensor: Tensor) -> Any:
@@ -65,26 +73,43 @@ class Walk(Watcher):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Carry an operation out and note it."""
         out = execute(func, args, kwargs or {})
-        given, module = tree_leaves((args, kwargs)), self.frame.module
-        if not type(module).__module__.startswith("torch."):
-            self._operation(getattr(func, "overloadpacket", func), given, tensors_of(out))
-        elif not isinstance(module, _DropoutNd):
+        given, lines = tree_leaves((args, kwargs)), lines_of_code()
+        if lines:
+            self._operation(getattr(func, "overloadpacket", func), lines, given, tensors_of(out))
+        elif not isinstance(self.frame.module, _DropoutNd):
             read = [v for v in given if isinstance(v, Tensor) and (id(v) in self._known or hasattr(v, LABEL))]
             self.path += [label for label in map(self.label, read) if not _counts_batches(label)]
         return out
 
-    def _operation(self, func: Any, given: list[Any], made: list[Tensor]) -> None:
-        read = [self.label(value) for value in given if isinstance(value, Tensor)]
-        channels = [label for label in read if label is not NOISE]
+    def _operation(self, func: Any, lines: Any, given: list[Any], made: list[Tensor]) -> None:
+        tensors = [value for value in given if isinstance(value, Tensor)]
+        read = [self.label(tensor) for tensor in tensors]
+        noise = next((label for label in read if isinstance(label, Noise)), None)
+        channels = [label for label in read if not isinstance(label, Noise)]
         if "batch_norm" in str(func):  # another operation in training, of the same channels
             self._note(("batch_norm", channels), made)
-        elif (func in DRAWN and _has_no_channels(func, made)) or (read and not channels):
-            self._made(made, NOISE)
-        elif func is aten.native_dropout or (func in SCALED and len(channels) == 1 < len(read)):
+        elif func in LIKE:
+            self._made(made, Noise(channels[0] if channels else None))
+        elif func in DRAWN and all(self._of_samples(tensor.shape) for tensor in made):
+            self._made(made, Noise(None))
+        elif noise is not None and not channels and all(tensor.shape == tensors[0].shape for tensor in made):
+            self._made(made, noise)  # drawn, rounded, divided by what is kept
+        elif func is aten.native_dropout or self._scales(func, noise, channels, tensors):
             self._made(made[:1], channels[0])
         elif not (channels and _counts_batches(channels[0])):
             numbers = [value for value in given if not isinstance(value, Tensor)]
-            self._note((func, lines_of_code(), read, numbers), made)
+            self._note((func, lines, read, numbers), made)
+
+    def _of_samples(self, shape: Sequence[int]) -> bool:
+        return len(shape) > 1 and shape[0] == self._batch and max(shape[1:]) == 1
+
+    def _scales(self, func: Any, noise: Noise | None, channels: list[Any], tensors: list[Tensor]) -> bool:
+        """Return whether a tensor of samples is scaled by noise that has no channels."""
+        if func not in SCALED or noise is None or len(channels) != 1 or len(tensors) != 2:
+            return False
+        scaled = next(tensor for tensor in tensors if not isinstance(self.label(tensor), Noise))
+        of_samples = scaled.ndim > 1 and len(scaled) == self._batch and not isinstance(channels[0], str)
+        return noise.like == channels[0] or (noise.like is None and of_samples)
 
     def _note(self, entry: Any, made: list[Tensor]) -> None:
         self.path.append(entry)
@@ -94,10 +119,6 @@ class Walk(Watcher):
     def _made(self, made: list[Tensor], label: Any) -> None:
         for tensor in made:
             setattr(tensor, LABEL, label)
-
-
-def _has_no_channels(func: Any, drawn: list[Tensor]) -> bool:
-    return func in LIKE or all(max(tensor.shape[1:], default=1) == 1 for tensor in drawn)
 
 
 def _counts_batches(label: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from ..running.copies import named_tensors
 
+READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default}
 WEIGHED = "_potstill_depends_on_weights"
 
 
@@ -31,6 +33,6 @@ class ValuesRead:
             for tensor in made:
                 setattr(tensor, WEIGHED, True)
 
-    def read(self, tensor: Tensor) -> None:
-        """Note that the code reads a number: `.item()`, `if x.sum() > 0`."""
-        self.differ = self.differ or hasattr(tensor, WEIGHED)
+    def read(self, *tensors: Tensor) -> None:
+        """Note that the code reads numbers: `.item()`, `if x.sum() > 0`, `.tolist()`."""
+        self.differ = self.differ or any(hasattr(tensor, WEIGHED) for tensor in tensors)

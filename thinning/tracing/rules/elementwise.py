@@ -222,7 +222,8 @@ def _assign_roles(call: Call, groups: Sequence[Sequence[Plane]]) -> None:
 UNTAGGED = (
     "hardswish hardswish_ hardsigmoid hardsigmoid_ _prelu_kernel copy_ log_sigmoid_forward rrelu_with_noise "
     "masked_fill_ polar complex "
-    "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli bernoulli_ "
+    "softplus threshold_ clamp_ clamp_min_ clamp_max_ hardtanh_ leaky_relu_ native_dropout bernoulli "
+    "bernoulli_ uniform_ normal_ exponential_ geometric_ log_normal_ cauchy_ random_ "
     "empty_like rand_like randn_like fake_quantize_per_tensor_affine "
     "leaky_relu celu_ elu_ selu_ ldexp _conj_physical"  # torch 2.14 tags these, 2.6 does not
 )

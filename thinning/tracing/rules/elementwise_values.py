@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map_only
 from ..call import Call
 from ..constants import real_values
 from ..labels import Plane, TensorInfo
+from ..registry import operations
+from .fallback import DRAWN
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul, aten.mul_)
@@ -26,7 +28,7 @@ KEEP_ZERO = (
 CHOICES = (aten.where, aten.masked_fill, aten.masked_fill_)
 BLENDS = (aten.lerp, aten.lerp_)
 ADDED_PRODUCTS = (aten.addcmul, aten.addcmul_, aten.addcdiv, aten.addcdiv_)
-RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.bernoulli_, aten.empty_like)
+RANDOM = (aten.rand_like, aten.randn_like, aten.bernoulli, aten.empty_like, *operations(DRAWN))
 CONSTANTS = (aten.zeros_like, aten.ones_like, aten.full_like)
 
 

@@ -11,16 +11,18 @@ from ..labels import Storage, TensorInfo, attach, info_of
 from ..registry import operations, rule
 
 aten = torch.ops.aten
+DRAWN = "bernoulli_ uniform_ normal_ exponential_ geometric_ log_normal_ cauchy_ random_"
 # What these make is all alike as far as removal goes: any part of a tensor of zeros, of ones, of random numbers (which
 # differ from run to run anyway) or of what was never written may go without a change of the function.
 UNIFORM = set(
     operations(
         "zeros ones full empty rand randn zeros_like ones_like full_like empty_like rand_like randn_like new_zeros"
-        " new_ones new_full new_empty empty_strided new_empty_strided bernoulli bernoulli_ uniform_ normal_"
-        " native_dropout fill_ zero_ _to_copy clone scalar_tensor repeat flip roll"
+        " new_ones new_full new_empty empty_strided new_empty_strided bernoulli"
+        f" {DRAWN} native_dropout fill_ zero_ _to_copy clone scalar_tensor repeat flip roll"
     )
 )
 
+RANDOM = set(operations(DRAWN))
 NEW = (aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided)
 VALUES = dict.fromkeys((aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_), 0.0)
 VALUES |= dict.fromkeys((aten.ones, aten.ones_like, aten.new_ones), 1.0)
@@ -71,7 +73,7 @@ def unlabelled(call: Call) -> None:
 
 
 def _random(call: Call) -> bool:
-    return call.func.overloadpacket in (aten.bernoulli_, aten.uniform_, aten.normal_)
+    return call.func.overloadpacket in RANDOM
 
 
 def _known(call: Call) -> float | None:

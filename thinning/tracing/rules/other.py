@@ -1,4 +1,4 @@
-"""Embedding, bilinear layers, gated linear units."""
+"""Embedding, bilinear layers, gated linear units, comparisons as a whole."""
 
 from __future__ import annotations
 
@@ -101,3 +101,9 @@ def weight_norm(call: Call) -> None:
             call.read(group[0].but(value=zero))
         planes.append(merge(group, zero))
     call.emit(planes)
+
+
+@rule(aten.equal)
+def equal(call: Call) -> None:
+    """Keep what `torch.equal` compares: its answer is one for all channels."""
+    call.freeze([plane for tensor in call.tensors for plane in call.planes(tensor)], "compared as a whole")
