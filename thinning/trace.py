@@ -16,7 +16,7 @@ from .new_biases import layers_without_bias
 from .rehearsal.rehearse import Rehearsal, find_fixed_sizes
 from .rehearsal.repairs import Repairs
 from .running.collection import rare_collection
-from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, own_copy
+from .running.copies import aliases_of, kept_by, meta_copy, named_tensors, own_copy, training
 from .running.default_device import on_cpu
 from .running.index_lists import IndexLists
 from .running.inputs import batch_of, beside, run, tensors_of, to
@@ -126,7 +126,7 @@ def _first_run(
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)
-    both = trains_otherwise(model, copier, two) and _training_run(tracer, copy, two)
+    both = trains_otherwise(model, copier, two) and _training_run(tracer, lambda: training(copy, model), two)
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and may_count_channels(tensor):
             for dim, size in enumerate(tensor.shape):
@@ -136,10 +136,10 @@ def _first_run(
     def again(second: Tracer, changed: nn.Module) -> None:
         flow(second, changed.eval(), inputs)
         if both:
-            flow(second, changed.train(), two)
+            flow(second, training(changed, model), two)
 
     def run_within(context: AbstractContextManager[Any], changed: nn.Module) -> None:
-        modes = [(changed.eval, inputs), (changed.train, two)]
+        modes = [(changed.eval, inputs), (lambda: training(changed, model), two)]
         for mode, batch in modes if both else modes[:1]:
             with plain_run(mode()), IndexLists(getattr(context, "reads", None)), context:
                 run(changed, batch)
@@ -149,14 +149,14 @@ def _first_run(
     return log, Rehearsal(lambda: copier(model), again, run_within, shapes_first=not costly, computes=computes)
 
 
-def _training_run(tracer: Tracer, copy: nn.Module, two: Any) -> bool:
+def _training_run(tracer: Tracer, copy: Callable[[], nn.Module], two: Any) -> bool:
     """Trace in training mode too; modules that run in training only take part, the others are known already."""
     log = tracer.log
     layers, reads, operations, macs = len(log.layers), len(log.reads), len(log.operations), log.other_macs
     steps = len(log.sequence)
     known = {layer.weight for layer in log.layers}
     try:
-        flow(tracer, copy.train(), two)
+        flow(tracer, copy(), two)
     except Exception as error:  # a model's code may refuse to train on such inputs; then there is nothing to learn
         log.warnings.append(untraced(error))
         del log.operations[operations:], log.reads[reads:], log.layers[layers:], log.sequence[steps:]

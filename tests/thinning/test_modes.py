@@ -341,3 +341,42 @@ def test_a_parameter_that_training_alone_reads_shrinks_along(model):
         model.a.weight[[2, 5]], model.a.bias[[2, 5]] = 0, 0
     thin(model.eval(), X)
     assert model.train()(X).shape == (4, 3)
+
+
+class NeedsGradients(Base):
+    """Code that asks whether gradients are needed, or insists on them."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.ask = ask
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return (self.b(x), self.aux(x)) if self.ask(self, x) else self.b(x)
+
+
+ASKED = {
+    "of what is computed": lambda m, x: x.requires_grad,
+    "of a parameter": lambda m, x: m.training and m.a.weight.requires_grad,
+    "kept": lambda m, x: m.training and x.retain_grad() is None,
+    "hooked": lambda m, x: m.training and x.register_hook(lambda grad: grad) is not None,
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_training_is_traced_with_gradients(asked):
+    model = NeedsGradients(ASKED[asked]).eval()
+    with torch.no_grad():
+        model.a.weight[:5], model.a.bias[:5] = 0, 0
+    recipe = thin(model, X)
+    assert model.aux.in_features == 11 and not recipe.notes
+    sum(out.sum() for out in model.train()(X)).backward()
+
+
+def test_parameters_that_are_frozen_by_the_user_are_in_a_trace_too():
+    model = NeedsGradients(ASKED["of a parameter"]).requires_grad_(False).eval()
+    with torch.no_grad():
+        model.a.weight[:5], model.a.bias[:5] = 0, 0
+    thin(model, X)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.train()(X).shape == (4, 3)

@@ -138,6 +138,14 @@ def _has_own_train(model: nn.Module) -> bool:
     return any(getattr(module.train, "__func__", None) is not nn.Module.train for module in model.modules())
 
 
+def training(copy: nn.Module, model: nn.Module) -> nn.Module:
+    """Let a copy train as the model does: in that mode, with gradients for the same parameters."""
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(name in wanted)
+    return copy.train()
+
+
 def renew_caches(model: nn.Module) -> None:
     """Empty what modules keep for evaluation and make anew when they need it, of weights as they were.
 

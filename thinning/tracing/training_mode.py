@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..running.copies import kept_by, named_tensors
+from ..running.copies import kept_by, named_tensors, training
 from ..running.fast_meta import execute
 from ..running.index_lists import IndexLists
 from ..running.inputs import batch_of, run, tensors_of
@@ -48,6 +48,7 @@ class Walk(Watcher):
         super().__init__()
         self.watch(model)
         self.path: list[Any] = []
+        self._reads: list[list[Any]] = [[]]
         given: dict[int, Any] = {id(tensor): ("input", n) for n, tensor in enumerate(tensors_of(inputs))}
         self._batch = batch_of(inputs)
         self._known = given | {id(tensor): name for name, tensor in named_tensors(model).items()}
@@ -60,10 +61,12 @@ class Walk(Watcher):
         """Note the module."""
         super().entered(frame)
         self.path.append(frame.name)
+        self._reads.append([])
 
     def left(self, module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
         """Label what a module of torch's own has made."""
         super().left(module, given, made)
+        self._reads.pop()
         new = [tensor for tensor in tensors_of(made) if id(tensor) not in self._known and not hasattr(tensor, LABEL)]
         if isinstance(module, _DropoutNd) and given:  # in evaluation it returns what it was given
             self._made(new, self.label(given[0]))
@@ -74,11 +77,16 @@ class Walk(Watcher):
         """Carry an operation out and note it."""
         out = execute(func, args, kwargs or {})
         given, lines = tree_leaves((args, kwargs)), lines_of_code()
-        if lines:
+        if func is aten.detach.default:  # where gradients need a result, torch keeps it so
+            self._made([out], self.label(args[0]))
+        elif lines:
             self._operation(getattr(func, "overloadpacket", func), lines, given, tensors_of(out))
         elif not isinstance(self.frame.module, _DropoutNd):
             read = [v for v in given if isinstance(v, Tensor) and (id(v) in self._known or hasattr(v, LABEL))]
-            self.path += [label for label in map(self.label, read) if not _counts_batches(label)]
+            for label in map(self.label, read):  # once: gradients may need a copy
+                if label not in self._reads[-1] and not _counts_batches(label):
+                    self._reads[-1].append(label)
+                    self.path.append(label)
         return out
 
     def _operation(self, func: Any, lines: Any, given: list[Any], made: list[Tensor]) -> None:
@@ -132,7 +140,7 @@ def trains_otherwise(model: nn.Module, copier: Callable[[nn.Module], nn.Module],
     """
     try:
         # Training first: where it asks for more than such inputs (targets, say), the other walk is spared.
-        return _walked(copier(model).train(), two) != _walked(copier(model).eval(), two)
+        return _walked(training(copier(model), model), two) != _walked(copier(model).eval(), two)
     except Exception:  # whatever a model's code raises: the run that is traced will say it
         return True
 
