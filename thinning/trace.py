@@ -28,7 +28,7 @@ from .tracing.numbering import Numbering, graph_of, numbering
 from .tracing.replay import Removal
 from .tracing.rescalable_norms import settle_means, settle_weight_norms
 from .tracing.tracer import Tracer
-from .tracing.training_mode import at_least_two, trains_otherwise, untraced
+from .tracing.training_mode import at_least_two, leaves_out, trains_otherwise, untraced
 from .tracing.watcher import watched
 
 OUTPUT = "an output of the model"
@@ -126,7 +126,8 @@ def _first_run(
     if weights is not None and not written.isdisjoint(weights):  # they are no constants
         return _first_run(model, copier, inputs, {name: weights[name] for name in weights if name not in written})
     two = at_least_two(inputs)
-    both = trains_otherwise(model, copier, two) and _training_run(tracer, lambda: training(copy, model), two)
+    other = leaves_out(model, tracer.touched) or trains_otherwise(model, copier, two)
+    both = other and _training_run(tracer, lambda: training(copy, model), two)
     for name, tensor in named_tensors(model).items():
         if name not in tracer.touched and may_count_channels(tensor):
             for dim, size in enumerate(tensor.shape):

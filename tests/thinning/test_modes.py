@@ -10,7 +10,7 @@ from torch import nn
 
 from potstill.thinning import channels_text, thin, trace
 from potstill.thinning.running.copies import meta_copy
-from potstill.thinning.tracing.training_mode import trains_otherwise
+from potstill.thinning.tracing.training_mode import leaves_out, trains_otherwise
 
 from .networks import left_after
 
@@ -178,6 +178,18 @@ def test_what_training_reads_in_place_of_another_shrinks_along(kind):
     left, _ = left_after(model, (X,), a__weight=zero, a__bias=zero, b__weight=zero, b__bias=zero)
     assert left["a.weight"] == left["b.weight"] == (14, 6)
     assert model.train()(X).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "read", "left_out"),
+    [
+        (Base(), {"a.weight", "a.bias", "b.weight", "b.bias"}, True),
+        (Base(), {name for name, _ in Base().named_parameters()}, False),
+        (nn.Sequential(nn.Linear(6, 3), nn.Dropout()), {"0.weight"}, False),
+    ],
+)
+def test_heads_that_evaluation_leaves_out_are_known_without_a_comparison(model, read, left_out):
+    assert leaves_out(model, read) == left_out
 
 
 class Two(nn.Module):

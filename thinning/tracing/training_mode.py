@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,18 @@ def trains_otherwise(model: nn.Module, copier: Callable[[nn.Module], nn.Module],
         return _walked(training(copier(model), model), two) != _walked(copier(model).eval(), two)
     except Exception:  # whatever a model's code raises: the run that is traced will say it
         return True
+
+
+def leaves_out(model: nn.Module, touched: Collection[str]) -> bool:
+    """Return whether evaluation reads only some parameters, and the model's code asks for the mode.
+
+    Most often it has auxiliary heads, for which modes need not be compared.
+    """
+    if all(name in touched for name, _ in model.named_parameters()):
+        return False
+    kinds = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
+    codes = [getattr(getattr(kind, name, None), "__code__", None) for kind in kinds for name in vars(kind)]
+    return any("training" in code.co_names for code in codes if code is not None)
 
 
 def _walked(copy: nn.Module, inputs: Any) -> list[Any]:
