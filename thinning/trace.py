@@ -33,9 +33,9 @@ from .tracing.watcher import watched
 
 OUTPUT = "an output of the model"
 INPUT = "an input of the model"
+LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 COSTLY = 10**10
 """Multiply-adds with real numbers beside which it costs nothing to follow channels."""
-LEFT = "left by the forward pass in an attribute or an argument, for others to read"
 
 
 @dataclass(frozen=True)

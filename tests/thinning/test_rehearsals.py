@@ -12,7 +12,7 @@ from potstill.thinning import trace
 from potstill.thinning.rehearsal import rehearse
 from potstill.thinning.rehearsal.guesses import Guesses
 from potstill.thinning.rehearsal.rehearse import Rehearsal
-from potstill.thinning.tracing.replay import Deviation
+from potstill.thinning.tracing.deviation import Deviation
 
 
 class Rows(nn.Module):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tracing.deviation import Deviation
 from ..tracing.entries import AttributeCount
 from ..tracing.labels import Plane
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering
-from ..tracing.replay import Deviation
 from .names_read import NamesRead
 from .sizes import Size, ancestor, cuts_of, later_sizes, within
 

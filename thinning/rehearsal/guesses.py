@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..attributes import twins
+from ..tracing.deviation import ANOTHER_NUMBER
 from ..tracing.entries import SplitAxis
 from ..tracing.log import TraceLog
-from ..tracing.replay import ANOTHER_NUMBER
 from .choices import Match, choices, different
 from .failed_removal import FailedRemoval, Names
 from .sizes import (

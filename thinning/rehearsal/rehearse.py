@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from ..label_sets import class_of_label, members
 from ..module_sizes import fit_sizes, replace_data, set_size
 from ..running.copies import named_tensors
+from ..tracing.deviation import Deviation, DeviationError, UnfollowedError
 from ..tracing.log import TraceLog
 from ..tracing.numbering import Numbering, counting, numbering
-from ..tracing.replay import Deviation, DeviationError, Removal, Replay, ReplayLog, UnfollowedError
+from ..tracing.replay import Removal, Replay, ReplayLog
 from ..tracing.tracer import Tracer
 from ..tracing.values_read import ValuesRead
 from ..tracing.watcher import Watcher

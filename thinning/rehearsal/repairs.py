@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from ..tracing.deviation import Deviation
 from ..tracing.log import TraceLog
-from ..tracing.replay import Deviation
 from .failed_removal import FailedRemoval, Names
 from .guesses import Guesses
 

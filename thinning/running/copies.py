@@ -123,7 +123,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
 def shared_copy(model: nn.Module) -> nn.Module:
     """Return a copy with the same parameters in memory and buffers of its own.
 
-    Where a change of the mode may write to weights (adapters that merge themselves), the copy has its own.
+    Where a module has a `train` of its own, which may write to weights (adapters merge theirs), the copy has its own.
     """
     return copied(model, torch.clone, share=not _has_own_train(model))
 

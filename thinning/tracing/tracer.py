@@ -15,11 +15,12 @@ from ..running.default_device import on_cpu
 from ..running.fast_meta import execute
 from .call import Call, tensors_given
 from .constants import real_values
+from .deviation import DeviationError, UnequalRowsError
 from .entries import Step
 from .labels import Storage, TensorInfo, attach, info_of, may_count_channels
 from .log import TraceLog
 from .registry import Rule, rule_of
-from .replay import DeviationError, Replay, UnequalRowsError
+from .replay import Replay
 from .rules import buffers, elementwise, fallback, recurrent
 from .values_read import READS
 from .watcher import Watcher
